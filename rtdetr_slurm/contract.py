@@ -1,0 +1,106 @@
+"""Names and numbers that two or more parts of the system must agree on, spelled once.
+
+Standard library only: this module is imported on the login node, by the node wrapper on a
+compute node, and inside the container.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+SCHEMA_VERSION = 1
+"""Version of run.json, events.jsonl, status.json and checkpoint layouts."""
+
+# --- actions -------------------------------------------------------------------------------
+ENGINE_ACTIONS = ("train", "evaluate", "inference", "export", "distill", "quantize")
+DEPLOY_ACTIONS = ("gen_trt_engine", "trt_evaluate", "trt_inference")
+ACTIONS = ENGINE_ACTIONS + DEPLOY_ACTIONS
+AVAILABLE_ACTIONS = ("train", "evaluate")
+"""Actions that this version's engine runs; the others are validated and refused by name."""
+
+
+# --- exit codes ----------------------------------------------------------------------------
+class ExitCode:
+    """Process exit codes of `rtdetr-slurm`, `rtdetr`, the controller and the node wrapper."""
+
+    OK = 0
+    FAILED = 1
+    BAD_REQUEST = 2
+    SITE_CANNOT = 3
+    INTERRUPTED = 75
+    """Interrupted after a full checkpoint was written; the same command goes on from it."""
+
+
+# --- environment of a launch ---------------------------------------------------------------
+class Env:
+    """Environment variables handed from the node wrapper to `rtdetr` in the container.
+
+    WORLD_SIZE is the number of *nodes* here, as NVIDIA TAO's entry point defines it; torchrun
+    gives its workers the usual meaning (number of processes) itself.
+    """
+
+    WORLD_SIZE = "WORLD_SIZE"
+    NODE_RANK = "NODE_RANK"
+    RANK = "RANK"
+    MASTER_ADDR = "MASTER_ADDR"
+    MASTER_PORT = "MASTER_PORT"
+    NUM_GPU_PER_NODE = "NUM_GPU_PER_NODE"
+    CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+    ACCELERATOR = "RTDETR_ACCELERATOR"
+    """`cuda` or `cpu`; unset means: cuda where torch sees a device, else cpu, said in one line."""
+    RESUME = "RTDETR_RESUME"
+    """`1` when this start continues an interrupted one in the same results folder."""
+
+    SITE = "RTDETR_SLURM_SITE"
+    """Path of the site profile (login side)."""
+
+
+# --- files of a run ------------------------------------------------------------------------
+RUN_JSON = "run.json"
+SPEC_YAML = "spec.yaml"
+EVENTS_JSONL = "events.jsonl"
+JOBS_DIR = "jobs"
+RESULTS_DIR = "results"
+
+EXPERIMENT_YAML = "experiment.yaml"
+STATUS_JSON = "status.json"
+METRICS_JSON = "metrics.json"
+ANNOTATED_IMAGE = "annotated.jpg"
+CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"
+CHECKPOINT_GLOB = "model_epoch_*.pth"
+INTERRUPTED_CHECKPOINT = "interrupted.pth"
+"""Full training state written when a run is stopped between two epochs; gone once superseded."""
+
+
+# --- KPI names (as in TAO's status.json) ---------------------------------------------------
+class Kpi:
+    TRAIN_LOSS = "train_loss"
+    VAL_LOSS = "val_loss"
+    VAL_MAP = "val_mAP"
+    VAL_MAP50 = "val_mAP50"
+    TEST_MAP = "test_mAP"
+    TEST_MAP50 = "test_mAP50"
+
+
+class Status(str, Enum):
+    """Values of `status` in a status.json line: TAO's, and PREEMPTED."""
+
+    STARTED = "STARTED"
+    RUNNING = "RUNNING"
+    SKIPPED = "SKIPPED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    PREEMPTED = "PREEMPTED"
+
+
+class FailureClass(str, Enum):
+    """Why a job ended without success; only INFRA and PREEMPTED are ever retried by themselves."""
+
+    INFRA = "infra"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    OOM_HOST = "oom_host"
+    OOM_GPU = "oom_gpu"
+    CONFIG = "config"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"

@@ -1,0 +1,41 @@
+"""Errors that a user is meant to read. Everything else is a bug and may show a traceback."""
+
+from __future__ import annotations
+
+from rtdetr_slurm.contract import ExitCode, FailureClass
+
+
+class UserError(Exception):
+    """An expected failure: the message says what is wrong, where, what is allowed, what to do.
+
+    Attributes:
+        exit_code: the process exit code this error maps to.
+        failure_class: how status.json classifies it when it ends a job.
+    """
+
+    exit_code: int = ExitCode.FAILED
+    failure_class: FailureClass = FailureClass.UNKNOWN
+
+
+class RequestError(UserError):
+    """The spec, the data it names, or the command line is wrong."""
+
+    exit_code = ExitCode.BAD_REQUEST
+    failure_class = FailureClass.CONFIG
+
+
+class SiteError(UserError):
+    """The cluster, its profile, or this machine cannot do what is asked."""
+
+    exit_code = ExitCode.SITE_CANNOT
+    failure_class = FailureClass.INFRA
+
+
+class ActionError(UserError):
+    """The job or the action failed while it ran (bad data met on the way, no space left, ...)."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, failure_class: FailureClass = FailureClass.CONFIG) -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
