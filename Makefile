@@ -1,0 +1,55 @@
+# Two commands for a fresh machine: `make run` (install, train on sample data) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-unit test-numerics test-cluster test-gpu lint generate clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.engine: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[engine]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.engine $@
+
+sample-data: $(VENV)/.engine
+	$(BIN)/python -m rtdetr_slurm.data.sample sample-data
+
+run: sample-data ## install, then train on generated images on this machine
+	$(BIN)/rtdetr-slurm submit specs/quickstart.yaml --follow
+
+test: lint test-unit test-numerics test-cluster ## install all that the tests need, then run them
+
+lint: $(VENV)/.dev ## ruff, mypy, and that generated files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m rtdetr_slurm.spec.generate --check
+
+test-unit: $(VENV)/.dev ## fast tests, no cluster
+	$(BIN)/pytest tests/unit
+
+test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
+	$(BIN)/pytest tests/numerics
+
+test-cluster: $(VENV)/.dev ## a real Slurm with real Apptainer (root on Debian; skipped elsewhere)
+	$(BIN)/pytest tests/cluster
+
+test-gpu: $(VENV)/.dev ## what only a CUDA device can show
+	$(BIN)/pytest tests/gpu
+
+generate: $(VENV)/.dev ## rewrite schemas/, specs/<action>.yaml and docs/spec.md from the models
+	$(BIN)/python -m rtdetr_slurm.spec.generate
+
+clean: ## remove the environment and what `make run` made
+	rm -rf $(VENV) sample-data runs
