@@ -1,0 +1,34 @@
+"""`rtdetr-slurm default-specs`: print a ready spec for an action."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rtdetr_slurm.contract import ACTIONS, ExitCode
+from rtdetr_slurm.errors import RequestError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write it to a new file instead"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from rtdetr_slurm.spec.template import template_yaml
+
+    text = template_yaml(args.action)
+    if args.output is None:
+        print(text, end="")
+        return ExitCode.OK
+    try:
+        with args.output.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise RequestError(f"{args.output} exists already and is left as it is") from None
+    except OSError as error:
+        raise RequestError(f"cannot write {args.output}: {error.strerror}") from None
+    print(args.output)
+    return ExitCode.OK

@@ -1,0 +1,62 @@
+"""`rtdetr-slurm validate`: check a spec without submitting it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.errors import RequestError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="the spec, a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to set over it")
+    parser.add_argument("--action", metavar="ACTION", help="what the spec is for")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rtdetr_slurm.spec import load_spec, refuse_unavailable
+
+    try:
+        loaded = load_spec(args.spec, args.overrides, args.action)
+    except RequestError as error:
+        if not args.json:
+            raise
+        print(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
+        return ExitCode.BAD_REQUEST
+    notes = []
+    try:
+        refuse_unavailable(loaded)
+    except RequestError as error:
+        notes = str(error).splitlines()
+    if args.json:
+        report = {"valid": True, "spec": str(args.spec), "action": loaded.action, "notes": notes}
+        print(json.dumps(report, indent=2))
+        return ExitCode.OK
+    print(f"{args.spec}: valid for action {loaded.action}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _problems(error: RequestError) -> list[dict[str, Any]]:
+    from rtdetr_slurm.model_check import InvalidInput
+
+    if not isinstance(error, InvalidInput):
+        return [{"message": str(error)}]
+    return [
+        {
+            "file": problem.file,
+            "line": problem.position and problem.position.line,
+            "column": problem.position and problem.position.column,
+            "override": problem.override,
+            "field": problem.field,
+            "message": problem.message,
+        }
+        for problem in error.problems
+    ]

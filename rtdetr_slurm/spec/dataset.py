@@ -1,0 +1,200 @@
+"""`dataset`: where the images are, and how they are prepared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from rtdetr_slurm.spec.fields import (
+    SCORING,
+    TRAIN,
+    TRAINING,
+    OptionalText,
+    Section,
+    Side,
+    SpatialSize,
+    field,
+)
+
+FITTING = ("train", "distill", "quantize")
+"""Actions that read the training images."""
+EVALUATING = ("evaluate", "trt_evaluate")
+INFERRING = ("inference", "trt_inference")
+ClassId = Annotated[int, Field(ge=0)]
+
+
+class DataSource(Section):
+    """Images with their annotations."""
+
+    image_dir: OptionalText = field(
+        "", description="Folder that the file names in json_file are relative to."
+    )
+    json_file: OptionalText = field("", description="Annotations in COCO's JSON format.")
+
+
+class InferDataSource(Section):
+    """Images without annotations."""
+
+    image_dir: list[str] = field([], description="Folders with images.")
+    classmap: OptionalText = field(
+        "",
+        description="Text file with one class name per line; the first line is class 0. Without it "
+        "the names stored in the checkpoint are used.",
+    )
+
+
+def _absent_if_empty(source: Any) -> Any:
+    """None for TAO's placeholders: a source, or a list of sources, in which all text is empty."""
+    if isinstance(source, list):
+        return source if any(_absent_if_empty(item) is not None for item in source) else None
+    if isinstance(source, InferDataSource):
+        return source if source.classmap or any(source.image_dir) else None
+    if isinstance(source, DataSource):
+        return source if source.image_dir or source.json_file else None
+    return source
+
+
+_Absent = AfterValidator(_absent_if_empty)
+
+
+class AugmentationConfig(Section):
+    """Sizes and augmentations."""
+
+    train_spatial_size: SpatialSize = field(
+        [640, 640],
+        used_by=TRAINING,
+        honoured_by=TRAIN,
+        automl="disabled",
+        description="[height, width] that training images are resized to.",
+    )
+    multi_scales: list[Side | SpatialSize] = field(
+        [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+        used_by=TRAINING,
+        honoured_by=TRAIN,
+        automl="disabled",
+        description="Sizes of which each training batch is resized to one at random: a number for "
+        "a square or [height, width]. An empty list keeps train_spatial_size.",
+    )
+    eval_spatial_size: SpatialSize = field(
+        [640, 640],
+        honoured_by=SCORING,
+        automl="disabled",
+        description="[height, width] that images are resized to outside training.",
+    )
+    distortion_prob: float = field(
+        0.8,
+        ge=0.0,
+        le=1.0,
+        used_by=TRAINING,
+        honoured_by=TRAIN,
+        automl="default_parameter",
+        description="Probability that brightness, contrast, saturation and hue are changed.",
+    )
+    iou_crop_prob: float = field(
+        0.8,
+        ge=0.0,
+        le=1.0,
+        used_by=TRAINING,
+        honoured_by=TRAIN,
+        automl="default_parameter",
+        description="Probability of a random crop that keeps a minimum overlap with the objects.",
+    )
+    preserve_aspect_ratio: bool = field(
+        False,
+        description="Outside training, scale the longer side and pad the other instead of "
+        "stretching the image.",
+    )
+
+
+class DatasetConfig(Section):
+    """Data."""
+
+    train_data_sources: Annotated[list[DataSource] | None, _Absent] = field(
+        None,
+        used_by=FITTING,
+        honoured_by=TRAIN,
+        required_by=FITTING,
+        automl="disabled",
+        template=[{"image_dir": "???", "json_file": "???"}],
+        description="Training images; the sources are joined.",
+    )
+    val_data_sources: Annotated[DataSource | None, _Absent] = field(
+        None,
+        used_by=FITTING,
+        honoured_by=TRAIN,
+        automl="disabled",
+        template={"image_dir": "", "json_file": ""},
+        description="Images scored while training, for val_mAP. Optional: without them a run only "
+        "reports its losses.",
+    )
+    test_data_sources: Annotated[DataSource | None, _Absent] = field(
+        None,
+        used_by=EVALUATING,
+        honoured_by=("evaluate",),
+        required_by=EVALUATING,
+        automl="disabled",
+        template={"image_dir": "???", "json_file": "???"},
+        description="Images that evaluate scores.",
+    )
+    infer_data_sources: Annotated[InferDataSource | None, _Absent] = field(
+        None,
+        used_by=INFERRING,
+        required_by=INFERRING,
+        automl="disabled",
+        template={"image_dir": [""], "classmap": ""},
+        description="Images to run inference on.",
+    )
+    quant_calibration_data_sources: Annotated[DataSource | None, _Absent] = field(
+        None,
+        used_by=("quantize",),
+        automl="disabled",
+        template={"image_dir": "", "json_file": ""},
+        description="Images that calibrate a static quantization.",
+    )
+    num_classes: int = field(
+        80,
+        ge=1,
+        math_cond="> 0",
+        honoured_by=SCORING,
+        description="Number of classes the model distinguishes. Category ids of the annotations "
+        "are used as they are, so this is the highest category id plus one.",
+    )
+    eval_class_ids: list[ClassId] | None = field(
+        None,
+        honoured_by=SCORING,
+        automl="disabled",
+        description="Category ids that count in the metrics; null means all.",
+    )
+    batch_size: int = field(
+        4,
+        ge=1,
+        honoured_by=SCORING,
+        automl="default_parameter",
+        description="Images per GPU and step.",
+    )
+    workers: int = field(
+        8,
+        ge=1,
+        honoured_by=SCORING,
+        automl="default_parameter",
+        description="Processes per GPU that load images.",
+    )
+    pin_memory: bool = field(
+        True,
+        honoured_by=SCORING,
+        description="Load images into page-locked memory, which speeds up the copy to the GPU.",
+    )
+    dataset_type: Literal["serialized", "default"] = field(
+        "serialized",
+        description="How annotations are kept in memory: serialized shares one copy among the "
+        "loading processes.",
+    )
+    remap_mscoco_category: bool = field(
+        False,
+        description="Map the 80 category ids of MS COCO, which run from 1 to 90 with gaps, to "
+        "0..79.",
+    )
+    augmentation: AugmentationConfig = field(
+        AugmentationConfig, automl="disabled", description="Image sizes and augmentations."
+    )

@@ -1,0 +1,67 @@
+"""`evaluate`: metrics of a checkpoint, or of a TensorRT engine."""
+
+from __future__ import annotations
+
+from rtdetr_slurm.spec.fields import EVALUATE, GpuIds, OptionalText, Section, Side, field
+
+
+class EvaluateConfig(Section):
+    """Evaluation."""
+
+    checkpoint: OptionalText = field(
+        "",
+        used_by=("evaluate",),
+        honoured_by=EVALUATE,
+        required_by=("evaluate",),
+        description="Checkpoint (.pth) to score.",
+    )
+    trt_engine: OptionalText = field(
+        "",
+        required_by=("trt_evaluate",),
+        description="TensorRT engine to score; action trt_evaluate reads it.",
+    )
+    num_gpus: int = field(
+        1,
+        ge=1,
+        honoured_by=EVALUATE,
+        popular=True,
+        description="GPUs to use; as many as gpu_ids lists.",
+    )
+    gpu_ids: GpuIds = field(
+        [0],
+        honoured_by=EVALUATE,
+        automl="disabled",
+        popular=True,
+        description="GPUs to use, by number; in a Slurm job, among those of the job.",
+    )
+    num_nodes: int = field(1, ge=1, popular=True, description="Nodes to evaluate on.")
+    batch_size: int = field(
+        -1,
+        ge=-1,
+        honoured_by=EVALUATE,
+        description="Images per GPU and step; -1 means dataset.batch_size. TAO accepts this field "
+        "and ignores it.",
+    )
+    conf_threshold: float = field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        honoured_by=EVALUATE,
+        description="Detections with a lower score are dropped before scoring. Above 0 it lowers "
+        "the metrics.",
+    )
+    input_height: Side | None = field(
+        None,
+        honoured_by=EVALUATE,
+        description="Height that images are resized to, together with input_width; null means "
+        "dataset.augmentation.eval_spatial_size. TAO accepts this field and ignores it.",
+    )
+    input_width: Side | None = field(
+        None, honoured_by=EVALUATE, description="Width that images are resized to; as input_height."
+    )
+    is_quantized: bool = field(
+        False, description="The checkpoint holds a quantized model, made as `quantize` says."
+    )
+    results_dir: OptionalText = field(
+        "", honoured_by=EVALUATE, description="Output folder; empty means results_dir/evaluate."
+    )

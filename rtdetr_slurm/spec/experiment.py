@@ -1,0 +1,116 @@
+"""The whole spec: TAO's sections in one model, and the actions they belong to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.spec.automl import AutoMLConfig
+from rtdetr_slurm.spec.dataset import DatasetConfig
+from rtdetr_slurm.spec.distill import DistillConfig
+from rtdetr_slurm.spec.evaluate import EvaluateConfig
+from rtdetr_slurm.spec.export import ExportConfig
+from rtdetr_slurm.spec.fields import TRAINING, OptionalText, Section, extra, field
+from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
+from rtdetr_slurm.spec.inference import InferenceConfig
+from rtdetr_slurm.spec.job import JobConfig
+from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.spec.quantize import QuantizeConfig
+from rtdetr_slurm.spec.train import TrainConfig
+from rtdetr_slurm.spec.wandb import WandbConfig
+
+
+class ExperimentConfig(Section):
+    """What an engine is given: TAO's sections. Those that a spec leaves out have their defaults."""
+
+    results_dir: OptionalText = field(
+        "",
+        honoured_by=ACTIONS,
+        description="Folder for results; each action writes to a folder of its own name in it. "
+        "Empty means the run's own folder.",
+    )
+    model_name: Literal["", "rtdetr"] = field(
+        "", honoured_by=ACTIONS, description="Name of the network; rtdetr or empty."
+    )
+    encryption_key: OptionalText = field(
+        "",
+        also_default=("tlt_encode", "nvidia_tlt"),
+        description="Key of TAO's encrypted model files (.tlt, .etlt), which cannot be read here; "
+        "plain files need none.",
+    )
+    wandb: WandbConfig = field(
+        WandbConfig, automl="disabled", description="Weights & Biases. Nothing is sent from here."
+    )
+    model: ModelConfig = field(ModelConfig, automl="disabled", description="The detector.")
+    dataset: DatasetConfig = field(
+        DatasetConfig, automl="disabled", description="Data and how it is prepared."
+    )
+    train: TrainConfig = field(
+        TrainConfig, used_by=TRAINING, automl="disabled", description="The training loop."
+    )
+    evaluate: EvaluateConfig = field(
+        EvaluateConfig,
+        used_by=("evaluate", "trt_evaluate"),
+        automl="disabled",
+        description="Metrics of a trained model.",
+    )
+    inference: InferenceConfig = field(
+        InferenceConfig,
+        used_by=("inference", "trt_inference"),
+        automl="disabled",
+        description="Detections on images without annotations.",
+    )
+    export: ExportConfig = field(
+        ExportConfig, used_by=("export",), automl="disabled", description="ONNX export."
+    )
+    distill: DistillConfig = field(
+        DistillConfig,
+        used_by=("distill",),
+        automl="disabled",
+        description="Training with the help of a teacher; `model` is the student.",
+    )
+    quantize: QuantizeConfig = field(
+        QuantizeConfig,
+        used_by=("quantize",),
+        automl="disabled",
+        description="Post-training quantization.",
+    )
+    gen_trt_engine: GenTrtEngineConfig = field(
+        GenTrtEngineConfig,
+        used_by=("gen_trt_engine",),
+        automl="disabled",
+        description="A TensorRT engine from an ONNX file.",
+    )
+
+
+class SpecFile(ExperimentConfig):
+    """What a file may hold: TAO's sections and our own two."""
+
+    job: JobConfig = field(JobConfig, description="How the work is queued.")
+    automl: AutoMLConfig = field(AutoMLConfig, description="Hyper-parameter search.")
+
+
+ACTION_SECTIONS = (
+    "train", "evaluate", "inference", "export", "distill", "quantize", "gen_trt_engine"
+)  # fmt: skip
+"""Sections that say by themselves what is to be done."""
+
+
+def section_of(action: str) -> str:
+    """Name of the section that is the action's own."""
+    return action.removeprefix("trt_")
+
+
+def topology_section(action: str) -> str | None:
+    """Name of the section whose num_gpus, gpu_ids and num_nodes an action obeys; None: one GPU."""
+    sections = {"distill": "train", "export": None, "quantize": None, "gen_trt_engine": None}
+    return sections.get(action, section_of(action))
+
+
+def used_sections(action: str) -> tuple[str, ...]:
+    """Names of the top-level keys of TAO's that `action` reads, in the order of the model."""
+    return tuple(
+        name
+        for name, info in ExperimentConfig.model_fields.items()
+        if action in (extra(info, "x-used-by") or ACTIONS)
+    )

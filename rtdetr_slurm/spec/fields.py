@@ -1,0 +1,200 @@
+"""How a spec field is declared: its type, its default and all else that is known about it, once.
+
+From these declarations come the validation, the JSON Schemas, the templates, the documentation
+and (later) the search space. A new field is one more declaration; nothing else lists fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
+
+from rtdetr_slurm.contract import ACTIONS, ENGINE_ACTIONS
+from rtdetr_slurm.model_check import nested_model
+from rtdetr_slurm.yaml_source import KeyPath
+
+# Who reads a field. An action that is not available yet honours nothing, whatever is listed.
+TRAIN = ("train",)
+EVALUATE = ("evaluate",)
+SCORING = ("train", "evaluate")
+"""Actions that run the model on annotated images."""
+TRAINING = ("train", "distill")
+"""Actions that have a training loop."""
+MODEL = ENGINE_ACTIONS
+"""Actions that build the PyTorch model; each honours its architecture by building it."""
+
+_BOUND_OF_SIGN = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, immutable, `null` means defaults."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        return {} if data is None else data
+
+
+def field(
+    default: Any,
+    *,
+    description: str,
+    used_by: Sequence[str] | None = None,
+    honoured_by: Sequence[str] = (),
+    required_by: Sequence[str] = (),
+    ge: float | None = None,
+    le: float | None = None,
+    math_cond: str | None = None,
+    pattern: str | None = None,
+    automl: Literal["default_parameter", "disabled"] | None = None,
+    popular: bool = False,
+    parent_param: bool = False,
+    depends_on: str | None = None,
+    also_default: Sequence[Any] = (),
+    template: Any = None,
+) -> Any:
+    """Declare one field of a section.
+
+    Args:
+        default: value when the spec says nothing. A `Section` class makes a nested section.
+        used_by: actions the field is meant for; None means those of the section around it.
+        honoured_by: actions in which any valid value works today. In the other actions that it
+            is meant for, a value other than the default is refused by name.
+        required_by: actions that cannot start while the field is empty.
+        ge, le: bounds, both inclusive.
+        math_cond: a comparison with a number, such as `> 0`; enforced.
+        automl: TAO's AutoML flag: searched by default, or never searched.
+        popular: TAO's flag for fields a user is likely to change.
+        parent_param: TAO's flag for a field that others depend on.
+        depends_on: dotted path of the field that limits this one (enforced in rules.py).
+        also_default: further values that TAO's own files write where nobody chose anything.
+        template: what the generated templates show instead of the default.
+    """
+    bounds: dict[str, Any] = {"ge": ge, "le": le}
+    if math_cond is not None:
+        sign, _, number = math_cond.partition(" ")
+        bounds[_BOUND_OF_SIGN[sign]] = float(number)
+    # Keys without "x-" are TAO's own extension keys.
+    extra: dict[str, Any] = {
+        "popular": popular or None,
+        "x-automl": automl,
+        "x-math-cond": math_cond,
+        "x-depends-on": depends_on,
+        "x-parent-param": parent_param or None,
+        "x-used-by": used_by and list(used_by),
+        "x-honoured-by": list(honoured_by) or None,
+        "x-required-by": list(required_by) or None,
+        "x-also-default": list(also_default) or None,
+        "x-template": template,
+    }
+    nested = isinstance(default, type)
+    return Field(
+        **({"default_factory": default} if nested else {"default": default}),
+        description=description,
+        pattern=pattern,
+        json_schema_extra={key: value for key, value in extra.items() if value is not None},
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    )
+
+
+# --- types that several sections share -------------------------------------------------------
+def _null_is_empty(value: Any) -> Any:
+    return "" if value is None else value
+
+
+OptionalText = Annotated[
+    str, BeforeValidator(_null_is_empty), WithJsonSchema({"type": ["string", "null"]})
+]
+"""Text that TAO's files may also give as null; here it is then empty."""
+
+GpuIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Side = Annotated[int, Field(ge=32, multiple_of=32)]
+"""Height or width of a network input in pixels; the coarsest feature map has stride 32."""
+
+SpatialSize = Annotated[list[Side], Field(min_length=2, max_length=2)]
+"""[height, width]."""
+
+
+# --- reading the declarations ----------------------------------------------------------------
+@dataclass(frozen=True)
+class FieldRef:
+    """One declared field.
+
+    Attributes:
+        path: where it is; `[]` stands for any index of a list of sections.
+        section: the class that declares it.
+        nested: the section class inside its type, if any.
+        used_by: the actions it is meant for, inherited where it does not say.
+        honoured_by: those of them in which it has its effect; inherited likewise.
+    """
+
+    path: KeyPath
+    info: FieldInfo
+    section: type[Section]
+    nested: type[Section] | None
+    used_by: tuple[str, ...]
+    honoured_by: tuple[str, ...]
+
+    @property
+    def default(self) -> Any:
+        return self.info.get_default(call_default_factory=True)
+
+    def extra(self, key: str) -> Any:
+        """What the declaration says under an extension key of the schema, or None."""
+        return extra(self.info, key)
+
+
+def extra(info: FieldInfo, key: str) -> Any:
+    """What a field's declaration says under an extension key of the schema, or None."""
+    assert isinstance(info.json_schema_extra, dict)
+    return info.json_schema_extra.get(key)
+
+
+def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[FieldRef]:
+    """The fields of one section; `above` is the field that holds the section."""
+    for name, info in section.model_fields.items():
+        nested = nested_model(info.annotation)
+        assert nested is None or issubclass(nested, Section)
+        yield FieldRef(
+            path=(*above.path, name) if above else (name,),
+            info=info,
+            section=section,
+            nested=nested,
+            used_by=tuple(extra(info, "x-used-by") or (above.used_by if above else ACTIONS)),
+            honoured_by=tuple(extra(info, "x-honoured-by") or (above.honoured_by if above else ())),
+        )
+
+
+def walk(section: type[Section], above: FieldRef | None = None) -> Iterator[FieldRef]:
+    """Every field below `section`, each section before its content, in the order declared."""
+    for ref in declared(section, above):
+        yield ref
+        if ref.nested is not None:
+            index = ("[]",) if is_list(ref.info) else ()
+            yield from walk(ref.nested, replace(ref, path=ref.path + index))
+
+
+def visit(section: Section, above: FieldRef | None = None) -> Iterator[tuple[FieldRef, Any]]:
+    """Every field below a section that holds values, with its value; list items by index."""
+    for ref in declared(type(section), above):
+        value = getattr(section, str(ref.path[-1]))
+        yield ref, value
+        if isinstance(value, Section):
+            yield from visit(value, ref)
+        elif ref.nested is not None and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from visit(item, replace(ref, path=(*ref.path, index)))
+
+
+def is_list(info: FieldInfo) -> bool:
+    """Whether a field's type is a list, or a list or null."""
+    types = (info.annotation, *get_args(info.annotation))
+    return any(get_origin(each) is list for each in types)

@@ -1,0 +1,75 @@
+"""`gen_trt_engine`: a TensorRT engine from an ONNX file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from rtdetr_slurm.spec.fields import OptionalText, Section, field
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+class CalibrationConfig(Section):
+    """Calibration of INT8."""
+
+    cal_image_dir: list[str] = field(
+        [], automl="disabled", description="Folders with images to calibrate on."
+    )
+    cal_cache_file: OptionalText = field(
+        "", description="File that keeps the calibration; read instead of calibrating if it exists."
+    )
+    cal_batch_size: int = field(1, ge=1, popular=True, description="Images per calibration batch.")
+    cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
+
+
+class TensorRtConfig(Section):
+    """TensorRT's builder."""
+
+    data_type: Annotated[Literal["FP32", "FP16", "INT8"], BeforeValidator(_upper)] = field(
+        "FP32", description="Number format of the engine's computations."
+    )
+    workspace_size: int = field(1024, ge=0, description="Scratch memory for the builder in MB.")
+    min_batch_size: int = field(1, ge=1, popular=True, description="Smallest batch it can take.")
+    opt_batch_size: int = field(
+        1, ge=1, popular=True, description="Batch size it is made fastest for."
+    )
+    max_batch_size: int = field(4, ge=1, description="Largest batch it can take.")
+    layers_precision: list[Annotated[str, Field(pattern=r"^.+:(fp32|fp16|bf16|int32|int8)$")]] = (
+        field(
+            [],
+            automl="disabled",
+            description="Layers with a number format of their own, written name:format.",
+        )
+    )
+    calibration: CalibrationConfig = field(
+        CalibrationConfig, automl="disabled", description="INT8 calibration."
+    )
+
+
+class GenTrtEngineConfig(Section):
+    """Engine building."""
+
+    onnx_file: OptionalText = field(
+        "", required_by=("gen_trt_engine",), description="ONNX file to build from."
+    )
+    trt_engine: OptionalText = field(
+        "", required_by=("gen_trt_engine",), description="Engine file to write."
+    )
+    batch_size: int = field(
+        -1, ge=-1, popular=True, description="Fixed batch size; -1 takes the ONNX file's."
+    )
+    gpu_id: int = field(0, ge=0, popular=True, description="GPU to build on, and so to build for.")
+    timing_cache: OptionalText = field(
+        "", description="File that keeps kernel timings, so that the next build is faster."
+    )
+    verbose: bool = field(False, description="Let TensorRT print what it does.")
+    tensorrt: TensorRtConfig = field(
+        TensorRtConfig, automl="disabled", description="Builder settings."
+    )
+    results_dir: OptionalText = field(
+        "", description="Output folder; empty means results_dir/gen_trt_engine."
+    )

@@ -1,0 +1,58 @@
+"""`inference`: detections on images without annotations."""
+
+from __future__ import annotations
+
+from rtdetr_slurm.spec.fields import GpuIds, OptionalText, Section, Side, field
+
+
+class InferenceConfig(Section):
+    """Inference."""
+
+    checkpoint: OptionalText = field(
+        "",
+        used_by=("inference",),
+        required_by=("inference",),
+        description="Checkpoint (.pth) to run.",
+    )
+    trt_engine: OptionalText = field(
+        "",
+        required_by=("trt_inference",),
+        description="TensorRT engine to run; action trt_inference reads it.",
+    )
+    num_gpus: int = field(
+        1, ge=1, popular=True, description="GPUs to use; as many as gpu_ids lists."
+    )
+    gpu_ids: GpuIds = field(
+        [0],
+        automl="disabled",
+        popular=True,
+        description="GPUs to use, by number; in a Slurm job, among those of the job.",
+    )
+    num_nodes: int = field(1, ge=1, popular=True, description="Nodes to run on.")
+    batch_size: int = field(
+        -1, ge=-1, description="Images per GPU and step; -1 means dataset.batch_size."
+    )
+    conf_threshold: float = field(
+        0.5, ge=0.0, le=1.0, description="Lowest score of a detection that is written and drawn."
+    )
+    color_map: dict[str, str] | None = field(
+        None,
+        automl="disabled",
+        description="Class name to colour of its boxes; null picks a colour for each class.",
+    )
+    outline_width: int = field(3, ge=1, description="Line width of the drawn boxes in pixels.")
+    input_height: Side | None = field(
+        None,
+        description="Height that images are resized to, together with input_width; null means "
+        "dataset.augmentation.eval_spatial_size.",
+    )
+    input_width: Side | None = field(
+        None, description="Width that images are resized to; as input_height."
+    )
+    is_internal: bool = field(False, description="Sort the output into one folder per sequence.")
+    is_quantized: bool = field(
+        False, description="The checkpoint holds a quantized model, made as `quantize` says."
+    )
+    results_dir: OptionalText = field(
+        "", description="Output folder; empty means results_dir/inference."
+    )

@@ -1,0 +1,223 @@
+"""From a spec file to what an action is asked to do, or to a list of all that is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
+from rtdetr_slurm.spec.automl import AutoMLConfig
+from rtdetr_slurm.spec.experiment import (
+    ExperimentConfig,
+    SpecFile,
+    section_of,
+    topology_section,
+    used_sections,
+)
+from rtdetr_slurm.spec.fields import Section
+from rtdetr_slurm.spec.job import JobConfig
+from rtdetr_slurm.spec.needs import check_action
+from rtdetr_slurm.spec.overrides import MISSING, assemble
+from rtdetr_slurm.spec.rules import check_automl, check_experiment
+from rtdetr_slurm.yaml_source import KeyPath, load_yaml, show, to_yaml, walk_values
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Nodes, and GPUs on each, that an action asks for."""
+
+    num_nodes: int
+    num_gpus: int
+    gpu_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A valid spec, and the action it is for.
+
+    Attributes:
+        experiment: TAO's sections; `model_fields_set` are those given or used by the action.
+        automl_explicit: whether the spec itself sets automl.policy.
+    """
+
+    path: Path
+    action: str
+    experiment: ExperimentConfig
+    job: JobConfig
+    automl: AutoMLConfig
+    automl_explicit: bool
+
+    @property
+    def section(self) -> Section:
+        """The action's own section."""
+        section: Section = getattr(self.experiment, section_of(self.action))
+        return section
+
+    @property
+    def topology(self) -> Topology:
+        """What the action asks for; one GPU where its section does not say."""
+        name = topology_section(self.action)
+        if name is None:
+            gpu_id = getattr(self.section, "gpu_id", 0)
+            return Topology(1, 1, (gpu_id,))
+        section = getattr(self.experiment, name)
+        return Topology(section.num_nodes, section.num_gpus, tuple(section.gpu_ids))
+
+    def resolved(self) -> dict[str, Any]:
+        """TAO's sections as plain data with every default filled in, without job and automl.
+
+        Sections of other actions are in it only where the spec gives them.
+        """
+        return resolve(self.experiment)
+
+
+def resolve(experiment: ExperimentConfig) -> dict[str, Any]:
+    """`LoadedSpec.resolved` of an experiment."""
+    return experiment.model_dump(include=set(experiment.model_fields_set))
+
+
+def dump_spec(experiment: ExperimentConfig) -> str:
+    """The resolved spec as YAML; `load_spec` reads an equal experiment back."""
+    return to_yaml(resolve(experiment))
+
+
+def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = None) -> LoadedSpec:
+    """Read, complete and check a spec.
+
+    Args:
+        overrides: `key=value` with YAML values, later ones winning.
+        action: what to do, if the spec is not to decide.
+
+    Raises:
+        InvalidInput: (a RequestError) all problems at once, sorted by place.
+        RequestError: the file cannot be read, or there is no such action.
+    """
+    if action is not None and action not in ACTIONS:
+        close = difflib.get_close_matches(action, ACTIONS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise RequestError(f"no action '{action}'; allowed: {', '.join(ACTIONS)}{hint}")
+    assembled = assemble(load_yaml(path), overrides, action)
+    action, data = assembled.action, _without_missing(assembled.source.data)
+    problems = [*assembled.problems, *_interpolations(data)]
+    spec, wrong = _validate(data)
+    problems += wrong
+    if spec is not None:
+        bad = [problem.path for problem in wrong]
+        experiment = _experiment(spec, action)
+        found = [*check_experiment(experiment), *check_automl(spec.automl)]
+        found += check_action(experiment, action) if action else []
+        problems += [problem for problem in found if not _depends_on(problem, bad)]
+    if problems or assembled.malformed or spec is None or action is None:
+        raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
+    return LoadedSpec(
+        path=path,
+        action=action,
+        experiment=_experiment(spec, action),
+        job=spec.job,
+        automl=spec.automl,
+        automl_explicit=spec.automl.policy is not None,
+    )
+
+
+def require_available(action: str) -> None:
+    """Refuse an action that this version cannot run.
+
+    Raises:
+        RequestError: it names the action and those that run.
+    """
+    if action not in AVAILABLE_ACTIONS:
+        raise RequestError(
+            f"action '{action}' is not available in this version; it runs "
+            f"{' and '.join(AVAILABLE_ACTIONS)} (the spec itself was checked)"
+        )
+
+
+def refuse_unavailable(loaded: LoadedSpec) -> None:
+    """Refuse what a spec may say but this version cannot do: the action, job.then, automl.
+
+    Raises:
+        RequestError: naming each.
+    """
+    require_available(loaded.action)
+    reasons = []
+    if loaded.job.then:
+        reasons.append(f"job.then: found {show(loaded.job.then)}; follow-up actions are")
+    if loaded.automl.policy == "on":
+        reasons.append("automl.policy: found on; hyper-parameter search is")
+    elif loaded.automl.policy is None and loaded.automl.model_fields_set - {"policy"}:
+        names = ", ".join(f"automl.{name}" for name in sorted(loaded.automl.model_fields_set))
+        reasons.append(f"{names}: found settings for a search; hyper-parameter search is")
+    if reasons:
+        raise RequestError(
+            "\n".join(f"{loaded.path}: {r} not available in this version" for r in reasons)
+        )
+
+
+def _without_missing(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` without null sections and without the keys whose value is still to be given."""
+
+    def given(node: Any) -> Any:
+        if isinstance(node, list):
+            return [given(item) for item in node]
+        if isinstance(node, dict):
+            return {key: given(value) for key, value in node.items() if value != MISSING}
+        return node
+
+    return {key: value for key, value in given(data).items() if value is not None}
+
+
+def _interpolations(data: dict[str, Any]) -> Iterator[Problem]:
+    for path, value in walk_values(data):
+        if isinstance(value, str) and "${" in value:
+            yield Problem(
+                path, f"found {show(value)}; ${{…}} is not filled in here: write the value"
+            )
+
+
+def _validate(data: dict[str, Any]) -> tuple[SpecFile | None, list[Problem]]:
+    """The spec with every wrong value left at its default, and what was wrong."""
+    spec, problems = find_problems(SpecFile, data)
+    if spec is not None:
+        return spec, []
+    data = copy.deepcopy(data)
+    for problem in problems:
+        _remove(data, problem.path)
+    return find_problems(SpecFile, data)[0], problems
+
+
+def _remove(data: dict[str, Any], path: KeyPath) -> None:
+    """Take out the innermost keyed value on `path`."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    node: Any = data
+    for part in path[:-1]:
+        if isinstance(node, dict) and part not in node:
+            return  # already gone with what held it
+        node = node[part]
+    if path:
+        node.pop(path[-1], None)
+
+
+def _depends_on(problem: Problem, bad: Iterable[KeyPath]) -> bool:
+    """Whether a rule looked at a value that is wrong anyway."""
+    involved = (problem.path, *problem.also)
+    return any(
+        path[: len(wrong)] == wrong or wrong[: len(path)] == path
+        for path in involved
+        for wrong in bad
+    )
+
+
+def _experiment(spec: SpecFile, action: str | None) -> ExperimentConfig:
+    """TAO's part of the file; its `model_fields_set` are the sections given or used."""
+    names = ExperimentConfig.model_fields
+    used = used_sections(action) if action else ()
+    kept = {name for name in names if name in spec.model_fields_set or name in used}
+    values = {name: getattr(spec, name) for name in names}
+    return ExperimentConfig.model_construct(_fields_set=kept, **values)

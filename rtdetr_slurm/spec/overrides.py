@@ -1,0 +1,279 @@
+"""Values that reach a spec by another way than its sections: `key=value` on the command line,
+dotted keys and TAO's short names.
+
+All of them end as an entry in the nested data, which knows where it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.model_check import LocatedProblem, Problem
+from rtdetr_slurm.spec.experiment import ACTION_SECTIONS, topology_section
+from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, parse_value, show
+
+NUM_GPUS = "num_gpus"
+SHORTHANDS: Mapping[str, str] = {
+    "num_epochs": "train.num_epochs",
+    "batch_size": "dataset.batch_size",
+    "learning_rate": "train.optim.lr",
+    "num_classes": "dataset.num_classes",
+    "eval_class_ids": "dataset.eval_class_ids",
+    NUM_GPUS: "train.num_gpus",
+    "num_workers": "dataset.workers",
+    "resume_checkpoint": "train.resume_training_checkpoint_path",
+    "pretrained_model": "train.pretrained_model_path",
+    "pretrained_backbone": "model.pretrained_backbone_path",
+    "teacher_model": "distill.pretrained_teacher_model_path",
+    "quantize_model": "quantize.model_path",
+    "export_onnx": "export.onnx_file",
+    "input_width": "export.input_width",
+    "input_height": "export.input_height",
+}
+"""TAO's short names; num_gpus goes to the section that the action takes its GPUs from."""
+
+MISSING = "???"
+"""OmegaConf's word for a value that is still to be given."""
+
+_KEY = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[\d+\])*")
+_HOW_TO_SAY = (
+    "say it with --action, with `action:` in the section `job:`, by giving the section of one "
+    "action only, or by naming the file after it (train.yaml)"
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `key=value`, taken apart."""
+
+    text: str
+    key: str
+    path: KeyPath
+    value: Any
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A spec's data with all its parts in place, its action, and what went wrong on the way.
+
+    Attributes:
+        action: None when there is none, or none that exists; the problems say so.
+        malformed: problems of overrides that did not get as far as the data.
+    """
+
+    source: YamlSource
+    action: str | None
+    problems: tuple[Problem, ...]
+    malformed: tuple[LocatedProblem, ...]
+
+
+def assemble(source: YamlSource, texts: Sequence[str], action: str | None) -> Assembled:
+    """Put dotted keys, short names and overrides in their places.
+
+    Args:
+        texts: `key=value`, in the order given.
+        action: what to do, if the spec is not to decide.
+    """
+    draft = _Draft(source)
+    overrides = draft.parse(texts)
+    special = {key: parse_key(SHORTHANDS.get(key, key)) for key in draft.special}
+    for key, path in special.items():
+        if key != NUM_GPUS:
+            draft.move(key, path)
+    for override in overrides:
+        if override.key != NUM_GPUS:
+            draft.apply(override)
+    if action is None:
+        action, reason = choose_action(draft.data, source.path)
+        if reason:
+            draft.problems.append(Problem((), reason))
+    if action is not None:
+        overrides = _place_num_gpus(draft, overrides, action)
+        draft.refuse_two_names(overrides)
+    return draft.result(action)
+
+
+def _place_num_gpus(draft: _Draft, overrides: list[Override], action: str) -> list[Override]:
+    """The short name that depends on the action; returns `overrides` with its path filled in."""
+    section = topology_section(action)
+    if section is None:
+        reason = f"action '{action}' runs on one GPU; allowed: leave the short name out"
+        draft.refuse(NUM_GPUS, reason, overrides)
+        return [override for override in overrides if override.key != NUM_GPUS]
+    path: KeyPath = (section, NUM_GPUS)
+    if NUM_GPUS in draft.special:
+        draft.move(NUM_GPUS, path)
+    placed = [replace(o, path=path) if o.key == NUM_GPUS else o for o in overrides]
+    for override in placed:
+        if override.key == NUM_GPUS:
+            draft.apply(override)
+    return placed
+
+
+def choose_action(data: Mapping[str, Any], path: Path) -> tuple[str | None, str | None]:
+    """The action that the spec itself names, or the reason why there is none."""
+    job = data.get("job")
+    named = job.get("action") if isinstance(job, dict) else None
+    if named not in (None, MISSING):
+        # A wrong name is found, and placed, when the job section is validated.
+        return (named, None) if named in ACTIONS else (None, None)
+    present = [name for name in ACTION_SECTIONS if data.get(name) is not None]
+    if len(present) == 1:
+        return present[0], None
+    if path.stem in ACTIONS:
+        return path.stem, None
+    found = f"the sections of several ({', '.join(present)})" if present else "none"
+    return None, f"which action? found {found}; {_HOW_TO_SAY}; actions: {', '.join(ACTIONS)}"
+
+
+def parse_override(text: str) -> Override:
+    """Take `a.b=c` apart.
+
+    Raises:
+        RequestError: it is not of that form, or its value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise RequestError("no '=' in it; allowed: key=value, such as train.num_epochs=20")
+    if key[:1] in ("+", "~"):
+        raise RequestError(f"allowed: the key without '{key[0]}'; every key can be set")
+    if not _KEY.fullmatch(key):
+        raise RequestError(
+            f"{key!r} is not a key; allowed: names joined by dots, with list positions as .0 or "
+            "[0], such as dataset.train_data_sources[0].image_dir"
+        )
+    parsed = parse_value(value) if value.strip() else ""
+    return Override(text, key, parse_key(SHORTHANDS.get(key, key)), parsed)
+
+
+def parse_key(key: str) -> KeyPath:
+    """`a.b[0].1` as `("a", "b", 0, 1)`."""
+    parts = key.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+class _NoSuchPlace(Exception):
+    """A path leads through a value that has nothing inside, or past the end of a list."""
+
+
+class _Draft:
+    """Data under construction, with the place that each part came from."""
+
+    def __init__(self, source: YamlSource) -> None:
+        self.original = source
+        self.special = [key for key in source.data if _is_special(key)]
+        self.data = {k: v for k, v in source.data.items() if k not in self.special}
+        self.positions = self._kept(source.positions)
+        self.key_positions = self._kept(source.key_positions)
+        self.overrides: list[tuple[KeyPath, str]] = []
+        self.problems: list[Problem] = []
+        self.malformed: list[LocatedProblem] = []
+
+    def _kept(self, places: Mapping[KeyPath, Position]) -> dict[KeyPath, Position]:
+        return {path: at for path, at in places.items() if not path or path[0] not in self.special}
+
+    def parse(self, texts: Sequence[str]) -> list[Override]:
+        overrides = []
+        for text in texts:
+            try:
+                overrides.append(parse_override(text))
+            except RequestError as error:
+                self._malformed(text, "", str(error))
+        return overrides
+
+    def move(self, key: str, path: KeyPath) -> None:
+        """Put the value of a special top-level key where the key says."""
+        line = self.original.key_positions[(key,)].line
+        if path in self.positions:
+            other = self.key_positions[path].line
+            reason = f"given twice: as {key!r} in line {line} and in line {other}"
+            self.problems.append(Problem(path, reason, key=True))
+            return
+        self._note_places(key, path)
+        try:
+            self.data, _ = _with_value(self.data, path, self.original.data[key])
+        except _NoSuchPlace as error:
+            self.problems.append(Problem(path, str(error), key=True))
+
+    def apply(self, override: Override) -> None:
+        try:
+            self.data, path = _with_value(self.data, override.path, override.value)
+        except _NoSuchPlace as error:
+            self._malformed(override.text, dotted(override.path), str(error))
+        else:
+            self.overrides.append((path, override.text))
+
+    def refuse(self, key: str, reason: str, overrides: Sequence[Override]) -> None:
+        """A special key that means nothing here, wherever it is given."""
+        if key in self.special:
+            self._note_places(key, (key,))
+            self.problems.append(Problem((key,), reason, key=True))
+        for override in overrides:
+            if override.key == key:
+                self._malformed(override.text, "", reason)
+
+    def refuse_two_names(self, overrides: Sequence[Override]) -> None:
+        """Two overrides of one field are a mistake when they call it by different names."""
+        named: dict[KeyPath, Override] = {}
+        for override in overrides:
+            first = named.setdefault(override.path, override)
+            if (first.key in SHORTHANDS) != (override.key in SHORTHANDS):
+                reason = f"given twice: also by override {first.text!r}"
+                self._malformed(override.text, dotted(override.path), reason)
+
+    def result(self, action: str | None) -> Assembled:
+        source = replace(
+            self.original,
+            data=self.data,
+            positions=self.positions,
+            key_positions=self.key_positions,
+            overrides=tuple(self.overrides),
+        )
+        return Assembled(source, action, tuple(self.problems), tuple(self.malformed))
+
+    def _note_places(self, key: str, path: KeyPath) -> None:
+        original = self.original
+        for places, known in (
+            (original.positions, self.positions),
+            (original.key_positions, self.key_positions),
+        ):
+            known.update({path + at[1:]: place for at, place in places.items() if at[:1] == (key,)})
+
+    def _malformed(self, text: str, field: str, reason: str) -> None:
+        item = LocatedProblem(str(self.original.path), None, text, field, reason)
+        self.malformed.append(item)
+
+
+def _is_special(key: str) -> bool:
+    return key in SHORTHANDS or ("." in key and _KEY.fullmatch(key) is not None)
+
+
+def _with_value(node: Any, path: KeyPath, value: Any, done: KeyPath = ()) -> tuple[Any, KeyPath]:
+    """A copy of `node` with `value` at `path`, and the path as the data has it.
+
+    A list takes a value at a position it has, or at the next one.
+    """
+    if not path:
+        return value, done
+    part, rest = path[0], path[1:]
+    if node is None or node == MISSING:
+        node = [] if isinstance(part, int) else {}
+    if isinstance(node, dict):
+        key = str(part)
+        inner, full = _with_value(node.get(key), rest, value, (*done, key))
+        return {**node, key: inner}, full
+    if not isinstance(node, list):
+        raise _NoSuchPlace(f"{dotted(done)} is {show(node)}, which has nothing inside to set")
+    if not isinstance(part, int):
+        raise _NoSuchPlace(f"{dotted(done)} is a list; allowed: a position in it, such as [0]")
+    if part > len(node):
+        raise _NoSuchPlace(f"{dotted(done)} has {len(node)} entries; allowed: 0..{len(node)}")
+    old = node[part] if part < len(node) else None
+    inner, full = _with_value(old, rest, value, (*done, part))
+    return [*node[:part], inner, *node[part + 1 :]], full

@@ -1,0 +1,86 @@
+"""`quantize`: post-training quantization."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from rtdetr_slurm.spec.fields import OptionalText, Section, field
+
+_ALIASES = {"float8_e4m3fn": "fp8_e4m3fn", "float8_e5m2": "fp8_e5m2"}
+QuantDtype = Annotated[
+    Literal["int8", "fp8_e4m3fn", "fp8_e5m2", "native", "float8_e4m3fn", "float8_e5m2", ""],
+    AfterValidator(lambda name: _ALIASES.get(name, name)),
+]
+"""Number format of a quantized tensor; PyTorch's spellings are read as TAO's."""
+
+
+class TensorRule(Section):
+    """How weights, or activations, are quantized."""
+
+    dtype: QuantDtype = field(
+        "",
+        required_by=("quantize",),
+        description="Number format; native leaves them as they are.",
+    )
+    quant_axis: int | None = field(
+        None, description="Axis with a scale of its own per index; null has one scale for all."
+    )
+    observer_or_fake_quant: OptionalText = field(
+        "", description="Observer class to collect ranges with."
+    )
+    observer_or_fake_quant_kwargs: dict[str, Any] = field({}, description="Its options.")
+
+
+class LayerRule(Section):
+    """A rule for the layers that match a pattern."""
+
+    module_name: OptionalText = field(
+        "",
+        required_by=("quantize",),
+        description="Pattern (* and ?) for the dotted name of a layer, or for its class.",
+    )
+    weights: TensorRule | None = field(
+        None, description="How the weights are quantized; null leaves them."
+    )
+    activations: TensorRule | None = field(
+        None, description="How the activations are quantized; null leaves them."
+    )
+
+
+class QuantizeConfig(Section):
+    """Quantization."""
+
+    model_path: OptionalText = field(
+        "",
+        required_by=("quantize",),
+        description="Checkpoint (.pth) to quantize, or an ONNX file for modelopt.onnx.",
+    )
+    backend: Literal["modelopt.pytorch", "torchao", "modelopt.onnx"] = field(
+        "torchao", description="Library that does it."
+    )
+    mode: Literal["static_ptq", "weight_only_ptq"] = field(
+        "weight_only_ptq",
+        description="Quantize the weights alone, or by calibration the activations too.",
+    )
+    algorithm: Literal["minmax", "max", "entropy", "awq_clip", "awq_lite", "awq_full", "rtn_dq"] = (
+        field("minmax", description="How the modelopt backends choose ranges.")
+    )
+    layers: list[LayerRule] = field(
+        [], automl="disabled", description="Rules in order; a later one overrides an earlier one."
+    )
+    skip_names: list[str] = field(
+        [],
+        automl="disabled",
+        description="Patterns of layers to leave out, whatever `layers` says.",
+    )
+    device: str = field(
+        "cuda", pattern=r"^(cuda|cpu|trt|cuda:[0-9]+)$", description="Device to calibrate on."
+    )
+    backend_kwargs: dict[str, Any] = field(
+        {}, automl="disabled", description="Further arguments for the library."
+    )
+    results_dir: OptionalText = field(
+        "", description="Output folder; empty means results_dir/quantize."
+    )

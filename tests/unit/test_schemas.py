@@ -1,0 +1,203 @@
+"""What is generated from the models: fresh, standard, and in agreement with the models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from spec_files import NEEDED, load
+
+from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.spec.experiment import ExperimentConfig, used_sections
+from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.spec.generate import REPOSITORY, generated, main
+from rtdetr_slurm.spec.overrides import SHORTHANDS
+from rtdetr_slurm.yaml_source import dotted
+
+Validator = jsonschema.Draft202012Validator
+
+
+def no_constants(name: str) -> Any:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def schema(action: str) -> dict[str, Any]:
+    text = (REPOSITORY / "schemas" / f"{action}.schema.json").read_text(encoding="utf-8")
+    parsed: dict[str, Any] = json.loads(text, parse_constant=no_constants)
+    return parsed
+
+
+def template(action: str) -> tuple[str, Any]:
+    text = (REPOSITORY / "specs" / f"{action}.yaml").read_text(encoding="utf-8")
+    return text, yaml.safe_load(text)
+
+
+def test_generated_files_are_fresh() -> None:
+    """The command that CI and the README name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rtdetr_slurm.spec.generate", "--check"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_names_what_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path)]) == 0
+    assert main(["--root", str(tmp_path), "--check"]) == 0
+    capsys.readouterr()
+    (tmp_path / "specs" / "train.yaml").write_text("old", encoding="utf-8")
+    (tmp_path / "schemas" / "manifest.json").unlink()
+    assert main(["--root", str(tmp_path), "--check"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split()[0] for line in lines) == [
+        "schemas/manifest.json",
+        "specs/train.yaml",
+    ]
+    assert (tmp_path / "specs" / "train.yaml").read_text(encoding="utf-8") == "old"
+
+
+def test_all_is_generated() -> None:
+    names = {f"schemas/{a}.schema.json" for a in ACTIONS} | {f"specs/{a}.yaml" for a in ACTIONS}
+    assert set(generated()) == names | {"schemas/manifest.json", "docs/spec.md"}
+
+
+def test_manifest() -> None:
+    manifest = json.loads((REPOSITORY / "schemas/manifest.json").read_text(encoding="utf-8"))
+    assert list(manifest["actions"]) == list(ACTIONS)
+    for action, entry in manifest["actions"].items():
+        assert (REPOSITORY / "schemas" / entry["schema"]).is_file()
+        assert (REPOSITORY / "schemas" / entry["template"]).is_file()
+        assert entry["available"] == (action in AVAILABLE_ACTIONS)
+        assert entry["sections"] == list(used_sections(action))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_schema_is_standard_and_template_fits(action: str) -> None:
+    content = schema(action)
+    Validator.check_schema(content)
+    assert content["$schema"] == Validator.META_SCHEMA["$id"]
+    text, data = template(action)
+    Validator(content).validate(data)
+    Validator(content).validate(content["default"])
+    assert text.startswith(f"# yaml-language-server: $schema=../schemas/{action}.schema.json\n")
+    assert {key: value for key, value in data.items() if key != "job"} == content["default"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_template_loads_when_filled_in(tmp_path: Path, action: str) -> None:
+    text, data = template(action)
+    loaded = load(tmp_path, text, *NEEDED[action])
+    assert loaded.action == action
+    assert set(data) == {"job", *used_sections(action)}
+    # Nothing but what was filled in differs from the defaults.
+    for name in set(data) - {"dataset", "job", action.removeprefix("trt_")}:
+        assert getattr(loaded.experiment, name) == getattr(ExperimentConfig(), name)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_field_of_a_template_has_its_comment(action: str) -> None:
+    text, _ = template(action)
+    comments = " ".join(line.strip().lstrip("# ") for line in text.splitlines() if "#" in line)
+    for ref in walk(ExperimentConfig):
+        in_list = "[]" in ref.path or "_data_sources." in dotted(ref.path)
+        if ref.path[0] in used_sections(action) and action in ref.used_by and not in_list:
+            assert str(ref.info.description) in comments, dotted(ref.path)
+
+
+def properties(node: Any) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    if isinstance(node, dict):
+        for name, each in node.get("properties", {}).items():
+            found.append((name, each))
+        for key, value in node.items():
+            if key not in ("default", "popular"):
+                found += properties(value)
+    return found
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_property_is_described(action: str) -> None:
+    content = schema(action)
+    for name, node in properties(content):
+        assert node.get("description"), name
+
+
+def test_extension_keys_of_tao() -> None:
+    train = schema("train")
+    assert train["automl_default_parameters"] == [
+        "dataset.augmentation.distortion_prob", "dataset.augmentation.iou_crop_prob",
+        "dataset.batch_size", "dataset.workers", "model.dec_layers", "model.enc_layers",
+        "model.num_queries", "model.num_select", "train.ema.decay", "train.optim.lr",
+        "train.optim.lr_backbone", "train.optim.lr_decay", "train.optim.lr_step_size",
+        "train.optim.momentum", "train.optim.weight_decay",
+    ]  # fmt: skip
+    disabled = train["automl_disabled_parameters"]
+    assert {"train", "model.frozen_fm", "train.gpu_ids", "wandb.tags"} <= set(disabled)
+    assert "evaluate.gpu_ids" not in disabled  # another action's
+    assert train["popular"] == {
+        "train": {
+            "num_epochs": 10, "num_gpus": 1, "gpu_ids": [0], "num_nodes": 1,
+            "validation_interval": 1, "checkpoint_interval": 1,
+        }
+    }  # fmt: skip
+    model = train["$defs"]["ModelConfig"]["properties"]
+    assert model["num_select"]["x-depends-on"] == "model.num_queries"
+    assert model["alpha"]["x-math-cond"] == "> 0.0"
+    assert model["alpha"]["exclusiveMinimum"] == 0
+    assert train["$defs"]["TrainConfig"]["properties"]["num_epochs"]["popular"] is True
+    assert model["backbone"]["x-honoured-by"] == list(AVAILABLE_ACTIONS)
+
+
+def test_all_disabled_parameters_over_all_schemas() -> None:
+    disabled = {name for action in ACTIONS for name in schema(action)["automl_disabled_parameters"]}
+    fields = {dotted(r.path) for r in walk(ExperimentConfig) if r.extra("x-automl") == "disabled"}
+    assert disabled == fields
+    # TAO's 46, the checkpointer section, distill.bindings, and what the teacher shares with model.
+    assert len({name for name in disabled if not name.startswith("distill.teacher")}) == 48
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("train", "num_epochs"), 0),
+        (("train", "num_epochs"), "8"),
+        (("train", "optim", "lr"), 0),
+        (("train", "precision"), "fp64"),
+        (("train", "gpu_ids"), [-1]),
+        (("train", "num_epoch"), 3),
+        (("trian",), {}),
+        (("dataset", "augmentation", "train_spatial_size"), [640, 500]),
+        (("model", "loss_types"), ["l1"]),
+        (("export",), {"input_channel": 2}),
+        (("job", "name"), "a b"),
+    ],
+)
+def test_schema_refuses_what_the_models_refuse(path: tuple[str, ...], value: Any) -> None:
+    _, data = template("train")
+    node = data = copy.deepcopy(data)
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    assert not Validator(schema("train")).is_valid(data)
+
+
+def test_schema_takes_what_a_spec_may_hold() -> None:
+    _, data = template("train")
+    data |= {"evaluate": {"checkpoint": "???"}, "automl": {"policy": True}, "train.seed": 3}
+    data |= dict.fromkeys(SHORTHANDS)
+    Validator(schema("train")).validate(data)
+
+
+def test_docs_have_every_field_once() -> None:
+    text = (REPOSITORY / "docs/spec.md").read_text(encoding="utf-8")
+    for ref in walk(ExperimentConfig):
+        name = dotted(ref.path)
+        if ref.nested is None and not name.startswith("distill.teacher."):
+            assert text.count(f"\n| `{name}` | ") == 1, name

@@ -1,0 +1,86 @@
+"""`rtdetr-slurm validate` and `rtdetr-slurm default-specs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from spec_files import NEEDED, TRAIN, write
+
+from rtdetr_slurm.cli.main import main
+from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.spec import load_spec
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_validate_says_what_is_valid(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, TRAIN, "train.yaml")
+    assert main(["validate", str(path), "train.num_epochs=3"]) == 0
+    assert capsys.readouterr().out == f"{path}: valid for action train\n"
+
+
+def test_validate_says_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, TRAIN + "train: {num_epochs: 0}\n")
+    assert main(["validate", str(path), "train.seed=x"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{path}:5:21: train.num_epochs: found 0; allowed: ≥ 1\n" in err
+    assert "override 'train.seed=x': train.seed: found 'x'" in err
+
+
+def test_validate_as_json(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, TRAIN + "train: {num_epochs: 0}\n")
+    assert main(["validate", str(path), "train.seed=x", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document == {
+        "valid": False,
+        "problems": [
+            {
+                "file": str(path), "line": 5, "column": 21, "override": None,
+                "field": "train.num_epochs", "message": "found 0; allowed: ≥ 1",
+            },
+            {
+                "file": str(path), "line": None, "column": None, "override": "train.seed=x",
+                "field": "train.seed", "message": "found 'x' (text); allowed: an integer",
+            },
+        ],
+    }  # fmt: skip
+    assert main(["validate", str(tmp_path / "none.yaml"), "--json"]) == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert problems == [{"message": f"{tmp_path}/none.yaml: no such file"}]
+    assert main(["validate", str(path), "train.num_epochs=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["action"] == "train"
+
+
+def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, "")
+    assert main(["validate", str(path), *NEEDED["export"], "--action", "export"]) == 0
+    assert "note: action 'export' is not available in this version" in capsys.readouterr().err
+    assert main(["validate", str(path), *NEEDED["train"], "job.then=[export]", "--json",
+                 "--action", "train"]) == 0  # fmt: skip
+    note = json.loads(capsys.readouterr().out)["notes"][0]
+    assert "job.then: found ['export']" in note
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_default_specs_are_ready_to_fill_in(tmp_path: Path, capsys: Capture, action: str) -> None:
+    assert main(["default-specs", action]) == 0
+    printed = capsys.readouterr().out
+    path = tmp_path / "mine.yaml"
+    assert main(["default-specs", action, "-o", str(path)]) == 0
+    assert path.read_text(encoding="utf-8") == printed
+    assert load_spec(path, NEEDED[action]).action == action
+
+
+def test_default_specs_overwrite_nothing(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, "mine")
+    assert main(["default-specs", "train", "-o", str(path)]) == 2
+    assert "exists already and is left as it is" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert main(["default-specs", "train", "-o", str(tmp_path / "no" / "x.yaml")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        main(["default-specs", "trian"])
+    assert error.value.code == 2

@@ -1,0 +1,209 @@
+"""The declared fields against TAO's published ones (tao_fields.json), and their own consistency."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+
+from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile
+from rtdetr_slurm.spec.fields import FieldRef, walk
+from rtdetr_slurm.spec.job import Action
+from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, Backbone
+from rtdetr_slurm.spec.overrides import SHORTHANDS
+from rtdetr_slurm.yaml_source import dotted
+
+TAO: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("tao_fields.json").read_text(encoding="utf-8")
+)
+OURS: dict[str, FieldRef] = {dotted(ref.path): ref for ref in walk(ExperimentConfig)}
+SCHEMA = SpecFile.model_json_schema()
+
+# Where we knowingly differ from TAO, per field and property. Bounds that TAO leaves out make values
+# impossible that mean nothing; other types and names make values possible that its engine takes.
+DEVIATIONS: dict[str, dict[str, Any]] = {
+    "model_name": {"enum": ["", "rtdetr"]},
+    "model.backbone": {"enum": "more"},
+    "model.frozen_fm.backbone": {"enum": "more"},
+    "model.act": {"enum": ["relu", "gelu", "silu", "leaky_relu"]},
+    "model.enc_act": {"enum": ["relu", "gelu", "silu", "leaky_relu"]},
+    "model.expansion": {"type": "float", "math_cond": "> 0"},
+    "model.hidden_dim": {"min": 8},
+    "model.nheads": {"min": 1},
+    "train.clip_grad_norm": {"math_cond": ">= 0.0", "min": 0.0},
+    "evaluate.conf_threshold": {"min": 0.0, "max": 1.0},
+    "evaluate.input_height": {"min": 32},
+    "evaluate.input_width": {"min": 32},
+    "inference.conf_threshold": {"min": 0.0, "max": 1.0},
+    "export.gpu_id": {"min": 0},
+    "export.input_channel": {"min": None},
+    "distill.bindings[].criterion": {"enum": ["L1", "L2", "KL", "IOU", ""]},
+    "quantize.results_dir": {"required": False},
+    "quantize.layers[].weights.dtype": {
+        "enum": ["int8", "fp8_e4m3fn", "fp8_e5m2", "native", "float8_e4m3fn", "float8_e5m2", ""]
+    },
+    "quantize.layers[].activations.dtype": {
+        "enum": ["int8", "fp8_e4m3fn", "fp8_e5m2", "native", "float8_e4m3fn", "float8_e5m2", ""]
+    },
+    "gen_trt_engine.tensorrt.calibration.cal_image_dir": {"default": []},
+    # TAO finds out when it has started that these are missing; here an action cannot start.
+    "dataset.train_data_sources": {"required": True},
+    "dataset.test_data_sources": {"required": True},
+    "dataset.infer_data_sources": {"required": True},
+    "evaluate.trt_engine": {"required": True},
+    "inference.trt_engine": {"required": True},
+    "distill.bindings": {"required": True},
+}
+TYPES = {bool: "bool", int: "int", float: "float", str: "string", list: "list", dict: "collection"}
+
+
+def our_type(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, UnionType):
+        return our_type(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    if get_origin(annotation) is Annotated:
+        return our_type(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return TYPES[type(get_args(annotation)[0])]
+    return TYPES.get(get_origin(annotation) or annotation, "collection")
+
+
+def keyword(ref: FieldRef, *names: str) -> Any:
+    """A keyword of the field's JSON Schema, inside `anyOf` too."""
+    section = SCHEMA if len(ref.path) == 1 else SCHEMA["$defs"][ref.section.__name__]
+    schema = section["properties"][str(ref.path[-1])]
+    for option in (schema, *schema.get("anyOf", [])):
+        for name in names:
+            if name in option:
+                return option[name]
+    return None
+
+
+def our_facts(ref: FieldRef) -> dict[str, Any]:
+    is_section = ref.nested is not None and not isinstance(ref.default, list | None)
+    return {
+        "type": our_type(ref.info.annotation),
+        "default": "section" if is_section else ref.default,
+        "min": keyword(ref, "minimum"),
+        "max": keyword(ref, "maximum"),
+        "enum": keyword(ref, "enum"),
+        "regex": keyword(ref, "pattern"),
+        "automl": ref.extra("x-automl"),
+        "math_cond": ref.extra("x-math-cond"),
+        "depends_on": ref.extra("x-depends-on"),
+        "popular": bool(ref.extra("popular")),
+        "parent_param": bool(ref.extra("x-parent-param")),
+        "required": bool(ref.extra("x-required-by")),
+    }
+
+
+def tao_facts(path: str) -> dict[str, Any]:
+    entry = TAO[path]
+    kind = {"categorical": "string", "ordered_int": "int"}.get(entry["type"], entry["type"])
+    default = entry.get("runtime_default", entry["default"])
+    if kind == "string" and "enum" not in entry and default in (None, "???"):
+        default = ""  # "to be given" and "none" are both empty text here
+    if kind == "collection" and default is None and OURS[path].nested is not None:
+        is_section = OURS[path].default is not None
+        default = "section" if is_section else None
+    condition = entry.get("math_cond")
+    return {
+        "type": kind,
+        "default": default,
+        "min": entry.get("min"),
+        "max": entry.get("max"),
+        "enum": entry.get("enum"),
+        "regex": entry.get("regex"),
+        "automl": entry.get("automl"),
+        "math_cond": "> 0" if condition == ">0" else condition,
+        "depends_on": entry.get("depends_on"),
+        "popular": entry.get("popular", False),
+        "parent_param": entry.get("parent_param", False),
+        "required": entry.get("required", False),
+    }
+
+
+def test_there_are_218_of_them() -> None:
+    assert len(TAO) == 218
+
+
+def test_every_field_of_tao_exists_and_no_other() -> None:
+    assert set(TAO) - set(OURS) == set()
+    ours_alone = {
+        path
+        for path in set(OURS) - set(TAO)
+        # The parts of a data source, which TAO declares as free dictionaries, and the teacher,
+        # which TAO's list names without expanding it.
+        if not path.startswith("distill.teacher.") and "_data_sources" not in path
+    }
+    assert ours_alone == set()
+
+
+@pytest.mark.parametrize("path", sorted(TAO))
+def test_field_is_as_in_tao(path: str) -> None:
+    expected, actual = tao_facts(path), our_facts(OURS[path])
+    for key, value in DEVIATIONS.get(path, {}).items():
+        assert value != expected[key], f"{key} no longer deviates"
+        if value == "more":
+            assert actual[key][: len(expected[key])] == expected[key]
+            actual[key] = expected[key]
+        else:
+            expected[key] = value
+    assert actual == expected
+
+
+def test_teacher_has_the_fields_of_model() -> None:
+    model = {path.removeprefix("model.") for path in OURS if path.startswith("model.")}
+    teacher = {path.removeprefix("distill.teacher.") for path in OURS if ".teacher." in path}
+    assert teacher == model
+
+
+@pytest.mark.parametrize("ref", list(walk(SpecFile)), ids=lambda ref: dotted(ref.path))
+def test_declaration_is_complete_and_consistent(ref: FieldRef) -> None:
+    description = ref.info.description
+    assert description
+    assert description.endswith(".")
+    for actions in (ref.used_by, ref.honoured_by, ref.extra("x-required-by") or ()):
+        assert set(actions) <= set(ACTIONS)
+    assert set(ref.extra("x-required-by") or ()) <= set(ref.used_by)
+
+
+def test_tuples_that_are_spelled_twice_agree() -> None:
+    assert get_args(Action) == ACTIONS
+    assert set(AVAILABLE_BACKBONES) <= set(get_args(Backbone))
+
+
+def test_shorthands_name_fields() -> None:
+    assert len(SHORTHANDS) == 15
+    assert set(SHORTHANDS.values()) <= set(OURS)
+
+
+def test_only_available_actions_honour_what_they_are_meant_for() -> None:
+    """What train and evaluate honour now, told apart from what they would have to ignore."""
+    for action, fixed in {
+        "train": {
+            "model.frozen_fm.enabled",
+            "dataset.remap_mscoco_category",
+            "dataset.dataset_type",
+            "dataset.augmentation.preserve_aspect_ratio",
+            "train.is_dry_run",
+            "train.optim.optimizer",
+            "train.optim.momentum",
+            "train.optim.monitor_name",
+            "train.distributed_strategy",
+            "train.checkpoint_interval_unit",
+            "train.checkpointer.save_top_k",
+        },
+        "evaluate": {"evaluate.num_nodes", "evaluate.trt_engine", "evaluate.is_quantized"},
+    }.items():
+        assert action in AVAILABLE_ACTIONS
+        for path in fixed:
+            assert action in OURS[path].used_by
+            assert action not in OURS[path].honoured_by
+    for path in ("train.optim.warmup_steps", "train.optim.lr_backbone", "model.aux_loss"):
+        assert "train" in OURS[path].honoured_by
+    for path in ("evaluate.batch_size", "evaluate.input_height", "dataset.eval_class_ids"):
+        assert "evaluate" in OURS[path].honoured_by

@@ -1,0 +1,341 @@
+"""From a file to a LoadedSpec: actions, defaults, TAO's shapes, resolving and dumping."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
+
+from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec import (
+    Topology,
+    dump_spec,
+    load_spec,
+    refuse_unavailable,
+    require_available,
+)
+from rtdetr_slurm.spec.template import template_yaml
+from rtdetr_slurm.yaml_source import to_yaml
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    loaded = load(tmp_path, TRAIN, action="train")
+    assert loaded.experiment.train.optim.lr == 1e-4
+    assert loaded.experiment.model.backbone == "resnet_50"
+    source = only(loaded.experiment.dataset.train_data_sources or [])
+    assert (source.image_dir, source.json_file) == ("/data/images", "/data/train.json")
+    assert loaded.experiment.dataset.val_data_sources is None
+    assert loaded.section is loaded.experiment.train
+    assert loaded.topology == Topology(1, 1, (0,))
+    assert not loaded.automl_explicit
+
+
+# --- which action ----------------------------------------------------------------------------
+def test_action_by_argument_job_section_and_name(tmp_path: Path) -> None:
+    both = TRAIN + EVALUATE.replace("dataset:\n", "")
+    assert load(tmp_path, both, "job.action=train", action="evaluate").action == "evaluate"
+    assert load(tmp_path, both + "job: {action: train}\n").action == "train"
+    assert load(tmp_path, both, "job.action=evaluate").action == "evaluate"
+    assert load(tmp_path, TRAIN + "train:\n  num_epochs: 3\n").action == "train"
+    assert load(tmp_path, TRAIN, "train.num_epochs=3").action == "train"
+    assert load(tmp_path, TRAIN + "train.num_epochs: 3\n").action == "train"
+    assert load(tmp_path, TRAIN, name="train.yaml").action == "train"
+    assert load(tmp_path, TRAIN + "train: {}\ndistill: null\n").action == "train"
+    trt = EVALUATE.replace("checkpoint", "trt_engine") + "job: {action: trt_evaluate}\n"
+    loaded = load(tmp_path, trt)
+    assert loaded.action == "trt_evaluate"
+    assert loaded.section is loaded.experiment.evaluate
+
+
+def test_action_that_nobody_says(tmp_path: Path) -> None:
+    line = only(problems(tmp_path, TRAIN))
+    assert line.startswith("spec.yaml:1:1: which action? found none; say it with --action")
+    for action in ACTIONS:
+        assert action in line
+    line = only(problems(tmp_path, TRAIN + "train: {}\nexport: {}\n"))
+    assert "found the sections of several (train, export)" in line
+
+
+def test_action_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no action 'trian'; .*did you mean 'train'\?"):
+        load(tmp_path, TRAIN, action="trian")
+    line = only(problems(tmp_path, TRAIN + "job: {action: trian}\n"))
+    assert line.startswith("spec.yaml:5:15: job.action: found 'trian'; allowed: train, evaluate")
+    assert line.endswith("did you mean 'train'?")
+
+
+# --- what counts as given --------------------------------------------------------------------
+@pytest.mark.parametrize("empty", ["''", "null", "???"])
+def test_empty_paths_are_absent(tmp_path: Path, empty: str) -> None:
+    text = f"""{TRAIN}  val_data_sources:
+    image_dir: {empty}
+    json_file: {empty}
+train:
+  pretrained_model_path: {empty}
+evaluate:
+  checkpoint: {empty}
+"""
+    experiment = load(tmp_path, text, action="train").experiment
+    assert experiment.dataset.val_data_sources is None
+    assert experiment.train.pretrained_model_path == ""
+    assert experiment.evaluate.checkpoint == ""
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_an_action_needs(tmp_path: Path, action: str) -> None:
+    """Each action says what it misses, all of it, and nothing that others would miss."""
+    lines = problems(tmp_path, "", action=action)
+    missing = sorted(line.split(": ")[1] for line in lines)
+    assert all(f"missing; action '{action}' needs it" in line for line in lines)
+    needed = {override.split("=")[0].split("[")[0] for override in NEEDED[action]}
+    assert missing == sorted(name.removesuffix(".image_dir") for name in needed)
+    assert load(tmp_path, "", *NEEDED[action], action=action).action == action
+
+
+def test_half_a_data_source_is_missing_the_other_half(tmp_path: Path) -> None:
+    text = "dataset:\n  train_data_sources:\n    - image_dir: /data\n"
+    line = only(problems(tmp_path, text, action="train"))
+    assert line == (
+        "spec.yaml:3:7: dataset.train_data_sources[0].json_file: missing in this data source"
+    )
+    line = only(problems(tmp_path, TRAIN, "dataset.val_data_sources.image_dir=/x", action="train"))
+    assert "dataset.val_data_sources.json_file: missing in this data source" in line
+
+
+def test_placeholders_are_placed_where_they_stand(tmp_path: Path) -> None:
+    text = EVALUATE.replace("/runs/model_epoch_009.pth", "???")
+    line = only(problems(tmp_path, text))
+    assert line.startswith("spec.yaml:4:15: evaluate.checkpoint: missing; action 'evaluate'")
+    text = EVALUATE.replace("checkpoint: /runs/model_epoch_009.pth", "conf_threshold: 0.1")
+    assert only(problems(tmp_path, text)).startswith("spec.yaml:3:1: evaluate.checkpoint: missing")
+
+
+# --- TAO's own files -------------------------------------------------------------------------
+def tao_spec() -> dict[str, Any]:
+    """A spec as TAO's `default_specs` and schemas write it: every section, every default."""
+    text = Path(__file__).with_name("tao_fields.json").read_text(encoding="utf-8")
+    spec: dict[str, Any] = {}
+    for path, entry in json.loads(text).items():
+        if (
+            "[]" in path
+            or path.startswith("distill")
+            or (
+                entry["type"] == "collection"
+                and (entry["default"] is None and path != "inference.color_map")
+            )
+        ):
+            continue
+        node = spec
+        *parents, name = path.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = entry["default"]
+    spec["distill"] = None
+    spec["export"] |= {"input_height": 544, "input_width": 960}
+    spec["wandb"] |= {
+        "name": "TAO Toolkit training experiment",
+        "tags": ["training", "tao-toolkit"],
+    }
+    spec["gen_trt_engine"]["tensorrt"]["calibration"]["cal_image_dir"] = "???"
+    return spec
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_tao_default_specs_load(tmp_path: Path, action: str) -> None:
+    spec = tao_spec()
+    assert len(spec) == 13
+    loaded = load(tmp_path, to_yaml(spec), *NEEDED[action], action=action)
+    assert loaded.experiment.export.input_width == 960
+    assert loaded.experiment.wandb.tags == ["training", "tao-toolkit"]
+
+
+def test_runtime_defaults_of_tao_load(tmp_path: Path) -> None:
+    text = """dataset:
+  train_data_sources: [{image_dir: /i, json_file: /j}]
+  val_data_sources: null
+  test_data_sources: null
+  infer_data_sources: null
+  eval_class_ids: null
+inference: {input_width: null, input_height: null}
+train: {checkpointer: null, pretrained_model_path: null}
+wandb: null
+distill: null
+encryption_key: tlt_encode
+model_name: rtdetr
+"""
+    assert load(tmp_path, text, action="train").experiment.encryption_key == "tlt_encode"
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        ("quantize", """
+dataset.num_classes: 5
+quantize.layers:
+  - module_name: "*"
+    weights: {dtype: float8_e4m3fn}
+    activations: {dtype: float8_e4m3fn}
+dataset.train_data_sources: [{image_dir: /i, json_file: /j}]
+dataset.quant_calibration_data_sources: {image_dir: /i, json_file: /j}
+quantize.model_path: /c
+"""),
+        ("inference", """
+dataset.infer_data_sources: {image_dir: [/i], classmap: /m}
+inference.checkpoint: /c
+"""),
+        ("train", """
+train.num_epochs: 11
+train.resume_training_checkpoint_path: /c
+dataset.num_classes: 5
+dataset.eval_class_ids: [1, 2, 3, 4]
+dataset.train_data_sources: [{image_dir: /i, json_file: /j}]
+dataset.val_data_sources: {image_dir: /i, json_file: /j}
+"""),
+    ],
+)  # fmt: skip
+def test_flat_specs_with_dotted_keys(tmp_path: Path, action: str, text: str) -> None:
+    loaded = load(tmp_path, text, action=action)
+    assert loaded.action == action
+    if action == "quantize":
+        weights = loaded.experiment.quantize.layers[0].weights
+        assert weights is not None
+        assert weights.dtype == "fp8_e4m3fn"
+
+
+def test_lower_case_data_type_of_tao_samples(tmp_path: Path) -> None:
+    text = "gen_trt_engine: {onnx_file: /o, trt_engine: /e, tensorrt: {data_type: int8}}\n"
+    assert load(tmp_path, text).experiment.gen_trt_engine.tensorrt.data_type == "INT8"
+
+
+# --- resolving and dumping -------------------------------------------------------------------
+@pytest.mark.parametrize("action", ACTIONS)
+def test_dumped_specs_load_again_as_equals(tmp_path: Path, action: str) -> None:
+    loaded = load(tmp_path, template_yaml(action), *NEEDED[action])
+    again = load(tmp_path, dump_spec(loaded.experiment), action=action)
+    assert again.experiment == loaded.experiment
+    assert again.resolved() == loaded.resolved()
+    assert dump_spec(again.experiment) == dump_spec(loaded.experiment)
+
+
+def test_resolved_has_what_is_used_and_what_is_given(tmp_path: Path) -> None:
+    text = TRAIN + "evaluate: {checkpoint: /c}\njob: {name: x}\nautoml: {policy: off}\n"
+    resolved = load(tmp_path, text, action="train").resolved()
+    assert list(resolved) == [
+        "results_dir", "model_name", "encryption_key", "wandb", "model", "dataset", "train",
+        "evaluate",
+    ]  # fmt: skip
+    assert resolved["evaluate"]["checkpoint"] == "/c"
+    assert resolved["train"]["ema"]["decay"] == 0.999
+    assert resolved["dataset"]["train_data_sources"] == [
+        {"image_dir": "/data/images", "json_file": "/data/train.json"}
+    ]
+    json.dumps(resolved, allow_nan=False)
+
+
+def test_topology_comes_from_the_right_section(tmp_path: Path) -> None:
+    two = ["train.num_gpus=2", "train.gpu_ids=[0, 1]", "train.num_nodes=3"]
+    assert load(tmp_path, TRAIN, *two).topology == Topology(3, 2, (0, 1))
+    distill = load(tmp_path, "", *NEEDED["distill"], *two, action="distill")
+    assert distill.topology == Topology(3, 2, (0, 1))
+    engine = load(tmp_path, "", *NEEDED["gen_trt_engine"], "gen_trt_engine.gpu_id=1")
+    assert engine.topology == Topology(1, 1, (1,))
+    assert load(tmp_path, "", *NEEDED["quantize"], action="quantize").topology == Topology(
+        1, 1, (0,)
+    )
+
+
+# --- job and automl --------------------------------------------------------------------------
+def test_job_section(tmp_path: Path) -> None:
+    job = load(tmp_path, TRAIN + "job: {action: train, time: 1:30:00, mem_gb: 64}\n").job
+    assert (job.time, job.mem_gb, job.requeue, job.bad_images) == ("1:30:00", 64, True, "stop")
+    for good in ("90", "2-12", "1-00:30:00", "12:00:00", "'45'"):
+        load(tmp_path, TRAIN, f"job.time={good}", action="train")
+    for bad in ("0", "1:30", "tomorrow", "1.5", "true"):
+        line = only(problems(tmp_path, TRAIN, f"job.time={bad}", action="train"))
+        assert line.startswith(f"override 'job.time={bad}': job.time: found")
+    line = only(problems(tmp_path, TRAIN + "job: {partiton: x}\n", action="train"))
+    assert line == "spec.yaml:5:7: job.partiton: unknown key; did you mean 'partition'?"
+    line = only(problems(tmp_path, TRAIN, "job.name=a b", action="train"))
+    assert "job.name: found 'a b'; allowed: text that matches" in line
+
+
+@pytest.mark.parametrize(("word", "policy"), [("on", "on"), ("off", "off"), ("'on'", "on")])
+def test_policy_in_both_spellings(tmp_path: Path, word: str, policy: str) -> None:
+    loaded = load(tmp_path, TRAIN + f"automl: {{policy: {word}}}\n", action="train")
+    assert loaded.automl.policy == policy
+    assert loaded.automl_explicit
+    assert load(tmp_path, TRAIN, f"automl.policy={word}", action="train").automl.policy == policy
+
+
+def test_policy_that_is_no_policy(tmp_path: Path) -> None:
+    line = only(problems(tmp_path, TRAIN + "automl: {policy: maybe}\n", action="train"))
+    assert line == "spec.yaml:5:18: automl.policy: found 'maybe'; allowed: on, off"
+
+
+def test_searched_parameters_are_fields(tmp_path: Path) -> None:
+    text = TRAIN + "automl:\n  parameters: [train.optim.lr, train.optim.lrr]\n"
+    line = only(problems(tmp_path, text, action="train"))
+    assert line.startswith("spec.yaml:6:32: automl.parameters[1]: found 'train.optim.lrr'")
+    assert line.endswith("did you mean 'train.optim.lr'?")
+
+
+def test_refused_until_it_exists(tmp_path: Path) -> None:
+    refuse_unavailable(load(tmp_path, TRAIN, action="train"))
+    refuse_unavailable(load(tmp_path, TRAIN, "automl={policy: off, trials: 3}", action="train"))
+    for override, names in {
+        "job.then=[evaluate]": "job.then: found ['evaluate']; follow-up actions are not available",
+        "automl.policy=on": "automl.policy: found on; hyper-parameter search is not available",
+        "automl.trials=3": "automl.trials: found settings for a search",
+    }.items():
+        loaded = load(tmp_path, TRAIN, override, action="train")
+        with pytest.raises(RequestError) as error:
+            refuse_unavailable(loaded)
+        assert names in str(error.value)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_actions_that_are_not_available_are_named(tmp_path: Path, action: str) -> None:
+    loaded = load(tmp_path, "", *NEEDED[action], action=action)
+    if action in ("train", "evaluate"):
+        require_available(action)
+        refuse_unavailable(loaded)
+        return
+    message = f"action '{action}' is not available in this version; it runs train and evaluate"
+    with pytest.raises(RequestError, match=message):
+        require_available(action)
+    with pytest.raises(RequestError, match=message):
+        refuse_unavailable(loaded)
+
+
+# --- the rest --------------------------------------------------------------------------------
+def test_the_models_cannot_be_changed_by_accident(tmp_path: Path) -> None:
+    experiment = load(tmp_path, TRAIN, action="train").experiment
+    with pytest.raises(ValueError, match="frozen"):
+        experiment.train.num_epochs = 3
+
+
+def test_loading_needs_no_heavy_import(tmp_path: Path) -> None:
+    path = write(tmp_path, TRAIN, "train.yaml")
+    program = (
+        "import sys; from pathlib import Path; from rtdetr_slurm.spec import load_spec, dump_spec;"
+        "dump_spec(load_spec(Path(sys.argv[1])).experiment);"
+        "heavy = {'jsonschema', 'rich', 'numpy', 'torch', 'submitit'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_file_errors_are_request_errors(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file"):
+        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(RequestError, match=r"spec\.yaml:1:4: not valid YAML"):
+        load(tmp_path, "a: ]\n", action="train")

@@ -1,0 +1,138 @@
+"""Each rule between fields: what breaks it, what it says, and what keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from spec_files import NEEDED, load, only, problems
+
+BROKEN = [
+    # action, overrides, message (whole or its beginning)
+    ("train", ["train.num_gpus=2"],
+     "override 'train.num_gpus=2': train.num_gpus: found 2, but train.gpu_ids lists 1 ([0]); "
+     "allowed: train.num_gpus 1, or train.gpu_ids [0, 1]"),
+    ("train", ["train.gpu_ids=[0, 1, 2]"],
+     "override 'train.gpu_ids=[0, 1, 2]': train.num_gpus: found 1, but train.gpu_ids lists 3"),
+    ("evaluate", ["evaluate.num_gpus=2"], "evaluate.num_gpus: found 2, but evaluate.gpu_ids"),
+    ("inference", ["inference.num_gpus=2"], "inference.num_gpus: found 2, but inference.gpu_ids"),
+    ("train", ["train.num_gpus=2", "train.gpu_ids=[1, 1]"],
+     "train.gpu_ids: found 1 twice; allowed: each once"),
+    ("train", ["model.num_feature_levels=2", "model.use_encoder_idx=[1]",
+               "model.feat_channels=[256, 256]", "model.feat_strides=[8, 16]"],
+     "model.return_interm_indices: found 3 entries; allowed: 2, one for each of "
+     "model.num_feature_levels"),
+    ("train", ["model.feat_channels=[256, 256]"],
+     "model.feat_channels: found 2 entries; allowed: 3"),
+    ("train", ["model.feat_strides=[8, 16]"], "model.feat_strides: found 2 entries; allowed: 3"),
+    ("train", ["model.return_interm_indices=[0, 2, 3]", "model.feat_strides=[4, 16, 32]"],
+     "model.return_interm_indices: found [0, 2, 3]; allowed: stages that follow one another"),
+    ("train", ["model.feat_strides=[4, 8, 16]"],
+     "model.feat_strides: found [4, 8, 16]; allowed: [8, 16, 32], the strides of stages [1, 2, 3]"),
+    ("train", ["model.feat_channels=[128, 256, 512]"],
+     "model.feat_channels: found [128, 256, 512]; allowed: the same width on every level"),
+    ("train", ["model.nheads=6"],
+     "override 'model.nheads=6': model.feat_channels: found 256; allowed: multiples of "
+     "model.nheads (6)"),
+    ("train", ["model.hidden_dim=100"], "model.hidden_dim: found 100; allowed: multiples of 8"),
+    ("train", ["model.feat_channels=[250, 250, 250]", "model.nheads=5"],
+     "model.feat_channels: found 250; allowed: multiples of 4"),
+    ("train", ["model.use_encoder_idx=[3]"],
+     "model.use_encoder_idx[0]: found 3; allowed: 0..2, the levels of model.num_feature_levels"),
+    ("train", ["model.use_encoder_idx=[2, 2]"], "model.use_encoder_idx: found 2 twice"),
+    ("train", ["model.eval_idx=6"],
+     "model.eval_idx: found 6; allowed: -1..5, as model.dec_layers is 6"),
+    ("train", ["model.dec_layers=3", "model.eval_idx=3"],
+     "model.eval_idx: found 3; allowed: -1..2"),
+    ("train", ["model.loss_types=[vfl, vfl]"], "model.loss_types: found 'vfl' twice"),
+    ("train", ["model.num_select=301", "dataset.num_classes=1"],
+     "model.num_select: found 301; allowed: ≤ 300 (model.num_queries 300 × dataset.num_classes 1)"),
+    ("evaluate", ["dataset.eval_class_ids=[80]"],
+     "dataset.eval_class_ids[0]: found 80; allowed: 0..79, as dataset.num_classes is 80"),
+    ("evaluate", ["dataset.eval_class_ids=[1, 1]"], "dataset.eval_class_ids: found 1 twice"),
+    ("evaluate", ["dataset.eval_class_ids=[]"],
+     "dataset.eval_class_ids: found []; allowed: at least one class id, or null for all"),
+    ("train", ["train.validation_interval=11"],
+     "train.validation_interval: found 11; allowed: ≤ 10, which is train.num_epochs"),
+    ("train", ["train.num_epochs=2", "train.checkpoint_interval=3"],
+     "train.checkpoint_interval: found 3; allowed: ≤ 2"),
+    ("distill", ["train.validation_interval=11"], "train.validation_interval: found 11"),
+    ("train", ["train.optim.lr_steps=[5, 5]"],
+     "train.optim.lr_steps: found [5, 5]; allowed: epochs in rising order"),
+    ("evaluate", ["evaluate.input_height=640"],
+     "override 'evaluate.input_height=640': evaluate.input_width: missing; it must be given with "
+     "evaluate.input_height"),
+    ("inference", ["inference.input_width=640"], "inference.input_height: missing; it must be"),
+    ("evaluate", ["evaluate.batch_size=0"], "evaluate.batch_size: found 0; allowed: -1, or ≥ 1"),
+    ("inference", ["inference.batch_size=0"], "inference.batch_size: found 0"),
+    ("export", ["export.batch_size=0"], "export.batch_size: found 0"),
+    ("gen_trt_engine", ["gen_trt_engine.batch_size=0"], "gen_trt_engine.batch_size: found 0"),
+    ("gen_trt_engine", ["gen_trt_engine.tensorrt.opt_batch_size=8"],
+     "gen_trt_engine.tensorrt.opt_batch_size: found 8; allowed: min_batch_size ≤ opt_batch_size ≤ "
+     "max_batch_size (found 1, 8, 4)"),
+    ("gen_trt_engine", ["gen_trt_engine.batch_size=5"],
+     "gen_trt_engine.batch_size: found 5; allowed: 1..4"),
+    ("gen_trt_engine", ["gen_trt_engine.tensorrt.layers_precision=[head]"],
+     "gen_trt_engine.tensorrt.layers_precision[0]: found 'head'; allowed: text that matches"),
+    ("quantize", ["quantize.mode=static_ptq",
+                  "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"],
+     "quantize.mode: found 'static_ptq'; allowed with backend 'torchao': 'weight_only_ptq'"),
+    ("quantize", ["quantize.backend=modelopt.pytorch"],
+     "override 'quantize.backend=modelopt.pytorch': quantize.mode: found 'weight_only_ptq'"),
+    ("quantize", ["quantize.mode=static_ptq", "quantize.backend=modelopt.pytorch"],
+     "dataset.quant_calibration_data_sources: missing; quantize.mode 'static_ptq' needs images"),
+    ("distill", ["distill.bindings[0].student_module_name=dsrcs"],
+     "distill.bindings[0].teacher_module_name: found 'srcs'; allowed with criterion IOU: the "
+     "student's, 'dsrcs'"),
+    ("distill", ["distill.bindings[0]={student_module_name: a, teacher_module_name: srcs, "
+                 "criterion: L2}", "distill.teacher.num_feature_levels=4"],
+     "distill.teacher.return_interm_indices: found 3 entries; allowed: 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "overrides", "message"), BROKEN, ids=lambda value: str(value))
+def test_broken(tmp_path: Path, action: str, overrides: list[str], message: str) -> None:
+    lines = problems(tmp_path, "", *NEEDED[action], *overrides, action=action)
+    assert any(message in line for line in lines), lines
+
+
+def test_iou_binds_two_features_only(tmp_path: Path) -> None:
+    binding = "distill.bindings=[{student_module_name: x, teacher_module_name: x, criterion: IOU}]"
+    lines = problems(tmp_path, "", *NEEDED["distill"], binding, action="distill")
+    assert len(lines) == 2
+    assert "found 'x'; allowed with criterion IOU: 'srcs' or 'dsrcs'" in lines[0]
+
+
+KEPT = [
+    ("train", ["model.feat_channels=[384, 384, 384]", "model.dim_feedforward=2048"]),  # R101
+    ("train", ["model.expansion=0.5", "model.dec_layers=3"]),  # R18
+    ("train", ["model.eval_idx=2"]),  # R50-m
+    ("train", ["model.return_interm_indices=[0, 1, 2, 3]", "model.num_feature_levels=4",
+               "model.feat_channels=[256, 256, 256, 256]", "model.feat_strides=[4, 8, 16, 32]",
+               "model.use_encoder_idx=[3]"]),
+    ("train", ["model.use_encoder_idx=[]"]),
+    ("train", ["train.num_gpus=2", "train.gpu_ids=[2, 3]"]),
+    ("train", ["train.num_epochs=3", "train.validation_interval=3"]),
+    ("evaluate", ["train.num_epochs=2", "train.validation_interval=3"]),  # not evaluate's business
+    ("train", ["dataset.num_classes=5", "dataset.eval_class_ids=[1, 2, 3, 4]"]),
+    ("evaluate", ["evaluate.input_height=480", "evaluate.input_width=640"]),
+    ("gen_trt_engine", ["gen_trt_engine.tensorrt.layers_precision=['/a/b:fp16']",
+                        "gen_trt_engine.batch_size=4"]),
+    ("quantize", ["quantize.mode=static_ptq", "quantize.backend=modelopt.onnx",
+                  "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "overrides"), KEPT, ids=lambda value: str(value))
+def test_kept(tmp_path: Path, action: str, overrides: list[str]) -> None:
+    load(tmp_path, "", *NEEDED[action], *overrides, action=action)
+
+
+def test_sections_of_others_are_checked_but_need_not_be_complete(tmp_path: Path) -> None:
+    load(tmp_path, "export: {}\nevaluate: {checkpoint: ''}\n", *NEEDED["train"], action="train")
+    line = only(problems(tmp_path, "evaluate: {num_gpus: 2}\n", *NEEDED["train"], action="train"))
+    assert line.startswith("spec.yaml:1:22: evaluate.num_gpus: found 2")
+    line = only(
+        problems(tmp_path, "export: {opset_version: 0}\n", *NEEDED["train"], action="train")
+    )
+    assert line == "spec.yaml:1:25: export.opset_version: found 0; allowed: ≥ 1"
