@@ -1,0 +1,86 @@
+"""Fixtures of the real cluster: Slurm and Apptainer come up once per session, and go again.
+
+`machine_ready` skips where the harness cannot work (the suite's own conftest makes a skip a
+failure in CI). `cli_env` is the environment to run `rtdetr-slurm` with: it brings up the cluster,
+the image and the site profile. `dataset` is what to train on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from _pytest.capture import CaptureManager
+
+from .harness import apptainer, machine, slurm
+from .harness.data import Dataset, prepare_dataset
+from .harness.image import Image
+from .harness.image import image as build_image
+from .harness.install import install_packages
+from .harness.site import write_site
+
+
+def _visible(request: pytest.FixtureRequest) -> AbstractContextManager[None]:
+    """Let progress lines through pytest's capture: a first build takes minutes."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert isinstance(capture, CaptureManager)
+    return capture.global_and_fixture_disabled()
+
+
+@pytest.fixture(scope="session")
+def machine_ready(request: pytest.FixtureRequest) -> None:
+    """Debian packages and Apptainer are there; skips with the reason where they cannot be."""
+    reason = machine.why_not()
+    if reason:
+        pytest.skip(reason)
+    with _visible(request):
+        install_packages()
+        apptainer.apptainer()
+
+
+@pytest.fixture(scope="session")
+def cluster(machine_ready: None, request: pytest.FixtureRequest) -> Iterator[slurm.Slurm]:
+    """A running cluster; one that `python -m tests.cluster.harness up` started is used and left."""
+    with slurm.session() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def image(machine_ready: None, request: pytest.FixtureRequest) -> Image:
+    """The training image, built once per machine."""
+    with _visible(request):
+        return build_image()
+
+
+@pytest.fixture(scope="session")
+def run_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's run folders are made."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def site(image: Image, run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of the test cluster's site profile."""
+    return write_site(tmp_path_factory.mktemp("site") / "site.yaml", image, run_root)
+
+
+@pytest.fixture(scope="session")
+def cli_env(cluster: slurm.Slurm, site: Path) -> dict[str, str]:
+    """Environment in which `rtdetr-slurm` finds the cluster, the profile and Apptainer."""
+    return {
+        **slurm.clean_environment(),
+        **cluster.environment(),
+        **apptainer.environment(),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "RTDETR_SLURM_SITE": str(site),
+    }
+
+
+@pytest.fixture(scope="session")
+def dataset(machine_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Real images where this machine has them, else generated ones."""
+    return prepare_dataset(tmp_path_factory.mktemp("dataset"))

@@ -1,0 +1,361 @@
+"""The main job, end to end: `rtdetr-slurm` → Slurm → Apptainer → torchrun → RT-DETR."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rtdetr_slurm.launch.topology import master_port
+
+from .harness import jobs, slurm
+from .harness.data import Dataset
+from .harness.slurm_conf import TRAIN
+
+pytestmark = pytest.mark.cluster
+
+JOB_LIMIT_S = 300
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`rtdetr-slurm` as a user of the test cluster runs it."""
+
+    env: Mapping[str, str]
+    folder: Path
+
+    def __call__(self, *args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command, which must exit with `code`."""
+        done = subprocess.run(
+            ["rtdetr-slurm", *map(str, args)],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=JOB_LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *args: str | Path, code: int = 0) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self(*args, "--json", code=code).stdout)
+        return document
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that has been submitted."""
+
+    cli: Cli
+    folder: Path
+    job: str
+    action: str
+
+    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = JOB_LIMIT_S) -> None:
+        """Wait for a state of the run's only stage, as `status --json` shows it."""
+        deadline = time.monotonic() + seconds
+        while not until(stage := self.stage()):
+            assert time.monotonic() < deadline, f"{stage}\n{self.log()}"
+            assert stage["state"] not in ("failed", "cancelled"), f"{stage}\n{self.log()}"
+            time.sleep(1)
+
+    def stage(self) -> dict[str, Any]:
+        stages: list[dict[str, Any]] = self.cli.json("status", self.folder)["stages"]
+        return stages[0]
+
+    def log(self) -> str:
+        return self.cli("logs", self.folder).stdout
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.action
+
+    def status_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.results / "status.json").open()]
+
+    def events(self) -> list[str]:
+        lines = (self.folder / "events.jsonl").read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines]
+
+
+@pytest.fixture
+def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
+    return Cli(cli_env, tmp_path)
+
+
+def train_spec(dataset: Dataset, **train: Any) -> dict[str, Any]:
+    """A training that takes seconds: a real RT-DETR, only small, on real images."""
+    return {
+        "model": {
+            "backbone": "resnet_18_vd",
+            "hidden_dim": 64,
+            "feat_channels": [64, 64, 64],
+            "dim_feedforward": 128,
+            "expansion": 0.5,
+            "dec_layers": 1,
+            "num_queries": 30,
+            "num_select": 30,
+            "dn_number": 20,
+        },
+        "dataset": {
+            "num_classes": dataset.num_classes,
+            "batch_size": 4,
+            "workers": 1,
+            "train_data_sources": [
+                {
+                    "image_dir": str(dataset.images("train")),
+                    "json_file": str(dataset.annotations("train")),
+                }
+            ],
+            "val_data_sources": {
+                "image_dir": str(dataset.images("val")),
+                "json_file": str(dataset.annotations("val")),
+            },
+            "augmentation": {
+                "train_spatial_size": [96, 96],
+                "eval_spatial_size": [96, 96],
+                "multi_scales": [],
+            },
+        },
+        "train": {"num_epochs": 2, "num_gpus": 1, "gpu_ids": [0], **train},
+    }
+
+
+def write_spec(path: Path, spec: Mapping[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+    return path
+
+
+def submit(cli: Cli, spec: Path, *overrides: str) -> Submitted:
+    document = cli.json("submit", spec, *overrides)
+    [stage] = document["stages"]
+    return Submitted(cli, Path(document["run_dir"]), stage["job_id"], stage["name"])
+
+
+@pytest.fixture(scope="module")
+def trained(
+    cli_env: dict[str, str], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Submitted:
+    """The main job: two nodes with two GPUs each, to its end."""
+    cli = Cli(cli_env, tmp_path_factory.mktemp("submit"))
+    spec = train_spec(dataset, num_nodes=2, num_gpus=2, gpu_ids=[0, 1])
+    run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+    run.wait(lambda stage: stage["state"] == "success")
+    return run
+
+
+def test_four_ranks_train_one_detector(trained: Submitted) -> None:
+    log = trained.log()
+    assert re.search(r"torchrun --nnodes=2 --nproc-per-node=2 --node-rank=0", log)
+    assert re.search(r"torchrun --nnodes=2 --nproc-per-node=2 --node-rank=1", log)
+    # The engine compares a digest of every rank's weights before it writes a checkpoint.
+    assert len(re.findall(r"4 ranks hold equal weights", log)) == 2
+    names = sorted(path.name for path in trained.results.glob("*.pth"))
+    assert names == ["model_epoch_000.pth", "model_epoch_001.pth"]
+    content = torch.load(trained.results / names[-1], weights_only=True)
+    assert content["world_size"] == 4
+    assert len(content["rng"]) == 4
+    assert all(torch.isfinite(t).all() for t in content["model"].values() if t.is_floating_point())
+
+
+def test_one_status_file_ends_in_success(trained: Submitted) -> None:
+    assert len(list(trained.folder.rglob("status.json"))) == 1
+    lines = trained.status_lines()
+    assert lines[0]["status"] == "STARTED"
+    assert lines[-1]["status"] == "SUCCESS"
+    epochs = [line for line in lines if "epoch" in line]
+    assert [line["epoch"] for line in epochs] == [0, 1]
+    assert {"train_loss", "val_mAP", "val_mAP50", "val_loss"} <= set(epochs[-1]["kpi"])
+    assert all(line["schema_version"] == 1 for line in lines)
+
+
+def test_status_and_sacct_agree(trained: Submitted, cluster: slurm.Slurm) -> None:
+    stage = trained.stage()
+    assert (stage["state"], stage["job_id"]) == ("success", trained.job)
+    [job, batch, *steps] = jobs.accounted(cluster, trained.job, "JobID,State,AllocTRES")
+    assert job[:2] == [trained.job, "COMPLETED"]
+    assert "gres/gpu=4" in job[2]
+    assert batch[1] == "COMPLETED"
+    assert [step[1] for step in steps if step[0] == f"{trained.job}.0"] == ["COMPLETED"]
+    table = trained.cli("status").stdout
+    assert re.search(rf"{trained.folder.name}.*success.*{trained.job}", table)
+
+
+def test_record_of_the_run(trained: Submitted) -> None:
+    manifest = json.loads((trained.folder / "run.json").read_text())
+    [image] = manifest["images"].values()
+    assert re.fullmatch(r"[0-9a-f]{64}", image["sha256"])
+    assert image["labels"]["org.opencontainers.image.version"] == manifest["package_version"]
+    assert trained.events() == ["submitting", "submitted", "started", "finished"]
+    frozen = yaml.safe_load((trained.folder / "spec.yaml").read_text())
+    assert frozen["train"]["gpu_ids"] == [0, 1]
+    assert "job" not in frozen
+    metrics = json.loads((trained.results / "metrics.json").read_text())
+    assert 0 <= metrics["mAP50"] <= 1
+    assert (trained.results / "annotated.jpg").stat().st_size > 1000
+    assert list(trained.results.rglob("events.out.tfevents.*"))
+
+
+def test_trained_checkpoint_is_evaluated_on_two_gpus(
+    trained: Submitted, cli: Cli, dataset: Dataset
+) -> None:
+    spec = train_spec(dataset)
+    spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
+    spec["evaluate"] = {
+        "checkpoint": str(trained.results / "model_epoch_001.pth"),
+        "num_gpus": 2,
+        "gpu_ids": [0, 1],
+    }
+    del spec["train"]
+    run = submit(cli, write_spec(cli.folder / "evaluate.yaml", spec))
+    run.wait(lambda stage: stage["state"] == "success")
+    kpi = run.status_lines()[-1]["kpi"]
+    trained_kpi = [line for line in trained.status_lines() if "epoch" in line][-1]["kpi"]
+    assert kpi["test_mAP"] == pytest.approx(trained_kpi["val_mAP"], abs=1e-6)
+
+
+def test_preempted_run_goes_on_at_its_step(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset
+) -> None:
+    spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=3)
+    run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+    run.wait(lambda stage: stage["epoch"] is not None)
+    # What a preempting partition sends, to the batch step as to everybody else.
+    cluster.command("scancel", "--signal=TERM", "--full", run.job)
+    run.wait(lambda stage: stage["restarts"] == 1)
+    run.wait(lambda stage: stage["state"] == "success")
+    assert run.events().count("requeued") == 1
+    statuses = [line["status"] for line in run.status_lines()]
+    assert statuses.count("PREEMPTED") == 1
+    assert statuses[-1] == "SUCCESS"
+    epochs = [line for line in run.status_lines() if "epoch" in line and "kpi" in line]
+    assert [line["epoch"] for line in epochs] == [0, 1, 2]
+    assert [line["step"] for line in epochs] == [
+        (line["epoch"] + 1) * epochs[0]["step"] for line in epochs
+    ]
+    resumed = re.search(r"goes on from .*interrupted\.pth: epoch (\d+), step (\d+)", run.log())
+    assert resumed is not None
+    assert int(resumed[2]) >= epochs[0]["step"]
+    assert not (run.results / "interrupted.pth").exists()
+
+
+@contextmanager
+def held_queue(cluster: slurm.Slurm) -> Iterator[None]:
+    """Jobs that are submitted now wait until the end of this block."""
+    cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=DOWN")
+    try:
+        yield
+    finally:
+        cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=UP")
+
+
+def assert_failed_with(run: Submitted, message: str, failure_class: str) -> None:
+    deadline = time.monotonic() + JOB_LIMIT_S
+    while (stage := run.stage())["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert stage["state"] == "failed", stage
+    last = run.status_lines()[-1]
+    assert last["status"] == "FAILURE"
+    assert last["failure_class"] == failure_class
+    assert re.search(message, last["reason"]), last["reason"]
+    assert "\n" not in last["reason"]
+    assert stage["failure"]["evidence"] == last["reason"]
+    assert "Traceback" not in run.log()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("NumNodes=1", r"allocation has 1 nodes, the spec's train\.num_nodes is 2"),
+        ("TresPerNode=gres:gpu:1", r"allocation has 1 GPUs.*train\.num_gpus is 2"),
+    ],
+)
+def test_allocation_that_is_not_what_the_spec_says(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, change: str, message: str
+) -> None:
+    spec = train_spec(dataset, num_nodes=2, num_gpus=2, gpu_ids=[0, 1])
+    with held_queue(cluster):
+        run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+        cluster.command("scontrol", "update", f"JobId={run.job}", change)
+    assert_failed_with(run, message, "infra")
+
+
+def test_port_that_is_taken(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    with ExitStack() as stack:
+        with held_queue(cluster):
+            run = submit(cli, write_spec(cli.folder / "train.yaml", train_spec(dataset)))
+            holder = stack.enter_context(socket.socket())
+            holder.bind(("", master_port(int(run.job), 0)))
+            holder.listen()
+        assert_failed_with(run, r"port \d+ .*cannot be used", "infra")
+
+
+def test_image_that_cannot_be_decoded(cli: Cli, dataset: Dataset, tmp_path: Path) -> None:
+    broken = tmp_path / "images"
+    shutil.copytree(dataset.images("train"), broken)
+    victim = min(broken.iterdir())
+    victim.write_bytes(b"not an image")
+    spec = train_spec(dataset)
+    spec["dataset"]["train_data_sources"][0]["image_dir"] = str(broken)
+    run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+    assert_failed_with(run, re.escape(str(victim)), "config")
+
+
+def test_cancel_ends_the_job(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    spec = train_spec(dataset, num_epochs=500, checkpoint_interval=500, validation_interval=500)
+    run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+    run.wait(lambda stage: stage["epoch"] is not None)
+    cli("cancel", run.folder)
+    jobs.wait(cluster, run.job, seconds=120)
+    assert run.stage()["state"] == "cancelled"
+    last = run.status_lines()[-1]
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
+
+
+def test_strange_paths(
+    cli_env: dict[str, str], dataset: Dataset, tmp_path: Path, site: Path
+) -> None:
+    folder = tmp_path / 'it\'s a "strange", path: $HOME `x` (1)'
+    folder.mkdir()
+    images = folder / "train images, a:b"
+    images.symlink_to(dataset.images("train"))
+    profile = yaml.safe_load(site.read_text())
+    profile["run_root"] = str(folder / "all runs")
+    (folder / "site.yaml").write_text(yaml.safe_dump(profile))
+    cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(folder / "site.yaml")}, folder)
+    spec = train_spec(dataset, num_epochs=1)
+    spec["dataset"]["train_data_sources"][0]["image_dir"] = str(images)
+    done = cli("submit", write_spec(folder / "train.yaml", spec), "--wait")
+    assert re.search(r"^val_mAP50\s+\d\.\d{4}$", done.stdout, re.MULTILINE)
+    picture = re.search(r"^picture\s+(.+)$", done.stdout, re.MULTILINE)
+    assert picture is not None
+    assert Path(picture[1]).is_file()
+
+
+def test_dry_run_touches_nothing(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, run_root: Path
+) -> None:
+    before = sorted(run_root.iterdir())
+    spec = train_spec(dataset, num_nodes=2, num_gpus=2, gpu_ids=[0, 1])
+    shown = cli("submit", write_spec(cli.folder / "train.yaml", spec), "--dry-run").stdout
+    assert "#SBATCH --nodes=2" in shown
+    assert "#SBATCH --gpus-per-node=2" in shown
+    assert "#SBATCH --signal=B:USR2@60" in shown
+    assert sorted(run_root.iterdir()) == before
+    assert cluster.command("squeue", "--noheader").strip() == ""
+    assert [path.name for path in cli.folder.iterdir()] == ["train.yaml"]
