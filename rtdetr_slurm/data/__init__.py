@@ -1,0 +1,1 @@
+"""Data sets as files: COCO annotations, their checks, and a generated sample. Login-side safe."""

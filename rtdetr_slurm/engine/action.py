@@ -1,0 +1,119 @@
+"""One action on one rank: its spec, where it writes, whom it tells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_slurm.contract import EXPERIMENT_YAML, STATUS_JSON, Status
+from rtdetr_slurm.engine.datasets.images import BadImage
+from rtdetr_slurm.engine.distributed import Context
+from rtdetr_slurm.engine.failures import writing_error
+from rtdetr_slurm.engine.stop import StopFlag
+from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.runs.status import StatusLog
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Action:
+    """What `train` and `evaluate` are given.
+
+    Attributes:
+        name: `train` or `evaluate`.
+        resolved: the spec as plain data, every default filled in.
+        skip_bad_images: go on without images that cannot be decoded.
+    """
+
+    name: str
+    experiment: ExperimentConfig
+    resolved: dict[str, Any]
+    context: Context
+    results_dir: Path
+    stop: StopFlag
+    skip_bad_images: bool = False
+    _named: set[str] = field(default_factory=set)
+
+    @property
+    def status(self) -> StatusLog:
+        return StatusLog(self.results_dir / STATUS_JSON)
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all ranks."""
+        if self.context.is_main:
+            print(f"rtdetr: {line}", flush=True)
+
+    def record(self, status: Status, message: str = "", **data: Any) -> None:
+        """Append a line to status.json, once for all ranks."""
+        if self.context.is_main:
+            self.status.write(status, message, **data)
+
+    def warn(self, message: str) -> None:
+        """Say something and leave it in status.json."""
+        print(f"rtdetr: warning: {message}", file=sys.stderr, flush=True)
+        self.record(Status.RUNNING, message, verbosity="WARNING")
+
+    def meet_bad_images(self, bad: Iterable[BadImage]) -> None:
+        """Stop at images that cannot be decoded, or name each one once and go on.
+
+        Raises:
+            ActionError: naming the first, unless bad images are to be skipped.
+        """
+        for image in bad:
+            if not self.skip_bad_images:
+                raise ActionError(
+                    f"{image}. Repair or remove it, or let the run go on without such images: "
+                    "--bad-images skip (job.bad_images: skip)"
+                )
+            if image.path not in self._named:
+                self._named.add(image.path)
+                self.warn(f"{image}; skipped")
+
+
+def results_folder(experiment: ExperimentConfig, name: str) -> Path:
+    """Where an action writes: `<action>.results_dir`, else `results_dir`/<action>.
+
+    Raises:
+        RequestError: neither is set.
+    """
+    own = getattr(experiment, name).results_dir
+    if own:
+        return Path(own)
+    if experiment.results_dir:
+        return Path(experiment.results_dir, name)
+    raise RequestError(f"results_dir is not set: set it, or {name}.results_dir")
+
+
+def create_results_folder(folder: Path) -> None:
+    """Make the folder and see that files can be written there.
+
+    Raises:
+        ActionError: they cannot.
+    """
+    probe = folder / ".write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(probe, "rtdetr\n")
+        probe.unlink(missing_ok=True)  # another rank may be doing the same
+    except OSError as error:
+        if error.errno is not None and error.strerror:
+            raise ActionError(
+                f"results_dir {folder} is not writable: {error.strerror}. Choose one that can "
+                "be written on every node"
+            ) from None
+        raise
+
+
+def write_experiment(action: Action, text: str) -> None:
+    """Leave the complete spec beside the results."""
+    path = action.results_dir / EXPERIMENT_YAML
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise writing_error(error, path) from None

@@ -1,0 +1,87 @@
+"""The command line of `rtdetr`, in TAO's form."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.contract import AVAILABLE_ACTIONS, DEPLOY_ACTIONS, ENGINE_ACTIONS
+from rtdetr_slurm.errors import RequestError
+
+DEFAULT_SPECS = "default_specs"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command line.
+
+    Attributes:
+        bad_images: `stop`, `skip`, or None where the spec decides.
+    """
+
+    action: str
+    spec: Path
+    overrides: tuple[str, ...]
+    bad_images: str | None
+
+    def command_line(self) -> list[str]:
+        """The arguments that parse to this."""
+        line = [self.action, "-e", str(self.spec), *self.overrides]
+        return line + (["--bad-images", self.bad_images] if self.bad_images else [])
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Parse the arguments after the program's name.
+
+    Raises:
+        RequestError: an action that this program does not run, or a missing spec file.
+    """
+    options = _parser().parse_intermixed_args(argv)
+    check_action(options.action)
+    overrides = tuple(options.overrides)
+    malformed = [item for item in overrides if "=" not in item]
+    if malformed:
+        raise RequestError(f"unexpected argument '{malformed[0]}': overrides are written key=value")
+    if options.spec is None and options.action != DEFAULT_SPECS:
+        raise RequestError(f"rtdetr {options.action} needs a spec file: -e FILE")
+    return Arguments(options.action, options.spec or Path(), overrides, options.bad_images)
+
+
+def check_action(action: str) -> None:
+    """Refuse an action by name where this version or this program does not run it."""
+    if action in (*AVAILABLE_ACTIONS, DEFAULT_SPECS):
+        return
+    runs = ", ".join([*AVAILABLE_ACTIONS, DEFAULT_SPECS])
+    if action in DEPLOY_ACTIONS:
+        raise RequestError(
+            f"{action} is a deploy action: it needs TensorRT and its own image, and is not "
+            f"available in this version. rtdetr runs: {runs}"
+        )
+    if action in ENGINE_ACTIONS:
+        raise RequestError(f"{action} is not available in this version yet. rtdetr runs: {runs}")
+    raise RequestError(f"there is no action '{action}'. rtdetr runs: {runs}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rtdetr",
+        description="Train and evaluate RT-DETR inside the container or beside it. "
+        "`rtdetr default_specs results_dir=DIR` writes a complete spec to start from.",
+    )
+    parser.add_argument("action", help=f"one of {', '.join([*AVAILABLE_ACTIONS, DEFAULT_SPECS])}")
+    parser.add_argument(
+        "-e", "--experiment_spec_file", dest="spec", type=Path, metavar="FILE", help="the spec"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="values that replace the spec's"
+    )
+    parser.add_argument(
+        "--bad-images",
+        choices=("stop", "skip"),
+        help="what to do at an image that cannot be decoded (default: the spec's job.bad_images)",
+    )
+    parser.add_argument("--version", action="version", version=f"rtdetr-slurm {__version__}")
+    return parser

@@ -1,0 +1,114 @@
+"""Full training state in one file, and finding the one to go on from.
+
+A checkpoint is a plain dict that loads with weights_only:
+
+    schema_version, tao_model, version   what wrote it
+    epoch, step, step_in_epoch, complete where training stood; complete: the epoch is all done
+    model, ema, ema_updates              state dicts; ema is None without averaging
+    optimizer, scaler                    state dicts; scaler only for fp16
+    rng                                  per rank: torch's generators
+    seed, world_size, batch_size, images what the order of samples depends on
+    loss_sum                             of the epoch's steps so far, mean over ranks
+    classes, spec, metrics               class id to name, the resolved spec, the last scores
+
+The learning rate is a function of epoch and step, so there is no scheduler state.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_slurm.contract import CHECKPOINT_PATTERN, INTERRUPTED_CHECKPOINT, SCHEMA_VERSION
+from rtdetr_slurm.engine.failures import writing_error
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoints import list_checkpoints, verify_checkpoint
+from rtdetr_slurm.runs.files import write_atomic
+
+Checkpoint = dict[str, Any]
+
+MODEL_NAME = "rtdetr"
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint`; what was at `path` stays whole until the new one is complete.
+
+    Raises:
+        ActionError: it cannot be written, naming the path.
+    """
+    buffer = io.BytesIO()
+    torch.save({"schema_version": SCHEMA_VERSION, "tao_model": MODEL_NAME, **checkpoint}, buffer)
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise writing_error(error, path) from None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint of this engine onto the CPU.
+
+    Raises:
+        RequestError: missing, damaged, or not a training checkpoint of this engine.
+    """
+    if not path.is_file():
+        raise RequestError(f"checkpoint {path} does not exist")
+    if problem := verify_checkpoint(path):
+        raise RequestError(f"checkpoint is damaged: {problem}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("tao_model") != MODEL_NAME:
+        raise RequestError(f"checkpoint {path} is not a training checkpoint of this engine")
+    if content.get("schema_version") != SCHEMA_VERSION or "optimizer" not in content:
+        raise RequestError(
+            f"checkpoint {path} has layout version {content.get('schema_version')}; this engine "
+            f"reads version {SCHEMA_VERSION}"
+        )
+    return content
+
+
+def check_num_classes(checkpoint: Checkpoint, num_classes: int, path: Path) -> None:
+    """Refuse a checkpoint whose class heads have another size than the spec asks for."""
+    there = checkpoint["spec"]["dataset"]["num_classes"]
+    if there != num_classes:
+        raise RequestError(
+            f"checkpoint {path} was trained with dataset.num_classes {there}, the spec has "
+            f"{num_classes}: use {there}, or start from its weights with "
+            "train.pretrained_model_path, which leaves out the class heads"
+        )
+
+
+def newest_loadable(results_dir: Path) -> tuple[Path | None, list[str]]:
+    """The furthest whole checkpoint in a results folder, and what is wrong with those passed over.
+
+    An interruption's checkpoint counts as long as its epoch was not finished since.
+    """
+    problems: list[str] = []
+    epochs = list_checkpoints(results_dir)
+    interrupted = results_dir / INTERRUPTED_CHECKPOINT
+    if interrupted.exists():
+        try:
+            reached = load(interrupted)["epoch"]
+            if not any(c.epoch is not None and c.epoch >= reached for c in epochs):
+                return interrupted, problems
+        except RequestError as error:
+            problems.append(str(error))
+    for candidate in reversed(epochs):
+        problem = verify_checkpoint(candidate.path)
+        if problem is None:
+            return candidate.path, problems
+        problems.append(f"checkpoint is damaged: {problem}")
+    return None, problems
+
+
+def has_checkpoints(results_dir: Path) -> bool:
+    return (results_dir / INTERRUPTED_CHECKPOINT).exists() or bool(list_checkpoints(results_dir))
+
+
+def epoch_path(results_dir: Path, epoch: int) -> Path:
+    return results_dir / CHECKPOINT_PATTERN.format(epoch=epoch)

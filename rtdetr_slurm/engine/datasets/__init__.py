@@ -1,0 +1,1 @@
+"""Images and boxes from COCO folders to batches on the device."""

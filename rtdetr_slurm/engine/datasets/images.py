@@ -1,0 +1,57 @@
+"""Image files to upright 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A file that could not be turned into pixels, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"image {self.path} cannot be decoded: {self.reason}"
+
+
+def load_image(path: Path) -> NDArray[np.uint8] | BadImage:
+    """Read one image as uint8 [H, W, 3], RGB, with its EXIF orientation applied.
+
+    Greyscale, palette, CMYK and alpha become RGB; of 16-bit greyscale the high byte is kept.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright)
+    except FileNotFoundError:
+        return BadImage(str(path), "the file does not exist")
+    except _DECODE_ERRORS as error:
+        return BadImage(str(path), str(error) or type(error).__name__)
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, whose range is not known")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        high = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=-1)
+    return np.array(image.convert("RGB"))

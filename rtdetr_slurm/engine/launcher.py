@@ -1,0 +1,168 @@
+"""Starting torchrun's agent in this process, and passing stop signals on to its workers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rtdetr_slurm.contract import ExitCode, FailureClass
+from rtdetr_slurm.engine.failures import Failure
+from rtdetr_slurm.engine.stop import STOP_SIGNALS
+from rtdetr_slurm.engine.topology import Topology
+
+WORKER_MODULE = "rtdetr_slurm.engine.worker"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the workers of this node ended.
+
+    Attributes:
+        failures: of workers that a signal ended; the others have told their own story.
+    """
+
+    exit_code: int
+    failures: list[Failure] = field(default_factory=list)
+
+
+def torchrun_arguments(topology: Topology, worker_arguments: Sequence[str]) -> list[str]:
+    """The arguments of the torchrun command that does the same."""
+    return [
+        f"--nnodes={topology.nodes}",
+        f"--node-rank={topology.node_rank}",
+        f"--nproc-per-node={topology.processes_per_node}",
+        f"--master-addr={topology.master_addr}",
+        f"--master-port={topology.master_port}",
+        "--max-restarts=0",
+        "-m",
+        WORKER_MODULE,
+        *worker_arguments,
+    ]
+
+
+def launch(topology: Topology, worker_arguments: Sequence[str]) -> Outcome:
+    """Run the workers of this node until they end.
+
+    The stop signals must be blocked in the calling process (stop.hold_signals): workers inherit
+    that, so that a signal that comes while they start waits for them.
+
+    Raises:
+        KeyboardInterrupt: ctrl-C; the workers are gone.
+    """
+    arguments = torchrun_arguments(topology, worker_arguments)
+    print(f"rtdetr: torchrun {shlex.join(arguments)}", flush=True)
+    forwarder = SignalForwarder()
+    forwarder.start()
+    try:
+        return _run_agent(arguments, topology)
+    finally:
+        forwarder.end()
+
+
+class SignalForwarder(threading.Thread):
+    """Passes every stop signal that this process gets on to its children as SIGUSR2.
+
+    One that comes before there are children is kept for those to come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="signal-forwarder", daemon=True)
+        self._ended = threading.Event()
+        self._told: set[int] = set()
+
+    def run(self) -> None:
+        asked = False
+        while not self._ended.is_set():
+            if signal.sigtimedwait(STOP_SIGNALS, _POLL_SECONDS) is not None:
+                asked = True
+                self._told.clear()  # a repeated request is passed on again
+            if asked:
+                self._tell(children(os.getpid()) - self._told)
+
+    def _tell(self, processes: set[int]) -> None:
+        for process in processes:
+            try:
+                os.kill(process, signal.SIGUSR2)
+            except ProcessLookupError:
+                continue
+            self._told.add(process)
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def children(parent: int) -> set[int]:
+    """Process ids of the direct children of a process, from /proc."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # "pid (command) state ppid ..."; the command may hold anything but ends at the last ")"
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[1]) == parent:
+            found.add(int(entry.name))
+    return found
+
+
+def _run_agent(arguments: list[str], topology: Topology) -> Outcome:
+    cores = max(1, len(os.sched_getaffinity(0)) // topology.processes_per_node)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # loading processes share these cores
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # what failed is told better below
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    config, command, command_arguments = config_from_args(parse_args(arguments))
+    try:
+        elastic_launch(config, command)(*command_arguments)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return Outcome(exit_code(codes.values()), killed(codes))
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    return Outcome(ExitCode.OK)
+
+
+def exit_code(codes: Iterable[int]) -> int:
+    """One exit code for those of several workers: what a user can correct comes first."""
+    found = set(codes)
+    if found == {ExitCode.INTERRUPTED}:
+        return ExitCode.INTERRUPTED
+    for code in (ExitCode.BAD_REQUEST, ExitCode.SITE_CANNOT):
+        if code in found:
+            return code
+    return ExitCode.FAILED
+
+
+def killed(codes: dict[int, int]) -> list[Failure]:
+    """Failures for the workers that a signal ended (exit code -n)."""
+    failures = []
+    for rank, code in codes.items():
+        if code >= 0:
+            continue
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL:
+            reason = (
+                f"rank {rank} was killed by {name}: most often the node ran out of memory. Lower "
+                "dataset.workers or dataset.batch_size, or ask for more memory"
+            )
+            failure_class = FailureClass.OOM_HOST
+        else:
+            reason = f"rank {rank} was ended by {name}; the log has what it said last"
+            failure_class = FailureClass.UNKNOWN
+        failures.append(Failure(rank, failure_class, reason, time=time.time()))
+    return failures

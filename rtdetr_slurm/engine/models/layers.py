@@ -1,0 +1,132 @@
+"""Blocks that the backbone, the encoder and the decoder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rtdetr_slurm.errors import RequestError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+"""Names allowed in `model.act` and `model.enc_act`. None works in place: in training, autograd would
+have to copy the input of an in-place SiLU."""
+
+
+def build_activation(name: str) -> nn.Module:
+    """Return the activation called `name`; RequestError lists the names when there is none."""
+    if name not in ACTIVATIONS:
+        raise RequestError(
+            f"unknown activation {name!r} (model.act, model.enc_act); "
+            f"allowed: {', '.join(sorted(ACTIVATIONS))}"
+        )
+    return ACTIVATIONS[name]()
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine parameters are constants (buffers).
+
+    The names are those of nn.BatchNorm2d, without num_batches_tracked.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    @classmethod
+    def from_batch_norm(cls, norm: _BatchNorm) -> FrozenBatchNorm2d:
+        frozen = cls(norm.num_features, norm.eps)
+        frozen.load_state_dict(
+            {k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
+        )
+        return frozen
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """y = x * scale + shift, each [channels]."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Replace every batch norm below `module` by its frozen form, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, FrozenBatchNorm2d.from_batch_norm(child))
+        else:
+            freeze_batch_norm(child)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, activation; [B, C, H, W] to [B, C', H/s, W/s]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        act: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        self.act = nn.Identity() if act is None else act
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.norm, FrozenBatchNorm2d):
+            # A constant affine map: scaling the kernel is far cheaper than scaling the output, and
+            # autograd keeps no extra copy of the map.
+            scale, shift = self.norm.scale_and_shift()
+            weight = self.conv.weight * scale[:, None, None, None]
+            x = F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+        else:
+            x = self.norm(self.conv(x))
+        out: Tensor = self.act(x)
+        return out
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; [..., in_dim] to [..., out_dim]."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
+        super().__init__()
+        dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = F.relu(layer(x))
+        out: Tensor = last(x)
+        return out
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit of x in 0..1, kept finite at the ends by `eps`."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -1,0 +1,149 @@
+"""ResNet-vd backbones of RT-DETR: 18, 34, 50 and 101 layers.
+
+The "d" variant of He et al. 2018 (arXiv:1812.01187): a stem of three 3x3 convolutions, and average
+pooling before the 1x1 convolution of a striding shortcut. The first block of every stage has a
+projection shortcut, also where the width does not change. Module names are those of the published
+RT-DETR weights.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtdetr_slurm.engine.models.layers import ConvNorm
+from rtdetr_slurm.engine.models.recompute import recompute
+
+STAGE_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STAGE_WIDTHS = (64, 128, 256, 512)
+STAGE_STRIDES = (4, 8, 16, 32)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1:
+        return ConvNorm(in_channels, out_channels, 1)
+    # The input is a multiple of 32 pixels, so the pooled sizes are even: no ceil_mode needed.
+    return nn.Sequential(
+        OrderedDict(pool=nn.AvgPool2d(2, 2), conv=ConvNorm(in_channels, out_channels, 1))
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, first: bool) -> None:
+        super().__init__()
+        self.branch2a = ConvNorm(in_channels, width, 3, stride, nn.ReLU())
+        self.branch2b = ConvNorm(width, width, 3)
+        self.short = _shortcut(in_channels, width, stride) if first else nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.branch2b(self.branch2a(x)) + self.short(x))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (the one that strides), 1x1 convolutions and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, first: bool) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.branch2a = ConvNorm(in_channels, width, 1, 1, nn.ReLU())
+        self.branch2b = ConvNorm(width, width, 3, stride, nn.ReLU())
+        self.branch2c = ConvNorm(width, out_channels, 1)
+        self.short = _shortcut(in_channels, out_channels, stride) if first else nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.branch2c(self.branch2b(self.branch2a(x))) + self.short(x)
+        out = self.act(out)
+        return out
+
+
+class Stage(nn.Module):
+    """The blocks of one resolution; the first one strides and widens."""
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        in_channels: int,
+        width: int,
+        depth: int,
+        stride: int,
+    ) -> None:
+        super().__init__()
+        out_channels = width * block.expansion
+        self.blocks = nn.ModuleList([block(in_channels, width, stride, first=True)])
+        self.blocks.extend(
+            block(out_channels, width, stride=1, first=False) for _ in range(depth - 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class ResNetVd(nn.Module):
+    """ResNet-vd feature extractor.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        return_indices: which of the four stages (0..3, strides 4..32) to return, ascending; stages
+            after the last one are not built.
+        activation_checkpoint: recompute the stages in the backward pass.
+    """
+
+    def __init__(
+        self, depth: int, return_indices: Sequence[int], activation_checkpoint: bool = False
+    ) -> None:
+        super().__init__()
+        block = BasicBlock if depth < 50 else Bottleneck
+        self.return_indices = tuple(return_indices)
+        self.activation_checkpoint = activation_checkpoint
+        self.channels = [STAGE_WIDTHS[i] * block.expansion for i in return_indices]
+        self.strides = [STAGE_STRIDES[i] for i in return_indices]
+
+        self.conv1 = nn.Sequential(
+            OrderedDict(
+                conv1_1=ConvNorm(3, 32, 3, 2, nn.ReLU()),
+                conv1_2=ConvNorm(32, 32, 3, 1, nn.ReLU()),
+                conv1_3=ConvNorm(32, 64, 3, 1, nn.ReLU()),
+            )
+        )
+        self.res_layers = nn.ModuleList()
+        in_channels = 64
+        for index in range(max(return_indices) + 1):
+            width, blocks = STAGE_WIDTHS[index], STAGE_DEPTHS[depth][index]
+            stride = 1 if index == 0 else 2
+            self.res_layers.append(Stage(block, in_channels, width, blocks, stride))
+            in_channels = width * block.expansion
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stem(self) -> list[nn.Module]:
+        """The modules before the first stage."""
+        return [self.conv1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] to one map [B, channels[i], H/strides[i], W/strides[i]] per level."""
+        x = F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
+        maps = []
+        for index, stage in enumerate(self.res_layers):
+            again = self.activation_checkpoint and self.training
+            x = recompute(stage, x) if again else stage(x)
+            if index in self.return_indices:
+                maps.append(x)
+        return maps

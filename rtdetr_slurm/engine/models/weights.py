@@ -1,0 +1,81 @@
+"""Reading weight files: formats and containers, not names (names: keymap.py)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rtdetr_slurm.errors import RequestError
+
+CONTAINERS = (("ema", "module"), ("ema",), ("model",), ("state_dict",))
+"""Where a checkpoint may keep its tensors, best first: averaged weights before raw ones."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did."""
+
+    path: Path
+    layout: str
+    """Whose tensor names the file uses."""
+    loaded: int
+    """Number of tensors copied into the model."""
+    skipped: tuple[str, ...]
+    """Tensors left as they were or not used, each with the reason."""
+
+    def __str__(self) -> str:
+        text = f"loaded {self.loaded} tensors from {self.path} ({self.layout} names)"
+        return "\n  ".join([text, *(f"skipped {line}" for line in self.skipped)])
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read name -> tensor from a .safetensors file or a PyTorch checkpoint, on the CPU.
+
+    Raises:
+        RequestError: the file is missing, unreadable, or holds no tensors. PyTorch files are read
+            with weights_only: one that holds other objects is refused, never executed.
+    """
+    if not path.is_file():
+        raise RequestError(f"{path}: no such weight file")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RequestError(
+            f"{path}: not a file of plain weights. It holds Python objects (or is no PyTorch file), "
+            f"which are never executed here; save its state_dict alone. ({_first_line(error)})"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise RequestError(
+            f"{path}: cannot be read as weights, the file is damaged or of another kind "
+            f"({_first_line(error)})"
+        ) from error
+    return _tensors(path, loaded)
+
+
+def _tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
+    for keys in (*CONTAINERS, ()):
+        inner = loaded
+        for key in keys:
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        if isinstance(inner, Mapping):
+            tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
+            if tensors:
+                return tensors
+    raise RequestError(
+        f"{path}: no tensors found; looked for a state dict at the top level and in "
+        + ", ".join(".".join(keys) for keys in CONTAINERS)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

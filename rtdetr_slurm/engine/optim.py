@@ -1,0 +1,109 @@
+"""AdamW groups and the learning rate as a function of epoch and step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import AdamW
+
+from rtdetr_slurm.errors import RequestError
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.train import OptimConfig
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def parameter_groups(model: nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
+    """Three groups of the trainable parameters; a group without parameters is left out.
+
+    The backbone has its own rate. Biases and norm weights of encoder and decoder have no weight
+    decay. Each group keeps its full rate as `base_lr`.
+    """
+    no_decay = {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, _NORMS) or name.endswith("bias")
+    }
+    backbone, plain, decayed = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("backbone."):
+            backbone.append(parameter)
+        elif id(parameter) in no_decay:
+            plain.append(parameter)
+        else:
+            decayed.append(parameter)
+    groups = [
+        {"name": "backbone", "params": backbone, "lr": cfg.lr_backbone},
+        {"name": "no_decay", "params": plain, "lr": cfg.lr, "weight_decay": 0.0},
+        {"name": "decay", "params": decayed, "lr": cfg.lr},
+    ]
+    return [{**group, "base_lr": group["lr"]} for group in groups if group["params"]]
+
+
+def build_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
+    """AdamW in its fused form, one kernel per group."""
+    return AdamW(parameter_groups(model, cfg), weight_decay=cfg.weight_decay, fused=True)
+
+
+def lr_factor(cfg: OptimConfig, epoch: int, step: int) -> float:
+    """What every group's rate is multiplied by.
+
+    Args:
+        epoch: zero-based; MultiStep decays at the start of the epochs in `lr_steps`, StepLR every
+            `lr_step_size` epochs.
+        step: zero-based count of optimizer steps; the rate rises linearly over `warmup_steps`.
+    """
+    if cfg.lr_scheduler == "StepLR":
+        decays = epoch // cfg.lr_step_size
+    else:
+        decays = sum(epoch >= milestone for milestone in cfg.lr_steps)
+    warmup = min(1.0, (step + 1) / cfg.warmup_steps) if cfg.warmup_steps else 1.0
+    return float(cfg.lr_decay**decays * warmup)
+
+
+def set_learning_rate(optimizer: AdamW, factor: float) -> float:
+    """Apply `factor` to every group; returns the rate of the last one, for the log."""
+    rate = 0.0
+    for group in optimizer.param_groups:
+        rate = group["lr"] = group["base_lr"] * factor
+    return rate
+
+
+def freeze(model: nn.Module, names: list[str] | None) -> list[nn.Module]:
+    """Stop training the modules or parameters that `train.freeze` names.
+
+    Args:
+        names: dotted names as in the checkpoint, whole modules (`backbone`, `encoder.fpn_blocks`)
+            or single parameters.
+
+    Returns:
+        The batch norms inside: their running statistics are to stay as they are, too.
+
+    Raises:
+        RequestError: a name fits nothing, or nothing would be left to train.
+    """
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    norms: list[nn.Module] = []
+    for name in names or []:
+        if name in modules and name:
+            modules[name].requires_grad_(False)
+            norms += [m for m in modules[name].modules() if isinstance(m, _NormBase)]
+        elif name in parameters:
+            parameters[name].requires_grad_(False)
+        else:
+            parent = name.rpartition(".")[0]
+            inside = modules.get(parent, model)
+            raise RequestError(
+                f"train.freeze names '{name}', which the model does not have; in "
+                f"{parent if parent in modules and parent else 'the model'} there are "
+                f"{', '.join(n for n, _ in inside.named_children()) or 'no modules'}"
+            )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise RequestError("train.freeze leaves nothing to train")
+    return norms
