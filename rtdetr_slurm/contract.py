@@ -6,6 +6,7 @@ compute node, and inside the container.
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 
 SCHEMA_VERSION = 1
@@ -29,6 +30,13 @@ class ExitCode:
     SITE_CANNOT = 3
     INTERRUPTED = 75
     """Interrupted after a full checkpoint was written; the same command goes on from it."""
+
+
+STOP_SIGNAL = signal.SIGURG
+"""What the controller sends to every process of the step to have the training stop at the next
+step boundary. It is a signal that whoever does not expect it ignores: Slurm signals all processes
+of a step, and SIGUSR2 or SIGTERM would end the FUSE process that an unprivileged Apptainer serves
+the image's files from, and with it the training."""
 
 
 # --- environment of a launch ---------------------------------------------------------------

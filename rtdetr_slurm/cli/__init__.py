@@ -1,0 +1,1 @@
+"""`rtdetr-slurm`: one module per command, each parses, calls and prints."""

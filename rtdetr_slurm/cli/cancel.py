@@ -1,0 +1,26 @@
+"""`rtdetr-slurm cancel`: end a run's jobs, queued or running."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rtdetr_slurm.cli.status import run_root
+from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.runs.run import find_run
+from rtdetr_slurm.slurm.submit import cancel_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run id, its beginning, or a path")
+    parser.add_argument("--site", metavar="FILE", help="site profile; tells where the runs are")
+
+
+def run(args: argparse.Namespace) -> int:
+    found = find_run(run_root(args.site), args.run)
+    cancelled = cancel_run(found)
+    if not cancelled:
+        print(f"{found.id} has ended already; nothing to cancel", file=sys.stderr)
+    for stage, job_id in cancelled.items():
+        print(f"cancelling {found.id}: {stage}, job {job_id}", file=sys.stderr)
+    return ExitCode.OK

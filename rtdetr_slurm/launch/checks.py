@@ -1,0 +1,125 @@
+"""What must be true on a node before the container starts. Each check raises one clear line."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from rtdetr_slurm.contract import Env
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.launch.topology import MASTER_HOST, Layout, resolve
+from rtdetr_slurm.plan.model import Container, Resources, Stage
+from rtdetr_slurm.runs.images import check_unchanged
+from rtdetr_slurm.runs.run import Run
+
+
+def check_layout(layout: Layout, stage: Stage) -> None:
+    """As many nodes as the spec says."""
+    if layout.nodes != stage.resources.nodes:
+        raise SiteError(
+            f"the job step has {layout.nodes} nodes, the spec's {stage.action}.num_nodes is "
+            f"{stage.resources.nodes}"
+        )
+
+
+def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
+    """CUDA_VISIBLE_DEVICES for the engine: the allocation's own ids, or None to leave it unset.
+
+    With cgroup device constraint Slurm numbers the ids from 0, without it they are the node's
+    physical ones; both are right as they are. What is never done is to replace them by gpu_ids.
+
+    Raises:
+        SiteError: not as many GPUs as the spec needs, or MIG slices or GPU UUIDs.
+    """
+    resources, given = stage.resources, environ.get(Env.CUDA_VISIBLE_DEVICES)
+    if resources.gpu_request == "none":
+        return _unmanaged_devices(given, stage)
+    if given is None:
+        raise SiteError(
+            f"Slurm gave this task no GPUs ({Env.CUDA_VISIBLE_DEVICES} is not set), "
+            f"the spec's {stage.action}.num_gpus is {resources.gpus_per_node}"
+        )
+    ids = [part.strip() for part in given.split(",") if part.strip()]
+    if odd := [i for i in ids if not i.isdigit()]:
+        raise SiteError(
+            f"{Env.CUDA_VISIBLE_DEVICES} is '{given}': {odd[0]} is a MIG slice or a GPU UUID, and "
+            "only whole GPUs by number are supported; ask for whole GPUs (gpu.type in the site "
+            "profile)"
+        )
+    if len(set(ids)) != resources.gpus_per_node:
+        raise SiteError(
+            f"the allocation has {len(set(ids))} GPUs on this node "
+            f"({Env.CUDA_VISIBLE_DEVICES}={given}), the spec's {stage.action}.num_gpus is "
+            f"{resources.gpus_per_node}"
+        )
+    return given
+
+
+def _unmanaged_devices(given: str | None, stage: Stage) -> str | None:
+    if stage.launch.accelerator == "cuda":
+        if given is None:
+            return ",".join(map(str, stage.resources.gpu_ids))
+        if len([i for i in given.split(",") if i.strip()]) != stage.resources.gpus_per_node:
+            raise RequestError(
+                f"{stage.action}.gpu_ids: found {list(stage.resources.gpu_ids)}; "
+                f"{Env.CUDA_VISIBLE_DEVICES} leaves '{given}' on this machine"
+            )
+    return given
+
+
+def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
+    """Enough NVIDIA devices can be opened here (a cgroup that forbids one shows only then)."""
+    usable = 0
+    for device in dev.glob("nvidia[0-9]*"):
+        try:
+            os.close(os.open(device, os.O_RDWR))
+        except OSError:
+            continue
+        usable += 1
+    if usable < resources.gpus_per_node:
+        raise SiteError(
+            f"{usable} NVIDIA devices in {dev} can be opened on this node, "
+            f"{resources.gpus_per_node} are needed; is the driver loaded?"
+        )
+
+
+def check_container(container: Container, run: Run) -> None:
+    """Image and bind sources are here, and the image is the one that was submitted."""
+    check_unchanged(run.manifest["images"][container.image.path])
+    for bind in container.binds:
+        if not os.path.lexists(bind.source):
+            raise SiteError(f"{bind.source} does not exist on this node; it must, to be bound")
+        if not os.access(bind.source, os.R_OK):
+            raise SiteError(f"{bind.source} cannot be read on this node")
+
+
+def check_master(environ: Mapping[str, str], layout: Layout) -> None:
+    """Node 0 can be reached under its address, and its port is free.
+
+    Raises:
+        SiteError: another process has the port, or the address leads back to this node itself.
+    """
+    address, port = resolve(environ[Env.MASTER_ADDR]), int(environ[Env.MASTER_PORT])
+    if layout.rank == 0:
+        _check_port(port)
+    elif ipaddress.ip_address(address).is_loopback and environ[MASTER_HOST] != socket.gethostname():
+        raise SiteError(
+            f"the first node, {environ[MASTER_HOST]}, calls itself {address}, which on this node "
+            "is this node; its name must resolve to an address of the network (/etc/hosts there)"
+        )
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        # As the rendezvous itself: old connections in TIME_WAIT are no obstacle, a listener is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise SiteError(
+                f"port {port} (MASTER_PORT, from the job id) cannot be used on the first node: "
+                f"{error.strerror}; submit again to get another one"
+            ) from error

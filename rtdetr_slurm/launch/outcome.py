@@ -1,0 +1,136 @@
+"""How a stage ended, decided from all witnesses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from rtdetr_slurm.contract import ExitCode, FailureClass, Status
+from rtdetr_slurm.runs.failures import Failure, classify
+
+
+class Interruption(str, Enum):
+    """Why the controller was told to stop."""
+
+    TIMEOUT = "timeout"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Everything known when the inner step is over.
+
+    Attributes:
+        exit_code: of srun, or of the node wrapper on the local machine.
+        interruption: why the controller asked the training to stop; None when it did not.
+        last_line: the last line of status.json that this start wrote.
+        node_error: what a node wrapper refused.
+        checkpoint_problem: what is wrong with the newest checkpoint (train); None when it is whole.
+        resume_from: where a further start would go on; None when it would begin anew.
+        progressed: whether this start wrote a newer checkpoint than it found.
+        requeue_allowed: by the site and by the spec.
+    """
+
+    exit_code: int
+    interruption: Interruption | None = None
+    last_line: Mapping[str, Any] | None = None
+    node_error: Failure | None = None
+    checkpoint_problem: str | None = None
+    resume_from: str | None = None
+    progressed: bool = False
+    requeue_allowed: bool = False
+    log_tail: Sequence[str] = ()
+
+    def last_status(self) -> str | None:
+        return None if self.last_line is None else str(self.last_line.get("status"))
+
+
+class Kind(str, Enum):
+    SUCCESS = "success"
+    REQUEUE = "requeue"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the controller does now.
+
+    Attributes:
+        write_status: whether status.json still lacks its closing line.
+    """
+
+    kind: Kind
+    reason: str = ""
+    failure_class: FailureClass | None = None
+    write_status: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        codes = {Kind.SUCCESS: ExitCode.OK, Kind.REQUEUE: ExitCode.INTERRUPTED}
+        return codes.get(self.kind, ExitCode.FAILED)
+
+
+_NOT_THE_INTERRUPTION = frozenset(
+    {FailureClass.CONFIG.value, FailureClass.OOM_GPU.value, FailureClass.OOM_HOST.value}
+)
+
+
+def decide(end: Ending) -> Outcome:
+    """The verdict. Success needs exit code 0, a SUCCESS line and a checkpoint that is whole."""
+    if end.node_error is not None:
+        return _failed(end.node_error, write=True)
+    if end.exit_code == ExitCode.OK and end.last_status() == Status.SUCCESS.value:
+        if end.checkpoint_problem is None:
+            return Outcome(Kind.SUCCESS)
+        reason = f"the action reported success, but {end.checkpoint_problem}"
+        return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
+    if _was_interrupted(end):
+        return _interrupted(end)
+    if end.exit_code == ExitCode.OK:
+        reason = "exit code 0, but status.json has no SUCCESS line from this start"
+        return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
+    failure = classify(status_line=end.last_line, exit_code=end.exit_code, log_tail=end.log_tail)
+    return _failed(failure, write=end.last_status() != Status.FAILURE.value)
+
+
+def _was_interrupted(end: Ending) -> bool:
+    # srun reports the highest code of all nodes, so 75 can hide behind a killed neighbour's 137;
+    # the PREEMPTED line is written only after the full checkpoint.
+    if end.exit_code == ExitCode.INTERRUPTED or end.last_status() == Status.PREEMPTED.value:
+        return True
+    if end.interruption is None:
+        return False
+    line = end.last_line or {}
+    return line.get("failure_class") not in _NOT_THE_INTERRUPTION
+
+
+def _interrupted(end: Ending) -> Outcome:
+    why = end.interruption or Interruption.PREEMPTED
+    if why is Interruption.CANCELLED:
+        return Outcome(Kind.CANCELLED, "cancelled on request", FailureClass.CANCELLED, True)
+    failure_class = FailureClass(why.value)
+    told = "the time limit is near" if why is Interruption.TIMEOUT else "the job was preempted"
+    obstacle = _obstacle(end, why)
+    if obstacle is not None:
+        return Outcome(Kind.FAILED, f"{told}; {obstacle}", failure_class, True)
+    onward = f"goes on from {end.resume_from}" if end.resume_from else "starts anew"
+    write = end.last_status() != Status.PREEMPTED.value
+    return Outcome(Kind.REQUEUE, f"{told}; {onward} after requeue", failure_class, write)
+
+
+def _obstacle(end: Ending, why: Interruption) -> str | None:
+    """Why the job must not go back to the queue, or None."""
+    if not end.requeue_allowed:
+        left = f"; {end.resume_from} is left to resume from" if end.resume_from else ""
+        return f"requeue is not allowed (job.requeue, or the site){left}"
+    if why is Interruption.TIMEOUT and not end.progressed:
+        return "no checkpoint was written since its start, so another start would end the same way"
+    return None
+
+
+def _failed(failure: Failure, *, write: bool) -> Outcome:
+    return Outcome(Kind.FAILED, failure.evidence, failure.failure_class, write)

@@ -1,0 +1,70 @@
+"""Where the ranks of a stage meet: addresses, ports and node numbers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rtdetr_slurm.errors import SiteError
+
+# Registered ports above the crowded ones and below Linux' ephemeral range (from 32768).
+FIRST_PORT, PORT_COUNT = 20000, 12768
+_RESTART_STRIDE = 4001
+
+MASTER_HOST = "RTDETR_SLURM_MASTER_HOST"
+"""Host name of node 0 as node 0 itself says it; handed from the controller to the node wrappers."""
+
+
+def master_port(job_id: int, restart: int) -> int:
+    """The rendezvous port of one start of a job, 20000..32767.
+
+    Jobs whose ids are neighbours never share a port, and a requeued job takes another one, so
+    that its predecessor's sockets are not in the way.
+    """
+    return FIRST_PORT + (job_id + _RESTART_STRIDE * restart) % PORT_COUNT
+
+
+def resolve(host: str) -> str:
+    """The address of `host`, IPv4 where it has one.
+
+    Raises:
+        SiteError: the name does not resolve.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SiteError(
+            f"the name of the first node, '{host}', does not resolve to an address: {error}"
+        ) from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """This node's place among the nodes of the stage."""
+
+    rank: int
+    nodes: int
+
+
+def layout_of_task(environ: Mapping[str, str]) -> Layout:
+    """Rank and node count of this task of an inner srun, from Slurm's variables.
+
+    Raises:
+        SiteError: not one task on each node, in node order.
+    """
+    names = ("SLURM_PROCID", "SLURM_NODEID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS")
+    missing = [name for name in names if not environ.get(name, "").isdigit()]
+    if missing:
+        raise SiteError(f"not inside a Slurm task: {', '.join(missing)} not set")
+    task, node, nodes, tasks = (int(environ[name]) for name in names)
+    if tasks != nodes:
+        raise SiteError(f"{tasks} tasks on {nodes} nodes; exactly one task per node is needed")
+    if task != node:
+        raise SiteError(
+            f"task {task} runs on node {node} of the allocation; tasks must follow the order of "
+            "nodes (is SLURM_DISTRIBUTION or a task plugin changing it?)"
+        )
+    return Layout(node, nodes)

@@ -1,0 +1,57 @@
+"""A plan as text for people."""
+
+from __future__ import annotations
+
+import shlex
+
+from rtdetr_slurm.plan.model import Container, Plan, Stage
+from rtdetr_slurm.site.times import format_minutes
+
+
+def render_plan(plan: Plan, *, run_dir: str, site_name: str) -> str:
+    """The stages, their resources, commands and dependencies, a few lines each."""
+    lines = [f"run folder  {run_dir}", f"site        {site_name}"]
+    lines += [f"note        {note}" for note in plan.notes]
+    for number, stage in enumerate(plan.stages, start=1):
+        lines += ["", f"stage {number}     {stage.name}"]
+        lines += [f"  {key:<9} {value}" for key, value in _facts(stage)]
+    return "\n".join(lines)
+
+
+def _facts(stage: Stage) -> list[tuple[str, str]]:
+    facts = [
+        ("resources", _resources(stage)),
+        ("command", shlex.join(stage.command)),
+        ("results", stage.results_dir),
+        ("after", ", ".join(stage.depends_on) or "nothing: starts at once"),
+    ]
+    if stage.container is not None:
+        facts[1:1] = _container_facts(stage.container)
+    return facts
+
+
+def _resources(stage: Stage) -> str:
+    r = stage.resources
+    unit = "process" if stage.launch.accelerator == "cpu" else "GPU"
+    kind = f" ({r.gpu_type})" if r.gpu_type else ""
+    parts = [
+        f"{r.nodes} node{'s' * (r.nodes != 1)} × {r.gpus_per_node} {unit}"
+        f"{('es' if unit == 'process' else 's') * (r.gpus_per_node != 1)}{kind}",
+        f"{r.cpus_per_task} CPUs per node" if r.cpus_per_task else "",
+        f"{r.mem_gb:g} GiB per node" if r.mem_gb else "",
+        f"time limit {format_minutes(r.time_min)}" if r.time_min else "no time limit of its own",
+        f"partition {r.partition}" if r.partition else "",
+        f"account {r.account}" if r.account else "",
+        f"qos {r.qos}" if r.qos else "",
+        f"constraint {r.constraint}" if r.constraint else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _container_facts(container: Container) -> list[tuple[str, str]]:
+    pinned = f" (sha256 {container.image.sha256[:12]}…)" if container.image.sha256 else ""
+    facts = [("image", container.image.path + pinned)]
+    for bind in container.binds:
+        where = bind.source if bind.source == bind.target else f"{bind.source} as {bind.target}"
+        facts.append(("bind", where + (" (read-only)" if bind.read_only else "")))
+    return facts

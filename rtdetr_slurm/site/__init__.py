@@ -1,0 +1,1 @@
+"""What one cluster is like: the site profile, where it is found, and what it limits."""

@@ -1,0 +1,48 @@
+"""Slurm's time strings."""
+
+from __future__ import annotations
+
+import re
+
+_DAYS = re.compile(r"(\d+)-(\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2}))?")
+_CLOCK = re.compile(r"(\d+):(\d{1,2})(?::(\d{1,2}))?")
+
+TIME_FORMS = "minutes, hours:minutes:seconds, or days-hours[:minutes[:seconds]]"
+
+
+def parse_minutes(value: int | str) -> int:
+    """Minutes of a time limit, seconds rounded up; the forms are sbatch's `--time`.
+
+    `minutes:seconds`, which sbatch also takes, is refused: it is nearly always meant as
+    hours and minutes.
+
+    Raises:
+        ValueError: not a time, or not at least one minute; the text says what is allowed.
+    """
+    minutes = value if isinstance(value, int) else _parse(value.strip())
+    if minutes < 1:
+        raise ValueError(f"at least one minute, as {TIME_FORMS}")
+    return minutes
+
+
+def format_minutes(minutes: int) -> str:
+    """`days-hh:mm:00`, without the days where there are none."""
+    days, rest = divmod(minutes, 24 * 60)
+    clock = f"{rest // 60:02d}:{rest % 60:02d}:00"
+    return f"{days}-{clock}" if days else clock
+
+
+def _parse(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    if match := _DAYS.fullmatch(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+    if match := _CLOCK.fullmatch(text):
+        if match[3] is None:
+            raise ValueError(
+                f"{TIME_FORMS}; {text} can be read as hours and minutes or as minutes and "
+                f"seconds, so write {text}:00 for the former"
+            )
+        return int(match[1]) * 60 + int(match[2]) + (int(match[3]) > 0)
+    raise ValueError(TIME_FORMS)

@@ -1,0 +1,1 @@
+"""Slurm from the login node: typed client, parsers, environment, and the submitit adapter."""
