@@ -26,7 +26,7 @@ sample-data: $(VENV)/.engine
 	$(BIN)/python -m rtdetr_slurm.data.sample sample-data
 
 run: sample-data ## install, then train on generated images on this machine
-	$(BIN)/rtdetr-slurm submit specs/quickstart.yaml --follow
+	$(BIN)/rtdetr-slurm submit specs/quickstart.yaml --site local --follow
 
 test: lint test-unit test-numerics test-cluster ## install all that the tests need, then run them
 

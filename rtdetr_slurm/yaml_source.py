@@ -207,6 +207,8 @@ class _Reader:
             raise RequestError(f"{self.label}: not valid YAML: {error}") from None
         except ValueError as error:
             raise RequestError(f"{self.label}: not valid YAML: {error}") from None
+        except RecursionError:
+            raise RequestError(f"{self.label}: sections in sections, too deep to read") from None
         finally:
             if self._loader is not None:
                 self._loader.dispose()

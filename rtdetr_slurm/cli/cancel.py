@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rtdetr_slurm.cli.status import run_root
+from rtdetr_slurm.cli.status import chosen_run
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.runs.run import find_run
 from rtdetr_slurm.slurm.submit import cancel_run
 
 
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = find_run(run_root(args.site), args.run)
+    found = chosen_run(args)
     cancelled = cancel_run(found)
     if not cancelled:
         print(f"{found.id} has ended already; nothing to cancel", file=sys.stderr)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rtdetr_slurm.cli.status import run_root
+from rtdetr_slurm.cli.status import chosen_run
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.runs.run import Run, find_run
+from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = find_run(run_root(args.site), args.run)
+    found = chosen_run(args)
     return _follow(found) if args.follow else _print_logs(found)
 
 

@@ -33,10 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    root = run_root(args.site)
     if args.run is None:
-        return _all_runs(root, as_json=args.json)
-    surveys, notes = survey([find_run(root, args.run)])
+        return _all_runs(run_root(args.site), as_json=args.json)
+    surveys, notes = survey([chosen_run(args)])
     _print_notes(notes)
     if args.json:
         document = survey_json(surveys[0]) | {"results": results_json(surveys[0])}
@@ -44,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_page(surveys[0])
     return ExitCode.OK
+
+
+def chosen_run(args: argparse.Namespace) -> Run:
+    """The run that RUN and --site name."""
+    return find_run(args.run, lambda: run_root(args.site))
 
 
 def run_root(site: str | None) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, STATUS_JSON, Status
 from rtdetr_slurm.engine.datasets.images import BadImage
-from rtdetr_slurm.engine.distributed import Context
+from rtdetr_slurm.engine.distributed import Context, gather_objects
 from rtdetr_slurm.engine.failures import writing_error
 from rtdetr_slurm.engine.stop import StopFlag
 from rtdetr_slurm.errors import ActionError, RequestError
@@ -38,7 +38,8 @@ class Action:
     results_dir: Path
     stop: StopFlag
     skip_bad_images: bool = False
-    _named: set[str] = field(default_factory=set)
+    _named: list[str] = field(default_factory=list)
+    _recorded: set[str] = field(default_factory=set)
 
     @property
     def status(self) -> StatusLog:
@@ -62,6 +63,8 @@ class Action:
     def meet_bad_images(self, bad: Iterable[BadImage]) -> None:
         """Stop at images that cannot be decoded, or name each one once and go on.
 
+        `record_bad_images` puts the names into status.json.
+
         Raises:
             ActionError: naming the first, unless bad images are to be skipped.
         """
@@ -71,9 +74,17 @@ class Action:
                     f"{image}. Repair or remove it, or let the run go on without such images: "
                     "--bad-images skip (job.bad_images: skip)"
                 )
-            if image.path not in self._named:
-                self._named.add(image.path)
-                self.warn(f"{image}; skipped")
+            line = f"{image}; skipped"
+            if line not in self._named:
+                self._named.append(line)
+                print(f"rtdetr: warning: {line}", file=sys.stderr, flush=True)
+
+    def record_bad_images(self) -> None:
+        """Put what all ranks have met into status.json, each file once; every rank must call it."""
+        for line in sorted({line for rank in gather_objects(self._named) for line in rank}):
+            if line not in self._recorded:
+                self._recorded.add(line)
+                self.record(Status.RUNNING, line, verbosity="WARNING")
 
 
 def results_folder(experiment: ExperimentConfig, name: str) -> Path:

@@ -151,6 +151,17 @@ def barrier() -> None:
         dist.barrier()
 
 
+def spread_over_ranks(tensors: list[Tensor]) -> float:
+    """The largest absolute difference between two ranks' values of the same element."""
+    if not dist.is_initialized() or not tensors:
+        return 0.0
+    flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+    # The largest of x and of -x, in one all-reduce: their sum is max - min.
+    extremes = torch.stack([flat, -flat])
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return float(extremes.sum(0).max())
+
+
 def average_norm_statistics(module: nn.Module) -> None:
     """Make the running statistics of plain batch norm the mean over all ranks.
 

@@ -79,7 +79,7 @@ def run(loaded: LoadedSpec, arguments: Arguments) -> int:
     """Check the launch, start the workers, and see that the action's status.json has an end."""
     from rtdetr_slurm.engine.action import create_results_folder, results_folder
     from rtdetr_slurm.engine.failures import remove_notes
-    from rtdetr_slurm.engine.launcher import launch
+    from rtdetr_slurm.engine.launcher import Cancelled, launch
     from rtdetr_slurm.engine.topology import read_topology
 
     is_main = os.environ.get(Env.NODE_RANK, os.environ.get(Env.RANK, "0")) == "0"
@@ -95,8 +95,8 @@ def run(loaded: LoadedSpec, arguments: Arguments) -> int:
     except UserError as error:
         ending.failed(error.failure_class, str(error))
         raise
-    except KeyboardInterrupt:
-        ending.failed(FailureClass.CANCELLED, "stopped by ctrl-C")
+    except Cancelled as error:
+        ending.failed(FailureClass.CANCELLED, str(error))
         return ExitCode.FAILED
     if outcome.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
         ending.explain(outcome.failures)
@@ -153,7 +153,7 @@ class Ending:
 
     def explain(self, local: Sequence[Failure]) -> None:
         """Find the first failure of all ranks and see that status.json has it."""
-        from rtdetr_slurm.engine.failures import leave_note, read_notes, root_cause
+        from rtdetr_slurm.engine.failures import leave_note, read_notes, remove_notes, root_cause
 
         for failure in local:
             print(f"rtdetr: error: {failure.reason}", file=sys.stderr, flush=True)
@@ -172,6 +172,7 @@ class Ending:
                 self.status.fail(FailureClass.UNKNOWN, "a rank failed without a word; see the log")
             else:
                 self.status.fail(cause.failure_class, cause.reason)
+        remove_notes(self.folder)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
 
 
+class Cancelled(Exception):
+    """A signal other than a request to stop ended the launch."""
+
+
 def torchrun_arguments(topology: Topology, worker_arguments: Sequence[str]) -> list[str]:
     """The arguments of the torchrun command that does the same."""
     return [
@@ -54,7 +58,7 @@ def launch(topology: Topology, worker_arguments: Sequence[str]) -> Outcome:
     that, so that a signal that comes while they start waits for them.
 
     Raises:
-        KeyboardInterrupt: ctrl-C; the workers are gone.
+        Cancelled: by ctrl-C or a lost terminal; the workers are gone.
     """
     arguments = torchrun_arguments(topology, worker_arguments)
     print(f"rtdetr: torchrun {shlex.join(arguments)}", flush=True)
@@ -133,7 +137,9 @@ def _run_agent(arguments: list[str], topology: Topology) -> Outcome:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         return Outcome(exit_code(codes.values()), killed(codes))
     except SignalException as error:
-        raise KeyboardInterrupt from error
+        raise Cancelled(f"stopped by {error.sigval.name}") from None
+    except KeyboardInterrupt:
+        raise Cancelled("stopped by SIGINT") from None
     return Outcome(ExitCode.OK)
 
 

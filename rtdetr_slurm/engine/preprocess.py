@@ -2,7 +2,8 @@
 
 The network's input is RGB in 0..1, resized to a fixed size without keeping the aspect ratio
 (bilinear with antialiasing), without mean or standard deviation. Pillow does the resizing here;
-torchvision's antialiased resize of uint8 images, which training uses, gives the same bytes.
+torchvision's antialiased resize of uint8 images, which training uses, agrees with it within one
+grey level.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def score_model(
         found.append(_rows(batch, logits, boxes, data, unread))
         if criterion is not None:
             total += torch.stack(_loss(criterion, batch, logits, boxes))
+    action.record_bad_images()
     sum_over_ranks(total)
     gathered = gather_objects(np.concatenate([np.empty((0, 7)), *found]))
     if not action.context.is_main:

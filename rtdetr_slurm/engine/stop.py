@@ -29,7 +29,10 @@ class StopFlag:
 
 
 def hold_signals() -> None:
-    """Block the stop signals in this thread, in threads it starts, and in its child processes."""
+    """Block the stop signals in this thread, in threads it starts, and in its child processes.
+
+    To be called before torch is imported: the threads that it starts would not hold them.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 

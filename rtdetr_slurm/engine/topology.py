@@ -81,6 +81,8 @@ def visible_devices(environment: Mapping[str, str], gpu_ids: Sequence[int]) -> s
     listed = environment.get(Env.CUDA_VISIBLE_DEVICES)
     if listed is None:
         return ",".join(map(str, gpu_ids))
+    if not listed.strip():
+        return ""  # no device at all is somebody's wish
     devices = [device.strip() for device in listed.split(",") if device.strip()]
     if max(gpu_ids) >= len(devices):
         raise SiteError(

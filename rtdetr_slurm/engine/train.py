@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtdetr_slurm.contract import INTERRUPTED_CHECKPOINT, Env, Kpi, Status
+from rtdetr_slurm.contract import INTERRUPTED_CHECKPOINT, Env, FailureClass, Kpi, Status
 from rtdetr_slurm.data.coco import check_sources
 from rtdetr_slurm.engine import checkpoint as checkpoints
 from rtdetr_slurm.engine.action import Action
@@ -28,6 +28,7 @@ from rtdetr_slurm.engine.distributed import (
     average_over_ranks,
     barrier,
     on_main,
+    spread_over_ranks,
     sum_over_ranks,
 )
 from rtdetr_slurm.engine.losses import Criterion, build_criterion
@@ -57,6 +58,9 @@ from rtdetr_slurm.errors import ActionError, RequestError
 
 SCALAR_INTERVAL = 10
 """Steps between two points of a TensorBoard curve."""
+
+MAX_WEIGHT_SPREAD = 1e-2
+"""Above this the ranks no longer train one detector; equal processors stay at 0."""
 
 
 @dataclass
@@ -122,9 +126,11 @@ def run_epoch(run: Training, epoch: int) -> dict[str, float]:
     """One epoch, or what is left of it: steps, validation, checkpoint, status line."""
     action, position = run.action, run.state.position
     cfg = action.experiment.train
-    began = time.monotonic()
+    began, first_step = time.monotonic(), position.step
     position.epoch = epoch
     run_steps(run)
+    per_step = (time.monotonic() - began) / max(position.step - first_step, 1)
+    action.record_bad_images()
 
     train_loss = torch.tensor(position.loss_sum / run.data.order.steps_per_epoch)
     train_loss = train_loss.to(action.context.device)
@@ -135,7 +141,7 @@ def run_epoch(run: Training, epoch: int) -> dict[str, float]:
         kpi |= validate(run, epoch)
     if (epoch + 1) % cfg.checkpoint_interval == 0 or last:
         save_epoch(run, epoch)
-    report_epoch(run, epoch, kpi, time.monotonic() - began)
+    report_epoch(run, kpi, time.monotonic() - began, per_step)
     position.step_in_epoch, position.loss_sum = 0, 0.0
     return kpi
 
@@ -234,10 +240,31 @@ def save_epoch(run: Training, epoch: int) -> None:
     """Write model_epoch_NNN.pth; the checkpoint of an earlier interruption is superseded by it."""
     action = run.action
     content = capture(run.state, action, run.data.table.classes, complete=True)
+    check_equal_weights(run)
     if action.context.is_main:
         checkpoints.save(checkpoints.epoch_path(action.results_dir, epoch), content)
         (action.results_dir / INTERRUPTED_CHECKPOINT).unlink(missing_ok=True)
     run.progress.pause()
+
+
+def check_equal_weights(run: Training) -> None:
+    """Data-parallel training is sound only while all ranks hold the same weights: make sure.
+
+    Raises:
+        ActionError: they have drifted apart by more than rounding on unlike processors explains.
+    """
+    context = run.action.context
+    if context.world_size == 1:
+        return
+    spread = spread_over_ranks(list(run.state.model.parameters()))
+    if not spread <= MAX_WEIGHT_SPREAD:
+        raise ActionError(
+            f"the weights of the {context.world_size} ranks differ by up to {spread:g}; no "
+            "checkpoint is written. This is a fault of the network, the memory or the driver of "
+            "a node: go on from the previous checkpoint on other nodes",
+            FailureClass.INFRA,
+        )
+    run.action.say(f"{context.world_size} ranks hold equal weights (spread {spread:g})")
 
 
 def interrupt(run: Training) -> None:
@@ -352,11 +379,12 @@ def write_scalars(run: Training, loss: float, rate: float, terms: Mapping[str, f
     run.scalars.write(step, values | {f"train/{name}": value for name, value in terms.items()})
 
 
-def report_epoch(run: Training, epoch: int, kpi: Mapping[str, float], seconds: float) -> None:
+def report_epoch(run: Training, kpi: Mapping[str, float], seconds: float, per_step: float) -> None:
     """Tell of a finished epoch: a line on the screen, one in status.json, TensorBoard points."""
     action, cfg = run.action, run.action.experiment.train
     if not action.context.is_main:
         return
+    epoch = run.state.position.epoch
     per_epoch = run.data.order.steps_per_epoch
     remaining = timedelta(seconds=seconds * (cfg.num_epochs - epoch - 1))
     action.record(
@@ -368,7 +396,7 @@ def report_epoch(run: Training, epoch: int, kpi: Mapping[str, float], seconds: f
         max_epoch=cfg.num_epochs - 1,
         max_step=per_epoch * cfg.num_epochs,
         time_per_epoch=str(timedelta(seconds=seconds)),
-        time_per_step=str(timedelta(seconds=seconds / per_epoch)),
+        time_per_step=str(timedelta(seconds=per_step)),
         eta=str(remaining),
     )
     values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr_slurm.contract import Env, ExitCode, Status
 from rtdetr_slurm.engine.arguments import Arguments, parse
-from rtdetr_slurm.engine.stop import Interrupted, StopFlag
+from rtdetr_slurm.engine.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
 
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop.listen()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends a rank at once and without a word
     faulthandler.enable()
-    arguments = parse(argv)
     try:
+        arguments = parse(argv)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
         return run(loaded, arguments, stop)
     except UserError as error:
@@ -109,6 +109,7 @@ def _function(name: str) -> Callable[[Action], dict[str, float]]:
 
 if __name__ == "__main__":
     code = main()
+    ignore_signals()  # the request is repeated until all ranks have ended; it must kill none
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code) if code not in (ExitCode.OK, ExitCode.INTERRUPTED) else sys.exit(code)

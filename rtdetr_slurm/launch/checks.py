@@ -96,6 +96,12 @@ def check_container(container: Container, run: Run) -> None:
             raise SiteError(f"{bind.source} cannot be read on this node")
 
 
+def check_results(stage: Stage) -> None:
+    """The results folder takes files from this node."""
+    if not os.access(stage.results_dir, os.W_OK | os.X_OK):
+        raise RequestError(f"results_dir {stage.results_dir} is not writable on this node")
+
+
 def check_master(environ: Mapping[str, str], layout: Layout) -> None:
     """Node 0 can be reached under its address, and its port is free.
 

@@ -35,8 +35,8 @@ def mount_option(bind: Bind) -> str:
     fields = ["type=bind", f"source={bind.source}", f"destination={bind.target}"]
     fields += ["ro"] if bind.read_only else []
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(fields)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue().removesuffix("\n")
 
 
 def apptainer_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:

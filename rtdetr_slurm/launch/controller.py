@@ -7,13 +7,14 @@ happened, whatever happened.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +29,7 @@ from rtdetr_slurm.contract import (
 )
 from rtdetr_slurm.errors import ActionError, UserError
 from rtdetr_slurm.launch.host import Host, make_host, say
-from rtdetr_slurm.launch.outcome import Ending, Interruption, Kind, Outcome, decide
+from rtdetr_slurm.launch.outcome import Ending, Interruption, Kind, Outcome, Stop, decide
 from rtdetr_slurm.launch.records import read_node_errors
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.checkpoints import list_checkpoints, resumable_checkpoint, verify_checkpoint
@@ -40,7 +41,7 @@ from rtdetr_slurm.runs.status import StatusLog, read_status
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
 _RECORD_MARGIN_S = 10.0
-"""Part of the lead time kept for judging and requeueing after the training has stopped."""
+"""Part of the lead time that is kept for judging and requeueing, half of a short one at most."""
 _SUBMITTED_WAIT_S = 30.0
 
 
@@ -111,7 +112,9 @@ class StageRun:
             time.sleep(_POLL_S)
 
     def _prepare(self) -> None:
-        shutil.rmtree(self.run.node_dir(self.stage.name, 0).parent, ignore_errors=True)
+        nodes = self.run.node_dir(self.stage.name, 0).parent
+        if nodes.exists():  # from an earlier start
+            shutil.rmtree(nodes)
         for rank in range(self.stage.resources.nodes):
             self.run.node_dir(self.stage.name, rank).mkdir(parents=True)
         try:
@@ -131,7 +134,10 @@ class StageRun:
             argv, env=self.host.environment(os.environ), start_new_session=True
         ) as process:
             self._supervise(process)
-        return process.returncode if process.returncode >= 0 else 128 - process.returncode
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        if code != ExitCode.OK and self.interruption is None and self.host.quietly_preempted():
+            self.interruption = Interruption.PREEMPTED
+        return code
 
     def _supervise(self, process: subprocess.Popen[bytes]) -> None:
         next_signal = deadline = 0.0
@@ -142,8 +148,11 @@ class StageRun:
                 continue
             now = time.monotonic()
             if self.interruption is None:
-                self.interruption = self._why(signum)
-                deadline = now + max(self.stage.launch.signal_lead_s - _RECORD_MARGIN_S, 5.0)
+                stop = self._why(signum)
+                self.interruption = stop.why
+                next_signal = math.inf if stop.by_scheduler else 0.0
+                lead = self.stage.launch.signal_lead_s
+                deadline = now + max(lead - _RECORD_MARGIN_S, lead / 2)
                 say(f"asks the training to stop ({self.interruption.value})")
             if now > deadline:
                 say("the training did not stop in time; it is killed")
@@ -159,10 +168,10 @@ class StageRun:
         except (UserError, OSError) as error:
             say(f"signal {signum} could not be sent, and will be sent again: {error}")
 
-    def _why(self, signum: int) -> Interruption:
-        if any(e["event"] == "cancelling" for e in self.run.events()):
-            return Interruption.CANCELLED
-        return self.host.why_stopped(signum, self.stage.launch.signal_lead_s)
+    def _why(self, signum: int) -> Stop:
+        stop = self.host.why_stopped(signum, self.stage.launch.signal_lead_s)
+        cancelled = any(e["event"] == "cancelling" for e in self.run.events())
+        return replace(stop, why=Interruption.CANCELLED) if cancelled else stop
 
     def _ending(self, exit_code: int) -> Ending:
         lines = read_status(self.status.path)[self._lines_before :]

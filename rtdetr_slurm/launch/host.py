@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.outcome import Interruption
+from rtdetr_slurm.launch.outcome import Interruption, Stop
+from rtdetr_slurm.launch.slurm_facts import JobFacts, judge_warning, parse_job_facts, parse_notice
 from rtdetr_slurm.launch.topology import MASTER_HOST, master_port, resolve
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import ACTIVE_STATES, PENDING_STATES
 
 _NODE_MODULE = "rtdetr_slurm.launch.node"
 _COMMAND_TIMEOUT_S = 60
 _NOTICE_WAIT_S = 3.0
-_EARLIEST_WARNING_S = 90
-"""Slurm may send the warning signal a minute early; the rest is the clocks' and ours."""
 
 
 class Host(ABC):
@@ -51,12 +48,16 @@ class Host(ABC):
         """Send a signal to the training, on all nodes."""
 
     @abstractmethod
-    def why_stopped(self, signum: int, lead_s: int, /) -> Interruption:
+    def why_stopped(self, signum: int, lead_s: int, /) -> Stop:
         """What a stop signal means, given how long before the time limit one is due."""
 
     @abstractmethod
+    def quietly_preempted(self) -> bool:
+        """Whether the scheduler has told the training to end, and not the controller."""
+
+    @abstractmethod
     def requeue(self) -> None:
-        """Put this very job back into the queue; raises SiteError when that is refused."""
+        """See that this very job is in the queue again; raises SiteError when that is refused."""
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment of the node wrappers."""
@@ -100,24 +101,44 @@ class SlurmHost(Host):
                 f"the allocation has {nodes} nodes, the spec's {stage.action}.num_nodes is "
                 f"{stage.resources.nodes}"
             )
+        # Every node counts its own GPUs again, but srun itself would refuse in words of its own.
+        gpus = self._env.get("SLURM_GPUS_ON_NODE")
+        wanted = stage.resources.gpus_per_node
+        if stage.resources.gpu_request != "none" and gpus not in (None, str(wanted)):
+            raise SiteError(
+                f"the allocation has {gpus} GPUs on the first node, the spec's "
+                f"{stage.action}.num_gpus is {wanted}"
+            )
 
     def signal_step(self, _process: subprocess.Popen[bytes], signum: int, /) -> None:
         # Without --batch, scancel signals the job's steps and leaves this batch step alone.
         name = signal.Signals(signum).name.removeprefix("SIG")
         _output(["scancel", f"--signal={name}", self.job_id])
 
-    def why_stopped(self, _signum: int, lead_s: int, /) -> Interruption:
+    def why_stopped(self, _signum: int, lead_s: int, /) -> Stop:
         try:
-            state, left = self._queue_entry()
+            facts = self._facts()
         except SiteError as error:
-            say(f"the job's state is not known, so this counts as preemption: {error}")
-            return Interruption.PREEMPTED
-        if state in ACTIVE_STATES - {"COMPLETING"}:
-            # A warning: Slurm leaves it to the job what comes of it.
-            near = left is not None and left <= lead_s + _EARLIEST_WARNING_S
-            return Interruption.TIMEOUT if near else Interruption.PREEMPTED
+            say(f"Slurm does not say why, so this counts as preemption: {error}")
+            return Stop(Interruption.PREEMPTED, by_scheduler=False)
+        if facts.active:
+            return judge_warning(facts, lead_s)
         # Slurm is ending the job; its own line in the log is the only witness of the reason.
-        return self._notice() or Interruption.CANCELLED
+        return Stop(self._notice() or Interruption.CANCELLED, by_scheduler=True)
+
+    def quietly_preempted(self) -> bool:
+        try:
+            return self._facts().preempted
+        except SiteError as error:
+            say(f"Slurm does not say whether the job was preempted: {error}")
+            return False
+
+    def requeue(self) -> None:
+        if self._facts().restarts == self.restart:
+            _output(["scontrol", "requeue", self.job_id])
+
+    def _facts(self) -> JobFacts:
+        return parse_job_facts(_output(["scontrol", "--oneliner", "show", "job", self.job_id]))
 
     def _notice(self) -> Interruption | None:
         deadline = time.monotonic() + _NOTICE_WAIT_S
@@ -126,16 +147,6 @@ class SlurmHost(Host):
                 return notice
             time.sleep(0.2)
         return None
-
-    def requeue(self) -> None:
-        if self._queue_entry()[0] not in PENDING_STATES:
-            _output(["scontrol", "requeue", self.job_id])
-
-    def _queue_entry(self) -> tuple[str, float | None]:
-        """State and seconds left."""
-        argv = ["squeue", "--noheader", "--states=all", f"--jobs={self.job_id}", "--format=%T|%L"]
-        state, _, left = _output(argv).strip().partition("|")
-        return state, parse_time_left(left)
 
 
 class LocalHost(Host):
@@ -160,9 +171,14 @@ class LocalHost(Host):
         else:
             process.send_signal(signum)
 
-    def why_stopped(self, signum: int, _lead_s: int, /) -> Interruption:
+    def why_stopped(self, signum: int, _lead_s: int, /) -> Stop:
         # submitit's local executor warns with USR2; TERM comes from whoever ends the job.
-        return Interruption.TIMEOUT if signum == signal.SIGUSR2 else Interruption.CANCELLED
+        timeout = signum == signal.SIGUSR2
+        why = Interruption.TIMEOUT if timeout else Interruption.CANCELLED
+        return Stop(why, by_scheduler=False)
+
+    def quietly_preempted(self) -> bool:
+        return False
 
     def requeue(self) -> None:
         raise SiteError("this machine has no queue")
@@ -175,30 +191,6 @@ def make_host(run: Run, stage: Stage, environ: Mapping[str, str]) -> Host:
 def say(message: str) -> None:
     """One line in the job's log."""
     print(f"rtdetr-slurm: {message}", file=sys.stderr, flush=True)
-
-
-def parse_time_left(text: str) -> float | None:
-    """Seconds of squeue's `[[days-]hours:]minutes:seconds`; None for UNLIMITED and the like."""
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-
-def parse_notice(log: Sequence[str], job_id: str) -> Interruption | None:
-    """Why Slurm is ending a job, from slurmstepd's line in the job's log.
-
-    `*** JOB 8 ON node1 CANCELLED AT 2026-… DUE TO PREEMPTION ***`; a line that gives no reason
-    means that somebody cancelled the job. None when there is no such line.
-    """
-    pattern = rf"\*\*\* JOB {job_id} ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+))? \*\*\*"
-    reasons = {"TIME LIMIT": Interruption.TIMEOUT, None: Interruption.CANCELLED}
-    for line in reversed(log):
-        if match := re.search(pattern, line):
-            # PREEMPTION, JOB REQUEUE, NODE FAILURE: none of them is the user's wish.
-            return reasons.get(match[1], Interruption.PREEMPTED)
-    return None
 
 
 def _node_wrapper(run: Run, stage: Stage) -> list[str]:

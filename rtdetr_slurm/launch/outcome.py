@@ -20,6 +20,19 @@ class Interruption(str, Enum):
 
 
 @dataclass(frozen=True)
+class Stop:
+    """A request to end.
+
+    Attributes:
+        by_scheduler: the scheduler is ending the job itself and has signalled every process
+            already; else it is for the controller to pass the request on.
+    """
+
+    why: Interruption
+    by_scheduler: bool
+
+
+@dataclass(frozen=True)
 class Ending:
     """Everything known when the inner step is over.
 

@@ -39,6 +39,11 @@ def make_plan(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, *, run_di
         SiteError: the site has no image or partition for it, or a limit is exceeded.
     """
     action = loaded.action
+    if site.scheduler == "slurm" and ("%" in str(run_dir) or "\n" in str(run_dir)):
+        raise SiteError(
+            f"run_root: {str(run_dir.parent)!r} has a '%' or a line break, which sbatch would read "
+            "as something else; choose another folder"
+        )
     resources = _resources(loaded, site)
     _check_limits(resources, site)
     results_dir = action_results_dir(spec, action)

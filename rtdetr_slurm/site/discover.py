@@ -73,7 +73,7 @@ def _user_profile(environ: Mapping[str, str]) -> Path:
 def _profile_files(option: str | None, environ: Mapping[str, str], admin: Path) -> list[Path]:
     files = []
     for what, name in (("--site", option), (f"${Env.SITE}", environ.get(Env.SITE))):
-        if name:
+        if name and name != LOCAL:
             path = Path(name).expanduser()
             if not path.is_file():
                 raise SiteError(

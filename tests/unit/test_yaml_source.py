@@ -92,6 +92,7 @@ def test_aliases_and_merge_keys() -> None:
         ("? [1]\n: 2\n", "a key must be text"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("a: \x00\n", "not valid YAML"),
+        ("a: " + "[" * 900 + "]" * 900, "f.yaml: sections in sections, too deep to read"),
         ("a: *nothing\n", "not valid YAML: found undefined alias"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -147,3 +149,10 @@ def _loader(
 
 def _start_worker(_number: int) -> None:
     ignore_signals()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python ends its children with SIGTERM and then waits for them, but these ignore it."""
+    for process in multiprocessing.active_children():
+        process.kill()

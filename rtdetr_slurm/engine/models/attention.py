@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdetr_slurm.engine.models.layers import project_map
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention whose queries and keys carry a position code.
@@ -103,11 +105,7 @@ class DeformableAttention(nn.Module):
         return out
 
     def _value(self, feature: Tensor) -> Tensor:
-        """[B, D, H, W] to [B * heads, D / heads, H, W]; value_proj as a 1x1 convolution.
-
-        The convolution gives the layout that grid_sample needs without a transposition of tokens.
-        """
-        weight = self.value_proj.weight[:, :, None, None]
-        value = F.conv2d(feature, weight, self.value_proj.bias)
+        """[B, D, H, W] to the values that the heads sample, [B * heads, D / heads, H, W]."""
+        value = project_map(feature, self.value_proj)
         batch, dim, height, width = value.shape
         return value.reshape(batch * self.num_heads, dim // self.num_heads, height, width)

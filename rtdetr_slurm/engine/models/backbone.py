@@ -9,7 +9,6 @@ from torch import nn
 from rtdetr_slurm.engine.models.layers import freeze_batch_norm
 from rtdetr_slurm.engine.models.resnet_vd import ResNetVd
 from rtdetr_slurm.engine.models.timm_backbone import TimmBackbone
-from rtdetr_slurm.errors import RequestError
 
 Backbone = ResNetVd | TimmBackbone
 
@@ -34,7 +33,7 @@ def build_backbone(
     """Build the backbone that `model.backbone` names.
 
     Args:
-        name: a key of VD_DEPTHS or TIMM_NAMES; RequestError otherwise.
+        name: a key of VD_DEPTHS or TIMM_NAMES.
         return_indices: stages to return, 0..3.
         train: False freezes every parameter and every batch norm statistic.
         freeze_norm: batch norms become constants, with their affine parameters.
@@ -44,11 +43,8 @@ def build_backbone(
     backbone: Backbone
     if name in VD_DEPTHS:
         backbone = ResNetVd(VD_DEPTHS[name], return_indices, activation_checkpoint)
-    elif name in TIMM_NAMES:
-        backbone = TimmBackbone(TIMM_NAMES[name], return_indices, activation_checkpoint)
     else:
-        known = ", ".join([*TIMM_NAMES, *VD_DEPTHS])
-        raise RequestError(f"model.backbone: {name!r} is not available; allowed: {known}")
+        backbone = TimmBackbone(TIMM_NAMES[name], return_indices, activation_checkpoint)
     if freeze_norm or not train:
         freeze_batch_norm(backbone)
     if not train:

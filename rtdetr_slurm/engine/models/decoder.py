@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.attention import DeformableAttention, SelfAttention
 from rtdetr_slurm.engine.models.denoising import DenoisingQueries, denoising_queries
-from rtdetr_slurm.engine.models.layers import MLP, ConvNorm, inverse_sigmoid
+from rtdetr_slurm.engine.models.layers import MLP, ConvNorm, inverse_sigmoid, project_map
 from rtdetr_slurm.engine.models.positions import Shapes, anchors
 from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets
 from rtdetr_slurm.errors import RequestError
@@ -76,8 +75,8 @@ class TransformerDecoder(nn.Module):
             Logits [L, B, N, C] and boxes [L, B, N, 4] of every layer in training, of layer eval_idx
             alone (L = 1) in eval mode, where the layers after it do not run.
 
-        Every layer starts from the detached boxes of the one before. In training the boxes that the
-        loss sees are computed from the boxes before with their gradient, so that a layer's loss also
+        Every layer starts from the detached boxes of the one before. In training, the boxes that
+        the loss sees are computed from the boxes before with their gradient: a layer's loss also
         trains the box head before it ("look forward twice", Zhang et al. 2023, arXiv:2203.03605).
         """
         depth = len(self.layers) if self.training else self.eval_idx + 1
@@ -90,10 +89,31 @@ class TransformerDecoder(nn.Module):
             refined = (delta + inverse_sigmoid(start)).sigmoid()
             if self.training or index == depth - 1:
                 logits.append(score_heads[index](x))
-                twice = self.training and previous is not None
-                boxes.append((delta + inverse_sigmoid(previous)).sigmoid() if twice else refined)
+                seen = refined
+                if self.training and previous is not None:
+                    seen = (delta + inverse_sigmoid(previous)).sigmoid()
+                boxes.append(seen)
             previous, start = refined, refined.detach()
         return torch.stack(logits), torch.stack(boxes)
+
+
+class CellContent(nn.Module):
+    """Turns the features of a map's cells into the content of queries."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., D] to [..., D]."""
+        out: Tensor = self.norm(self.proj(tokens))
+        return out
+
+    def of_map(self, feature: Tensor) -> Tensor:
+        """[B, D, H, W] to [B, H * W, D]."""
+        out: Tensor = self.norm(_tokens(project_map(feature, self.proj)))
+        return out
 
 
 class Decoder(nn.Module):
@@ -127,9 +147,7 @@ class Decoder(nn.Module):
         if dn_number > 0:
             self.denoising_class_embed = nn.Embedding(num_classes + 1, dim, num_classes)
         self.query_pos_head = MLP(4, 2 * dim, dim, 2)
-        self.enc_output = nn.Sequential(
-            OrderedDict(proj=nn.Linear(dim, dim), norm=nn.LayerNorm(dim))
-        )
+        self.enc_output = CellContent(dim)
         self.enc_score_head = nn.Linear(dim, num_classes)
         self.enc_bbox_head = MLP(dim, dim, 4, 3)
         self.dec_score_head = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(num_layers))
@@ -141,13 +159,12 @@ class Decoder(nn.Module):
         for score_head in (self.enc_score_head, *self.dec_score_head):
             nn.init.constant_(score_head.bias, bias)
         for bbox_head in (self.enc_bbox_head, *self.dec_bbox_head):
-            nn.init.zeros_(bbox_head.layers[-1].weight)
-            nn.init.zeros_(bbox_head.layers[-1].bias)
-        nn.init.xavier_uniform_(self.enc_output.proj.weight)
-        for layer in self.query_pos_head.layers:
-            nn.init.xavier_uniform_(layer.weight)
-        for proj in self.input_proj:
-            nn.init.xavier_uniform_(proj.conv.weight)
+            for parameter in bbox_head.layers[-1].parameters():
+                nn.init.zeros_(parameter)
+        for module in (self.enc_output, self.query_pos_head, self.input_proj):
+            for parameter in module.parameters():
+                if parameter.dim() > 1:
+                    nn.init.xavier_uniform_(parameter)
 
     def forward(self, features: list[Tensor], targets: PaddedTargets | None) -> Outputs:
         """Encoder maps, fine to coarse, to predictions; `targets` in training only."""
@@ -172,9 +189,10 @@ class Decoder(nn.Module):
         return self._training_outputs(logits, boxes, enc_logits, box_logits, denoising)
 
     def _select(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Top-Q cells by their best class score: content [B, Q, D], boxes and class logits.
+        """The top Q cells by their best class score.
 
-        The box head runs on the selected cells only; it is the same for every cell.
+        Returns:
+            Content [B, Q, D], box logits [B, Q, 4] and class logits [B, Q, C] of the cells.
         """
         shapes: Shapes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
         cells = sum(height * width for height, width in shapes)
@@ -183,17 +201,40 @@ class Decoder(nn.Module):
                 f"model.num_queries is {self.num_queries}, but the feature maps {list(shapes)} of "
                 f"this image size have only {cells} cells; use larger images or fewer queries"
             )
-        tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+        tokens = torch.cat([_tokens(m) for m in maps], dim=1)
         # Boxes stay in float32 at least, also where autocast makes the tokens half precision.
         box_dtype = torch.promote_types(tokens.dtype, torch.float32)
         anchor_logits, valid = anchors(shapes, box_dtype, tokens.device)
-        memory = self.enc_output(tokens * valid)
-        scores = self.enc_score_head(memory)
-        index = scores.amax(-1).topk(self.num_queries, dim=1).indices[..., None]
-        content = memory.gather(1, index.expand(-1, -1, memory.shape[-1]))
-        enc_logits = scores.gather(1, index.expand(-1, -1, self.num_classes))
-        anchor = anchor_logits.expand(len(tokens), -1, -1).gather(1, index.expand(-1, -1, 4))
-        return content, self.enc_bbox_head(content) + anchor, enc_logits
+        index = self._best_cells(maps, valid)[..., None]
+        selected = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
+        anchor, valid = (
+            per_cell.expand(len(tokens), -1, -1).gather(1, index.expand(-1, -1, per_cell.shape[-1]))
+            for per_cell in (anchor_logits, valid)
+        )
+        content = self.enc_output(selected * valid)
+        return content, self.enc_bbox_head(content) + anchor, self.enc_score_head(content)
+
+    @torch.no_grad()
+    def _best_cells(self, maps: list[Tensor], valid: Tensor) -> Tensor:
+        """int64 [B, Q]: the cells with the best class scores, best first.
+
+        A cell whose anchor is not valid scores as one whose features are zero. Only the selected
+        cells get a gradient, so all cells are scored without a graph, and the few selected ones are
+        projected once more with it.
+        """
+        device = valid.device.type
+        # Autocast must not keep the weights that it casts here: older PyTorch would use them again
+        # below, without their gradient.
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+            scores = torch.cat([self._best_scores(m) for m in maps], dim=1)
+            nothing = self._best_scores(maps[0].new_zeros(1, maps[0].shape[1], 1, 1))
+        scores = torch.where(valid[..., 0], scores, nothing)
+        return scores.topk(self.num_queries, dim=1).indices
+
+    def _best_scores(self, feature: Tensor) -> Tensor:
+        """[B, D, H, W] to the logit of the best class per cell, [B, H * W]."""
+        logits: Tensor = self.enc_score_head(self.enc_output.of_map(feature))
+        return logits.amax(-1)
 
     def _denoise(self, targets: PaddedTargets | None) -> DenoisingQueries | None:
         if targets is None or self.dn_number == 0:
@@ -216,11 +257,16 @@ class Decoder(nn.Module):
     ) -> Outputs:
         outputs = Outputs()
         if denoising is not None:
-            split = [denoising.content.shape[1], enc_logits.shape[1]]
-            outputs["dn_logits"], logits = logits.split(split, dim=2)
-            outputs["dn_boxes"], boxes = boxes.split(split, dim=2)
+            number = denoising.content.shape[1]
+            outputs["dn_logits"], logits = logits[:, :, :number], logits[:, :, number:]
+            outputs["dn_boxes"], boxes = boxes[:, :, :number], boxes[:, :, number:]
             outputs["dn_groups"] = denoising.groups
         outputs["pred_logits"], outputs["pred_boxes"] = logits[-1], boxes[-1]
         outputs["set_logits"] = torch.cat([logits, enc_logits[None]])
         outputs["set_boxes"] = torch.cat([boxes, enc_box_logits.sigmoid()[None]])
         return outputs
+
+
+def _tokens(feature: Tensor) -> Tensor:
+    """[B, D, H, W] to [B, H * W, D]."""
+    return feature.flatten(2).transpose(1, 2)

@@ -62,6 +62,7 @@ def _merge_branches(block: RepVggBlock) -> None:
         return
     big, small = block.conv1.conv, block.conv2.conv
     big.weight.add_(F.pad(small.weight, [1, 1, 1, 1]))
-    assert big.bias is not None and small.bias is not None  # folded just before
+    assert big.bias is not None  # folded just before
+    assert small.bias is not None
     big.bias.add_(small.bias)
     block.conv2 = None

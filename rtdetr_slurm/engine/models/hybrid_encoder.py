@@ -95,7 +95,7 @@ class MapTransformer(nn.Module):
         position = position_code(height, width, dim, self.temperature, x.dtype, x.device)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        return tokens.transpose(1, 2).reshape(-1, dim, height, width)
 
 
 class HybridEncoder(nn.Module):

@@ -138,9 +138,9 @@ def load_weights(
 
     Args:
         model: an RTDETR.
-        path: .pth or .safetensors; names as this package, NVIDIA TAO, the official RT-DETR (v1, v2),
-            Hugging Face (both generations), timm or torchvision write them. Averaged (EMA) weights
-            are preferred where a checkpoint has both.
+        path: .pth or .safetensors; names as this package, NVIDIA TAO, the official RT-DETR (v1 and
+            v2), Hugging Face (both generations), timm or torchvision write them. Averaged (EMA)
+            weights are preferred where a checkpoint has both.
         part: `detector` fills the whole model. `backbone` fills model.backbone from a backbone's or
             a detector's file.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from rtdetr_slurm.errors import RequestError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -17,17 +16,12 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "leaky_relu": nn.LeakyReLU,
 }
-"""Names allowed in `model.act` and `model.enc_act`. None works in place: in training, autograd would
-have to copy the input of an in-place SiLU."""
+"""Names allowed in `model.act` and `model.enc_act`. None works in place: in training, autograd
+would have to copy the input of an in-place SiLU."""
 
 
 def build_activation(name: str) -> nn.Module:
-    """Return the activation called `name`; RequestError lists the names when there is none."""
-    if name not in ACTIVATIONS:
-        raise RequestError(
-            f"unknown activation {name!r} (model.act, model.enc_act); "
-            f"allowed: {', '.join(sorted(ACTIVATIONS))}"
-        )
+    """Return a new activation; `name` is a key of ACTIVATIONS."""
     return ACTIVATIONS[name]()
 
 
@@ -115,7 +109,7 @@ class MLP(nn.Module):
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)
+            nn.Linear(width, following) for width, following in pairwise(dims)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,6 +118,14 @@ class MLP(nn.Module):
             x = F.relu(layer(x))
         out: Tensor = last(x)
         return out
+
+
+def project_map(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Apply a linear layer to the channels of a map, [B, C, H, W] to [B, C', H, W].
+
+    The 1x1 convolution keeps the map's memory layout, where tokens would have to be transposed.
+    """
+    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

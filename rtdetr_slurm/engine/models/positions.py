@@ -15,7 +15,7 @@ Shapes = tuple[tuple[int, int], ...]
 """(height, width) of each level."""
 
 ANCHOR_SIZE = 0.05
-"""Width and height of the anchors of level 0, in units of the image; doubled from level to level."""
+"""Width and height of level 0's anchors in units of the image; doubled from level to level."""
 ANCHOR_MARGIN = 0.01
 """An anchor is valid when all its four numbers keep this distance from 0 and 1."""
 OUTSIDE = 1e4

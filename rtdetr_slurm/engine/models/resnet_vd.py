@@ -38,13 +38,15 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int, first: bool) -> None:
         super().__init__()
-        self.branch2a = ConvNorm(in_channels, width, 3, stride, nn.ReLU())
+        self.branch2a = ConvNorm(in_channels, width, 3, stride, nn.ReLU(inplace=True))
         self.branch2b = ConvNorm(width, width, 3)
         self.short = _shortcut(in_channels, width, stride) if first else nn.Identity()
-        self.act = nn.ReLU()
+        self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.branch2b(self.branch2a(x)) + self.short(x))
+        y = self.branch2b(self.branch2a(x))
+        y += self.short(x)
+        out: Tensor = self.act(y)
         return out
 
 
@@ -56,15 +58,16 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int, first: bool) -> None:
         super().__init__()
         out_channels = width * self.expansion
-        self.branch2a = ConvNorm(in_channels, width, 1, 1, nn.ReLU())
-        self.branch2b = ConvNorm(width, width, 3, stride, nn.ReLU())
+        self.branch2a = ConvNorm(in_channels, width, 1, 1, nn.ReLU(inplace=True))
+        self.branch2b = ConvNorm(width, width, 3, stride, nn.ReLU(inplace=True))
         self.branch2c = ConvNorm(width, out_channels, 1)
         self.short = _shortcut(in_channels, out_channels, stride) if first else nn.Identity()
-        self.act = nn.ReLU()
+        self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.branch2c(self.branch2b(self.branch2a(x))) + self.short(x)
-        out = self.act(out)
+        y = self.branch2c(self.branch2b(self.branch2a(x)))
+        y += self.short(x)
+        out: Tensor = self.act(y)
         return out
 
 
@@ -114,9 +117,9 @@ class ResNetVd(nn.Module):
 
         self.conv1 = nn.Sequential(
             OrderedDict(
-                conv1_1=ConvNorm(3, 32, 3, 2, nn.ReLU()),
-                conv1_2=ConvNorm(32, 32, 3, 1, nn.ReLU()),
-                conv1_3=ConvNorm(32, 64, 3, 1, nn.ReLU()),
+                conv1_1=ConvNorm(3, 32, 3, 2, nn.ReLU(inplace=True)),
+                conv1_2=ConvNorm(32, 32, 3, 1, nn.ReLU(inplace=True)),
+                conv1_3=ConvNorm(32, 64, 3, 1, nn.ReLU(inplace=True)),
             )
         )
         self.res_layers = nn.ModuleList()

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.backbone import Backbone, build_backbone
-from rtdetr_slurm.engine.models.decoder import NUM_HEADS, Decoder
+from rtdetr_slurm.engine.models.decoder import Decoder
 from rtdetr_slurm.engine.models.fuse import fused_copy
 from rtdetr_slurm.engine.models.hybrid_encoder import HybridEncoder
 from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets, Target
-from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.model import ModelConfig
@@ -35,7 +34,7 @@ class RTDETR(nn.Module):
             targets: one per image; training mode with targets adds denoising queries.
 
         Returns:
-            `pred_logits` [B, Q, C] and `pred_boxes` [B, Q, 4] (cxcywh in 0..1) of the layer eval_idx;
+            `pred_logits` [B, Q, C] and `pred_boxes` [B, Q, 4] (cxcywh in 0..1) of layer eval_idx;
             in training mode of the last layer, with what the criterion needs beside them.
         """
         height, width = images.shape[-2:]
@@ -67,8 +66,7 @@ def build_model(
         freeze_stem: so do the backbone's layers before its first stage.
         activation_checkpoint: recompute the backbone's stages in the backward pass.
 
-    Raises:
-        RequestError: the section asks for what cannot be built, naming the fields.
+    The section must keep the spec's own rules, which `load_spec` checks.
     """
     backbone = build_backbone(
         cfg.backbone,
@@ -78,7 +76,6 @@ def build_model(
         freeze_stem=freeze_stem,
         activation_checkpoint=activation_checkpoint,
     )
-    _check_widths(cfg, backbone)
     encoder_dim = cfg.feat_channels[0]
     encoder = HybridEncoder(
         backbone.channels,
@@ -104,35 +101,3 @@ def build_model(
         dn_number=cfg.dn_number,
     )
     return RTDETR(backbone, encoder, decoder)
-
-
-def _check_widths(cfg: ModelConfig, backbone: Backbone) -> None:
-    """What the spec's own rules cannot know: how the numbers fit the built network."""
-    problems = []
-    levels = len(backbone.strides)
-    if list(cfg.feat_strides) != backbone.strides:
-        problems.append(
-            f"model.feat_strides is {list(cfg.feat_strides)}, but the stages "
-            f"{list(cfg.return_interm_indices)} of {cfg.backbone} have strides {backbone.strides}"
-        )
-    if len(cfg.feat_channels) != levels or len(set(cfg.feat_channels)) != 1:
-        problems.append(
-            f"model.feat_channels is {list(cfg.feat_channels)}; it must name one and the same width "
-            f"{levels} times (once per level)"
-        )
-    for name, width, heads in (
-        ("model.feat_channels", cfg.feat_channels[0], cfg.nheads),
-        ("model.hidden_dim", cfg.hidden_dim, NUM_HEADS),
-    ):
-        if width % heads or width % 4:
-            problems.append(
-                f"{name}: a width of {width} is not a multiple of 4 and of {heads} attention heads"
-            )
-    if not -1 <= cfg.eval_idx < cfg.dec_layers:
-        problems.append(f"model.eval_idx is {cfg.eval_idx}; allowed: -1 to {cfg.dec_layers - 1}")
-    if any(not 0 <= level < levels for level in cfg.use_encoder_idx):
-        problems.append(
-            f"model.use_encoder_idx is {list(cfg.use_encoder_idx)}; levels are 0 to {levels - 1}"
-        )
-    if problems:
-        raise RequestError("\n".join(problems))

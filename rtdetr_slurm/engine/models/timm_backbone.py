@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,11 +29,12 @@ class TimmBackbone(nn.Module):
         features = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=[i + 1 for i in return_indices]
         )
-        self.channels: list[int] = features.feature_info.channels()
-        self.strides: list[int] = features.feature_info.reduction()
+        info: Any = features.feature_info
+        self.channels: list[int] = info.channels()
+        self.strides: list[int] = info.reduction()
         self.activation_checkpoint = activation_checkpoint
         self.returned = {f"layer{i + 1}" for i in return_indices}
-        for child_name, child in features.items():
+        for child_name, child in features.named_children():
             self.add_module(child_name, child)
         for module in self.modules():
             if isinstance(module, nn.ReLU):

@@ -52,9 +52,9 @@ class PaddedTargets:
 
 
 class Outputs(TypedDict, total=False):
-    """What the model returns. B images, Q queries, C classes, L decoder layers, N denoising queries.
+    """What the model returns: in eval mode the first two alone.
 
-    In eval mode there are only the first two; the others are what the criterion needs.
+    B images, Q queries, C classes, L decoder layers, N denoising queries.
     """
 
     pred_logits: Tensor

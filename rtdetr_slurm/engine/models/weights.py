@@ -51,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RequestError(
-            f"{path}: not a file of plain weights. It holds Python objects (or is no PyTorch file), "
+            f"{path}: not a file of plain weights. It is no PyTorch file, or holds Python objects, "
             f"which are never executed here; save its state_dict alone. ({_first_line(error)})"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:

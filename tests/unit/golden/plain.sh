@@ -1,0 +1,16 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --chdir=/runs/train-20260102-030405-abcd
+#SBATCH --comment=rtdetr-slurm:train-20260102-030405-abcd:train
+#SBATCH --job-name=rtdetr-train
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/train-20260102-030405-abcd/jobs/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=B:USR2@120
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+exec /venv/bin/python -u -m submitit.core._submit /runs/train-20260102-030405-abcd/jobs

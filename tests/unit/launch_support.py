@@ -1,0 +1,87 @@
+"""What the tests of site, plan, runs, launch and slurm share: stages, runs and small data sets."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
+from rtdetr_slurm.runs.run import Run, create_run
+
+STAGE = Stage(
+    name="train",
+    action="train",
+    resources=Resources(
+        nodes=2,
+        gpu_ids=(0, 1),
+        gpu_request="gpus-per-node",
+        cpus_per_task=8,
+        mem_gb=64,
+        time_min=90,
+        partition="gpu",
+    ),
+    launch=Launch(scheduler="slurm", accelerator="cuda", signal_lead_s=120, requeue=True),
+    container=Container(Image("/images/train.sif"), (Bind("/data", "/data", read_only=True),)),
+    command=("rtdetr", "train", "-e", "spec.yaml"),
+    results_dir="/runs/r/results/train",
+)
+
+
+def local_stage(results_dir: Path) -> Stage:
+    """A stage of the local site: one node, no container."""
+    return replace(
+        STAGE,
+        resources=Resources(nodes=1, gpu_ids=(0,)),
+        launch=Launch(scheduler="local", accelerator=None, signal_lead_s=60, requeue=False),
+        container=None,
+        results_dir=str(results_dir),
+    )
+
+
+def make_run(root: Path, stage: Stage, run_id: str = "train-20260102-030405-abcd") -> Run:
+    """A run folder as `submit` makes it, for a plan of one stage."""
+    manifest: dict[str, Any] = {
+        "name": None,
+        "action": stage.action,
+        "created": "2026-01-02T03:04:05+00:00",
+        "user": "someone",
+        "images": {},
+        "spec": {"source": "/home/someone/train.yaml", "overrides": []},
+        "plan": Plan((stage,)).to_json(),
+    }
+    return create_run(root / run_id, manifest, "train: {}\n")
+
+
+def write_checkpoint(path: Path, content: str = "weights") -> Path:
+    """A zip file with the layout of a torch checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/data/0", content * 1000)
+    return path
+
+
+def write_dataset(folder: Path) -> Path:
+    """A COCO data set that `submit` accepts; returns a train spec that uses it."""
+    (folder / "images").mkdir(parents=True)
+    coco = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 8, "height": 8}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (folder / "images" / "1.jpg").touch()
+    (folder / "coco.json").write_text(json.dumps(coco))
+    spec = folder / "train.yaml"
+    spec.write_text(
+        "dataset:\n"
+        "  num_classes: 2\n"
+        "  train_data_sources:\n"
+        f"    - image_dir: {folder}/images\n"
+        f"      json_file: {folder}/coco.json\n"
+        "train:\n"
+        "  num_epochs: 1\n"
+    )
+    return spec

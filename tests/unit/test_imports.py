@@ -1,0 +1,156 @@
+"""Who may import whom, read from the source of the whole package, and what a command loads."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launch_support import write_dataset
+
+import rtdetr_slurm
+
+PACKAGE = Path(rtdetr_slurm.__file__).parent
+ROOT = PACKAGE.parent
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3"}
+LOGIN_SIDE = ("cli", "spec", "site", "plan", "slurm", "runs", "launch", "data")
+SHARED = {"contract", "errors"}
+
+# Package → the packages of ours it may import besides itself.
+MAY_IMPORT = {
+    "plan": {"spec", "site"},
+    "site": {"yaml_source", "model_check"},
+    "spec": {"yaml_source", "model_check"},
+    "data": {"spec"},
+    "runs": {"plan"},
+    "launch": {"runs", "plan"},
+    "slurm": {"runs", "plan", "launch"},
+    "engine": {"spec", "runs", "data"},
+    "cli": {"spec", "site", "plan", "slurm", "runs", "data", "yaml_source", "model_check"},
+}
+
+
+# A developer's command may write files safely, though what it belongs to is pure.
+EXCEPTIONS = {"spec/generate.py": {"runs"}}
+
+
+def modules() -> Iterator[tuple[str, str, ast.Module]]:
+    """Every module: its part of the package, its path, its syntax tree."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        part = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+        yield part, str(relative), ast.parse(path.read_text(), str(path))
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
+    """Full names of what a module imports, also inside functions, not for type checking only."""
+    only_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in only_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module or "", node
+            yield from ((f"{node.module}.{alias.name}", node) for alias in node.names)
+
+
+def test_parts_import_only_what_lies_before_them() -> None:
+    wrong = []
+    for part, path, tree in modules():
+        for name, _ in imported(tree):
+            ours = name.split(".")[1:2] if name.startswith("rtdetr_slurm.") else []
+            if part not in MAY_IMPORT or not ours or ours[0] == "__version__":
+                continue
+            allowed = MAY_IMPORT[part] | SHARED | {part} | EXCEPTIONS.get(path, set())
+            if ours[0] not in allowed:
+                wrong.append(f"{path} imports {name}")
+    assert wrong == []
+
+
+def test_every_part_has_a_rule() -> None:
+    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and not p.name.startswith("__")}
+    assert parts == set(MAY_IMPORT)
+
+
+def test_the_login_side_never_loads_torch_at_import() -> None:
+    wrong = []
+    for part, path, tree in modules():
+        inside_functions = {
+            id(node)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+        }
+        for name, node in imported(tree):
+            # Drawing the sample data set needs an imaging library, and loads it when it draws.
+            lazily = part == "data" and id(node) in inside_functions
+            if part in LOGIN_SIDE and name.split(".")[0] in HEAVY and not lazily:
+                wrong.append(f"{path} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("part", ["launch", "runs", "contract", "errors"])
+def test_what_runs_on_the_node_imports_only_the_standard_library(part: str) -> None:
+    wrong = []
+    for here, path, tree in modules():
+        if here == part:
+            names = {name.split(".")[0] for name, _ in imported(tree)}
+            foreign = names - set(sys.stdlib_module_names) - {"rtdetr_slurm", "__future__"}
+            wrong += [f"{path} imports {name}" for name in sorted(foreign)]
+    assert wrong == []
+
+
+def test_the_launch_code_works_without_any_installed_package() -> None:
+    names = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for part in ("launch", "runs")
+        for path in (PACKAGE / part).glob("*.py")
+        if path.stem != "__init__"
+    ]
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    program += "\n".join(f"import {name}" for name in names)
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
+
+
+def loaded_modules(*arguments: str, cwd: Path) -> set[str]:
+    """Top-level modules that a command has loaded when it ends."""
+    program = (
+        "import sys\n"
+        "from rtdetr_slurm.cli.main import main\n"
+        f"code = main({list(arguments)!r})\n"
+        "print('\\n'.join(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    env = os.environ | {"RTDETR_SLURM_SITE": "local"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+def test_help_loads_next_to_nothing(tmp_path: Path) -> None:
+    loaded = loaded_modules("--help", cwd=tmp_path)
+    assert loaded.isdisjoint(HEAVY | {"pydantic", "submitit", "yaml", "rich", "asyncio"})
+
+
+def test_a_dry_run_loads_no_torch(tmp_path: Path) -> None:
+    spec = write_dataset(tmp_path / "data")
+    loaded = loaded_modules("submit", str(spec), "--dry-run", cwd=tmp_path)
+    assert loaded.isdisjoint(HEAVY)
+    assert "rtdetr_slurm" in loaded

@@ -1,0 +1,105 @@
+"""The container's command line and environment."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+from launch_support import STAGE
+
+from rtdetr_slurm.launch.container import (
+    apptainer_argv,
+    apptainer_environment,
+    inside_environment,
+    local_command,
+    local_environment,
+    mount_option,
+)
+from rtdetr_slurm.plan.model import Bind, Container, Image
+
+CONTAINER = Container(
+    Image("/images/train.sif"),
+    (Bind("/data", "/data", read_only=True), Bind("/runs", "/runs")),
+    apptainer="/opt/apptainer",
+    flags=("--userns",),
+)
+TASK = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "20001", "HOME": "/home/x", "PROXY": "a,b"}
+
+
+def test_nothing_of_the_host_but_what_is_named() -> None:
+    argv = apptainer_argv(CONTAINER, ("rtdetr", "train"), workdir="/w", scratch="/s", nv=True)
+    assert argv == [
+        *("/opt/apptainer", "exec", "--cleanenv", "--no-eval", "--no-home"),
+        *("--no-mount", "home,cwd", "--pwd", "/w", "--userns", "--nv"),
+        *("--mount", "type=bind,source=/data,destination=/data,ro"),
+        *("--mount", "type=bind,source=/runs,destination=/runs"),
+        *("--mount", "type=bind,source=/s,destination=/s"),
+        *("/images/train.sif", "rtdetr", "train"),
+    ]
+
+
+def test_on_cpu_the_nvidia_driver_stays_outside() -> None:
+    argv = apptainer_argv(CONTAINER, ("x",), workdir="/w", scratch=None, nv=False)
+    assert "--nv" not in argv
+
+
+@pytest.mark.parametrize("path", ["/a,b", "/a:b", '/a"b', "/a b", "/a=b", "/a\nb"])
+def test_any_path_can_be_bound(path: str) -> None:
+    option = mount_option(Bind(path, path, read_only=True))
+    [fields] = csv.reader(io.StringIO(option, newline=""))
+    assert fields == ["type=bind", f"source={path}", f"destination={path}", "ro"]
+
+
+def test_the_launch_contract() -> None:
+    env = inside_environment(TASK, STAGE, rank=1, devices="2,3", scratch=None)
+    assert env == {
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "1",
+        "RANK": "1",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "20001",
+        "NUM_GPU_PER_NODE": "2",
+        "CUDA_VISIBLE_DEVICES": "2,3",
+        "RTDETR_ACCELERATOR": "cuda",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def test_what_a_site_adds() -> None:
+    launch = replace(STAGE.launch, env=("PROXY", "ABSENT"), network_interface="ib0")
+    env = inside_environment(
+        TASK | {"RTDETR_RESUME": "1"},
+        replace(STAGE, launch=launch),
+        rank=0,
+        devices=None,
+        scratch="/s",
+    )
+    assert env["PROXY"] == "a,b"
+    assert "ABSENT" not in env
+    assert "CUDA_VISIBLE_DEVICES" not in env
+    assert env["NCCL_SOCKET_IFNAME"] == env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert env["TMPDIR"] == "/s"
+    assert env["RTDETR_RESUME"] == "1"
+
+
+def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
+    host = {
+        "PATH": "/bin",
+        "APPTAINER_BIND": "/secret",
+        "SINGULARITY_NV": "1",
+        "APPTAINERENV_LD_PRELOAD": "x",
+        "APPTAINER_TMPDIR": "/t",
+    }
+    env = apptainer_environment(host, {"RANK": "0"})
+    assert env == {"PATH": "/bin", "APPTAINER_TMPDIR": "/t", "APPTAINERENV_RANK": "0"}
+
+
+def test_the_local_stand_in() -> None:
+    argv = local_command(("rtdetr", "train", "-e", "spec.yaml"))
+    assert argv[1:] == ["-m", "rtdetr_slurm.engine.entry", "train", "-e", "spec.yaml"]
+    host = {"PATH": "/bin", "SLURM_PROCID": "3", "LOCAL_RANK": "0", "RANK": "5", "VIRTUAL_ENV": "v"}
+    env = local_environment(host, {"RANK": "0"})
+    assert env == {"PATH": "/bin", "RANK": "0", "VIRTUAL_ENV": "v"}

@@ -1,0 +1,284 @@
+"""One start of one stage: what the controller writes down, whatever happens below it.
+
+A small host starts a shell instead of the node wrapper; the real ones are in test_launch_local.py
+and in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_support import local_stage, make_run, write_checkpoint
+
+from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.launch import controller
+from rtdetr_slurm.launch.controller import Controller, StageRun
+from rtdetr_slurm.launch.host import LocalHost
+from rtdetr_slurm.launch.outcome import Interruption, Stop
+from rtdetr_slurm.launch.records import write_node_error
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.status import StatusLog
+
+
+class ShellHost(LocalHost):
+    """Runs a shell script as the step."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__({"SUBMITIT_LOCAL_JOB_ID": "77"})
+        self.script = script
+        self.stop = Stop(Interruption.PREEMPTED, by_scheduler=False)
+        self.refusal: str | None = None
+        self.requeued = 0
+
+    def command(self, run: Run, stage: Stage) -> list[str]:
+        return ["/bin/bash", "-c", self.script]
+
+    def check(self, stage: Stage) -> None:
+        if self.refusal is not None:
+            raise SiteError(self.refusal)
+
+    def why_stopped(self, signum: int, lead_s: int, /) -> Stop:
+        return self.stop
+
+    def requeue(self) -> None:
+        self.requeued += 1
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short waits, and the test's own signal handlers back afterwards."""
+    monkeypatch.setattr(controller, "_POLL_S", 0.02)
+    monkeypatch.setattr(controller, "_SUBMITTED_WAIT_S", 0.1)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGUSR2, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    made = local_stage(tmp_path / "results")
+    return replace(made, launch=replace(made.launch, requeue=True))
+
+
+@pytest.fixture
+def run(tmp_path: Path, stage: Stage) -> Run:
+    made = make_run(tmp_path, stage)
+    made.record("submitted", stage="train", job_id="77")
+    return made
+
+
+def line(status: Status, **data: Any) -> str:
+    """Shell text that appends a status line the way the engine does."""
+    data_args = ", ".join(f"{key}={value!r}" for key, value in data.items())
+    code = (
+        "from rtdetr_slurm.runs.status import *; import sys; from pathlib import Path; "
+        f"StatusLog(Path(sys.argv[1])).write(Status.{status.name}, 'x', {data_args})"
+    )
+    return f"{sys.executable} -c {code!r} {{status}}"
+
+
+def execute(run: Run, stage: Stage, host: ShellHost) -> int:
+    host.script = host.script.replace("{status}", f"{stage.results_dir}/status.json")
+    return StageRun(run, stage, host).execute()
+
+
+def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
+    """Names of the events, and the last line of status.json."""
+    lines = (Path(stage.results_dir) / "status.json").read_text().splitlines()
+    return [event["event"] for event in run.events()], json.loads(lines[-1])
+
+
+def test_the_pickle_is_small_and_callable() -> None:
+    again = pickle.loads(pickle.dumps(Controller("/r", "train")))  # noqa: S301
+    assert again == Controller("/r", "train")
+    assert callable(again)
+
+
+def test_success(run: Run, stage: Stage) -> None:
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    assert execute(run, stage, ShellHost(line(Status.SUCCESS))) == 0
+    events, last = ends(run, stage)
+    assert events == ["submitted", "started", "finished"]
+    assert run.events()[-1]["state"] == "success"
+    assert last["status"] == "SUCCESS"
+
+
+def test_success_of_an_earlier_run_in_the_same_folder_is_not_taken_for_ours(
+    run: Run, stage: Stage
+) -> None:
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    StatusLog(Path(stage.results_dir) / "status.json").write(Status.SUCCESS)
+    assert execute(run, stage, ShellHost("true")) == 1
+    assert ends(run, stage)[1]["status"] == "FAILURE"
+
+
+def test_an_engine_that_dies_without_a_word(run: Run, stage: Stage) -> None:
+    run.log_path("77").write_text("epoch 1\ntorch.OutOfMemoryError: CUDA out of memory\n")
+    assert execute(run, stage, ShellHost("kill -9 $$")) == 1
+    events, last = ends(run, stage)
+    assert events[-1] == "finished"
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "oom_gpu")
+    assert last["reason"] == "log: torch.OutOfMemoryError: CUDA out of memory"
+
+
+def test_what_a_node_refused_becomes_the_reason(run: Run, stage: Stage) -> None:
+    class Refusing(ShellHost):
+        def command(self, run: Run, stage: Stage) -> list[str]:
+            write_node_error(run, "train", 0, SiteError("node 0 (n): port 20077 cannot be used"))
+            return ["/bin/false"]
+
+    assert execute(run, stage, Refusing("")) == 1
+    last = ends(run, stage)[1]
+    assert (last["failure_class"], last["reason"]) == (
+        FailureClass.INFRA.value,
+        "node 0 (n): port 20077 cannot be used",
+    )
+
+
+def test_a_wrong_allocation_starts_nothing(run: Run, stage: Stage, tmp_path: Path) -> None:
+    host = ShellHost(f"touch {tmp_path}/started")
+    host.refusal = "the allocation has 1 nodes"
+    assert execute(run, stage, host) == 1
+    assert not (tmp_path / "started").exists()
+    assert ends(run, stage)[1]["reason"] == "the allocation has 1 nodes"
+
+
+def test_a_results_folder_that_cannot_be_made(run: Run, stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    stage = replace(stage, results_dir=str(tmp_path / "file" / "results"))
+    assert StageRun(run, stage, ShellHost("true")).execute() == 1
+    end = run.events()[-1]
+    assert (end["event"], end["failure_class"]) == ("finished", "config")
+    assert "cannot make results_dir" in end["reason"]
+
+
+def test_a_fault_of_the_controller_itself_is_written_down(run: Run, stage: Stage) -> None:
+    class Faulty(ShellHost):
+        def command(self, run: Run, stage: Stage) -> list[str]:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        execute(run, stage, Faulty(""))
+    events, last = ends(run, stage)
+    assert events[-1] == "finished"
+    assert "the controller failed: RuntimeError('a bug')" in last["reason"]
+
+
+def when_started(run: Run, action: Callable[[], Any]) -> None:
+    """Do something from another thread a moment after the step has begun."""
+
+    def wait() -> None:
+        while not any(event["event"] == "started" for event in run.events()):
+            time.sleep(0.02)
+        time.sleep(0.3)
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# The engine's part: at the stop signal it writes PREEMPTED and exits with 75.
+STOPPABLE = (
+    "trap 'stopped=1' URG; "
+    "for i in $(seq 200); do sleep 0.05; "
+    f"if [ $stopped ]; then {line(Status.PREEMPTED)}; exit 75; fi; done; exit 9"
+)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+def test_either_signal_stops_the_training_and_requeues_the_job(
+    run: Run, stage: Stage, signum: int
+) -> None:
+    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    host = ShellHost(STOPPABLE)
+    when_started(run, lambda: os.kill(os.getpid(), signum))
+    assert execute(run, stage, host) == 75
+    events, last = ends(run, stage)
+    assert events == ["submitted", "started", "requeued"]
+    assert host.requeued == 1
+    assert last["status"] == "PREEMPTED"
+    assert "goes on from interrupted.pth" in run.events()[-1]["reason"]
+
+
+def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage: Stage) -> None:
+    host = ShellHost(STOPPABLE)
+
+    def cancel() -> None:
+        run.record("cancelling", stage="train", job_id="77")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    when_started(run, cancel)
+    assert execute(run, stage, host) == 1
+    events, last = ends(run, stage)
+    assert events[-1] == "finished"
+    assert run.events()[-1]["state"] == "cancelled"
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
+    assert host.requeued == 0
+
+
+def test_what_slurm_ends_itself_is_not_signalled_again(run: Run, stage: Stage) -> None:
+    host = ShellHost(STOPPABLE.replace("exit 9", "true").replace("200", "20"))
+    host.stop = Stop(Interruption.CANCELLED, by_scheduler=True)
+    when_started(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    execute(run, stage, host)
+    assert ends(run, stage)[1]["failure_class"] == "cancelled"
+    statuses = (Path(stage.results_dir) / "status.json").read_text()
+    assert "PREEMPTED" not in statuses, "the step has got a stop signal"
+
+
+def test_a_training_that_does_not_stop_is_killed_and_goes_on_from_its_last_epoch(
+    run: Run, stage: Stage
+) -> None:
+    stage = replace(stage, launch=replace(stage.launch, signal_lead_s=1))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_004.pth")
+    host = ShellHost("trap '' URG; sleep 60 & wait")
+    when_started(run, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+    assert execute(run, stage, host) == 75
+    assert "goes on from model_epoch_004.pth" in run.events()[-1]["reason"]
+    assert ends(run, stage)[1]["status"] == "PREEMPTED"
+
+
+def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> None:
+    class Disabled(ShellHost):
+        def requeue(self) -> None:
+            raise SiteError("scontrol: Requested operation is presently disabled")
+
+    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    host = Disabled(STOPPABLE)
+    when_started(run, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+    assert execute(run, stage, host) == 1
+    events, last = ends(run, stage)
+    assert events[-2:] == ["requeued", "finished"]
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "preempted")
+    assert "the requeue was refused: scontrol: Requested operation" in last["reason"]
+
+
+def test_records_of_an_earlier_start_are_gone(run: Run, stage: Stage) -> None:
+    run.node_dir("train", 0).mkdir(parents=True)
+    write_node_error(run, "train", 0, SiteError("of an earlier start"))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    assert execute(run, stage, ShellHost(line(Status.SUCCESS))) == 0
+
+
+def test_the_real_controller_runs_by_itself(run: Run) -> None:
+    """As submitit calls it, in a process of its own; here the node wrapper finds no job."""
+    code = "import sys; from rtdetr_slurm.launch.controller import Controller; "
+    code += f"Controller({str(run.path)!r}, 'train')()"
+    env = os.environ | {"SUBMITIT_LOCAL_JOB_ID": "77", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert run.events()[-1]["event"] == "finished"

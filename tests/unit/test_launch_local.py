@@ -1,0 +1,103 @@
+"""The local site for real: submitit, controller, node wrapper and engine, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtdetr_slurm.data.sample import write_sample
+from rtdetr_slurm.runs.run import Run, open_run
+
+SPEC = """\
+model: {backbone: resnet_18_vd, hidden_dim: 32, feat_channels: [32, 32, 32], dim_feedforward: 64,
+        nheads: 4, dec_layers: 1, num_queries: 10, num_select: 10, dn_number: 5}
+dataset:
+  num_classes: 4
+  batch_size: 2
+  workers: 1
+  train_data_sources: [{image_dir: data/train/images, json_file: data/train/annotations.json}]
+  augmentation: {train_spatial_size: [64, 64], eval_spatial_size: [64, 64], multi_scales: []}
+train: {num_epochs: 2000}
+"""
+EVALUATE = """\
+dataset:
+  num_classes: 4
+  test_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
+evaluate: {checkpoint: broken.pth}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local run, with: a name")
+    write_sample(folder / "data", train=4, val=2, size=64)
+    (folder / "train.yaml").write_text(SPEC)
+    (folder / "evaluate.yaml").write_text(EVALUATE)
+    (folder / "broken.pth").write_text("no checkpoint")
+    return folder
+
+
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"RTDETR_SLURM_SITE": "local", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "rtdetr_slurm.cli.main", *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def status_lines(run: Run) -> list[dict[str, Any]]:
+    path = Path(run.plan.stages[0].results_dir) / "status.json"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_failing_action_is_told_from_end_to_end(folder: Path) -> None:
+    done = cli(folder, "submit", "evaluate.yaml", "--wait", "--json")
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    [stage] = document["stages"]
+    assert stage["state"] == "failed"
+    assert stage["failure"]["class"] == "config"
+    assert "broken.pth" in stage["failure"]["evidence"]
+    run = open_run(Path(document["run_dir"]))
+    names = [event["event"] for event in run.events()]
+    assert names == ["submitting", "submitted", "started", "finished"]
+    last = status_lines(run)[-1]
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "config")
+    assert "broken.pth" in cli(folder, "logs", run.id).stdout
+
+
+def test_submit_detaches_and_cancel_ends_the_training(folder: Path) -> None:
+    begun = time.monotonic()
+    done = cli(folder, "submit", "train.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 20, "submit has waited for the training"
+    run = open_run(Path(json.loads(done.stdout)["run_dir"]))
+    wait_until(lambda: bool(status_lines(run)))
+    [stage] = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
+    assert stage["state"] == "running"
+    assert cli(folder, "cancel", run.id).returncode == 0
+    wait_until(lambda: run.events()[-1]["event"] == "finished")
+    [stage] = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
+    assert (stage["state"], stage["failure"]["class"]) == ("cancelled", "cancelled")
+    last = status_lines(run)[-1]
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
+    wait_until(lambda: not Path(f"/proc/{stage['job_id']}").exists())
+
+
+def wait_until(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

@@ -1,0 +1,216 @@
+"""Spec + site → plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_support import STAGE
+
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.make import frozen_spec, make_plan, needed_binds
+from rtdetr_slurm.plan.model import Bind, Plan, Stage
+from rtdetr_slurm.plan.render import render_plan
+from rtdetr_slurm.site.discover import local_site
+from rtdetr_slurm.site.profile import Site
+from rtdetr_slurm.spec import load_spec
+
+SPEC = """\
+dataset:
+  train_data_sources:
+    - {image_dir: coco/train, json_file: coco/train.json}
+    - {image_dir: /other/images, json_file: /other/a.json}
+  val_data_sources: {image_dir: coco/val, json_file: coco/val.json}
+train:
+  pretrained_model_path: ~/weights.pth
+  num_gpus: 2
+  gpu_ids: [0, 1]
+"""
+RUN_DIR = Path("/runs/train-1")
+CWD = Path("/home/someone")
+
+
+def site(**values: Any) -> Site:
+    defaults: dict[str, Any] = {
+        "name": "here",
+        "accelerator": "cuda",
+        "images": {"train": "/images/train.sif"},
+        "partitions": {"train": "gpu"},
+    }
+    return Site.model_validate(defaults | values)
+
+
+def plan(folder: Path, at: Site, *overrides: str) -> Plan:
+    path = folder / "train.yaml"
+    path.write_text(SPEC)
+    loaded = load_spec(path, overrides)
+    return make_plan(loaded, frozen_spec(loaded, run_dir=RUN_DIR, cwd=CWD), at, run_dir=RUN_DIR)
+
+
+def stage(folder: Path, at: Site, *overrides: str) -> Stage:
+    [only] = plan(folder, at, *overrides).stages
+    return only
+
+
+def test_the_action_gives_nodes_and_gpus(tmp_path: Path) -> None:
+    resources = stage(tmp_path, site(), "train.num_nodes=3").resources
+    assert resources.nodes == 3
+    assert resources.gpus_per_node == 2
+    assert resources.partition == "gpu"
+    assert resources.time_min is None
+
+
+def test_the_spec_wins_over_the_site(tmp_path: Path) -> None:
+    at = site(account="a", qos="q", time="1:00:00", mem_gb=10, cpus_per_gpu=4)
+    resources = stage(tmp_path, at).resources
+    assert (resources.account, resources.qos, resources.time_min) == ("a", "q", 60)
+    assert (resources.mem_gb, resources.cpus_per_task) == (10, 8)
+    overrides = ["job.account=b", "job.qos=r", "job.time=2:00:00", "job.mem_gb=20"]
+    resources = stage(tmp_path, at, *overrides, "job.cpus_per_task=3", "job.partition=x").resources
+    assert (resources.account, resources.qos, resources.time_min) == ("b", "r", 120)
+    assert (resources.mem_gb, resources.cpus_per_task, resources.partition) == (20, 3, "x")
+
+
+def test_on_slurm_gpu_ids_count_within_the_allocation(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"found \[2, 3\].*2 GPUs are \[0, 1\]"):
+        stage(tmp_path, site(), "train.gpu_ids=[2,3]")
+
+
+def test_on_this_machine_gpu_ids_are_devices_and_there_is_one_node(tmp_path: Path) -> None:
+    assert stage(tmp_path, local_site(), "train.gpu_ids=[2,3]").resources.gpu_ids == (2, 3)
+    with pytest.raises(RequestError, match=r"train.num_nodes: found 2.*must be 1"):
+        stage(tmp_path, local_site(), "train.num_nodes=2")
+
+
+def test_all_limits_that_are_exceeded_are_named(tmp_path: Path) -> None:
+    limits = {"max_nodes": 1, "max_gpus_per_node": 1, "max_time": 30, "partitions": ["a", "b"]}
+    with pytest.raises(SiteError) as error:
+        stage(tmp_path, site(limits=limits, time=60), "train.num_nodes=2")
+    message = str(error.value)
+    assert "num_nodes: found 2; at most 1" in message
+    assert "num_gpus: found 2; at most 1 per node" in message
+    assert "job.time: found 01:00:00; at most 00:30:00" in message
+    assert "job.partition: found gpu; allowed: a, b" in message
+
+
+def test_a_time_limit_of_the_site_needs_a_time(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match="none given; name one of at most 00:30:00"):
+        stage(tmp_path, site(limits={"max_time": 30}))
+
+
+def test_relative_paths_are_taken_from_the_folder_of_submission(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(SPEC)
+    spec = frozen_spec(load_spec(path), run_dir=RUN_DIR, cwd=CWD)
+    sources = spec["dataset"]["train_data_sources"]
+    assert sources[0]["image_dir"] == "/home/someone/coco/train"
+    assert sources[1]["json_file"] == "/other/a.json"
+    assert spec["train"]["pretrained_model_path"] == str(Path.home() / "weights.pth")
+    assert spec["train"]["resume_training_checkpoint_path"] == ""
+    assert spec["results_dir"] == "/runs/train-1/results"
+
+
+@pytest.mark.parametrize(
+    ("override", "results_dir"),
+    [
+        ([], "/runs/train-1/results/train"),
+        (["results_dir=out"], "/home/someone/out/train"),
+        (["results_dir=/out", "train.results_dir=t"], "/home/someone/t"),
+    ],
+)
+def test_where_results_go(tmp_path: Path, override: list[str], results_dir: str) -> None:
+    assert stage(tmp_path, site(), *override).results_dir == results_dir
+
+
+def test_data_are_bound_read_only_and_results_are_not(tmp_path: Path) -> None:
+    container = stage(tmp_path, site(binds=["/x:/y:ro"]), "results_dir=/out").container
+    assert container is not None
+    assert set(container.binds) == {
+        Bind("/x", "/y", read_only=True),
+        Bind("/runs/train-1", "/runs/train-1"),
+        Bind("/out/train", "/out/train"),
+        *(
+            Bind(path, path, read_only=True)
+            for path in (
+                "/home/someone/coco/train",
+                "/home/someone/coco/train.json",
+                "/home/someone/coco/val",
+                "/home/someone/coco/val.json",
+                "/other/images",
+                "/other/a.json",
+                str(Path.home() / "weights.pth"),
+            )
+        ),
+    }
+
+
+def test_binds_that_an_outer_one_provides_are_left_out() -> None:
+    outer = Bind("/data", "/data", read_only=True)
+    assert needed_binds([Bind("/data/a/b", "/data/a/b", read_only=True), outer]) == (outer,)
+    # A writable folder within a read-only one, and the other way round.
+    inner = Bind("/data/out", "/data/out")
+    assert needed_binds([inner, outer]) == (outer, inner)
+    assert needed_binds([Bind("/data", "/data"), outer]) == (Bind("/data", "/data"),)
+    # Another source below the same target is not the same.
+    other = Bind("/elsewhere", "/data/a", read_only=True)
+    deeper = Bind("/data/a/b", "/data/a/b", read_only=True)
+    assert needed_binds([deeper, other, outer]) == (outer, other, deeper)
+
+
+def test_the_command_and_what_goes_with_it(tmp_path: Path) -> None:
+    only = stage(tmp_path, site(env=["A"], network_interface="ib0", signal_lead_s=99))
+    assert only.command == ("rtdetr", "train", "-e", "spec.yaml")
+    assert only.launch.env == ("A",)
+    assert only.launch.network_interface == "ib0"
+    assert only.launch.signal_lead_s == 99
+    skipping = stage(tmp_path, site(), "job.bad_images=skip")
+    assert skipping.command[-2:] == ("--bad-images", "skip")
+
+
+def test_requeue_needs_site_and_spec(tmp_path: Path) -> None:
+    assert stage(tmp_path, site()).launch.requeue
+    assert not stage(tmp_path, site(requeue=False)).launch.requeue
+    assert not stage(tmp_path, site(), "job.requeue=false").launch.requeue
+    assert not stage(tmp_path, local_site()).launch.requeue
+
+
+def test_a_site_without_an_image_cannot_train(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match=r"names no image for role 'train'; set images\.train"):
+        stage(tmp_path, site(images={}))
+
+
+def test_a_run_root_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(SPEC)
+    loaded = load_spec(path)
+    for run_dir in (Path("/runs/100%/train-1"), Path("/a\nb/train-1")):
+        spec = frozen_spec(loaded, run_dir=run_dir, cwd=CWD)
+        with pytest.raises(SiteError, match=r"run_root: .* choose another folder"):
+            make_plan(loaded, spec, site(), run_dir=run_dir)
+
+
+def test_plain_training_is_said_and_not_for_those_who_know(tmp_path: Path) -> None:
+    assert plan(tmp_path, site()).notes == (
+        "plain training: no AutoML sweep (automl.policy was left at its default)",
+    )
+    assert plan(tmp_path, site(), "automl.policy=off").notes == ()
+
+
+def test_a_plan_survives_json() -> None:
+    made = Plan((STAGE,), ("a note",))
+    assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_a_plan_as_text(tmp_path: Path) -> None:
+    at = site(time=90, account="acc", gpu={"type": "a100"}, cpus_per_gpu=2, mem_gb=1.5)
+    text = render_plan(plan(tmp_path, at, "train.num_nodes=2"), run_dir="/r", site_name="here")
+    assert (
+        "resources 2 nodes × 2 GPUs (a100), 4 CPUs per node, 1.5 GiB per node, "
+        "time limit 01:30:00, partition gpu, account acc" in text
+    )
+    assert "image     /images/train.sif" in text
+    assert "bind      /other/images (read-only)" in text
+    assert "command   rtdetr train -e spec.yaml" in text
+    assert "after     nothing: starts at once" in text

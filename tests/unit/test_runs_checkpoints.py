@@ -1,0 +1,106 @@
+"""Which checkpoint is best, last, or fit to go on from; and which files are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from launch_support import write_checkpoint
+
+from rtdetr_slurm.contract import Status
+from rtdetr_slurm.runs.checkpoints import (
+    best_checkpoint,
+    last_checkpoint,
+    list_checkpoints,
+    resumable_checkpoint,
+    verify_checkpoint,
+)
+from rtdetr_slurm.runs.status import StatusLog
+
+
+def epochs(folder: Path, *metrics: float | None) -> None:
+    """Checkpoints of epochs 0.. with the val_mAP that status.json has for them."""
+    status = StatusLog(folder / "status.json")
+    for epoch, metric in enumerate(metrics):
+        write_checkpoint(folder / f"model_epoch_{epoch:03d}.pth")
+        if metric is not None:
+            status.write(Status.RUNNING, epoch=epoch, kpi={"val_mAP": metric})
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_real_checkpoint_is_whole(tmp_path: Path) -> None:
+    torch.save({"model": torch.zeros(1000)}, tmp_path / "a.pth")
+    assert verify_checkpoint(tmp_path / "a.pth") is None
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_torn_checkpoint_is_not(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": torch.arange(1000)}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert str(path) in (verify_checkpoint(path) or "")
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    assert "No such file" in (verify_checkpoint(tmp_path / "none.pth") or "")
+    (tmp_path / "text.pth").write_text("no zip")
+    assert "cannot be read" in (verify_checkpoint(tmp_path / "text.pth") or "")
+    damaged = write_checkpoint(tmp_path / "damaged.pth")
+    damage(damaged)
+    assert "fails its checksum" in (verify_checkpoint(damaged) or "")
+
+
+def test_best_is_the_highest_metric_and_last_the_latest_epoch(tmp_path: Path) -> None:
+    epochs(tmp_path, 0.1, 0.5, 0.3)
+    best, last = best_checkpoint(tmp_path), last_checkpoint(tmp_path)
+    assert best is not None
+    assert (best.epoch, best.metric) == (1, 0.5)
+    assert last is not None
+    assert last.path.name == "model_epoch_002.pth"
+
+
+def test_there_is_no_best_without_a_metric(tmp_path: Path) -> None:
+    epochs(tmp_path, None, None)
+    assert best_checkpoint(tmp_path) is None
+    assert last_checkpoint(tmp_path) is not None
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    epochs(tmp_path, 0.1, 0.5, 0.3)
+    damage(tmp_path / "model_epoch_001.pth")
+    damage(tmp_path / "model_epoch_002.pth")
+    best, last = best_checkpoint(tmp_path), last_checkpoint(tmp_path)
+    assert best is not None
+    assert best.epoch == 0 or best.metric == 0.3
+    assert last is not None
+    assert last.epoch == 0
+
+
+def test_epochs_above_999_are_sorted_as_numbers(tmp_path: Path) -> None:
+    for epoch in (998, 1002, 9):
+        write_checkpoint(tmp_path / f"model_epoch_{epoch:03d}.pth")
+    (tmp_path / "model_epoch_best.pth").touch()
+    assert [c.epoch for c in list_checkpoints(tmp_path)] == [9, 998, 1002]
+
+
+def test_where_an_interrupted_training_goes_on(tmp_path: Path) -> None:
+    assert resumable_checkpoint(tmp_path) is None
+    epochs(tmp_path, 0.1, 0.2)
+    found = resumable_checkpoint(tmp_path)
+    assert found is not None
+    assert found.epoch == 1
+    interrupted = write_checkpoint(tmp_path / "interrupted.pth")
+    found = resumable_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == interrupted
+    damage(interrupted)
+    found = resumable_checkpoint(tmp_path)
+    assert found is not None
+    assert found.epoch == 1

@@ -1,0 +1,63 @@
+"""Reading logs and status lines while they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rtdetr_slurm.contract import Status
+from rtdetr_slurm.runs.logs import LogReader, status_lines_of, tail
+from rtdetr_slurm.runs.results import progress_of
+from rtdetr_slurm.runs.status import StatusLog
+
+
+def test_tail_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert tail(path) == []
+    path.write_text("".join(f"line {i} {'x' * 100}\n" for i in range(10_000)))
+    lines = tail(path, lines=3)
+    assert [line.split()[1] for line in lines] == ["9997", "9998", "9999"]
+
+
+def test_only_whole_new_lines_are_handed_out(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    reader = LogReader(path)
+    assert reader.new_lines() == []
+    with path.open("a") as stream:
+        for text, lines in (("one\ntw", ["one"]), ("o\n", ["two"]), ("thr", []), ("", [])):
+            stream.write(text)
+            stream.flush()
+            assert reader.new_lines() == lines
+    assert reader.new_lines(end=True) == ["thr"]
+    assert reader.new_lines(end=True) == []
+
+
+def test_reading_from_the_end_leaves_out_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("old\n")
+    reader = LogReader(path, from_end=True)
+    with path.open("a") as stream:
+        stream.write("new\n")
+    assert reader.new_lines() == ["new"]
+
+
+def test_status_lines_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    StatusLog(path).write(Status.SUCCESS, "of an earlier run")
+    with path.open("a") as stream:
+        stream.write('{"status": "RUNNING", "message": "TAO writes no timestamp"}\n')
+    begun = {"event": "submitting", "timestamp": "2999-01-01T00:00:00+00:00"}
+    assert [line["status"] for line in status_lines_of(path, [begun])] == ["RUNNING"]
+    begun = {"event": "submitting", "timestamp": "2000-01-01T00:00:00+00:00"}
+    assert [line["status"] for line in status_lines_of(path, [begun])] == ["SUCCESS", "RUNNING"]
+
+
+def test_progress_is_the_newest_of_everything() -> None:
+    lines = [
+        {"status": "STARTED", "message": "train started"},
+        {"epoch": 0, "max_epoch": 9, "eta": "0:09", "kpi": {"train_loss": 3.0, "val_mAP": 0.1}},
+        {"epoch": 1, "max_epoch": 9, "eta": "0:08", "kpi": {"train_loss": 2.0, "val_mAP": None}},
+    ]
+    progress = progress_of(lines)
+    assert (progress.epoch, progress.max_epoch, progress.eta) == (1, 9, "0:08")
+    assert progress.shown_metrics == [("val_mAP", 0.1), ("train_loss", 2.0)]
+    assert progress_of([]).epoch is None

@@ -1,0 +1,103 @@
+"""One verdict on a stage from its record, the scheduler and status.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.runs.state import JobInfo, StageReport, StageState, reconcile
+
+SUBMITTING = {"event": "submitting", "stage": "train"}
+SUBMITTED = {"event": "submitted", "stage": "train", "job_id": "7"}
+STARTED = {"event": "started", "stage": "train", "job_id": "7", "restart": 0}
+REQUEUED = {"event": "requeued", "stage": "train", "job_id": "7"}
+RESTARTED = {"event": "started", "stage": "train", "job_id": "7", "restart": 1}
+SUCCESS = {"event": "finished", "stage": "train", "job_id": "7", "state": "success", "reason": ""}
+FAILED = SUCCESS | {"state": "failed", "failure_class": "oom_gpu", "reason": "no memory"}
+STATUS_SUCCESS = {"status": "SUCCESS"}
+STATUS_FAILURE = {"status": "FAILURE", "failure_class": "config", "reason": "bad image"}
+
+
+def job(state: str, **facts: Any) -> JobInfo:
+    return JobInfo("7", state, **facts)
+
+
+def verdict(
+    events: Sequence[dict[str, Any]],
+    info: JobInfo | None = None,
+    line: dict[str, Any] | None = None,
+    log: Sequence[str] = (),
+) -> StageReport:
+    return reconcile(events, info, line, log)
+
+
+@pytest.mark.parametrize(
+    ("events", "info", "line", "state"),
+    [
+        ([SUBMITTING, SUBMITTED], job("PENDING"), None, StageState.QUEUED),
+        ([SUBMITTING, SUBMITTED], job("CONFIGURING"), None, StageState.RUNNING),
+        ([SUBMITTED, STARTED], job("RUNNING"), None, StageState.RUNNING),
+        ([SUBMITTED, STARTED], job("COMPLETING"), None, StageState.RUNNING),
+        ([SUBMITTED, STARTED, SUCCESS], job("COMPLETING"), STATUS_SUCCESS, StageState.SUCCESS),
+        ([SUBMITTED, STARTED, SUCCESS], None, STATUS_SUCCESS, StageState.SUCCESS),
+        ([SUBMITTED, STARTED, FAILED], job("FAILED"), STATUS_FAILURE, StageState.FAILED),
+        ([SUBMITTED, STARTED, REQUEUED], job("PENDING"), None, StageState.QUEUED),
+        ([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("RUNNING"), None, StageState.RUNNING),
+        ([SUBMITTED, STARTED, REQUEUED, RESTARTED, SUCCESS], None, None, StageState.SUCCESS),
+        # Put back into the queue by Slurm or an administrator after it had ended.
+        ([SUBMITTED, STARTED, FAILED], job("PENDING"), STATUS_FAILURE, StageState.QUEUED),
+        ([SUBMITTED, STARTED, FAILED, RESTARTED], job("RUNNING"), None, StageState.RUNNING),
+        # Ended without being able to write anything down.
+        ([SUBMITTED, STARTED], job("NODE_FAIL"), None, StageState.FAILED),
+        ([SUBMITTED, STARTED], job("CANCELLED"), None, StageState.CANCELLED),
+        ([SUBMITTED, STARTED], job("COMPLETED"), STATUS_SUCCESS, StageState.SUCCESS),
+        ([SUBMITTED, STARTED], job("COMPLETED"), {"status": "RUNNING"}, StageState.FAILED),
+        # Nobody knows the job any more.
+        ([SUBMITTED, STARTED], None, None, StageState.UNKNOWN),
+        ([SUBMITTED, STARTED], None, {"status": "RUNNING"}, StageState.UNKNOWN),
+        ([SUBMITTED, STARTED], None, STATUS_SUCCESS, StageState.SUCCESS),
+        ([SUBMITTED, STARTED], None, STATUS_FAILURE, StageState.FAILED),
+        ([SUBMITTING], None, None, StageState.UNKNOWN),
+        ([SUBMITTING, {"event": "refused", "reason": "no"}], None, None, StageState.FAILED),
+    ],
+)
+def test_states(
+    events: list[dict[str, Any]],
+    info: JobInfo | None,
+    line: dict[str, Any] | None,
+    state: StageState,
+) -> None:
+    assert verdict(events, info, line).state is state
+
+
+def test_silence_of_the_scheduler_is_never_a_failure() -> None:
+    for events in ([], [SUBMITTING], [SUBMITTED], [SUBMITTED, STARTED], [STARTED, REQUEUED]):
+        assert verdict(events).state is StageState.UNKNOWN
+
+
+def test_a_failure_carries_class_evidence_and_advice() -> None:
+    failure = verdict([SUBMITTED, STARTED, FAILED]).failure
+    assert failure is not None
+    assert failure.failure_class is FailureClass.OOM_GPU
+    assert failure.evidence == "no memory"
+    assert "batch_size" in failure.advice
+
+
+def test_a_job_that_slurm_ended_is_classified_from_all_there_is() -> None:
+    failure = verdict([SUBMITTED, STARTED], job("OUT_OF_MEMORY")).failure
+    assert failure is not None
+    assert failure.failure_class is FailureClass.OOM_HOST
+    failure = verdict([SUBMITTED], job("FAILED"), None, ["x", "CUDA out of memory. Tried"]).failure
+    assert failure is not None
+    assert failure.failure_class is FailureClass.OOM_GPU
+    failure = verdict([SUBMITTED], job("FAILED"), STATUS_FAILURE, ["CUDA out of memory"]).failure
+    assert failure is not None
+    assert (failure.failure_class, failure.evidence) == (FailureClass.CONFIG, "bad image")
+
+
+def test_restarts_and_reasons() -> None:
+    report = verdict([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("PENDING", reason="BeginTime"))
+    assert (report.restarts, report.detail, report.job_id) == (1, "BeginTime", "7")
