@@ -41,9 +41,8 @@ def main() -> None:
     print(f"{'command':<{width}}  median CPU s  (of {args.runs} runs)")
     for name, command in commands.items():
         cpu_seconds(command)  # warm the page cache and byte code
-        print(
-            f"{name:<{width}}  {statistics.median(cpu_seconds(command) for _ in range(args.runs)):.3f}"
-        )
+        median = statistics.median(cpu_seconds(command) for _ in range(args.runs))
+        print(f"{name:<{width}}  {median:.3f}")
 
 
 if __name__ == "__main__":

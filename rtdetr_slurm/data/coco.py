@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
+    from rtdetr_slurm.spec.dataset import DataSource
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
 
@@ -54,6 +55,14 @@ class CocoAnnotations:
         return len(self.category_ids)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A folder of images and the annotations that name them."""
+
+    image_dir: Path
+    annotations: CocoAnnotations
+
+
 def read_annotations(path: Path) -> CocoAnnotations:
     """Read one COCO detection file.
 
@@ -77,35 +86,35 @@ def read_annotations(path: Path) -> CocoAnnotations:
     return annotations
 
 
-def check_sources(experiment: ExperimentConfig, action: str) -> None:
-    """Check the data that `action` reads: folders, files, categories against `num_classes`.
+def check_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[Source]]:
+    """Read and check the data of `action`: folders, files, categories against `num_classes`.
+
+    Returns:
+        The sources as they are called in the spec: `train` and, where there is one, `val`; or
+        `test`. Nothing for actions that read no annotations.
 
     Raises:
         RequestError: naming the source and the spec field, and what would be right.
     """
     dataset = experiment.dataset
-    num_classes, eval_class_ids = dataset.num_classes, dataset.eval_class_ids
+    wanted: dict[str, list[DataSource | None]] = {}
     if action == "train":
-        training = list(dataset.train_data_sources or [])
-        if not training:
-            raise RequestError("dataset.train_data_sources is empty: training needs images")
-        annotations = [_check_source("train", s.image_dir, s.json_file) for s in training]
-        _check_not_empty(annotations)
-        scored = dataset.val_data_sources
-        if scored is not None:
-            annotations.append(_check_source("val", scored.image_dir, scored.json_file))
-            check_eval_class_ids(annotations[-1], eval_class_ids)
+        wanted = {"train": [*(dataset.train_data_sources or [])], "val": [dataset.val_data_sources]}
     elif action == "evaluate":
-        source = dataset.test_data_sources
-        if source is None:
-            raise RequestError(
-                "dataset.test_data_sources is not set: evaluate scores its image_dir and json_file"
-            )
-        annotations = [_check_source("test", source.image_dir, source.json_file)]
-        check_eval_class_ids(annotations[0], eval_class_ids)
-    else:
-        return
-    class_names(annotations, num_classes)
+        wanted = {"test": [dataset.test_data_sources]}
+    sources = {
+        kind: [_check_source(kind, source) for source in given if source is not None]
+        for kind, given in wanted.items()
+    }
+    for kind in sources.keys() & {"train", "test"}:
+        if not sources[kind]:
+            raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
+    _check_not_empty(sources.get("train"))
+    for source in (*sources.get("val", ()), *sources.get("test", ())):
+        check_eval_class_ids(source.annotations, dataset.eval_class_ids)
+    read = [source.annotations for group in sources.values() for source in group]
+    class_names(read, dataset.num_classes)
+    return sources
 
 
 def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[int, str]:
@@ -240,14 +249,14 @@ def _not_coco(path: Path, problem: str) -> NoReturn:
     raise RequestError(f"annotation file {path} is not a COCO detection file: {problem}")
 
 
-def _check_source(kind: str, image_dir: str | Path, json_file: str | Path) -> CocoAnnotations:
+def _check_source(kind: str, source: DataSource) -> Source:
     """Read one source of `dataset.<kind>_data_sources` and look for its folder and first image."""
     setting = f"dataset.{kind}_data_sources"
-    folder = Path(image_dir)
+    folder = Path(source.image_dir)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise RequestError(f"image folder {folder} ({setting}, image_dir) {problem}")
-    annotations = read_annotations(Path(json_file))
+    annotations = read_annotations(Path(source.json_file))
     if annotations.file_names and not (folder / annotations.file_names[0]).is_file():
         raise RequestError(
             f"image folder {folder} ({setting}, image_dir) has no file "
@@ -256,14 +265,16 @@ def _check_source(kind: str, image_dir: str | Path, json_file: str | Path) -> Co
         )
     if kind != "train" and not annotations.num_images:
         raise RequestError(f"{annotations.path} ({setting}) names no images: nothing to score")
-    return annotations
+    return Source(folder, annotations)
 
 
-def _check_not_empty(training: Sequence[CocoAnnotations]) -> None:
-    files = ", ".join(str(source.path) for source in training)
-    if not sum(source.num_images for source in training):
+def _check_not_empty(training: Sequence[Source] | None) -> None:
+    if training is None:
+        return
+    files = ", ".join(str(source.annotations.path) for source in training)
+    if not sum(source.annotations.num_images for source in training):
         raise RequestError(f"the training set is empty: {files} names no images")
-    if not sum(source.num_boxes for source in training):
+    if not sum(source.annotations.num_boxes for source in training):
         raise RequestError(f"the training set has no boxes: {files} holds no annotations")
 
 

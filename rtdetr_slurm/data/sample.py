@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CLASSES = ("circle", "square", "triangle")
 """Class names; the category id of the first is 1, so that num_classes is len(CLASSES) + 1."""
 
-MAX_SHAPES = 5
+MAX_SHAPES = 4
 Point = tuple[float, float]
 
 
@@ -80,7 +80,7 @@ def _draw(rng: np.random.Generator, size: int) -> tuple[Image.Image, list[tuple[
     pen = ImageDraw.Draw(picture)
     shapes: list[tuple[int, list[float]]] = []
     for _ in range(int(rng.integers(1, MAX_SHAPES + 1))):
-        radius = rng.uniform(0.07, 0.2) * size
+        radius = rng.uniform(0.1, 0.22) * size
         x, y = rng.uniform(radius + 1, size - radius - 1, 2)
         category = int(rng.integers(1, len(CLASSES) + 1))
         outline = OUTLINES[CLASSES[category - 1]](x, y, radius, rng.uniform(0, 2 * math.pi))

@@ -153,7 +153,13 @@ class Ending:
 
     def explain(self, local: Sequence[Failure]) -> None:
         """Find the first failure of all ranks and see that status.json has it."""
-        from rtdetr_slurm.engine.failures import leave_note, read_notes, remove_notes, root_cause
+        from rtdetr_slurm.engine.failures import (
+            Failure,
+            leave_note,
+            read_notes,
+            remove_notes,
+            root_cause,
+        )
 
         for failure in local:
             print(f"rtdetr: error: {failure.reason}", file=sys.stderr, flush=True)
@@ -168,10 +174,10 @@ class Ending:
                 break
             time.sleep(0.2)
         if not self.is_over():
-            if cause is None:
-                self.status.fail(FailureClass.UNKNOWN, "a rank failed without a word; see the log")
-            else:
-                self.status.fail(cause.failure_class, cause.reason)
+            cause = cause or Failure(0, FailureClass.UNKNOWN, "a rank failed without a word")
+            if cause.exit_code == ExitCode.BAD_REQUEST:
+                print(f"rtdetr: error: {cause.reason}", file=sys.stderr, flush=True)
+            self.status.fail(cause.failure_class, cause.reason)
         remove_notes(self.folder)
 
 

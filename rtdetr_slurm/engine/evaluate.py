@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from rtdetr_slurm.contract import Kpi
-from rtdetr_slurm.data.coco import check_sources
+from rtdetr_slurm.data.coco import Source, check_sources
 from rtdetr_slurm.engine import checkpoint as checkpoints
 from rtdetr_slurm.engine.action import Action
 from rtdetr_slurm.engine.models import RTDETR, build_model
@@ -17,9 +17,6 @@ from rtdetr_slurm.engine.report import write_metrics, write_picture
 from rtdetr_slurm.engine.scoring import score_model
 from rtdetr_slurm.engine.sources import EvaluationData, open_evaluation_data
 from rtdetr_slurm.errors import RequestError
-
-if TYPE_CHECKING:
-    from rtdetr_slurm.spec.dataset import DataSource
 
 
 def evaluate(action: Action) -> dict[str, float]:
@@ -33,10 +30,8 @@ def evaluate(action: Action) -> dict[str, float]:
         UserError: whatever a user can do something about.
     """
     path = Path(action.experiment.evaluate.checkpoint)
-    check_sources(action.experiment, "evaluate")
+    (source,) = check_sources(action.experiment, "evaluate")["test"]
     model, facts = load_detector(action, path)
-    source = action.experiment.dataset.test_data_sources
-    assert source is not None  # check_sources has seen to it
     data = _test_data(action, source)
     _compare_classes(action, facts["classes"], data.table.classes)
     scores = score_model(action, model, data)
@@ -46,7 +41,7 @@ def evaluate(action: Action) -> dict[str, float]:
     content = {
         "checkpoint": str(path),
         "epoch": facts["epoch"],
-        "annotations": source.json_file,
+        "annotations": str(source.annotations.path),
         "images": len(data.table),
         "boxes": len(data.table.labels),
         "input_size": list(data.size),
@@ -98,7 +93,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return dict.fromkeys(names)
 
 
-def _test_data(action: Action, source: DataSource) -> EvaluationData:
+def _test_data(action: Action, source: Source) -> EvaluationData:
     cfg, dataset = action.experiment.evaluate, action.experiment.dataset
     height, width = dataset.augmentation.eval_spatial_size
     return open_evaluation_data(

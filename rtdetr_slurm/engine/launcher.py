@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -123,13 +124,14 @@ def _run_agent(arguments: list[str], topology: Topology) -> Outcome:
     cores = max(1, len(os.sched_getaffinity(0)) // topology.processes_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # loading processes share these cores
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # what failed is told better below
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
+    if "LOGLEVEL" not in os.environ:
+        _quieten("torch.distributed.elastic")
     config, command, command_arguments = config_from_args(parse_args(arguments))
     try:
         elastic_launch(config, command)(*command_arguments)
@@ -141,6 +143,13 @@ def _run_agent(arguments: list[str], topology: Topology) -> Outcome:
     except KeyboardInterrupt:
         raise Cancelled("stopped by SIGINT") from None
     return Outcome(ExitCode.OK)
+
+
+def _quieten(package: str) -> None:
+    """Its loggers repeat what the ranks have said, at length."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(package):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def exit_code(codes: Iterable[int]) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
-from rtdetr_slurm.data.coco import class_names, read_annotations
+from rtdetr_slurm.data.coco import Source, class_names
 from rtdetr_slurm.engine.action import Action
 from rtdetr_slurm.engine.datasets.batches import (
     Batch,
@@ -21,9 +19,6 @@ from rtdetr_slurm.engine.datasets.detection import EvaluationSet, TrainingSet
 from rtdetr_slurm.engine.datasets.table import Table, build_table
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.errors import RequestError
-
-if TYPE_CHECKING:
-    from rtdetr_slurm.spec.dataset import DataSource
 
 
 @dataclass(frozen=True)
@@ -56,21 +51,14 @@ class EvaluationData:
     conf_threshold: float = 0.0
 
 
-def open_table(action: Action, sources: Sequence[DataSource]) -> Table:
-    """Read the annotations of `sources`; check_sources has been called before."""
-    read = [(Path(s.image_dir), read_annotations(Path(s.json_file))) for s in sources]
-    classes = class_names([a for _, a in read], action.experiment.dataset.num_classes)
-    return build_table(read, classes)
-
-
-def open_training_data(action: Action, seed: int) -> TrainingData:
-    """The training set of the spec.
+def open_training_data(action: Action, sources: Sequence[Source], seed: int) -> TrainingData:
+    """The training set: all `sources` together.
 
     Raises:
         RequestError: it does not fill one batch on every rank.
     """
     cfg, context = action.experiment.dataset, action.context
-    table = open_table(action, cfg.train_data_sources or [])
+    table = _open_table(action, sources)
     order = TrainingOrder(len(table), cfg.batch_size, context.rank, context.world_size, seed)
     if not order.steps_per_epoch:
         raise RequestError(
@@ -87,7 +75,7 @@ def open_training_data(action: Action, seed: int) -> TrainingData:
 
 def open_evaluation_data(
     action: Action,
-    source: DataSource,
+    source: Source,
     *,
     size: tuple[int, int] | None = None,
     batch_size: int | None = None,
@@ -97,7 +85,7 @@ def open_evaluation_data(
     cfg, context = action.experiment.dataset, action.context
     height, width = size or cfg.augmentation.eval_spatial_size
     batch_size = batch_size or cfg.batch_size
-    table = open_table(action, [source])
+    table = _open_table(action, [source])
     loader = evaluation_loader(
         EvaluationSet(table, (height, width)),
         batch_size,
@@ -120,6 +108,11 @@ def open_evaluation_data(
 def workers(action: Action) -> int:
     """Loading processes of this rank: `dataset.workers`, but no more than it has CPU cores."""
     return min(action.experiment.dataset.workers, action.context.cpus)
+
+
+def _open_table(action: Action, sources: Sequence[Source]) -> Table:
+    names = class_names([s.annotations for s in sources], action.experiment.dataset.num_classes)
+    return build_table(sources, names)
 
 
 def _pin(action: Action) -> bool:

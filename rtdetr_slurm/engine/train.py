@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtdetr_slurm.contract import INTERRUPTED_CHECKPOINT, Env, FailureClass, Kpi, Status
+from rtdetr_slurm.contract import INTERRUPTED_CHECKPOINT, Env, FailureClass, Kpi
 from rtdetr_slurm.data.coco import check_sources
 from rtdetr_slurm.engine import checkpoint as checkpoints
 from rtdetr_slurm.engine.action import Action
@@ -35,7 +34,14 @@ from rtdetr_slurm.engine.losses import Criterion, build_criterion
 from rtdetr_slurm.engine.optim import lr_factor, set_learning_rate
 from rtdetr_slurm.engine.preprocess import to_unit_range
 from rtdetr_slurm.engine.progress import TrainingProgress, show_progress
-from rtdetr_slurm.engine.report import write_metrics, write_picture
+from rtdetr_slurm.engine.report import (
+    describe,
+    not_finite,
+    report_epoch,
+    write_metrics,
+    write_picture,
+    write_scalars,
+)
 from rtdetr_slurm.engine.scalars import Scalars
 from rtdetr_slurm.engine.scoring import score_model
 from rtdetr_slurm.engine.sources import (
@@ -43,7 +49,6 @@ from rtdetr_slurm.engine.sources import (
     TrainingData,
     open_evaluation_data,
     open_training_data,
-    workers,
 )
 from rtdetr_slurm.engine.state import (
     TrainingState,
@@ -55,9 +60,6 @@ from rtdetr_slurm.engine.state import (
 )
 from rtdetr_slurm.engine.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
-
-SCALAR_INTERVAL = 10
-"""Steps between two points of a TensorBoard curve."""
 
 MAX_WEIGHT_SPREAD = 1e-2
 """Above this the ranks no longer train one detector; equal processors stay at 0."""
@@ -90,21 +92,21 @@ def train(action: Action) -> dict[str, float]:
     cfg = experiment.train
     check_precision(cfg.precision, context.device)
     set_cudnn(cfg.cudnn)
-    check_sources(experiment, "train")
+    sources = check_sources(experiment, "train")
     start = on_main(lambda: find_start(action))
     begun = None if start is None else checkpoints.load(start)
     seed = choose_seed(cfg.seed, begun)
 
-    data = open_training_data(action, seed)
-    source = experiment.dataset.val_data_sources
-    validation = None if source is None else open_evaluation_data(action, source)
+    data = open_training_data(action, sources["train"], seed)
+    scored = [open_evaluation_data(action, source) for source in sources["val"]]
+    validation = scored[0] if scored else None
     state = build_state(action, seed, resuming=begun is not None)
     if begun is not None and start is not None:
         restore(state, begun, start, action)
         action.say(
             f"goes on from {start}: epoch {state.position.epoch}, step {state.position.step}"
         )
-    describe(action, data, validation, state)
+    del begun  # it is as large as the model and the optimizer together
 
     steps = data.order.steps_per_epoch * cfg.num_epochs
     images_per_step = experiment.dataset.batch_size * context.world_size
@@ -113,10 +115,12 @@ def train(action: Action) -> dict[str, float]:
         run = Training(
             action, data, validation, state, build_criterion(experiment.model), progress, scalars
         )
+        describe(run)
         kpi: dict[str, float] = {}
         for epoch in range(state.position.epoch, cfg.num_epochs):
             kpi = run_epoch(run, epoch)
-    write_picture(action, state.scored_model(action), validation or _training_images(run))
+    shown = validation or open_evaluation_data(action, sources["train"][0])
+    write_picture(action, state.scored_model(action), shown)
     if scalars is not None:
         scalars.close()
     return kpi
@@ -175,9 +179,10 @@ def run_steps(run: Training) -> None:
         factor = lr_factor(cfg.optim, position.epoch, position.step)
         rate = set_learning_rate(state.optimizer, factor)
         backward(state, loss)
-        stop, value, *term_values = values.read()
+        stop, value, *rest = values.read()
+        read_terms = dict(zip(terms, rest, strict=True))
         if not math.isfinite(value):
-            raise ActionError(not_finite(run, batch, dict(zip(terms, term_values, strict=True))))
+            raise ActionError(not_finite(run, batch, read_terms))
         update(state, cfg.clip_grad_norm)
         position.step += 1
         position.step_in_epoch += 1
@@ -188,7 +193,7 @@ def run_steps(run: Training) -> None:
         where = f"epoch {position.epoch + 1}/{cfg.num_epochs}"
         where += f" step {position.step_in_epoch}/{order.steps_per_epoch}"
         run.progress.update(where, position.step, value, rate)
-        write_scalars(run, value, rate, dict(zip(terms, term_values, strict=True)))
+        write_scalars(run, value, rate, read_terms)
         if stop:
             interrupt(run)
 
@@ -356,94 +361,7 @@ class HostCopy:
         return values
 
 
-def not_finite(run: Training, batch: Batch, terms: Mapping[str, float]) -> str:
-    """The message for a loss that is NaN or infinite."""
-    table, position = run.data.table, run.state.position
-    broken = {name: value for name, value in terms.items() if not math.isfinite(value)} or terms
-    values = ", ".join(f"{name}={value:g}" for name, value in list(broken.items())[:8])
-    images = ", ".join(table.describe(image) for image in batch.images)
-    return (
-        f"the loss is not finite at step {position.step} (epoch {position.epoch}) on rank "
-        f"{run.action.context.rank}: {values}. Images: {images}. No weights were changed by this "
-        "step; lower train.optim.lr, set train.clip_grad_norm, use train.precision bf16 or fp32, "
-        "or look at these images' boxes"
-    )
-
-
-def write_scalars(run: Training, loss: float, rate: float, terms: Mapping[str, float]) -> None:
-    step = run.state.position.step
-    if run.scalars is None or step % SCALAR_INTERVAL:
-        return
-    speed = run.progress.images_per_step / max(run.progress.seconds_per_step, 1e-9)
-    values = {"train/loss": loss, "train/lr": rate, "train/images_per_second": speed}
-    run.scalars.write(step, values | {f"train/{name}": value for name, value in terms.items()})
-
-
-def report_epoch(run: Training, kpi: Mapping[str, float], seconds: float, per_step: float) -> None:
-    """Tell of a finished epoch: a line on the screen, one in status.json, TensorBoard points."""
-    action, cfg = run.action, run.action.experiment.train
-    if not action.context.is_main:
-        return
-    epoch = run.state.position.epoch
-    per_epoch = run.data.order.steps_per_epoch
-    remaining = timedelta(seconds=seconds * (cfg.num_epochs - epoch - 1))
-    action.record(
-        Status.RUNNING,
-        f"epoch {epoch} finished",
-        kpi=kpi,
-        epoch=epoch,
-        step=run.state.position.step,
-        max_epoch=cfg.num_epochs - 1,
-        max_step=per_epoch * cfg.num_epochs,
-        time_per_epoch=str(timedelta(seconds=seconds)),
-        time_per_step=str(timedelta(seconds=per_step)),
-        eta=str(remaining),
-    )
-    values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())
-    action.say(f"epoch {epoch + 1}/{cfg.num_epochs}  {values}  {seconds:.1f} s")
-    if run.scalars is not None:
-        run.scalars.write(run.state.position.step, {f"epoch/{k}": v for k, v in kpi.items()})
-
-
-def describe(
-    action: Action, data: TrainingData, validation: EvaluationData | None, state: TrainingState
-) -> None:
-    """Say what is about to be trained on what, and what differs from the letter of the spec."""
-    cfg, context = action.experiment, action.context
-    trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad) / 1e6
-    action.say(
-        f"{cfg.model.backbone}, {trained:.1f} M trainable parameters, on {context.world_size} x "
-        f"{context.device.type}, {cfg.train.precision}"
-    )
-    scored = "none" if validation is None else f"{len(validation.table)} images"
-    action.say(
-        f"{len(data.table)} training images with {len(data.table.labels)} boxes, validation: "
-        f"{scored}; {data.order.steps_per_epoch} steps per epoch"
-    )
-    if workers(action) < cfg.dataset.workers:
-        action.say(
-            f"{workers(action)} loading processes per rank, not {cfg.dataset.workers} "
-            f"(dataset.workers): that is how many CPU cores each rank has"
-        )
-    _describe_targets(action, data)
-
-
-def _describe_targets(action: Action, data: TrainingData) -> None:
-    table = data.table
-    flat = int(((table.boxes[:, 2:] <= 0).any(axis=1) & ~table.crowds).sum())
-    crowds = int(table.crowds.sum())
-    if crowds or flat:
-        action.say(f"not trained on: {crowds} crowd regions, {flat} boxes without extent")
-
-
 def _check_readable(action: Action, batch: Batch) -> None:
     action.meet_bad_images(batch.bad)
     if not batch.pixels.numel():
         raise ActionError("not one training image can be decoded")
-
-
-def _training_images(run: Training) -> EvaluationData:
-    """For the picture of a training without validation."""
-    sources = run.action.experiment.dataset.train_data_sources
-    assert sources  # check_sources has seen to it
-    return open_evaluation_data(run.action, sources[0])

@@ -84,9 +84,12 @@ def _report(action: Action, error: Exception) -> int:
     from rtdetr_slurm.engine import failures
 
     failure = failures.explain(error, action.context.rank, action.context.world_size)
-    if not failure.expected:
+    if not failure.expected and not failure.by_peer:
         traceback.print_exc()
-    print(f"rtdetr: error: rank {failure.rank}: {failure.reason}", file=sys.stderr, flush=True)
+    if action.context.is_main or failure.exit_code != ExitCode.BAD_REQUEST:
+        # A wrong request is wrong for all ranks, and once is enough; where it is not (a file that
+        # one node lacks), the launching process of node 0 says it.
+        print(f"rtdetr: error: rank {failure.rank}: {failure.reason}", file=sys.stderr, flush=True)
     if not action.context.is_main or failure.by_peer:
         failures.leave_note(action.results_dir, failure)
         return failure.exit_code

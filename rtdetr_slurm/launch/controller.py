@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -208,26 +209,21 @@ class StageRun:
     def _close(self, outcome: Outcome) -> int:
         """Write down the end, requeue where that is the verdict, return the exit code."""
         if outcome.kind is Kind.REQUEUE:
-            if outcome.write_status:
-                self.status.write(Status.PREEMPTED, outcome.reason)
             self._record("requeued", reason=outcome.reason)
+            if outcome.write_status:
+                self._note(lambda: self.status.write(Status.PREEMPTED, outcome.reason))
             try:
                 self.host.requeue()
             except UserError as error:
                 reason = f"{outcome.reason}, but the requeue was refused: {error}"
                 outcome = Outcome(Kind.FAILED, reason, outcome.failure_class, True)
         if outcome.kind in (Kind.FAILED, Kind.CANCELLED) and outcome.write_status:
-            self._close_status(outcome)
+            failure_class, reason = outcome.failure_class or FailureClass.UNKNOWN, outcome.reason
+            self._note(lambda: self.status.fail(failure_class, reason))
         if outcome.kind is not Kind.REQUEUE:
             self._record_end(outcome)
         say(f"{outcome.kind.value}: {outcome.reason}" if outcome.reason else outcome.kind.value)
         return outcome.exit_code
-
-    def _close_status(self, outcome: Outcome) -> None:
-        try:
-            self.status.fail(outcome.failure_class or FailureClass.UNKNOWN, outcome.reason)
-        except OSError as error:  # the run folder may still take the event below
-            say(f"cannot write {self.status.path}: {error.strerror}")
 
     def _record_end(self, outcome: Outcome) -> None:
         data: dict[str, Any] = {"state": outcome.kind.value, "reason": outcome.reason}
@@ -237,4 +233,12 @@ class StageRun:
         self._record("finished", **data)
 
     def _record(self, event: str, **data: Any) -> None:
-        self.run.record(event, stage=self.stage.name, job_id=self.host.job_id, **data)
+        facts = {"stage": self.stage.name, "job_id": self.host.job_id, **data}
+        self._note(lambda: self.run.record(event, **facts))
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Write something down; a full disk must not keep the rest from happening."""
+        try:
+            write()
+        except OSError as error:
+            say(f"cannot write {error.filename or 'the record'}: {error.strerror}")

@@ -23,7 +23,7 @@ def local_job(submitted: Mapping[str, Any]) -> JobInfo | None:
         return None
     pid = str(submitted["job_id"])
     alive = _start_time(pid) == submitted.get("process_start") is not None
-    return JobInfo(pid, "RUNNING" if alive else "FAILED", source="local")
+    return JobInfo(pid, "RUNNING" if alive else "ENDED", source="local")
 
 
 def stop_local_job(submitted: Mapping[str, Any]) -> None:

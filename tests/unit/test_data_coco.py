@@ -184,7 +184,5 @@ def test_same_id_with_two_names(folder: Path) -> None:
 
 
 def test_unknown_eval_class_ids(folder: Path) -> None:
-    with pytest.raises(
-        RequestError, match=r"eval_class_ids holds \[2\].*1 \(cat\), 3 \(dog\)"
-    ):
+    with pytest.raises(RequestError, match=r"eval_class_ids holds \[2\].*1 \(cat\), 3 \(dog\)"):
         check_sources(experiment(folder, "dataset.eval_class_ids=[1, 2]"), "train")

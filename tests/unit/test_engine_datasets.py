@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rtdetr_slurm.data.coco import class_names, read_annotations
+from rtdetr_slurm.data.coco import Source, class_names, read_annotations
 from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.engine.datasets.batches import (
     Batch,
@@ -34,8 +34,8 @@ from rtdetr_slurm.spec.dataset import AugmentationConfig
 
 
 def make_table(*folders: Path) -> Table:
-    sources = [(f / "images", read_annotations(f / "annotations.json")) for f in folders]
-    return build_table(sources, class_names([a for _, a in sources], 4))
+    sources = [Source(f / "images", read_annotations(f / "annotations.json")) for f in folders]
+    return build_table(sources, class_names([s.annotations for s in sources], 4))
 
 
 @pytest.fixture

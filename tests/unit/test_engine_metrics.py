@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtdetr_slurm.data.coco import class_names, read_annotations
+from rtdetr_slurm.data.coco import Source, class_names, read_annotations
 from rtdetr_slurm.engine.datasets.table import Table, build_table
 from rtdetr_slurm.engine.metrics import NAMES, Metrics, score
 
@@ -50,7 +50,7 @@ def write_random_set(path: Path, seed: int) -> None:
 
 def load(path: Path) -> Table:
     annotations = read_annotations(path)
-    return build_table([(path.parent, annotations)], class_names([annotations], CLASSES + 1))
+    return build_table([Source(path.parent, annotations)], class_names([annotations], CLASSES + 1))
 
 
 def random_detections(table: Table, seed: int) -> np.ndarray:

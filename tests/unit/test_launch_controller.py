@@ -6,6 +6,7 @@ and in tests/cluster.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -282,3 +283,17 @@ def test_the_real_controller_runs_by_itself(run: Run) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
     assert done.returncode == 1
     assert run.events()[-1]["event"] == "finished"
+
+
+def test_a_full_disk_does_not_keep_the_job_from_its_requeue(
+    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any, **data: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "events.jsonl")
+
+    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    monkeypatch.setattr(Run, "record", full)
+    host = ShellHost("exit 75")
+    assert execute(run, stage, host) == 75
+    assert host.requeued == 1
+    assert "cannot write events.jsonl: No space left on device" in capfd.readouterr().err

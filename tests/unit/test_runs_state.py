@@ -98,6 +98,12 @@ def test_a_job_that_slurm_ended_is_classified_from_all_there_is() -> None:
     assert (failure.failure_class, failure.evidence) == (FailureClass.CONFIG, "bad image")
 
 
+def test_a_wish_to_cancel_shows_until_the_end() -> None:
+    cancelling = {"event": "cancelling", "stage": "train", "job_id": "7"}
+    report = verdict([SUBMITTED, STARTED, cancelling], job("RUNNING"))
+    assert (report.state, report.detail) == (StageState.RUNNING, "cancelling")
+
+
 def test_restarts_and_reasons() -> None:
     report = verdict([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("PENDING", reason="BeginTime"))
     assert (report.restarts, report.detail, report.job_id) == (1, "BeginTime", "7")

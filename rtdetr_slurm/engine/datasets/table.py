@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.data.coco import Source
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,23 @@ class Table:
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
 
-def build_table(sources: Sequence[tuple[Path, CocoAnnotations]], classes: dict[int, str]) -> Table:
-    """Concatenate sources, each an image folder and its annotations, in the order given."""
-    offsets = np.cumsum([0, *(a.num_images for _, a in sources)])
+def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
+    """Concatenate sources in the order given."""
+    read = [source.annotations for source in sources]
+    counts = [a.num_images for a in read]
+    offsets = np.cumsum([0, *counts])
     image_of_box = np.concatenate(
-        [_int64(a.image_index) + offset for (_, a), offset in zip(sources, offsets, strict=False)]
+        [_int64(a.image_index) + offset for a, offset in zip(read, offsets, strict=False)]
     )
     order = np.argsort(image_of_box, kind="stable")
-    encoded = [name.encode() for _, a in sources for name in a.file_names]
+    encoded = [name.encode() for a in read for name in a.file_names]
 
     def column(name: str) -> NDArray[Any]:
-        return np.concatenate([np.asarray(getattr(a, name)) for _, a in sources])
+        return np.concatenate([np.asarray(getattr(a, name)) for a in read])
 
     return Table(
-        folders=tuple(str(folder) for folder, _ in sources),
-        source=np.repeat(np.arange(len(sources)), [a.num_images for _, a in sources]),
+        folders=tuple(str(source.image_dir) for source in sources),
+        source=np.repeat(np.arange(len(sources)), counts),
         image_ids=_int64(column("image_ids")),
         names=b"".join(encoded),
         name_ends=np.cumsum([0, *map(len, encoded)]),

@@ -51,7 +51,7 @@ def _fold_norms(module: nn.Module) -> None:
 def _fold(conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d) -> None:
     if isinstance(norm, _BatchNorm):
         norm = FrozenBatchNorm2d.from_batch_norm(norm)
-    scale, shift = norm.to(conv.weight).scale_and_shift()
+    scale, shift = norm.scale_and_shift()
     conv.weight.mul_(scale[:, None, None, None])
     bias = shift if conv.bias is None else conv.bias * scale + shift
     conv.bias = nn.Parameter(bias, requires_grad=False)

@@ -46,7 +46,8 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def from_batch_norm(cls, norm: _BatchNorm) -> FrozenBatchNorm2d:
-        frozen = cls(norm.num_features, norm.eps)
+        assert norm.running_mean is not None
+        frozen = cls(norm.num_features, norm.eps).to(norm.running_mean)
         frozen.load_state_dict(
             {k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
         )
