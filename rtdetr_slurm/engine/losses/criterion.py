@@ -63,8 +63,8 @@ class Criterion(nn.Module):
         """
         device = outputs["set_logits"].device.type
         with torch.autocast(device, enabled=False):
-            padded = PaddedTargets.from_list(list(targets))
             logits, boxes = _full(outputs["set_logits"]), _full(outputs["set_boxes"])
+            padded = PaddedTargets.from_list(targets, boxes.dtype)
             layers = len(logits) - 1
             names = [f"_aux_{i}" for i in range(layers - 1)] + ["", "_enc"]
             kept = range(len(names)) if self.aux_loss else (layers - 1, layers)
@@ -85,8 +85,9 @@ class Criterion(nn.Module):
         """The terms of one set of predictions, as validation has them: logits [B, Q, C], boxes
         [B, Q, 4]; otherwise like `forward`."""
         with torch.autocast(logits.device.type, enabled=False):
-            padded = PaddedTargets.from_list(list(targets))
-            terms = self._set_terms(_full(logits)[None], _full(boxes)[None], padded, num_boxes)
+            logits, boxes = _full(logits)[None], _full(boxes)[None]
+            padded = PaddedTargets.from_list(targets, boxes.dtype)
+            terms = self._set_terms(logits, boxes, padded, num_boxes)
             return {name: term[0] for name, term in terms.items()}
 
     def _set_terms(

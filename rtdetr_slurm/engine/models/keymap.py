@@ -88,7 +88,7 @@ CLASS_HEAD = re.compile(
 DENOISING = "decoder.denoising_class_embed.weight"
 COUNTER = "num_batches_tracked"
 """Absent from converted files and from frozen batch norms, and of no effect on results."""
-UNUSED_STAGE = re.compile(r"^backbone\.(?:res_layers\.|layer)\d+\.")
+STAGE = re.compile(r"^(backbone\.(?:res_layers\.|layer))\d+\.")
 CLASSIFIER = re.compile(r"^backbone\.fc\.")
 
 
@@ -204,12 +204,13 @@ class _Fit:
             self.misshaped.append(f"{name}: {shapes}")
 
     def _left_over(self, name: str, own: Mapping[str, Tensor]) -> None:
-        stage = UNUSED_STAGE.match(name)
+        stage = STAGE.match(name)
+        same_kind = stage and any(key.startswith(stage[1]) for key in own)
         if name == DENOISING:
             self.skipped.append(f"{name}: the model has no denoising (model.dn_number is 0)")
         elif CLASSIFIER.match(name):
             self.skipped.append(f"{name}: a classifier, not part of a backbone")
-        elif stage and not any(key.startswith(stage[0]) for key in own):
+        elif stage and same_kind and not any(key.startswith(stage[0]) for key in own):
             self.skipped.append(f"{name}: a stage that model.return_interm_indices does not use")
         else:
             self.unexpected.append(name)

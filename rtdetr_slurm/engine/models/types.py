@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -42,10 +43,13 @@ class PaddedTargets:
         return self.labels.shape[1]
 
     @classmethod
-    def from_list(cls, targets: list[Target]) -> PaddedTargets:
+    def from_list(
+        cls, targets: Sequence[Target], dtype: torch.dtype | None = None
+    ) -> PaddedTargets:
+        """Pad the targets of at least one image; `dtype` of the boxes, if not their own."""
         counts = tuple(len(target["labels"]) for target in targets)
         labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
-        boxes = pad_sequence([target["boxes"] for target in targets], batch_first=True)
+        boxes = pad_sequence([target["boxes"].to(dtype) for target in targets], batch_first=True)
         number = torch.tensor(counts).to(labels.device, non_blocking=True)
         slot = torch.arange(labels.shape[1], device=labels.device)
         return cls(labels, boxes, slot < number[:, None], counts)
