@@ -1,0 +1,123 @@
+"""Why a job ended without success: class, evidence, advice. Pure; standard library only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rtdetr_slurm.contract import FailureClass, Status
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure class and the line that shows it."""
+
+    failure_class: FailureClass
+    evidence: str
+
+    @property
+    def advice(self) -> str:
+        return ADVICE[self.failure_class]
+
+
+ADVICE: Mapping[FailureClass, str] = {
+    FailureClass.INFRA: "the cluster failed, not the training: submit again with "
+    "train.resume_training_checkpoint_path set to the last checkpoint, on other nodes if one "
+    "node keeps failing",
+    FailureClass.PREEMPTED: "the job was preempted and not put back in the queue: allow requeue "
+    "(job.requeue, and `requeue` in the site profile) or submit again with "
+    "train.resume_training_checkpoint_path",
+    FailureClass.TIMEOUT: "raise job.time, or allow requeue so that the job goes on by itself; "
+    "resume with train.resume_training_checkpoint_path",
+    FailureClass.OOM_HOST: "the node's memory was too small: raise job.mem_gb, or lower "
+    "dataset.workers or dataset.batch_size",
+    FailureClass.OOM_GPU: "the GPU's memory was too small: lower dataset.batch_size or "
+    "dataset.augmentation.train_spatial_size, or set train.precision to bf16 or "
+    "train.activation_checkpoint to true",
+    FailureClass.CONFIG: "correct the spec or the data that the line names, then submit again",
+    FailureClass.CANCELLED: "cancelled on request; submit again to start over",
+    FailureClass.UNKNOWN: "read the log (rtdetr-slurm logs RUN); nothing known was found in it",
+}
+
+_SLURM_STATES: Mapping[str, FailureClass] = {
+    "BOOT_FAIL": FailureClass.INFRA,
+    "NODE_FAIL": FailureClass.INFRA,
+    "LAUNCH_FAILED": FailureClass.INFRA,
+    "REVOKED": FailureClass.INFRA,
+    "PREEMPTED": FailureClass.PREEMPTED,
+    "TIMEOUT": FailureClass.TIMEOUT,
+    "DEADLINE": FailureClass.TIMEOUT,
+    "OUT_OF_MEMORY": FailureClass.OOM_HOST,
+    "CANCELLED": FailureClass.CANCELLED,
+}
+
+_LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
+    (failure_class, re.compile(pattern, re.IGNORECASE))
+    for failure_class, pattern in (
+        (FailureClass.OOM_GPU, r"CUDA out of memory|torch(\.cuda)?\.OutOfMemoryError"),
+        (FailureClass.OOM_GPU, r"CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"),
+        (FailureClass.OOM_HOST, r"oom[-_ ]kill|\bOut Of Memory\b|Cannot allocate memory"),
+        (FailureClass.OOM_HOST, r"DataLoader worker .* is killed by signal: (Killed|Bus error)"),
+        (FailureClass.OOM_HOST, r"insufficient shared memory"),
+        (FailureClass.CONFIG, r"device-side assert triggered"),
+        (FailureClass.CONFIG, r"No space left on device|Disk quota exceeded"),
+        (FailureClass.INFRA, r"\bXid\b|uncorrectable ECC|CUDA error: (unspecified launch|ECC)"),
+        (
+            FailureClass.INFRA,
+            r"NCCL (error|WARN .*(timeout|abort))|ncclSystemError|ncclRemoteError",
+        ),
+        (FailureClass.INFRA, r"Connection (reset by peer|closed by remote)|Socket Timeout"),
+        (FailureClass.INFRA, r"Unable to create step for job|Unable to confirm allocation"),
+        (FailureClass.INFRA, r"NODE FAILURE|Node failure on|JOB LAUNCH FAILURE"),
+    )
+)
+"""What known failures leave in a log; a cause stands before what it brings about."""
+
+
+def classify(
+    *,
+    slurm_state: str | None = None,
+    status_line: Mapping[str, Any] | None = None,
+    exit_code: int | None = None,
+    signal: int | None = None,
+    log_tail: Sequence[str] = (),
+) -> Failure:
+    """The class of a failure, from the surest witness to the least sure.
+
+    Args:
+        slurm_state: Slurm's state of the job, None where Slurm says nothing.
+        status_line: the last line of status.json.
+        exit_code: of the job or step; 128+n counts as signal n.
+        signal: that ended it, as Slurm's `exit:signal` has it.
+        log_tail: last lines of the job's log.
+    """
+    if status_line is not None and status_line.get("status") == Status.FAILURE.value:
+        return _from_status(status_line)
+    if slurm_state is not None and slurm_state in _SLURM_STATES:
+        return Failure(_SLURM_STATES[slurm_state], f"Slurm says {slurm_state}")
+    for failure_class, pattern in _LOG_SIGNS:
+        for line in reversed(log_tail):
+            if pattern.search(line):
+                return Failure(failure_class, f"log: {line.strip()}")
+    return Failure(FailureClass.UNKNOWN, _ending(exit_code, signal, log_tail))
+
+
+def _from_status(line: Mapping[str, Any]) -> Failure:
+    reason = str(line.get("reason") or line.get("message") or "no reason given")
+    try:
+        failure_class = FailureClass(line.get("failure_class"))
+    except ValueError:
+        failure_class = FailureClass.UNKNOWN
+    return Failure(failure_class, reason)
+
+
+def _ending(exit_code: int | None, signal: int | None, log_tail: Sequence[str]) -> str:
+    if not signal and exit_code is not None and exit_code > 128:
+        signal = exit_code - 128
+    how = f"killed by signal {signal}" if signal else f"exit code {exit_code}"
+    if exit_code is None and not signal:
+        how = "ended without an exit code"
+    last = next((line.strip() for line in reversed(log_tail) if line.strip()), "")
+    return f"{how}; last line of the log: {last}" if last else f"{how}; the log is empty"

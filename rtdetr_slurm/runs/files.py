@@ -1,0 +1,78 @@
+"""Writing the record safely on local disks, NFS and Lustre. Standard library only.
+
+A file is either replaced whole (temp + fsync + rename in the same folder) or appended to by
+exactly one writer; no locks, no reliance on modification times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Replace `path` with `data` so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        OSError: the folder is missing or not writable, or the disk is full; `path` is untouched.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append `record` as one JSON line with a single write, and fsync it.
+
+    A line that a killed writer left unfinished is closed first, so that one torn line never
+    swallows the next record.
+    """
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            line = "\n" + line
+        os.write(fd, line.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole JSON object in `path`, in order; torn or foreign lines are left out.
+
+    Returns an empty list when the file does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

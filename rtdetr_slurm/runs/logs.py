@@ -1,0 +1,69 @@
+"""Reading logs and status lines of a stage that may still be written. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.runs.status import read_status
+
+_TAIL_BYTES = 64 * 1024
+
+
+def tail(path: Path, lines: int = 200) -> list[str]:
+    """The last lines of a text file, at most 64 KiB of them; empty when there is none yet."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()[-lines:]
+
+
+class LogReader:
+    """Hands out the lines that were added to a log since the last call."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        self.path = path
+        self._offset = path.stat().st_size if from_end and path.exists() else 0
+        self._rest = b""
+
+    def new_lines(self, *, end: bool = False) -> list[str]:
+        """Whole lines only, unless `end` says that nothing more will come."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self._offset)
+                data = stream.read()
+        except FileNotFoundError:
+            return []
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if end and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode(errors="replace") for line in lines]
+
+
+def status_lines_of(path: Path, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a status.json that belong to this stage: none from before its submission.
+
+    A results folder that the user names may hold the record of an earlier run.
+    """
+    begin = next((e["timestamp"] for e in events if e["event"] == "submitting"), None)
+    lines = read_status(path)
+    if begin is None:
+        return lines
+    start = datetime.fromisoformat(begin)
+    return [line for line in lines if _moment(line, start) >= start]
+
+
+def _moment(line: Mapping[str, Any], default: datetime) -> datetime:
+    """When a line was written; a line without a timestamp counts as the stage's own."""
+    try:
+        return datetime.fromisoformat(str(line.get("timestamp")))
+    except ValueError:
+        return default

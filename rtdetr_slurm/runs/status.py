@@ -1,0 +1,89 @@
+"""status.json: the line-per-event record of one action, in TAO's format. Standard library only.
+
+Each line is one JSON object with TAO's keys (date, time, status, verbosity, and where they
+apply message, kpi, epoch, ...), to which `timestamp` (ISO 8601, UTC) and `schema_version` are
+added. KPI values are numbers. The last line of an ended action is SUCCESS, FAILURE (with
+`failure_class` and `reason`) or PREEMPTED.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.contract import SCHEMA_VERSION, FailureClass, Status
+from rtdetr_slurm.runs.files import append_json_line, read_json_lines
+
+TERMINAL = frozenset({Status.SUCCESS, Status.FAILURE, Status.PREEMPTED})
+
+
+class StatusLog:
+    """Appends lines to one status.json; at any time exactly one process may write it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(
+        self,
+        status: Status,
+        message: str = "",
+        *,
+        kpi: Mapping[str, float] | None = None,
+        verbosity: str = "INFO",
+        **data: Any,
+    ) -> None:
+        """Append one line.
+
+        Args:
+            kpi: metric name to value; a value that is not finite is recorded as null, because
+                JSON has no NaN.
+            data: further keys of the line (epoch, step, time_per_epoch, ...), JSON values.
+
+        Raises:
+            OSError: the file cannot be written (no space left, folder gone).
+        """
+        now = datetime.now(timezone.utc)
+        local = now.astimezone()
+        record: dict[str, Any] = {
+            "date": f"{local.month}/{local.day}/{local.year}",
+            "time": f"{local.hour}:{local.minute}:{local.second}",
+            "status": status.value,
+            "verbosity": verbosity,
+            "timestamp": now.isoformat(timespec="milliseconds"),
+            "schema_version": SCHEMA_VERSION,
+        }
+        if message:
+            record["message"] = message
+        record.update(data)
+        if kpi:
+            record["kpi"] = {k: float(v) if math.isfinite(v) else None for k, v in kpi.items()}
+        append_json_line(self.path, record)
+
+    def fail(self, failure_class: FailureClass, reason: str) -> None:
+        """Append the FAILURE line that ends an action."""
+        self.write(
+            Status.FAILURE,
+            reason,
+            verbosity="ERROR",
+            failure_class=failure_class.value,
+            reason=reason,
+        )
+
+
+def read_status(path: Path) -> list[dict[str, Any]]:
+    """All lines of a status.json, oldest first; empty when there is none yet."""
+    return read_json_lines(path)
+
+
+def last_status(path: Path) -> dict[str, Any] | None:
+    """The newest line of a status.json, or None."""
+    lines = read_status(path)
+    return lines[-1] if lines else None
+
+
+def is_terminal(line: Mapping[str, Any] | None) -> bool:
+    """Whether `line` says that the action has ended."""
+    return line is not None and line.get("status") in {s.value for s in TERMINAL}
