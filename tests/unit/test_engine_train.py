@@ -125,6 +125,49 @@ class TestARun:
         assert (workspace.results / "train" / "annotated.jpg").exists()
 
 
+class TestEvaluate:
+    def test_weights_from_elsewhere(self, workspace: Workspace) -> None:
+        """A bare state dict is scored, as long as its class heads have the right size."""
+        path = workspace.root / "weights.pth"
+        torch.save(build_state(workspace.action(), 0, resuming=False).model.state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        size = ("evaluate.input_height=64", "evaluate.input_width=96")
+        kpi = evaluate(workspace.action(setting, *size, name="evaluate"))
+        assert set(kpi) == {"test_mAP", "test_mAP50"}
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert (scored["epoch"], scored["input_size"]) == (None, [64, 96])
+        with pytest.raises(
+            RequestError, match=r"another size than dataset\.num_classes 5:(.|\n)*head"
+        ):
+            evaluate(workspace.action(setting, "dataset.num_classes=5", name="evaluate"))
+
+    def test_missing_and_damaged_checkpoints(self, workspace: Workspace) -> None:
+        path = workspace.root / "model.pth"
+        setting = f"evaluate.checkpoint={path}"
+        with pytest.raises(RequestError, match=r"model\.pth: no such weight file"):
+            evaluate(workspace.action(setting, name="evaluate"))
+        path.write_bytes(b"PK damaged")
+        with pytest.raises(RequestError, match=r"model\.pth: .*(damaged|plain weights)"):
+            evaluate(workspace.action(setting, name="evaluate"))
+
+    def test_threshold_and_classes(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(build_state(workspace.action(), 0, resuming=False).model.state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        none = evaluate(workspace.action(setting, "evaluate.conf_threshold=0.99", name="evaluate"))
+        assert none == {"test_mAP": 0, "test_mAP50": 0}
+        evaluate(workspace.action(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert set(scored["per_class"]) == {"square"}
+
+    def test_interrupted(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(build_state(workspace.action(), 0, resuming=False).model.state_dict(), path)
+        action = workspace.action(f"evaluate.checkpoint={path}", name="evaluate")
+        with pytest.raises(Interrupted):
+            evaluate(stopping_at(action, 1))
+
+
 class TestResume:
     def test_from_an_epoch(self, workspace: Workspace) -> None:
         """Two epochs at once, and one and one: the same losses and the same weights."""
