@@ -123,7 +123,6 @@ def children(parent: int) -> set[int]:
 def _run_agent(arguments: list[str], topology: Topology) -> Outcome:
     cores = max(1, len(os.sched_getaffinity(0)) // topology.processes_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # loading processes share these cores
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
