@@ -35,7 +35,14 @@ def main() -> None:
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "rtdetr-slurm --help": [tool, "--help"],
-        f"rtdetr-slurm submit {args.spec} --dry-run": [tool, "submit", args.spec, "--dry-run"],
+        f"rtdetr-slurm submit {args.spec} --dry-run": [
+            tool,
+            "submit",
+            args.spec,
+            "--site",
+            "local",
+            "--dry-run",
+        ],
     }
     width = max(map(len, commands))
     print(f"{'command':<{width}}  median CPU s  (of {args.runs} runs)")
