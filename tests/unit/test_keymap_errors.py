@@ -60,7 +60,7 @@ def test_objects_are_refused_and_not_executed(tmp_path: Path) -> None:
     message = refusal(save({"state_dict": small_model().state_dict(), "x": Opaque()}, tmp_path))
     assert "holds Python objects" in message
     path = tmp_path / "pickle.pth"
-    path.write_bytes(pickle.dumps({"x": Opaque()}))
+    path.write_bytes(pickle.dumps({"x": Opaque()}, protocol=2))
     assert "not a file of plain weights" in refusal(path)
 
 

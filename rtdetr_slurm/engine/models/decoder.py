@@ -120,9 +120,8 @@ class Decoder(nn.Module):
     """Selects the most promising cells of the encoder's maps as queries and decodes them.
 
     Args:
-        in_channels: width of the encoder's maps.
+        in_channels: widths of the encoder's maps, one per level.
         dim: width of the queries and of the projected maps.
-        num_levels: number of maps.
         num_classes: C.
         num_queries: Q.
         num_layers: decoder layers.
