@@ -9,15 +9,20 @@ from __future__ import annotations
 import signal
 from enum import Enum
 
-SCHEMA_VERSION = 1
-"""Version of run.json, events.jsonl, status.json and checkpoint layouts."""
-
-# --- actions -------------------------------------------------------------------------------
-ENGINE_ACTIONS = ("train", "evaluate", "inference", "export", "distill", "quantize")
-DEPLOY_ACTIONS = ("gen_trt_engine", "trt_evaluate", "trt_inference")
-ACTIONS = ENGINE_ACTIONS + DEPLOY_ACTIONS
-AVAILABLE_ACTIONS = ("train", "evaluate")
-"""Actions that this version's engine runs; the others are validated and refused by name."""
+# --- schema versions: each kind of file has its own, so that a change of one leaves the others
+# readable ------------------------------------------------------------------------------------
+RUN_VERSION = 1
+"""run.json"""
+EVENT_VERSION = 1
+"""The lines of an event file."""
+STATUS_VERSION = 1
+"""The lines of a status.json."""
+CHECKPOINT_VERSION = 1
+"""model_epoch_*.pth and interrupted checkpoints."""
+METRICS_VERSION = 1
+"""metrics.json"""
+SPEC_SCHEMA_VERSION = 1
+"""The JSON Schemas of specs and their manifest."""
 
 
 # --- exit codes ----------------------------------------------------------------------------
@@ -76,8 +81,10 @@ METRICS_JSON = "metrics.json"
 ANNOTATED_IMAGE = "annotated.jpg"
 CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"
 CHECKPOINT_GLOB = "model_epoch_*.pth"
-INTERRUPTED_CHECKPOINT = "interrupted.pth"
-"""Full training state written when a run is stopped between two epochs; gone once superseded."""
+INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
+"""Full training state written when a run is stopped within an epoch, after so many steps of it;
+gone once superseded. Its name says how far it is, so that no reader needs torch to compare."""
+INTERRUPTED_GLOB = "interrupted_epoch_*.pth"
 
 
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------

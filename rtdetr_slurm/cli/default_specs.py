@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rtdetr_slurm.contract import ACTIONS, ExitCode
+from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
 
 

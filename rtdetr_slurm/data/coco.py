@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
@@ -90,22 +91,19 @@ def check_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[S
     """Read and check the data of `action`: folders, files, categories against `num_classes`.
 
     Returns:
-        The sources as they are called in the spec: `train` and, where there is one, `val`; or
-        `test`. Nothing for actions that read no annotations.
+        Kind, as the action table names it (`train` for dataset.train_data_sources), to the sources
+        that the spec gives; nothing for images without annotations.
 
     Raises:
         RequestError: naming the source and the spec field, and what would be right.
     """
     dataset = experiment.dataset
-    wanted: dict[str, list[DataSource | None]] = {}
-    if action == "train":
-        wanted = {"train": [*(dataset.train_data_sources or [])], "val": [dataset.val_data_sources]}
-    elif action == "evaluate":
-        wanted = {"test": [dataset.test_data_sources]}
-    sources = {
-        kind: [_check_source(kind, source) for source in given if source is not None]
-        for kind, given in wanted.items()
-    }
+    sources: dict[str, list[Source]] = {}
+    for kind in get_action(action).reads:
+        given = getattr(dataset, f"{kind}_data_sources") or []
+        entries = given if isinstance(given, list) else [given]
+        if kind != "infer":  # the one kind without annotations
+            sources[kind] = [_check_source(kind, source) for source in entries]
     for kind in sources.keys() & {"train", "test"}:
         if not sources[kind]:
             raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")

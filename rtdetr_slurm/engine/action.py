@@ -14,7 +14,7 @@ from rtdetr_slurm.engine.distributed import Context, gather_objects
 from rtdetr_slurm.engine.failures import writing_error
 from rtdetr_slurm.engine.stop import StopFlag
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.status import StatusLog
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.contract import AVAILABLE_ACTIONS, DEPLOY_ACTIONS, ENGINE_ACTIONS
+from rtdetr_slurm.actions import AVAILABLE, DEPLOY, get_action
 from rtdetr_slurm.errors import RequestError
 
 DEFAULT_SPECS = "default_specs"
@@ -52,17 +52,17 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 def check_action(action: str) -> None:
     """Refuse an action by name where this version or this program does not run it."""
-    if action in (*AVAILABLE_ACTIONS, DEFAULT_SPECS):
+    if action == DEFAULT_SPECS:
         return
-    runs = ", ".join([*AVAILABLE_ACTIONS, DEFAULT_SPECS])
-    if action in DEPLOY_ACTIONS:
+    row = get_action(action)
+    runs = ", ".join([*AVAILABLE, DEFAULT_SPECS])
+    if row.program == DEPLOY:
         raise RequestError(
-            f"{action} is a deploy action: it needs TensorRT and its own image, and is not "
-            f"available in this version. rtdetr runs: {runs}"
+            f"{action} is a deploy action: it belongs to the program {DEPLOY} in the TensorRT "
+            f"image, which is not available in this version. rtdetr runs: {runs}"
         )
-    if action in ENGINE_ACTIONS:
+    if not row.available:
         raise RequestError(f"{action} is not available in this version yet. rtdetr runs: {runs}")
-    raise RequestError(f"there is no action '{action}'. rtdetr runs: {runs}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train and evaluate RT-DETR inside the container or beside it. "
         "`rtdetr default_specs results_dir=DIR` writes a complete spec to start from.",
     )
-    parser.add_argument("action", help=f"one of {', '.join([*AVAILABLE_ACTIONS, DEFAULT_SPECS])}")
+    parser.add_argument("action", help=f"one of {', '.join([*AVAILABLE, DEFAULT_SPECS])}")
     parser.add_argument(
         "-e", "--experiment_spec_file", dest="spec", type=Path, metavar="FILE", help="the spec"
     )

@@ -1,4 +1,4 @@
-"""Full training state in one file, and finding the one to go on from.
+"""Full training state in one file.
 
 A checkpoint is a plain dict that loads with weights_only:
 
@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from rtdetr_slurm.contract import CHECKPOINT_PATTERN, INTERRUPTED_CHECKPOINT, SCHEMA_VERSION
+from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
 from rtdetr_slurm.engine.failures import writing_error
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.runs.checkpoints import list_checkpoints, verify_checkpoint
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
 Checkpoint = dict[str, Any]
 
@@ -41,7 +41,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         ActionError: it cannot be written, naming the path.
     """
     buffer = io.BytesIO()
-    torch.save({"schema_version": SCHEMA_VERSION, "tao_model": MODEL_NAME, **checkpoint}, buffer)
+    torch.save(
+        {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}, buffer
+    )
     try:
         write_atomic(path, buffer.getvalue())
     except OSError as error:
@@ -64,10 +66,10 @@ def load(path: Path) -> Checkpoint:
         raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
     if not isinstance(content, dict) or content.get("tao_model") != MODEL_NAME:
         raise RequestError(f"checkpoint {path} is not a training checkpoint of this engine")
-    if content.get("schema_version") != SCHEMA_VERSION or "optimizer" not in content:
+    if content.get("schema_version") != CHECKPOINT_VERSION or "optimizer" not in content:
         raise RequestError(
             f"checkpoint {path} has layout version {content.get('schema_version')}; this engine "
-            f"reads version {SCHEMA_VERSION}"
+            f"reads version {CHECKPOINT_VERSION}"
         )
     return content
 
@@ -83,32 +85,17 @@ def check_num_classes(checkpoint: Checkpoint, num_classes: int, path: Path) -> N
         )
 
 
-def newest_loadable(results_dir: Path) -> tuple[Path | None, list[str]]:
-    """The furthest whole checkpoint in a results folder, and what is wrong with those passed over.
-
-    An interruption's checkpoint counts as long as its epoch was not finished since.
-    """
-    problems: list[str] = []
-    epochs = list_checkpoints(results_dir)
-    interrupted = results_dir / INTERRUPTED_CHECKPOINT
-    if interrupted.exists():
-        try:
-            reached = load(interrupted)["epoch"]
-            if not any(c.epoch is not None and c.epoch >= reached for c in epochs):
-                return interrupted, problems
-        except RequestError as error:
-            problems.append(str(error))
-    for candidate in reversed(epochs):
-        problem = verify_checkpoint(candidate.path)
-        if problem is None:
-            return candidate.path, problems
-        problems.append(f"checkpoint is damaged: {problem}")
-    return None, problems
-
-
-def has_checkpoints(results_dir: Path) -> bool:
-    return (results_dir / INTERRUPTED_CHECKPOINT).exists() or bool(list_checkpoints(results_dir))
-
-
 def epoch_path(results_dir: Path, epoch: int) -> Path:
     return results_dir / CHECKPOINT_PATTERN.format(epoch=epoch)
+
+
+def interrupted_path(results_dir: Path, epoch: int, step: int) -> Path:
+    """Where the state goes of a training that stops after `step` steps of `epoch`."""
+    return results_dir / INTERRUPTED_PATTERN.format(epoch=epoch, step=step)
+
+
+def remove_interrupted(results_dir: Path, *, but: Path | None = None) -> None:
+    """Remove what earlier interruptions have left; a further checkpoint has superseded it."""
+    for file in list_interrupted(results_dir):
+        if file.path != but:
+            file.path.unlink(missing_ok=True)

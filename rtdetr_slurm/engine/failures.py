@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.errors import ActionError, UserError
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.files import write_atomic
 
 NOTE_PATTERN = ".failure-rank-*.json"
 """Notes that failed ranks leave in the results folder for the launching process of node 0."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, SCHEMA_VERSION, Status
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, METRICS_VERSION, Status
 from rtdetr_slurm.engine.action import Action
 from rtdetr_slurm.engine.datasets.batches import Batch
 from rtdetr_slurm.engine.datasets.images import BadImage, load_image
@@ -23,7 +23,7 @@ from rtdetr_slurm.engine.failures import writing_error
 from rtdetr_slurm.engine.postprocess import postprocess
 from rtdetr_slurm.engine.preprocess import preprocess
 from rtdetr_slurm.engine.sources import EvaluationData, workers
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.files import write_atomic
 
 if TYPE_CHECKING:
     from rtdetr_slurm.engine.train import Training
@@ -41,7 +41,7 @@ def write_metrics(action: Action, classes: Mapping[int, str], content: Mapping[s
         ActionError: it cannot be written.
     """
     record = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": METRICS_VERSION,
         "version": __version__,
         "action": action.name,
         "classes": {str(i): name for i, name in classes.items()},

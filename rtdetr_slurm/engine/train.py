@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtdetr_slurm.contract import INTERRUPTED_CHECKPOINT, Env, FailureClass, Kpi
+from rtdetr_slurm.contract import Env, FailureClass, Kpi
 from rtdetr_slurm.data.coco import check_sources
 from rtdetr_slurm.engine import checkpoint as checkpoints
 from rtdetr_slurm.engine.action import Action
@@ -60,6 +60,7 @@ from rtdetr_slurm.engine.state import (
 )
 from rtdetr_slurm.engine.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
 
 MAX_WEIGHT_SPREAD = 1e-2
 """Above this the ranks no longer train one detector; equal processors stay at 0."""
@@ -85,7 +86,7 @@ def train(action: Action) -> dict[str, float]:
         The KPIs of the last epoch on rank 0; without the validation ones elsewhere.
 
     Raises:
-        Interrupted: asked to stop; the state is in interrupted.pth.
+        Interrupted: asked to stop; the state is in a checkpoint of its own.
         UserError: whatever a user can do something about.
     """
     experiment, context = action.experiment, action.context
@@ -248,7 +249,7 @@ def save_epoch(run: Training, epoch: int) -> None:
     check_equal_weights(run)
     if action.context.is_main:
         checkpoints.save(checkpoints.epoch_path(action.results_dir, epoch), content)
-        (action.results_dir / INTERRUPTED_CHECKPOINT).unlink(missing_ok=True)
+        checkpoints.remove_interrupted(action.results_dir)
     run.progress.pause()
 
 
@@ -273,7 +274,7 @@ def check_equal_weights(run: Training) -> None:
 
 
 def interrupt(run: Training) -> None:
-    """Write interrupted.pth and end; called by all ranks at the same step.
+    """Write the state of this moment and end; called by all ranks at the same step.
 
     Raises:
         Interrupted: always.
@@ -281,7 +282,12 @@ def interrupt(run: Training) -> None:
     action = run.action
     content = capture(run.state, action, run.data.table.classes, complete=False)
     if action.context.is_main:
-        checkpoints.save(action.results_dir / INTERRUPTED_CHECKPOINT, content)
+        position = run.state.position
+        path = checkpoints.interrupted_path(
+            action.results_dir, position.epoch, position.step_in_epoch
+        )
+        checkpoints.save(path, content)
+        checkpoints.remove_interrupted(action.results_dir, but=path)
     barrier()
     raise Interrupted
 
@@ -298,13 +304,14 @@ def find_start(action: Action) -> Path | None:
     named = action.experiment.train.resume_training_checkpoint_path
     explicit = Path(named) if named else None
     if os.environ.get(Env.RESUME) == "1":
-        newest, problems = checkpoints.newest_loadable(action.results_dir)
+        furthest, problems = resume_point(action.results_dir)
         for problem in problems:
-            action.warn(f"{problem}; passed over")
-        if newest is None:
+            action.warn(f"checkpoint is damaged: {problem}; passed over")
+        if furthest is None:
             action.say(f"no checkpoint to go on from in {action.results_dir}: starts over")
-        return newest or explicit
-    if explicit is None and checkpoints.has_checkpoints(action.results_dir):
+            return explicit
+        return furthest.path
+    if explicit is None and resume_candidates(action.results_dir):
         raise RequestError(
             f"{action.results_dir} already holds checkpoints of a training: choose another "
             "results_dir, or name the one to go on from in train.resume_training_checkpoint_path"

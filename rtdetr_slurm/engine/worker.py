@@ -6,6 +6,7 @@ torchrun --nproc-per-node=2 -m rtdetr_slurm.engine.worker train -e spec.yaml [ke
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rtdetr_slurm.actions import require_available
 from rtdetr_slurm.contract import Env, ExitCode, Status
 from rtdetr_slurm.engine.arguments import Arguments, parse
 from rtdetr_slurm.engine.stop import Interrupted, StopFlag, ignore_signals
@@ -101,13 +103,9 @@ def _report(action: Action, error: Exception) -> int:
 
 
 def _function(name: str) -> Callable[[Action], dict[str, float]]:
-    if name == "train":
-        from rtdetr_slurm.engine.train import train
-
-        return train
-    from rtdetr_slurm.engine.evaluate import evaluate
-
-    return evaluate
+    module, _, function = str(require_available(name).function).partition(":")
+    found: Callable[[Action], dict[str, float]] = getattr(importlib.import_module(module), function)
+    return found
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import (
     CHECKPOINT_GLOB,
-    INTERRUPTED_CHECKPOINT,
     STOP_SIGNAL,
     ExitCode,
     FailureClass,
@@ -33,7 +33,12 @@ from rtdetr_slurm.launch.host import Host, make_host, say
 from rtdetr_slurm.launch.outcome import Ending, Interruption, Kind, Outcome, Stop, decide
 from rtdetr_slurm.launch.records import read_node_errors
 from rtdetr_slurm.plan.model import Stage
-from rtdetr_slurm.runs.checkpoints import list_checkpoints, resumable_checkpoint, verify_checkpoint
+from rtdetr_slurm.runs.checkpoints import (
+    list_checkpoints,
+    resume_candidates,
+    resume_point,
+    verify_checkpoint,
+)
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.run import Run, open_run, status_path
@@ -176,8 +181,8 @@ class StageRun:
 
     def _ending(self, exit_code: int) -> Ending:
         lines = read_status(self.status.path)[self._lines_before :]
-        trains = self.stage.action == "train"
-        resume = resumable_checkpoint(self.results) if trains else None
+        trains = get_action(self.stage.action).trains
+        resume = resume_point(self.results)[0] if trains else None
         return Ending(
             exit_code=exit_code,
             interruption=self.interruption,
@@ -198,13 +203,11 @@ class StageRun:
 
     def _newest_checkpoint(self) -> tuple[Any, ...] | None:
         """What tells one state of the newest resumable file from another, without reading it."""
-        interrupted = self.results / INTERRUPTED_CHECKPOINT
-        epochs = list_checkpoints(self.results)
-        newest = interrupted if interrupted.exists() else epochs[-1].path if epochs else None
-        if newest is None:
+        candidates = resume_candidates(self.results)
+        if not candidates:
             return None
-        facts = newest.stat()
-        return (newest.name, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        facts = candidates[0].path.stat()
+        return (candidates[0].path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
     def _close(self, outcome: Outcome) -> int:
         """Write down the end, requeue where that is the verdict, return the exit code."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.failures import Failure
-from rtdetr_slurm.runs.files import write_atomic
 from rtdetr_slurm.runs.run import Run
 
 _ERROR_JSON = "error.json"

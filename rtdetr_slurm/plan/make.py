@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.contract import DEPLOY_ACTIONS, RESULTS_DIR, SPEC_YAML
+from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.plan.paths import absolute_paths, read_paths
@@ -98,12 +99,8 @@ def _resources(loaded: LoadedSpec, site: Site) -> Resources:
     )
 
 
-def _role(action: str) -> str:
-    return "tensorrt" if action in DEPLOY_ACTIONS else "train"
-
-
 def _partition(action: str, site: Site) -> str | None:
-    partition: str | None = getattr(site.partitions, _role(action))
+    partition: str | None = getattr(site.partitions, ACTIONS[action].role)
     return partition
 
 
@@ -156,7 +153,7 @@ def _container(
 ) -> Container | None:
     if site.scheduler == "local":
         return None
-    role = _role(action)
+    role = ACTIONS[action].role
     image = getattr(site.images, role)
     if image is None:
         raise SiteError(

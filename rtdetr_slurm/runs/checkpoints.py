@@ -8,22 +8,36 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.contract import CHECKPOINT_GLOB, INTERRUPTED_CHECKPOINT, STATUS_JSON, Kpi
+from rtdetr_slurm.contract import CHECKPOINT_GLOB, INTERRUPTED_GLOB, STATUS_JSON, Kpi
 from rtdetr_slurm.runs.status import read_status
 
 _EPOCH = re.compile(r"model_epoch_(\d+)\.pth")
+_INTERRUPTED = re.compile(r"interrupted_epoch_(\d+)_step_(\d+)\.pth")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint file; `epoch` is None for the one written by an interruption."""
+class CheckpointFile:
+    """A checkpoint in a results folder.
+
+    Attributes:
+        epoch: zero-based, the one that was worked on last.
+        step: steps of it that are done; None: all of it, with its validation.
+        metric: val_mAP of the epoch; None where it was not scored.
+    """
 
     path: Path
-    epoch: int | None
+    epoch: int
+    step: int | None = None
     metric: float | None = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Epochs that are done, and steps of the next one."""
+        return (self.epoch + 1, 0) if self.step is None else (self.epoch, self.step)
 
 
 def verify_checkpoint(path: Path) -> str | None:
@@ -38,36 +52,67 @@ def verify_checkpoint(path: Path) -> str | None:
     return f"{path} is damaged (record {broken} fails its checksum)" if broken else None
 
 
-def list_checkpoints(results_dir: Path) -> list[Checkpoint]:
+def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     """The epoch checkpoints of a results folder, by epoch, with the val_mAP of their epoch."""
     metrics = _metric_by_epoch(results_dir)
     found = []
     for path in results_dir.glob(CHECKPOINT_GLOB):
         if match := _EPOCH.fullmatch(path.name):
             epoch = int(match[1])
-            found.append(Checkpoint(path, epoch, metrics.get(epoch)))
-    return sorted(found, key=lambda c: c.epoch or 0)
+            found.append(CheckpointFile(path, epoch, metric=metrics.get(epoch)))
+    return sorted(found, key=lambda c: c.epoch)
 
 
-def best_checkpoint(results_dir: Path) -> Checkpoint | None:
+def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
+    """The checkpoints that interruptions have left, the furthest last."""
+    found = []
+    for path in results_dir.glob(INTERRUPTED_GLOB):
+        if match := _INTERRUPTED.fullmatch(path.name):
+            found.append(CheckpointFile(path, int(match[1]), step=int(match[2])))
+    return sorted(found, key=lambda c: c.progress)
+
+
+def best_checkpoint(results_dir: Path) -> CheckpointFile | None:
     """The whole checkpoint with the highest val_mAP; None when no checkpoint has one."""
     scored = [c for c in list_checkpoints(results_dir) if c.metric is not None]
-    scored.sort(key=lambda c: (c.metric or 0.0, c.epoch or 0), reverse=True)
-    return next((c for c in scored if verify_checkpoint(c.path) is None), None)
+    scored.sort(key=lambda c: (c.metric or 0.0, c.epoch), reverse=True)
+    return _first_whole(iter(scored))
 
 
-def last_checkpoint(results_dir: Path) -> Checkpoint | None:
+def last_checkpoint(results_dir: Path) -> CheckpointFile | None:
     """The whole checkpoint of the latest epoch."""
-    newest_first = reversed(list_checkpoints(results_dir))
-    return next((c for c in newest_first if verify_checkpoint(c.path) is None), None)
+    return _first_whole(reversed(list_checkpoints(results_dir)))
 
 
-def resumable_checkpoint(results_dir: Path) -> Checkpoint | None:
-    """Where an interrupted training goes on: the interruption's own checkpoint, else the last."""
-    interrupted = results_dir / INTERRUPTED_CHECKPOINT
-    if interrupted.exists() and verify_checkpoint(interrupted) is None:
-        return Checkpoint(interrupted, None)
-    return last_checkpoint(results_dir)
+def resume_candidates(results_dir: Path) -> list[CheckpointFile]:
+    """All that a training in this folder could go on from, the furthest first.
+
+    An interruption's file may still lie beside the epoch that has superseded it, when the process
+    ended between writing the one and removing the other; then the epoch is the further one.
+    """
+    found = [*list_checkpoints(results_dir), *list_interrupted(results_dir)]
+    return sorted(found, key=lambda c: c.progress, reverse=True)
+
+
+def resume_point(results_dir: Path) -> tuple[CheckpointFile | None, list[str]]:
+    """Where a training that was interrupted goes on: the furthest whole checkpoint.
+
+    The one rule for whoever asks: the controller that requeues and the engine that resumes.
+
+    Returns:
+        The checkpoint, None where there is none, and what is wrong with those passed over.
+    """
+    problems: list[str] = []
+    for candidate in resume_candidates(results_dir):
+        problem = verify_checkpoint(candidate.path)
+        if problem is None:
+            return candidate, problems
+        problems.append(problem)
+    return None, problems
+
+
+def _first_whole(candidates: Iterator[CheckpointFile]) -> CheckpointFile | None:
+    return next((c for c in candidates if verify_checkpoint(c.path) is None), None)
 
 
 def _metric_by_epoch(results_dir: Path) -> dict[int, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.files import write_atomic
 
 _VERSION_LABEL = "org.opencontainers.image.version"
 _HEAD_BYTES = 64 * 1024

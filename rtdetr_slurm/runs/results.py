@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE, Kpi
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.checkpoints import best_checkpoint, last_checkpoint
@@ -63,7 +64,7 @@ class Results:
 def results_of(stage: Stage) -> Results:
     """Looks into the results folder; every checkpoint named has been verified to be whole."""
     folder = Path(stage.results_dir)
-    trains = stage.action == "train"
+    trains = get_action(stage.action).trains
     best = best_checkpoint(folder) if trains else None
     last = last_checkpoint(folder) if trains else None
     picture = folder / ANNOTATED_IMAGE

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import (
+    EVENT_VERSION,
     EVENTS_JSONL,
     JOBS_DIR,
     RESULTS_DIR,
     RUN_JSON,
-    SCHEMA_VERSION,
+    RUN_VERSION,
     SPEC_YAML,
     STATUS_JSON,
 )
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.files import append_json_line, read_json_lines, write_atomic
 from rtdetr_slurm.plan.model import Plan, Stage
-from rtdetr_slurm.runs.files import append_json_line, read_json_lines, write_atomic
 
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -77,7 +78,7 @@ class Run:
     def record(self, event: str, **data: Any) -> None:
         """Append one event."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        entry = {"schema_version": SCHEMA_VERSION, "timestamp": now, "event": event, **data}
+        entry = {"schema_version": EVENT_VERSION, "timestamp": now, "event": event, **data}
         append_json_line(self.path / EVENTS_JSONL, entry)
 
     def log_path(self, job_id: str) -> Path:
@@ -97,7 +98,7 @@ def create_run(path: Path, manifest: Mapping[str, Any], spec_text: str) -> Run:
     """
     digest = hashlib.sha256(spec_text.encode()).hexdigest()
     complete = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RUN_VERSION,
         "run_id": path.name,
         **manifest,
         "spec": {**manifest["spec"], "sha256": digest},
@@ -126,10 +127,10 @@ def open_run(path: Path) -> Run:
         manifest = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} is not a run folder: {RUN_JSON}: {error}") from error
-    if manifest.get("schema_version") != SCHEMA_VERSION:
+    if manifest.get("schema_version") != RUN_VERSION:
         raise RequestError(
             f"{path / RUN_JSON}: schema_version {manifest.get('schema_version')} is not "
-            f"{SCHEMA_VERSION}, the one this version of rtdetr-slurm reads"
+            f"{RUN_VERSION}, the one this version of rtdetr-slurm reads"
         )
     return Run(path.absolute(), manifest)
 

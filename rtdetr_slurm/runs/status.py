@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import SCHEMA_VERSION, FailureClass, Status
-from rtdetr_slurm.runs.files import append_json_line, read_json_lines
+from rtdetr_slurm.contract import STATUS_VERSION, FailureClass, Status
+from rtdetr_slurm.files import append_json_line, read_json_lines
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILURE, Status.PREEMPTED})
 
@@ -53,7 +53,7 @@ class StatusLog:
             "status": status.value,
             "verbosity": verbosity,
             "timestamp": now.isoformat(timespec="milliseconds"),
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": STATUS_VERSION,
         }
         if message:
             record["message"] = message

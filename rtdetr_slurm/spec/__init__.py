@@ -7,7 +7,6 @@ from rtdetr_slurm.spec.load import (
     dump_spec,
     load_spec,
     refuse_unavailable,
-    require_available,
 )
 from rtdetr_slurm.yaml_source import to_yaml
 
@@ -18,6 +17,5 @@ __all__ = [
     "dump_spec",
     "load_spec",
     "refuse_unavailable",
-    "require_available",
     "to_yaml",
 ]

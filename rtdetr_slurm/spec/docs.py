@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.spec.experiment import SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.spec.model import ModelConfig
@@ -72,7 +72,7 @@ def spec_markdown() -> str:
     lines += ["", "## Actions", "", "| Action | Sections it reads | |", "|---|---|---|"]
     for action in ACTIONS:
         sections = ", ".join(f"`{name}`" for name in used_sections(action))
-        state = "" if action in AVAILABLE_ACTIONS else "checked only; not available yet"
+        state = "" if action in AVAILABLE else "checked only; not available yet"
         lines.append(f"| {action} | {sections} | {state} |")
     lines += ["", "## Fields", "", *_tables()]
     return "\n".join(lines).rstrip() + "\n"
@@ -124,7 +124,7 @@ def _section(ref: FieldRef, model: dict[str, Any]) -> Any:
 def _works_in(ref: FieldRef) -> str:
     if ref.path[0] in ("job", "automl"):
         return ""
-    works = [action for action in ref.honoured_by if action in AVAILABLE_ACTIONS]
+    works = [action for action in ref.honoured_by if action in AVAILABLE]
     return ", ".join(action for action in works if action in ref.used_by) or "not yet"
 
 

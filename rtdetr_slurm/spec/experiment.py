@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
@@ -25,12 +25,12 @@ class ExperimentConfig(Section):
 
     results_dir: OptionalText = field(
         "",
-        honoured_by=ACTIONS,
+        honoured_by=tuple(ACTIONS),
         description="Folder for results; each action writes to a folder of its own name in it. "
         "Empty means the run's own folder.",
     )
     model_name: Literal["", "rtdetr"] = field(
-        "", honoured_by=ACTIONS, description="Name of the network; rtdetr or empty."
+        "", honoured_by=tuple(ACTIONS), description="Name of the network; rtdetr or empty."
     )
     encryption_key: OptionalText = field(
         "",
@@ -90,21 +90,8 @@ class SpecFile(ExperimentConfig):
     automl: AutoMLConfig = field(AutoMLConfig, description="Hyper-parameter search.")
 
 
-ACTION_SECTIONS = (
-    "train", "evaluate", "inference", "export", "distill", "quantize", "gen_trt_engine"
-)  # fmt: skip
+ACTION_SECTIONS = tuple(dict.fromkeys(action.section for action in ACTIONS.values()))
 """Sections that say by themselves what is to be done."""
-
-
-def section_of(action: str) -> str:
-    """Name of the section that is the action's own."""
-    return action.removeprefix("trt_")
-
-
-def topology_section(action: str) -> str | None:
-    """Name of the section whose num_gpus, gpu_ids and num_nodes an action obeys; None: one GPU."""
-    sections = {"distill": "train", "export": None, "quantize": None, "gen_trt_engine": None}
-    return sections.get(action, section_of(action))
 
 
 def used_sections(action: str) -> tuple[str, ...]:

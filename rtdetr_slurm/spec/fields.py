@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
-from rtdetr_slurm.contract import ACTIONS, ENGINE_ACTIONS
+from rtdetr_slurm.actions import ACTIONS, ENGINE
 from rtdetr_slurm.model_check import nested_model
 from rtdetr_slurm.yaml_source import KeyPath
 
@@ -24,7 +24,7 @@ SCORING = ("train", "evaluate")
 """Actions that run the model on annotated images."""
 TRAINING = ("train", "distill")
 """Actions that have a training loop."""
-MODEL = ENGINE_ACTIONS
+MODEL = tuple(action.name for action in ACTIONS.values() if action.program == ENGINE)
 """Actions that build the PyTorch model; each honours its architecture by building it."""
 
 _BOUND_OF_SIGN = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import ACTIONS
-from rtdetr_slurm.runs.files import write_atomic
+from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.spec.docs import spec_markdown
 from rtdetr_slurm.spec.schema import action_schema, manifest
 from rtdetr_slurm.spec.template import template_yaml

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.spec.fields import Section, field
 
-Action = Literal[
-    "train", "evaluate", "inference", "export", "distill", "quantize",
-    "gen_trt_engine", "trt_evaluate", "trt_inference",
-]  # fmt: skip
+if TYPE_CHECKING:
+    ActionName = str
+else:
+    ActionName = Literal[tuple(ACTIONS)]
 Minutes = Annotated[int, Field(ge=1)]
 SlurmTime = Annotated[str, Field(pattern=r"^(\d+|\d+:\d{1,2}:\d{1,2}|\d+-\d{1,2}(:\d{1,2}){0,2})$")]
 
@@ -19,7 +20,7 @@ SlurmTime = Annotated[str, Field(pattern=r"^(\d+|\d+:\d{1,2}:\d{1,2}|\d+-\d{1,2}
 class JobConfig(Section):
     """The job around an action; nodes and GPUs come from the action's own section."""
 
-    action: Action | None = field(
+    action: ActionName | None = field(
         None,
         description="What to do, unless --action says otherwise. Null: the action whose section is "
         "the only one, or after which the file is named.",
@@ -52,6 +53,6 @@ class JobConfig(Section):
         description="What training does about an image that cannot be decoded: stop the job, or "
         "name it and go on without it.",
     )
-    then: list[Action] = field(
+    then: list[ActionName] = field(
         [], description="Actions to run after this one. Not available in this version."
     )

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.actions import ACTIONS, get_action, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.experiment import (
     ExperimentConfig,
     SpecFile,
-    section_of,
-    topology_section,
     used_sections,
 )
 from rtdetr_slurm.spec.fields import Section
@@ -56,13 +53,13 @@ class LoadedSpec:
     @property
     def section(self) -> Section:
         """The action's own section."""
-        section: Section = getattr(self.experiment, section_of(self.action))
+        section: Section = getattr(self.experiment, ACTIONS[self.action].section)
         return section
 
     @property
     def topology(self) -> Topology:
         """What the action asks for; one GPU where its section does not say."""
-        name = topology_section(self.action)
+        name = ACTIONS[self.action].topology
         if name is None:
             gpu_id = getattr(self.section, "gpu_id", 0)
             return Topology(1, 1, (gpu_id,))
@@ -98,10 +95,8 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         InvalidInput: (a RequestError) all problems at once, sorted by place.
         RequestError: the file cannot be read, or there is no such action.
     """
-    if action is not None and action not in ACTIONS:
-        close = difflib.get_close_matches(action, ACTIONS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise RequestError(f"no action '{action}'; allowed: {', '.join(ACTIONS)}{hint}")
+    if action is not None:
+        get_action(action)
     assembled = assemble(load_yaml(path), overrides, action)
     action, data = assembled.action, _without_missing(assembled.source.data)
     problems = [*assembled.problems, *_interpolations(data)]
@@ -123,19 +118,6 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         automl=spec.automl,
         automl_explicit=spec.automl.policy is not None,
     )
-
-
-def require_available(action: str) -> None:
-    """Refuse an action that this version cannot run.
-
-    Raises:
-        RequestError: it names the action and those that run.
-    """
-    if action not in AVAILABLE_ACTIONS:
-        raise RequestError(
-            f"action '{action}' is not available in this version; it runs "
-            f"{' and '.join(AVAILABLE_ACTIONS)} (the spec itself was checked)"
-        )
 
 
 def refuse_unavailable(loaded: LoadedSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rtdetr_slurm.contract import AVAILABLE_ACTIONS
+from rtdetr_slurm.actions import AVAILABLE
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, visit
@@ -64,7 +64,7 @@ def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
 
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
     name = experiment.model.backbone
-    if action in AVAILABLE_ACTIONS and name not in AVAILABLE_BACKBONES:
+    if action in AVAILABLE and name not in AVAILABLE_BACKBONES:
         yield Problem(
             ("model", "backbone"),
             f"found '{name}', which is not available in this version; allowed: "
@@ -74,7 +74,7 @@ def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems
 
 def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
     """A value other than the default needs someone to honour it."""
-    if action not in AVAILABLE_ACTIONS:
+    if action not in AVAILABLE:
         return
     for ref, value in visit(experiment):
         inside_list = any(isinstance(part, int) for part in ref.path)  # the list itself is compared

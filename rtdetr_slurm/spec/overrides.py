@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import LocatedProblem, Problem
-from rtdetr_slurm.spec.experiment import ACTION_SECTIONS, topology_section
+from rtdetr_slurm.spec.experiment import ACTION_SECTIONS
 from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, parse_value, show
 
 NUM_GPUS = "num_gpus"
@@ -101,7 +101,7 @@ def assemble(source: YamlSource, texts: Sequence[str], action: str | None) -> As
 
 def _place_num_gpus(draft: _Draft, overrides: list[Override], action: str) -> list[Override]:
     """The short name that depends on the action; returns `overrides` with its path filled in."""
-    section = topology_section(action)
+    section = ACTIONS[action].topology
     if section is None:
         reason = f"action '{action}' runs on one GPU; allowed: leave the short name out"
         draft.refuse(NUM_GPUS, reason, overrides)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS, SCHEMA_VERSION
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE
+from rtdetr_slurm.contract import SPEC_SCHEMA_VERSION
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.spec.overrides import NUM_GPUS, SHORTHANDS
@@ -43,7 +44,7 @@ def action_schema(action: str) -> dict[str, Any]:
         "automl_default_parameters": _flagged(refs, "default_parameter"),
         "automl_disabled_parameters": _flagged(refs, "disabled"),
         "popular": _popular(refs),
-        "x-schema": {"action": action, "network": "rtdetr", "schema_version": SCHEMA_VERSION},
+        "x-schema": {"action": action, "network": "rtdetr", "schema_version": SPEC_SCHEMA_VERSION},
         "$defs": {name: _polished(section, sections) for name, section in sections.items()},
     }
 
@@ -51,7 +52,7 @@ def action_schema(action: str) -> dict[str, Any]:
 def manifest() -> dict[str, Any]:
     """What there is in schemas/ and specs/."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SPEC_SCHEMA_VERSION,
         "network": "rtdetr",
         "automl_enabled": True,
         "actions": {
@@ -59,7 +60,7 @@ def manifest() -> dict[str, Any]:
                 "schema": f"{action}.schema.json",
                 "template": f"../specs/{action}.yaml",
                 "sections": list(used_sections(action)),
-                "available": action in AVAILABLE_ACTIONS,
+                "available": action in AVAILABLE,
             }
             for action in ACTIONS
         },
@@ -101,7 +102,7 @@ def _polished(node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in node.items():
         if key == "x-honoured-by":
-            result[key] = [action for action in value if action in AVAILABLE_ACTIONS]
+            result[key] = [action for action in value if action in AVAILABLE]
         elif isinstance(value, dict) and key != "default":
             result[key] = _polished(value, sections)
         elif key != "x-template":

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rtdetr_slurm.contract import AVAILABLE_ACTIONS
+from rtdetr_slurm.actions import AVAILABLE
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, Section, declared, is_list
 from rtdetr_slurm.spec.overrides import MISSING
@@ -35,7 +35,7 @@ def template_yaml(action: str, schema: str | None = None) -> str:
     """
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += [f"# {line}" for line in _HEAD.format(action=action).splitlines()]
-    if action not in AVAILABLE_ACTIONS:
+    if action not in AVAILABLE:
         lines.append(f"# {_NOT_YET}")
     job = next(ref for ref in declared(SpecFile) if ref.path == ("job",))
     for ref in (job, *_of_action(ExperimentConfig, None, action)):
@@ -80,7 +80,7 @@ def _field_lines(ref: FieldRef, action: str, indent: str) -> list[str]:
 
 
 def _comment(ref: FieldRef, action: str) -> str:
-    fixed = action in AVAILABLE_ACTIONS and action not in ref.honoured_by
+    fixed = action in AVAILABLE and action not in ref.honoured_by
     if ref.nested is None and fixed and ref.path[0] != "job":
         return f"{ref.info.description} {_FIXED}"
     return str(ref.info.description)

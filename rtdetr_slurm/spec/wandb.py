@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
 
@@ -11,7 +11,7 @@ class WandbConfig(Section):
 
     enable: bool = field(
         True,
-        honoured_by=ACTIONS,
+        honoured_by=tuple(ACTIONS),
         description="Log to Weights & Biases. TAO does so when it finds a login; this engine never "
         "sends anything, whatever is written here.",
     )

@@ -85,7 +85,7 @@ def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     assert "Traceback" not in output
     assert "exitcode" not in output  # torchrun's own words
     assert [line["status"] for line in sparse.status()] == ["STARTED", "PREEMPTED"]
-    stopped = load(folder / "interrupted.pth")
+    stopped = load(folder / "interrupted_epoch_000_step_000001.pth")
     assert (stopped["epoch"], stopped["step_in_epoch"], stopped["complete"]) == (0, 1, False)
 
     code, output = end(start(sparse, resume=True))

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
 
-from rtdetr_slurm.contract import ACTIONS
+from rtdetr_slurm.actions import ACTIONS, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
     Topology,
     dump_spec,
     load_spec,
     refuse_unavailable,
-    require_available,
 )
 from rtdetr_slurm.spec.template import template_yaml
 from rtdetr_slurm.yaml_source import to_yaml

@@ -19,7 +19,7 @@ STOPPED = Ending(
     interruption=Interruption.TIMEOUT,
     last_line=PREEMPTED,
     checkpoint_problem="there is no model_epoch_*.pth",
-    resume_from="interrupted.pth",
+    resume_from="interrupted_epoch_003_step_000002.pth",
     progressed=True,
     requeue_allowed=True,
 )
@@ -73,7 +73,7 @@ def test_what_a_node_refused_explains_the_end() -> None:
 def test_an_interrupted_training_goes_back_to_the_queue(why: Interruption) -> None:
     outcome = decide(replace(STOPPED, interruption=why))
     assert (outcome.kind, outcome.exit_code, outcome.write_status) == (Kind.REQUEUE, 75, False)
-    assert "goes on from interrupted.pth after requeue" in outcome.reason
+    assert "goes on from interrupted_epoch_003_step_000002.pth after requeue" in outcome.reason
 
 
 def test_a_lost_exit_code_does_not_lose_the_interruption() -> None:
@@ -111,7 +111,7 @@ def test_without_leave_to_requeue_the_interruption_is_a_failure_that_says_so() -
     outcome = decide(replace(STOPPED, requeue_allowed=False))
     assert (outcome.kind, outcome.failure_class) == (Kind.FAILED, FailureClass.TIMEOUT)
     assert "requeue is not allowed" in outcome.reason
-    assert "interrupted.pth is left to resume from" in outcome.reason
+    assert "interrupted_epoch_003_step_000002.pth is left to resume from" in outcome.reason
 
 
 def test_a_cancelled_job_never_comes_back() -> None:

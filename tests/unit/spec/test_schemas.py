@@ -14,7 +14,7 @@ import pytest
 import yaml
 from spec_files import NEEDED, load
 
-from rtdetr_slurm.contract import ACTIONS, AVAILABLE_ACTIONS
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.spec.experiment import ExperimentConfig, used_sections
 from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.spec.generate import REPOSITORY, generated, main
@@ -74,7 +74,7 @@ def test_manifest() -> None:
     for action, entry in manifest["actions"].items():
         assert (REPOSITORY / "schemas" / entry["schema"]).is_file()
         assert (REPOSITORY / "schemas" / entry["template"]).is_file()
-        assert entry["available"] == (action in AVAILABLE_ACTIONS)
+        assert entry["available"] == (action in AVAILABLE)
         assert entry["sections"] == list(used_sections(action))
 
 
@@ -152,7 +152,7 @@ def test_extension_keys_of_tao() -> None:
     assert model["alpha"]["x-math-cond"] == "> 0.0"
     assert model["alpha"]["exclusiveMinimum"] == 0
     assert train["$defs"]["TrainConfig"]["properties"]["num_epochs"]["popular"] is True
-    assert model["backbone"]["x-honoured-by"] == list(AVAILABLE_ACTIONS)
+    assert model["backbone"]["x-honoured-by"] == list(AVAILABLE)
 
 
 def test_all_disabled_parameters_over_all_schemas() -> None:

@@ -18,13 +18,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rtdetr_slurm.engine.action import Action
-from rtdetr_slurm.engine.checkpoint import load, newest_loadable
+from rtdetr_slurm.engine.checkpoint import load
 from rtdetr_slurm.engine.evaluate import evaluate
 from rtdetr_slurm.engine.models.layers import FrozenBatchNorm2d
 from rtdetr_slurm.engine.state import build_state
 from rtdetr_slurm.engine.stop import Interrupted, StopFlag
 from rtdetr_slurm.engine.train import multi_scale, train
 from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.runs.checkpoints import resume_point
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -196,7 +197,8 @@ class TestResume:
         with pytest.raises(Interrupted):
             train(stopping_at(workspace.action(), stop_at))
         folder = workspace.results / "train"
-        assert [p.name for p in folder.glob("*.pth")] == ["interrupted.pth"]
+        [interrupted] = folder.glob("*.pth")
+        assert interrupted.name.startswith("interrupted_epoch_")
         monkeypatch.setenv("RTDETR_RESUME", "1")
         train(workspace.action())
         assert epoch_losses(workspace) == pytest.approx(whole, abs=1e-6)
@@ -214,12 +216,12 @@ class TestResume:
         with pytest.raises(Interrupted):
             train(stopping_at(workspace.action(every), 6))  # 3 steps, validation, a step
         folder = workspace.results / "train"
-        interrupted = folder / "interrupted.pth"
+        [interrupted] = folder.glob("interrupted*.pth")
         torn = interrupted.read_bytes()
         interrupted.write_bytes(torn[: len(torn) // 2])
-        path, problems = newest_loadable(folder)
-        assert path == folder / "model_epoch_000.pth"
-        assert "checkpoint is damaged" in problems[0]
+        found, problems = resume_point(folder)
+        assert found is not None
+        assert found.path == folder / "model_epoch_000.pth"
         assert str(interrupted) in problems[0]
 
         monkeypatch.setenv("RTDETR_RESUME", "1")
@@ -231,12 +233,14 @@ class TestResume:
         assert "passed over" in warnings[0]["message"]
         # a finished epoch makes an interruption within it obsolete
         interrupted.write_bytes(torn)
-        assert newest_loadable(folder)[0] == folder / "model_epoch_001.pth"
+        found, _ = resume_point(folder)
+        assert found is not None
+        assert found.path == folder / "model_epoch_001.pth"
 
     def test_refusals(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Interrupted):
             train(stopping_at(workspace.action(), 1))
-        path = workspace.results / "train" / "interrupted.pth"
+        [path] = (workspace.results / "train").glob("interrupted*.pth")
         with pytest.raises(RequestError, match="already holds checkpoints of a training"):
             train(workspace.action())
         resume = f"train.resume_training_checkpoint_path={path}"

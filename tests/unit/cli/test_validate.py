@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from spec_files import NEEDED, TRAIN, write
 
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.cli.main import main
-from rtdetr_slurm.contract import ACTIONS
 from rtdetr_slurm.spec import load_spec
 
 Capture = pytest.CaptureFixture[str]

@@ -204,7 +204,7 @@ STOPPABLE = (
 def test_either_signal_stops_the_training_and_requeues_the_job(
     run: Run, stage: Stage, signum: int
 ) -> None:
-    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
     host = ShellHost(STOPPABLE)
     when_started(run, lambda: os.kill(os.getpid(), signum))
     assert execute(run, stage, host) == 75
@@ -212,7 +212,7 @@ def test_either_signal_stops_the_training_and_requeues_the_job(
     assert events == ["submitted", "started", "requeued"]
     assert host.requeued == 1
     assert last["status"] == "PREEMPTED"
-    assert "goes on from interrupted.pth" in run.events()[-1]["reason"]
+    assert "goes on from interrupted_epoch_003_step_000002.pth" in run.events()[-1]["reason"]
 
 
 def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage: Stage) -> None:
@@ -258,7 +258,7 @@ def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> 
         def requeue(self) -> None:
             raise SiteError("scontrol: Requested operation is presently disabled")
 
-    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
     host = Disabled(STOPPABLE)
     when_started(run, lambda: os.kill(os.getpid(), signal.SIGUSR2))
     assert execute(run, stage, host) == 1
@@ -291,7 +291,7 @@ def test_a_full_disk_does_not_keep_the_job_from_its_requeue(
     def full(*args: Any, **data: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "events.jsonl")
 
-    write_checkpoint(Path(stage.results_dir) / "interrupted.pth")
+    write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
     monkeypatch.setattr(Run, "record", full)
     host = ShellHost("exit 75")
     assert execute(run, stage, host) == 75

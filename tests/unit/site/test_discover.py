@@ -182,7 +182,7 @@ def test_a_named_profile_must_exist(machine: Machine) -> None:
 
 def test_the_example_profile_is_valid(machine: Machine) -> None:
     machine.env["HTTPS_PROXY"] = ""
-    example = Path(__file__).parents[2] / "specs" / "site-gpu-cluster.yaml"
+    example = Path(__file__).parents[3] / "specs" / "site-gpu-cluster.yaml"
     site = machine.find(example).site
     assert site.partitions.train == "gpu"
     assert site.time == 24 * 60
@@ -190,6 +190,6 @@ def test_the_example_profile_is_valid(machine: Machine) -> None:
 
 
 def test_every_key_is_described_and_documented() -> None:
-    documented = (Path(__file__).parents[2] / "docs" / "site.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs" / "site.md").read_text()
     for name in Site.model_fields:
         assert f"`{name}`" in documented, name

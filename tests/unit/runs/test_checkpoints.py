@@ -13,7 +13,7 @@ from rtdetr_slurm.runs.checkpoints import (
     best_checkpoint,
     last_checkpoint,
     list_checkpoints,
-    resumable_checkpoint,
+    resume_point,
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.status import StatusLog
@@ -91,16 +91,44 @@ def test_epochs_above_999_are_sorted_as_numbers(tmp_path: Path) -> None:
 
 
 def test_where_an_interrupted_training_goes_on(tmp_path: Path) -> None:
-    assert resumable_checkpoint(tmp_path) is None
+    assert resume_point(tmp_path) == (None, [])
     epochs(tmp_path, 0.1, 0.2)
-    found = resumable_checkpoint(tmp_path)
-    assert found is not None
-    assert found.epoch == 1
-    interrupted = write_checkpoint(tmp_path / "interrupted.pth")
-    found = resumable_checkpoint(tmp_path)
-    assert found is not None
-    assert found.path == interrupted
+    assert resumed(tmp_path) == "model_epoch_001.pth"
+    interrupted = write_checkpoint(tmp_path / "interrupted_epoch_002_step_000003.pth")
+    assert resumed(tmp_path) == interrupted.name
     damage(interrupted)
-    found = resumable_checkpoint(tmp_path)
+    found, [problem] = resume_point(tmp_path)
     assert found is not None
     assert found.epoch == 1
+    assert interrupted.name in problem
+
+
+@pytest.mark.parametrize(
+    ("files", "furthest"),
+    [
+        # Killed between writing an epoch's checkpoint and removing the interruption's.
+        (["model_epoch_002.pth", "interrupted_epoch_002_step_000010.pth"], "model_epoch_002.pth"),
+        # Interrupted twice within one epoch, killed before the first file was removed.
+        (
+            ["interrupted_epoch_002_step_000009.pth", "interrupted_epoch_002_step_000010.pth"],
+            "interrupted_epoch_002_step_000010.pth",
+        ),
+        # An epoch whose checkpoint_interval skipped it, then an interruption further on.
+        (
+            ["model_epoch_009.pth", "interrupted_epoch_1000_step_000000.pth"],
+            "interrupted_epoch_1000_step_000000.pth",
+        ),
+        (["interrupted_epoch_003_step_7.pth", "model_epoch_002.pth"], None),
+    ],
+)
+def test_the_furthest_checkpoint_wins(
+    tmp_path: Path, files: list[str], furthest: str | None
+) -> None:
+    for name in files:
+        write_checkpoint(tmp_path / name)
+    assert resumed(tmp_path) == (furthest or files[0])
+
+
+def resumed(folder: Path) -> str | None:
+    found, _ = resume_point(folder)
+    return None if found is None else found.path.name

@@ -1,0 +1,195 @@
+"""The table of actions: what there is to do, where it runs, what it reads, what proves it.
+
+Whoever needs to know something about an action asks this table; an action without an entry is an
+error, never another action. Standard library only: login node, compute node and container share it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rtdetr_slurm.contract import CHECKPOINT_GLOB, METRICS_JSON
+from rtdetr_slurm.errors import RequestError
+
+ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
+"""The two programs: in the training image, and in the TensorRT image."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What must be there and whole before an action counts as done.
+
+    Attributes:
+        kind: `checkpoint`: the newest file of the results folder that fits `name`, a glob; `file`:
+            the file of that name in the results folder; `field`: the file that the spec's field of
+            that dotted name names.
+    """
+
+    kind: Literal["checkpoint", "file", "field"]
+    name: str
+
+
+@dataclass(frozen=True)
+class Action:
+    """One row of the table.
+
+    Attributes:
+        section: the spec section that is the action's own; it holds its `results_dir`.
+        topology: the section whose num_nodes, num_gpus and gpu_ids it obeys; None: one GPU, the
+            `gpu_id` of its own section.
+        role: of the site profile: what kind of node it runs on, in which image.
+        program: that runs it.
+        reads: the data sources it opens: `train` is dataset.train_data_sources, and so on.
+        artefact: what proves its success.
+        resumable: whether a start that was interrupted goes on where it stood; others begin anew.
+        function: `module:function` that one rank runs; None: not in this version.
+    """
+
+    name: str
+    section: str
+    topology: str | None
+    role: Literal["train", "cpu", "tensorrt"]
+    program: str
+    reads: tuple[str, ...]
+    artefact: Artefact
+    resumable: bool = False
+    function: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether this version runs it; specs for the others are checked all the same."""
+        return self.function is not None
+
+    @property
+    def trains(self) -> bool:
+        """Whether its results are checkpoints, epoch by epoch."""
+        return self.artefact.kind == "checkpoint"
+
+
+_CHECKPOINT = Artefact("checkpoint", CHECKPOINT_GLOB)
+_METRICS = Artefact("file", METRICS_JSON)
+_PREDICTIONS = Artefact("file", "predictions.json")
+
+ACTIONS: Mapping[str, Action] = {
+    action.name: action
+    for action in (
+        Action(
+            name="train",
+            section="train",
+            topology="train",
+            role="train",
+            program=ENGINE,
+            reads=("train", "val"),
+            artefact=_CHECKPOINT,
+            resumable=True,
+            function="rtdetr_slurm.engine.train:train",
+        ),
+        Action(
+            name="evaluate",
+            section="evaluate",
+            topology="evaluate",
+            role="train",
+            program=ENGINE,
+            reads=("test",),
+            artefact=_METRICS,
+            function="rtdetr_slurm.engine.evaluate:evaluate",
+        ),
+        Action(
+            name="inference",
+            section="inference",
+            topology="inference",
+            role="train",
+            program=ENGINE,
+            reads=("infer",),
+            artefact=_PREDICTIONS,
+        ),
+        Action(
+            name="export",
+            section="export",
+            topology=None,
+            role="train",
+            program=ENGINE,
+            reads=(),
+            artefact=Artefact("field", "export.onnx_file"),
+        ),
+        Action(
+            name="distill",
+            section="distill",
+            topology="train",
+            role="train",
+            program=ENGINE,
+            reads=("train", "val"),
+            artefact=_CHECKPOINT,
+            resumable=True,
+        ),
+        Action(
+            name="quantize",
+            section="quantize",
+            topology=None,
+            role="train",
+            program=ENGINE,
+            reads=("train", "val", "quant_calibration"),
+            artefact=Artefact("file", "quantize.json"),
+        ),
+        Action(
+            name="gen_trt_engine",
+            section="gen_trt_engine",
+            topology=None,
+            role="tensorrt",
+            program=DEPLOY,
+            reads=(),
+            artefact=Artefact("field", "gen_trt_engine.trt_engine"),
+        ),
+        Action(
+            name="trt_evaluate",
+            section="evaluate",
+            topology="evaluate",
+            role="tensorrt",
+            program=DEPLOY,
+            reads=("test",),
+            artefact=_METRICS,
+        ),
+        Action(
+            name="trt_inference",
+            section="inference",
+            topology="inference",
+            role="tensorrt",
+            program=DEPLOY,
+            reads=("infer",),
+            artefact=_PREDICTIONS,
+        ),
+    )
+}
+
+AVAILABLE = tuple(name for name, action in ACTIONS.items() if action.available)
+"""Names of the actions that this version runs."""
+
+
+def get_action(name: str) -> Action:
+    """The row called `name`.
+
+    Raises:
+        RequestError: there is none; names the nearest.
+    """
+    if name in ACTIONS:
+        return ACTIONS[name]
+    close = difflib.get_close_matches(name, ACTIONS, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
+
+
+def require_available(name: str) -> Action:
+    """The row called `name`, of an action that this version runs.
+
+    Raises:
+        RequestError: there is none, or not in this version; names those that run.
+    """
+    action = get_action(name)
+    if not action.available:
+        raise RequestError(
+            f"action '{name}' is not available in this version; it runs {' and '.join(AVAILABLE)}"
+        )
+    return action
