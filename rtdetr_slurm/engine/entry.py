@@ -20,6 +20,7 @@ from rtdetr_slurm.contract import (
     ExitCode,
     FailureClass,
 )
+from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.engine.arguments import DEFAULT_SPECS, Arguments, parse
 from rtdetr_slurm.engine.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
@@ -110,11 +111,12 @@ def prepare_devices(loaded: LoadedSpec, processes: int, *, launched: bool) -> No
         SiteError: CUDA is wanted and not there, or not often enough.
     """
     from rtdetr_slurm.engine.distributed import choose_accelerator
-    from rtdetr_slurm.engine.topology import check_devices, visible_devices
+    from rtdetr_slurm.engine.topology import check_devices
 
     wanted = os.environ.get(Env.ACCELERATOR)
     if wanted != "cpu" and not launched:
-        os.environ[Env.CUDA_VISIBLE_DEVICES] = visible_devices(os.environ, loaded.topology.gpu_ids)
+        visible = os.environ.get(Env.CUDA_VISIBLE_DEVICES)
+        os.environ[Env.CUDA_VISIBLE_DEVICES] = chosen_devices(loaded.topology.gpu_ids, visible)
     accelerator = choose_accelerator(wanted)
     if not wanted:
         print(f"rtdetr: runs on {accelerator} ({Env.ACCELERATOR} is not set)", flush=True)

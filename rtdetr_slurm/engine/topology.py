@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtdetr_slurm.contract import Env
@@ -70,26 +70,6 @@ def read_topology(environment: Mapping[str, str], section: str, wanted: Wanted) 
         raise SiteError(f"{Env.MASTER_ADDR} is not set: the address of node 0 is needed")
     port = _number(environment, Env.MASTER_PORT, 1024, 65535)
     return Topology(nodes, node_rank, processes, address, port, launched=True)
-
-
-def visible_devices(environment: Mapping[str, str], gpu_ids: Sequence[int]) -> str:
-    """CUDA_VISIBLE_DEVICES for a start by hand: `gpu_ids` counted within what is visible now.
-
-    Raises:
-        SiteError: an id is beyond the devices that CUDA_VISIBLE_DEVICES lists.
-    """
-    listed = environment.get(Env.CUDA_VISIBLE_DEVICES)
-    if listed is None:
-        return ",".join(map(str, gpu_ids))
-    if not listed.strip():
-        return ""  # no device at all is somebody's wish
-    devices = [device.strip() for device in listed.split(",") if device.strip()]
-    if max(gpu_ids) >= len(devices):
-        raise SiteError(
-            f"gpu_ids {list(gpu_ids)} need at least {max(gpu_ids) + 1} devices, but "
-            f"{Env.CUDA_VISIBLE_DEVICES}={listed!r} lists {len(devices)}"
-        )
-    return ",".join(devices[i] for i in gpu_ids)
 
 
 def check_devices(processes: int, found: int) -> None:

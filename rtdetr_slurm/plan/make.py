@@ -12,7 +12,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.plan.paths import absolute_paths, read_paths
 from rtdetr_slurm.site.profile import Site
-from rtdetr_slurm.site.times import format_minutes, parse_minutes
+from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import LoadedSpec

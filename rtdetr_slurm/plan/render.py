@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from rtdetr_slurm.plan.model import Container, Plan, Stage
-from rtdetr_slurm.site.times import format_minutes
+from rtdetr_slurm.slurm.times import format_minutes
 
 
 def render_plan(plan: Plan, *, run_dir: str, site_name: str) -> str:

@@ -14,13 +14,14 @@ import pytest
 from engine_support import Workspace, workspace  # noqa: F401
 
 from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.engine import failures
 from rtdetr_slurm.engine.arguments import parse
 from rtdetr_slurm.engine.distributed import choose_accelerator
 from rtdetr_slurm.engine.entry import Ending, command
 from rtdetr_slurm.engine.failures import Failure, explain, leave_note, read_notes, root_cause
 from rtdetr_slurm.engine.launcher import children, exit_code, killed, torchrun_arguments
-from rtdetr_slurm.engine.topology import Topology, read_topology, visible_devices
+from rtdetr_slurm.engine.topology import Topology, read_topology
 from rtdetr_slurm.errors import ActionError, RequestError, SiteError
 from rtdetr_slurm.runs.status import last_status
 from rtdetr_slurm.spec import load_spec
@@ -57,7 +58,7 @@ class TestArguments:
         [
             (["gen_trt_engine", "-e", "s.yaml"], "gen_trt_engine is a deploy action"),
             (["export", "-e", "s.yaml"], "export is not available in this version yet"),
-            (["trian", "-e", "s.yaml"], "there is no action 'trian'. rtdetr runs: train, evaluate"),
+            (["trian", "-e", "s.yaml"], "no action 'trian'; allowed: train, evaluate"),
             (["train"], "rtdetr train needs a spec file: -e FILE"),
             (["train", "-e", "s.yaml", "num_gpus"], "unexpected argument 'num_gpus'"),
         ],
@@ -150,10 +151,10 @@ class TestTopology:
         assert arguments[-4:] == ["rtdetr_slurm.engine.worker", "train", "-e", "s.yaml"]
 
     def test_gpu_ids_count_within_what_is_visible(self) -> None:
-        assert visible_devices({}, [2, 3]) == "2,3"
-        assert visible_devices({"CUDA_VISIBLE_DEVICES": "4,5,GPU-abc"}, [0, 2]) == "4,GPU-abc"
+        assert chosen_devices([2, 3], None) == "2,3"
+        assert chosen_devices([0, 2], "4,5,GPU-abc") == "4,GPU-abc"
         with pytest.raises(SiteError, match=r"gpu_ids .* need at least 3 devices"):
-            visible_devices({"CUDA_VISIBLE_DEVICES": "4,5"}, [0, 2])
+            chosen_devices([0, 2], "4,5")
 
     def test_accelerator(self) -> None:
         assert choose_accelerator("cpu") == "cpu"

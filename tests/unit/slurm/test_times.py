@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtdetr_slurm.site.times import format_minutes, parse_minutes
+from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
 
 
 @pytest.mark.parametrize(
