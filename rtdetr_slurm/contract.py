@@ -11,8 +11,8 @@ from enum import Enum
 
 # --- schema versions: each kind of file has its own, so that a change of one leaves the others
 # readable ------------------------------------------------------------------------------------
-RUN_VERSION = 1
-"""run.json"""
+RUN_VERSION = 2
+"""run.json and summary.json"""
 EVENT_VERSION = 1
 """The lines of an event file."""
 STATUS_VERSION = 1
@@ -66,12 +66,17 @@ class Env:
 
     SITE = "RTDETR_SLURM_SITE"
     """Path of the site profile (login side)."""
+    LOCAL_JOB_ID = "RTDETR_SLURM_LOCAL_JOB_ID"
+    """Id of a job of the local site: what the chain runner tells the stages that it starts."""
+    LOCAL_TASK = "RTDETR_SLURM_LOCAL_TASK"
+    """Index of an array task of the local site; unset outside arrays."""
 
 
 # --- files of a run ------------------------------------------------------------------------
 RUN_JSON = "run.json"
 SPEC_YAML = "spec.yaml"
-EVENTS_JSONL = "events.jsonl"
+EVENTS_DIR = "events"
+SUMMARY_JSON = "summary.json"
 JOBS_DIR = "jobs"
 RESULTS_DIR = "results"
 

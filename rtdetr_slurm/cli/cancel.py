@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rtdetr_slurm.cli.status import chosen_run
+from rtdetr_slurm.cli.runs import add_run_arguments, chosen_run
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.slurm.submit import cancel_run
+from rtdetr_slurm.submission.cancel import cancel_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run id, its beginning, or a path")
-    parser.add_argument("--site", metavar="FILE", help="site profile; tells where the runs are")
+    add_run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

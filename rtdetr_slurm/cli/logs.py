@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rtdetr_slurm.cli.status import chosen_run
+from rtdetr_slurm.cli.runs import add_run_arguments, chosen_run
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.state import StageState, job_id_of, task_events
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run id, its beginning, or a path")
+    add_run_arguments(parser)
     parser.add_argument("--follow", action="store_true", help="go on until the run ends")
-    parser.add_argument("--site", metavar="FILE", help="site profile; tells where the runs are")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,8 +22,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_logs(run: Run) -> int:
-    job_ids = list(dict.fromkeys(e["job_id"] for e in run.events() if e.get("job_id")))
-    logs = [path for path in map(run.log_path, job_ids) if path.exists()]
+    events = run.events()
+    jobs = [(task, job_id_of(task_events(events, task), task)) for task in run.plan.tasks()]
+    paths = [run.log_path(task.stage.name, job_id) for task, job_id in jobs if job_id]
+    logs = [path for path in dict.fromkeys(paths) if path.exists()]
     for path in logs:
         with path.open(encoding="utf-8", errors="replace") as stream:
             sys.stdout.writelines(stream)
@@ -35,10 +36,10 @@ def _print_logs(run: Run) -> int:
 
 def _follow(run: Run) -> int:
     from rtdetr_slurm.cli.watching import StateLines
-    from rtdetr_slurm.slurm.follow import Follower
+    from rtdetr_slurm.submission.follow import Follower
 
-    lines = StateLines()
-    follower = Follower(run, on_line=_print_line, on_state=lines.state, on_note=lines.note)
+    lines = StateLines(progress=False)
+    follower = Follower(run, on_line=_print_line, on_report=lines.report, on_note=lines.note)
     state = follower.follow().state
     return ExitCode.OK if state is StageState.SUCCESS else ExitCode.FAILED
 

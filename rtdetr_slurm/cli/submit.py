@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import sys
-from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.make import frozen_spec, make_plan
-from rtdetr_slurm.plan.model import Plan
-from rtdetr_slurm.plan.render import render_plan
-from rtdetr_slurm.runs.images import glance, record_image
-from rtdetr_slurm.runs.run import Run, create_run, new_run_id
-from rtdetr_slurm.site.discover import FoundSite, find_site
-
-if TYPE_CHECKING:
-    from rtdetr_slurm.spec import LoadedSpec
-
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.submission.prepare import Prepared, freeze, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", metavar="FILE", help="site profile; 'local' is this machine")
     parser.add_argument("--name", help="name of the job in the queue and in `status`")
     parser.add_argument(
+        "--then", metavar="ACTION,…", help="follow-up actions; they take the place of job.then"
+    )
+    parser.add_argument(
+        "--parent", metavar="RUN", help="the run to continue; takes the place of job.parent"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print plan and batch scripts, touch nothing"
     )
     watch = parser.add_mutually_exclusive_group()
@@ -46,99 +36,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.data.coco import check_sources
-    from rtdetr_slurm.spec import load_spec, refuse_unavailable
-
-    if args.name is not None and not _NAME.fullmatch(args.name):
-        raise RequestError(f"--name {args.name!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ -")
-    loaded = load_spec(args.spec, args.overrides, args.action)
-    refuse_unavailable(loaded)
-    check_sources(loaded.experiment, loaded.action)
-    found = find_site(args.site, os.environ)
-    run_dir = Path(found.site.run_root).absolute() / new_run_id(loaded.action)
-    spec = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
-    plan = make_plan(loaded, spec, found.site, run_dir=run_dir)
-    plan = replace(plan, notes=(*found.notes, *plan.notes))
+    prepared = prepare(
+        args.spec,
+        args.overrides,
+        action=args.action,
+        site=args.site,
+        name=args.name,
+        then=[word.strip() for word in args.then.split(",")] if args.then else (),
+        parent=args.parent,
+    )
     if args.json or not args.dry_run:
-        for note in plan.notes:
+        for note in prepared.plan.notes:
             print(note, file=sys.stderr)
     if args.dry_run:
-        return _dry_run(args, plan, run_dir, found, args.name or loaded.job.name or None)
-    created = _freeze(args, loaded, spec, plan, run_dir, found)
-    return _submit(args, created)
+        return _dry_run(prepared, as_json=args.json)
+    return _submit(args, freeze(prepared))
 
 
-def _dry_run(
-    args: argparse.Namespace, plan: Plan, run_dir: Path, found: FoundSite, name: str | None
-) -> int:
-    from rtdetr_slurm.slurm.submit import scripts
+def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
+    from rtdetr_slurm.plan.render import render_plan
+    from rtdetr_slurm.submission.backends import scripts
 
-    for stage in plan.stages:
-        if stage.container is not None:
-            glance(Path(stage.container.image.path))
-    texts = scripts(plan, run_dir, name)
-    if args.json:
+    plan, run_dir, site = prepared.plan, prepared.run_dir, prepared.site.site.name
+    texts = scripts(plan, run_dir, prepared.name)
+    if as_json:
         document = {
             "run_dir": str(run_dir),
-            "site": found.site.name,
+            "site": site,
             "plan": plan.to_json(),
             "scripts": texts,
         }
         print(json.dumps(document, indent=2))
         return ExitCode.OK
-    print(render_plan(plan, run_dir=str(run_dir), site_name=found.site.name))
+    print(render_plan(plan, run_dir=str(run_dir), site_name=site))
     for stage_name, text in texts.items():
         print(f"\nsbatch script of stage {stage_name}:\n\n{text}", end="")
     return ExitCode.OK
 
 
-def _freeze(
-    args: argparse.Namespace,
-    loaded: LoadedSpec,
-    spec: dict[str, Any],
-    plan: Plan,
-    run_dir: Path,
-    found: FoundSite,
-) -> Run:
-    """Make the run folder: everything that was decided, before anything is queued."""
-    from rtdetr_slurm.spec import to_yaml
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    images = {}
-    for stage in plan.stages:
-        if stage.container is not None:
-            image, apptainer = stage.container.image, stage.container.apptainer
-            record = record_image(
-                Path(image.path), image.sha256, apptainer, cache / "rtdetr-slurm" / "images.json"
-            )
-            images[image.path] = record.to_json()
-    manifest = {
-        "name": args.name or loaded.job.name or None,
-        "action": loaded.action,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "user": _user(),
-        "parent": None,
-        "package_version": __version__,
-        "spec": {"source": str(args.spec.absolute()), "overrides": args.overrides},
-        "images": images,
-        "site": found.site.model_dump(mode="json"),
-        "site_sources": [str(path) for path in found.sources],
-        "plan": plan.to_json(),
-    }
-    return create_run(run_dir, manifest, to_yaml(spec))
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # an id without a passwd entry, as in some containers
-        return str(os.getuid())
-
-
 def _submit(args: argparse.Namespace, created: Run) -> int:
-    from rtdetr_slurm.slurm.submit import submit_run
+    from rtdetr_slurm.submission.submit import submit_run
 
     jobs = submit_run(created)
     watched = args.wait or args.follow

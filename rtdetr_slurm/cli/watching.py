@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.runs.results import results_of
+from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
-from rtdetr_slurm.slurm.follow import Follower
-from rtdetr_slurm.slurm.survey import RunSurvey, StageSurvey, survey_json
+from rtdetr_slurm.submission.follow import Follower
 
 INTERRUPTED_BY_USER = 130
 
 
 class StateLines:
-    """One line on stderr whenever what a survey shows has changed."""
+    """One line on stderr whenever what a report shows has changed.
 
-    def __init__(self) -> None:
+    Args:
+        progress: whether epoch and metrics belong to it; beside a log, which has them, they do not.
+    """
+
+    def __init__(self, *, progress: bool) -> None:
+        self._progress = progress
         self._shown: dict[str, str] = {}
 
-    def state(self, survey: RunSurvey) -> None:
-        for stage in survey.stages:
-            line = stage_line(stage)
-            if self._shown.get(stage.stage.name) != line:
-                self._shown[stage.stage.name] = line
+    def report(self, report: RunReport) -> None:
+        for stage in report.stages:
+            line = stage_line(stage, progress=self._progress)
+            if self._shown.get(stage.name) != line:
+                self._shown[stage.name] = line
                 print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
@@ -37,57 +40,57 @@ class StateLines:
 
 def watch(run: Run, *, show_log: bool, as_json: bool) -> int:
     """Follow a run to its end and print its results; the exit code is the run's."""
-    lines = StateLines()
+    lines = StateLines(progress=not show_log)
     on_line = _log_line if show_log else None
-    follower = Follower(run, on_line=on_line, on_state=lines.state, on_note=lines.note)
+    follower = Follower(run, on_line=on_line, on_report=lines.report, on_note=lines.note)
     try:
-        survey = follower.follow()
+        report = follower.follow()
     except KeyboardInterrupt:
         print(f"\ndetached; the run goes on: rtdetr-slurm status {run.path}", file=sys.stderr)
         return INTERRUPTED_BY_USER
     if as_json:
-        print(json.dumps(survey_json(survey) | {"results": results_json(survey)}, indent=2))
+        print(json.dumps(report.to_json(), indent=2))
     else:
-        print_end(survey)
-    return ExitCode.OK if survey.state is StageState.SUCCESS else ExitCode.FAILED
+        print_end(report)
+    return ExitCode.OK if report.state is StageState.SUCCESS else ExitCode.FAILED
 
 
-def stage_line(survey: StageSurvey) -> str:
+def stage_line(stage: StageReport, *, progress: bool = True) -> str:
     """State, progress and reason of a stage on one line."""
-    report, progress = survey.report, survey.progress
-    parts = [f"{survey.stage.name}: {report.state.value}"]
-    if report.job_id:
-        parts.append(f"job {report.job_id}")
-    if report.restarts:
-        parts.append(f"restart {report.restarts}")
-    if report.detail:
-        parts.append(report.detail)
-    if progress.epoch is not None and not report.state.ended:
-        parts.append(f"epoch {progress.epoch + 1}/{(progress.max_epoch or 0) + 1}")
-        parts += [f"ETA {progress.eta}"] if progress.eta else []
-        parts += [f"{name} {value:.4f}" for name, value in progress.shown_metrics]
+    parts = [f"{stage.name}: {stage.state.value}"]
+    if stage.job_id:
+        parts.append(f"job {stage.job_id}")
+    if stage.restarts:
+        parts.append(f"restart {stage.restarts}")
+    if stage.detail:
+        parts.append(stage.detail)
+    known = stage.progress
+    if progress and known.epoch is not None and not stage.state.ended:
+        parts.append(f"epoch {known.epoch + 1}/{(known.max_epoch or 0) + 1}")
+        parts += [f"ETA {known.eta}"] if known.eta else []
+        parts += [f"{name} {value:.4f}" for name, value in known.shown_metrics]
     return ", ".join(parts)
 
 
-def print_end(survey: RunSurvey) -> None:
+def print_end(report: RunReport) -> None:
     """Results to stdout; what went wrong, and what to do about it, to stderr."""
-    for stage in survey.stages:
-        failure = stage.report.failure
+    for stage in report.stages:
+        failure = stage.failure
         if failure is not None:
-            print(f"{stage.stage.name} failed ({failure.failure_class.value}):", file=sys.stderr)
+            print(f"{stage.name} failed ({failure.failure_class.value}):", file=sys.stderr)
             print(f"  {failure.evidence}", file=sys.stderr)
             print(f"  what to do: {failure.advice}", file=sys.stderr)
-            if stage.report.job_id:
-                print(f"  log: {survey.run.log_path(stage.report.job_id)}", file=sys.stderr)
+            if stage.log:
+                print(f"  log: {stage.log}", file=sys.stderr)
         for name, value in stage.progress.shown_metrics:
             print(f"{name:<12} {value:.4f}")
         for name, text in result_lines(stage):
             print(f"{name:<12} {text}")
 
 
-def result_lines(survey: StageSurvey) -> list[tuple[str, str]]:
+def result_lines(stage: StageReport) -> list[tuple[str, str]]:
     """The files of a stage that exist, with what they are."""
-    results = results_of(survey.stage)
+    results = stage.results
     lines = []
     if results.best is not None:
         lines.append(("best", f"{results.best} (val_mAP {results.best_metric:.4f})"))
@@ -96,24 +99,6 @@ def result_lines(survey: StageSurvey) -> list[tuple[str, str]]:
     if results.picture is not None:
         lines.append(("picture", str(results.picture)))
     return lines
-
-
-def results_json(survey: RunSurvey) -> dict[str, dict[str, str | float | None]]:
-    """The same as `result_lines`, for --json, by stage."""
-    document: dict[str, dict[str, str | float | None]] = {}
-    for stage in survey.stages:
-        found = results_of(stage.stage)
-        document[stage.stage.name] = {
-            "best_checkpoint": _text(found.best),
-            "best_val_mAP": found.best_metric,
-            "last_checkpoint": _text(found.last),
-            "picture": _text(found.picture),
-        }
-    return document
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _log_line(line: str) -> None:

@@ -1,4 +1,4 @@
-"""On the compute node, outside the container: controller → srun → node wrapper → apptainer.
+"""On the compute node, outside the container: stage run → step (srun) → node wrapper → apptainer.
 
 Standard library only.
 """

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rtdetr_slurm.contract import Env
+from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.launch.topology import MASTER_HOST, Layout, resolve
-from rtdetr_slurm.plan.model import Container, Resources, Stage
+from rtdetr_slurm.launch.allocation import topology_of
+from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
+from rtdetr_slurm.plan.model import Bind, Container, Resources, Stage
 from rtdetr_slurm.runs.images import check_unchanged
 from rtdetr_slurm.runs.run import Run
 
@@ -20,7 +22,7 @@ def check_layout(layout: Layout, stage: Stage) -> None:
     """As many nodes as the spec says."""
     if layout.nodes != stage.resources.nodes:
         raise SiteError(
-            f"the job step has {layout.nodes} nodes, the spec's {stage.action}.num_nodes is "
+            f"the job step has {layout.nodes} nodes, the spec's {topology_of(stage)}.num_nodes is "
             f"{stage.resources.nodes}"
         )
 
@@ -30,17 +32,21 @@ def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
 
     With cgroup device constraint Slurm numbers the ids from 0, without it they are the node's
     physical ones; both are right as they are. What is never done is to replace them by gpu_ids.
+    Where nobody has given devices to the job, gpu_ids choose among those that are visible.
 
     Raises:
         SiteError: not as many GPUs as the spec needs, or MIG slices or GPU UUIDs.
     """
     resources, given = stage.resources, environ.get(Env.CUDA_VISIBLE_DEVICES)
+    if not resources.gpus_per_node:
+        return given
     if resources.gpu_request == "none":
-        return _unmanaged_devices(given, stage)
+        wanted = stage.launch.accelerator != "cpu"
+        return chosen_devices(resources.gpu_ids, given) if wanted else given
     if given is None:
         raise SiteError(
             f"Slurm gave this task no GPUs ({Env.CUDA_VISIBLE_DEVICES} is not set), "
-            f"the spec's {stage.action}.num_gpus is {resources.gpus_per_node}"
+            f"the spec's {topology_of(stage)}.num_gpus is {resources.gpus_per_node}"
         )
     ids = [part.strip() for part in given.split(",") if part.strip()]
     if odd := [i for i in ids if not i.isdigit()]:
@@ -52,21 +58,9 @@ def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
     if len(set(ids)) != resources.gpus_per_node:
         raise SiteError(
             f"the allocation has {len(set(ids))} GPUs on this node "
-            f"({Env.CUDA_VISIBLE_DEVICES}={given}), the spec's {stage.action}.num_gpus is "
+            f"({Env.CUDA_VISIBLE_DEVICES}={given}), the spec's {topology_of(stage)}.num_gpus is "
             f"{resources.gpus_per_node}"
         )
-    return given
-
-
-def _unmanaged_devices(given: str | None, stage: Stage) -> str | None:
-    if stage.launch.accelerator == "cuda":
-        if given is None:
-            return ",".join(map(str, stage.resources.gpu_ids))
-        if len([i for i in given.split(",") if i.strip()]) != stage.resources.gpus_per_node:
-            raise RequestError(
-                f"{stage.action}.gpu_ids: found {list(stage.resources.gpu_ids)}; "
-                f"{Env.CUDA_VISIBLE_DEVICES} leaves '{given}' on this machine"
-            )
     return given
 
 
@@ -86,20 +80,24 @@ def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
         )
 
 
-def check_container(container: Container, run: Run) -> None:
-    """Image and bind sources are here, and the image is the one that was submitted."""
+def check_container(container: Container, binds: Sequence[Bind], run: Run) -> None:
+    """Image and bind sources are here, and the image is the one that was submitted.
+
+    Args:
+        binds: besides those of the plan.
+    """
     check_unchanged(run.manifest["images"][container.image.path])
-    for bind in container.binds:
+    for bind in (*container.binds, *binds):
         if not os.path.lexists(bind.source):
             raise SiteError(f"{bind.source} does not exist on this node; it must, to be bound")
         if not os.access(bind.source, os.R_OK):
             raise SiteError(f"{bind.source} cannot be read on this node")
 
 
-def check_results(stage: Stage) -> None:
+def check_results(folder: Path) -> None:
     """The results folder takes files from this node."""
-    if not os.access(stage.results_dir, os.W_OK | os.X_OK):
-        raise RequestError(f"results_dir {stage.results_dir} is not writable on this node")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"results_dir {folder} is not writable on this node")
 
 
 def check_master(environ: Mapping[str, str], layout: Layout) -> None:

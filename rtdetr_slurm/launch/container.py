@@ -1,31 +1,42 @@
-"""The command line and environment in which a container, or its local stand-in, starts. Pure."""
+"""The command line and environment in which the program starts, in a container or on the host. Pure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rtdetr_slurm.actions import ENGINE
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.plan.model import Bind, Container, Stage
 
 _KEPT_APPTAINER = frozenset({"APPTAINER_CACHEDIR", "APPTAINER_TMPDIR", "APPTAINER_CONFIGDIR"})
-_NOT_LOCAL = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_", "TORCHELASTIC_")
-_NOT_LOCAL_NAMES = frozenset({"LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"})
+_NOT_OURS = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_", "TORCHELASTIC_", "RTDETR_SLURM_")
+_NOT_OUR_NAMES = frozenset({"LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"})
 
 
 def apptainer_argv(
-    container: Container, command: tuple[str, ...], *, workdir: str, scratch: str | None, nv: bool
+    container: Container,
+    command: tuple[str, ...],
+    *,
+    workdir: str,
+    binds: Sequence[Bind] = (),
+    scratch: str | None,
+    nv: bool,
 ) -> list[str]:
-    """`apptainer exec` with nothing of the host but what is named."""
+    """`apptainer exec` with nothing of the host but what is named.
+
+    Args:
+        binds: besides those of the plan.
+    """
     # --no-eval: else a shell would run what a value in backticks or $() says.
     argv = [container.apptainer, "exec", "--cleanenv", "--no-eval"]
     argv += ["--no-home", "--no-mount", "home,cwd"]
     argv += ["--pwd", workdir, *container.flags]
     argv += ["--nv"] if nv else []
-    binds = [*container.binds, *([Bind(scratch, scratch)] if scratch else [])]
-    for bind in binds:
+    scratch_bind = [Bind(scratch, scratch)] if scratch else []
+    for bind in (*container.binds, *binds, *scratch_bind):
         argv += ["--mount", mount_option(bind)]
     return [*argv, container.image.path, *command]
 
@@ -53,20 +64,20 @@ def apptainer_environment(environ: Mapping[str, str], inside: Mapping[str, str])
     return host | {f"APPTAINERENV_{name}": value for name, value in inside.items()}
 
 
-def local_command(command: tuple[str, ...]) -> list[str]:
-    """`rtdetr …` of this very Python environment."""
+def host_command(command: tuple[str, ...], python: str | None) -> list[str]:
+    """`rtdetr …` of a Python environment on the host: `python`'s, else this very one."""
     program, *arguments = command
-    if program != "rtdetr":
-        raise ValueError(f"no local stand-in for {program}")
-    return [sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
+    if program != ENGINE:
+        raise ValueError(f"no stand-in on the host for {program}")
+    return [python or sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
 
 
-def local_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
-    """This machine's environment without what a scheduler or an outer torchrun left in it."""
+def host_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
+    """The host's environment without what a scheduler or an outer torchrun left in it."""
     host = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(_NOT_LOCAL) and name not in _NOT_LOCAL_NAMES
+        if not name.startswith(_NOT_OURS) and name not in _NOT_OUR_NAMES
     }
     return host | dict(inside)
 
@@ -79,9 +90,10 @@ def inside_environment(
     devices: str | None,
     scratch: str | None,
 ) -> dict[str, str]:
-    """What the engine is told: the launch contract, the site's network, the allow-list."""
+    """What the engine is told: the launch contract, the site's network and variables."""
     launch = stage.launch
-    env = {name: environ[name] for name in launch.env if name in environ}
+    asked = {n: environ.get(n) if value is None else value for n, value in launch.env.items()}
+    env = {name: value for name, value in asked.items() if value is not None}
     env |= {
         Env.WORLD_SIZE: str(stage.resources.nodes),
         Env.NODE_RANK: str(rank),

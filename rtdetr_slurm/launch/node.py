@@ -1,10 +1,11 @@
 """The node wrapper: one per node, run by the inner srun, replaced by apptainer if all is well.
 
-`python -m rtdetr_slurm.launch.node RUN_DIR STAGE`
+`python -m rtdetr_slurm.launch.node RUN STAGE [TASK]`
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -15,79 +16,89 @@ from pathlib import Path
 from rtdetr_slurm.contract import SPEC_YAML
 from rtdetr_slurm.errors import SiteError, UserError
 from rtdetr_slurm.launch import checks
+from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.container import (
     apptainer_argv,
     apptainer_environment,
+    host_command,
+    host_environment,
     inside_environment,
-    local_command,
-    local_environment,
 )
-from rtdetr_slurm.launch.host import say
-from rtdetr_slurm.launch.records import write_node_error
-from rtdetr_slurm.launch.topology import Layout, layout_of_task
-from rtdetr_slurm.plan.model import Container, Stage
+from rtdetr_slurm.launch.node_errors import write_node_error
+from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
+from rtdetr_slurm.launch.stage_run import INPUTS_JSON
+from rtdetr_slurm.plan.model import Bind, Container, StageTask
 from rtdetr_slurm.runs.run import Run, open_run
 
 
 def main() -> int:
     run = open_run(Path(sys.argv[1]))
-    stage = run.stage(sys.argv[2])
+    stage = run.plan.stage(sys.argv[2])
+    task = StageTask(stage, int(sys.argv[3]) if len(sys.argv) > 3 else None)
     rank = int(os.environ.get("SLURM_PROCID", "0")) if stage.launch.scheduler == "slurm" else 0
     try:
-        start(run, stage, os.environ)
+        start(run, task, os.environ)
     except UserError as error:
         error.args = (f"node {rank} ({socket.gethostname()}): {error}",)
         say(str(error))
-        write_node_error(run, stage.name, rank, error)
+        write_node_error(run, task, rank, error)
         return error.exit_code
     raise AssertionError("start() replaces this process or raises")
 
 
-def start(run: Run, stage: Stage, environ: Mapping[str, str]) -> None:
-    """Check everything, then become the container (or the engine, on the local machine).
+def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> None:
+    """Check everything, then become the container (or the engine, on the host).
 
     Raises:
         UserError: a check failed; nothing was started.
     """
+    stage = task.stage
     layout = Layout(0, 1) if stage.launch.scheduler == "local" else layout_of_task(environ)
     checks.check_layout(layout, stage)
     devices = checks.visible_devices(environ, stage)
     if stage.launch.accelerator == "cuda":
         checks.check_gpu_devices(stage.resources)
+    binds = input_binds(run, task)
     if stage.container is not None:
-        checks.check_container(stage.container, run)
-    checks.check_results(stage)
+        checks.check_container(stage.container, binds, run)
+    checks.check_results(task.results_dir)
     scratch = _scratch(stage.launch.scratch)
     checks.check_master(environ, layout)
     # The engine may rewrite its spec, so every node has its own.
-    workdir = run.node_dir(stage.name, layout.rank)
-    shutil.copyfile(run.spec, workdir / SPEC_YAML)
+    workdir = run.node_dir(task, layout.rank)
+    shutil.copyfile(run.task_spec(task), workdir / SPEC_YAML)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
     os.chdir(workdir)
     if stage.container is None:
-        argv = local_command(stage.command)
-        _become(argv, local_environment(environ, inside))
-    else:
-        _become(*_contained(stage, stage.container, environ, inside, str(workdir), scratch))
-
-
-def _contained(
-    stage: Stage,
-    container: Container,
-    environ: Mapping[str, str],
-    inside: Mapping[str, str],
-    workdir: str,
-    scratch: str | None,
-) -> tuple[list[str], dict[str, str]]:
+        argv = host_command(stage.command, stage.launch.python)
+        _become(argv, host_environment(environ, inside))
     nv = stage.launch.accelerator == "cuda"
-    argv = apptainer_argv(container, stage.command, workdir=workdir, scratch=scratch, nv=nv)
+    assert stage.container is not None
+    argv = apptainer_argv(
+        stage.container, stage.command, workdir=str(workdir), binds=binds, scratch=scratch, nv=nv
+    )
+    _become(
+        [_apptainer(stage.container, environ), *argv[1:]], apptainer_environment(environ, inside)
+    )
+
+
+def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
+    """What the container must see of the inputs that the stage run has filled in, read-only."""
+    path = run.job_dir(task.name) / INPUTS_JSON
+    values = [one["value"] for one in json.loads(path.read_text(encoding="utf-8"))]
+    own = (str(run.path), str(task.results_dir))
+    outside = [v for v in values if not any(Path(v).is_relative_to(folder) for folder in own)]
+    return tuple(Bind(value, value, read_only=True) for value in dict.fromkeys(outside))
+
+
+def _apptainer(container: Container, environ: Mapping[str, str]) -> str:
     program = shutil.which(container.apptainer, path=environ.get("PATH", os.defpath))
     if program is None:
         raise SiteError(
             f"there is no '{container.apptainer}' on this node; name it in the site profile "
             "(apptainer: /path, or module_lines that load it)"
         )
-    return [program, *argv[1:]], apptainer_environment(environ, inside)
+    return program
 
 
 def _scratch(name: str | None) -> str | None:

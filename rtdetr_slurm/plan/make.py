@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.binds import needed_binds
+from rtdetr_slurm.plan.chain import Parent, Position, chain
+from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
-from rtdetr_slurm.plan.paths import absolute_paths, read_paths
-from rtdetr_slurm.site.profile import Site
-from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
+from rtdetr_slurm.slurm.times import parse_minutes
+from rtdetr_slurm.spec.paths import absolute_paths, read_paths
 
 if TYPE_CHECKING:
+    from rtdetr_slurm.site.profile import Role, Site
     from rtdetr_slurm.spec import LoadedSpec
 
 _PLAIN_TRAINING = "plain training: no AutoML sweep (automl.policy was left at its default)"
@@ -28,162 +32,172 @@ def frozen_spec(loaded: LoadedSpec, *, run_dir: Path, cwd: Path) -> dict[str, An
     return spec
 
 
-def make_plan(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, *, run_dir: Path) -> Plan:
-    """The stages of one submission.
+def make_plan(
+    loaded: LoadedSpec,
+    spec: Mapping[str, Any],
+    site: Site,
+    *,
+    run_dir: Path,
+    parent: Parent | None = None,
+) -> Plan:
+    """The stages of one submission: the spec's own action and its follow-ups.
 
     Args:
         spec: `frozen_spec()` of `loaded`.
         run_dir: absolute path the run's folder has or will have.
+        parent: the run that job.parent names.
 
     Raises:
-        RequestError: the spec asks for what cannot be (gpu_ids that are not 0..n-1).
-        SiteError: the site has no image or partition for it, or a limit is exceeded.
+        RequestError: the spec asks for what cannot be (gpu_ids that are not 0..n-1, two stages
+            with one name or one results folder).
+        SiteError: the site has no image for it, or a limit is exceeded.
     """
-    action = loaded.action
     if site.scheduler == "slurm" and ("%" in str(run_dir) or "\n" in str(run_dir)):
         raise SiteError(
             f"run_root: {str(run_dir.parent)!r} has a '%' or a line break, which sbatch would read "
             "as something else; choose another folder"
         )
-    resources = _resources(loaded, site)
-    _check_limits(resources, site)
-    results_dir = action_results_dir(spec, action)
-    stage = Stage(
-        name=action,
-        action=action,
-        resources=resources,
-        launch=_launch(loaded, site),
-        container=_container(spec, action, site, run_dir, results_dir),
-        command=_command(loaded),
+    positions = chain(loaded, spec, parent)
+    stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
+    _check_results_folders(stages)
+    check_limits(stages, site)
+    trains = get_action(loaded.action).trains
+    notes = [*loaded.notes]
+    notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
+    return Plan(stages=stages, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the spec asks for one stage's job; None leaves it to the site."""
+
+    time: int | str | None
+    partition: str | None
+    account: str | None
+    qos: str | None
+    cpus_per_task: int | None
+    mem_gb: float | None
+
+
+def _stage(
+    position: Position, loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, run_dir: Path
+) -> Stage:
+    action = get_action(position.action)
+    role = site.for_role(action.role)
+    results_dir = _results_dir(spec, position)
+    return Stage(
+        name=position.name,
+        action=action.name,
+        resources=_resources(action, _asked(position, loaded), loaded, site, role),
+        launch=_launch(action, loaded, site, role),
+        container=_container(spec, action, site, role, run_dir, results_dir),
+        command=_command(action, loaded),
         results_dir=results_dir,
+        depends_on=position.depends_on,
+        inputs=position.inputs,
     )
-    notes = [_PLAIN_TRAINING] if action == "train" and not loaded.automl_explicit else []
-    return Plan(stages=(stage,), notes=tuple(notes))
 
 
-def action_results_dir(spec: Mapping[str, Any], action: str) -> str:
-    """`<action>.results_dir`, else `results_dir/<action>`, as in TAO."""
-    section = spec.get(action) or {}
-    return str(section.get("results_dir") or Path(spec["results_dir"]) / action)
+def _results_dir(spec: Mapping[str, Any], position: Position) -> str:
+    """The action's own `results_dir`, else a folder of the stage's name in the common one."""
+    section = spec.get(get_action(position.action).section) or {}
+    return str(section.get("results_dir") or Path(spec["results_dir"]) / position.name)
 
 
-def _resources(loaded: LoadedSpec, site: Site) -> Resources:
-    job, nodes, gpu_ids = loaded.job, loaded.topology.num_nodes, loaded.topology.gpu_ids
-    wanted = tuple(range(len(gpu_ids)))
-    if site.scheduler == "slurm" and gpu_ids != wanted:
+def _asked(position: Position, loaded: LoadedSpec) -> _Asked:
+    """A follow-up's job is its entry's; the account that is charged is the chain's."""
+    job = loaded.job
+    if position.follow_up is None:
+        return _Asked(job.time, job.partition, job.account, job.qos, job.cpus_per_task, job.mem_gb)
+    own = position.follow_up
+    account = own.account or job.account
+    return _Asked(own.time, own.partition, account, own.qos, own.cpus_per_task, own.mem_gb)
+
+
+def _resources(
+    action: Action, asked: _Asked, loaded: LoadedSpec, site: Site, role: Role
+) -> Resources:
+    wanted = loaded.topology_of(action.name)
+    nodes, gpu_ids = wanted.num_nodes, wanted.gpu_ids
+    section = action.topology or action.section
+    if site.scheduler == "slurm" and gpu_ids != tuple(range(len(gpu_ids))):
         raise RequestError(
-            f"{loaded.action}.gpu_ids: found {list(gpu_ids)}; on Slurm these are indices within "
-            f"the allocation, so {len(gpu_ids)} GPUs are {list(wanted)}"
+            f"{section}.gpu_ids: found {list(gpu_ids)}; on Slurm these are indices within "
+            f"the allocation, so {len(gpu_ids)} GPUs are {list(range(len(gpu_ids)))}"
         )
     if site.scheduler == "local" and nodes != 1:
         raise RequestError(
-            f"{loaded.action}.num_nodes: found {nodes}; site '{site.name}' runs on this machine "
+            f"{section}.num_nodes: found {nodes}; site '{site.name}' runs on this machine "
             "only, so it must be 1"
         )
-    cpus = job.cpus_per_task or site.cpus_per_task
-    if cpus is None and site.cpus_per_gpu is not None:
-        cpus = site.cpus_per_gpu * len(gpu_ids)
-    time = job.time if job.time is not None else site.time
+    time = asked.time if asked.time is not None else role.time
     return Resources(
         nodes=nodes,
         gpu_ids=gpu_ids,
-        gpu_request=site.gpu.request,
-        gpu_type=site.gpu.type,
-        cpus_per_task=cpus,
-        mem_gb=job.mem_gb or site.mem_gb,
+        gpu_request=role.gpu.request,
+        gpu_type=role.gpu.type,
+        cpus_per_task=asked.cpus_per_task or role.cpus_per_node(len(gpu_ids)),
+        mem_gb=asked.mem_gb or role.mem_gb,
         time_min=None if time is None else parse_minutes(time),
-        partition=job.partition or _partition(loaded.action, site),
-        account=job.account or site.account,
-        qos=job.qos or site.qos,
-        constraint=site.constraint,
+        partition=asked.partition or role.partition,
+        account=asked.account or role.account,
+        qos=asked.qos or role.qos,
+        constraint=role.constraint,
     )
 
 
-def _partition(action: str, site: Site) -> str | None:
-    partition: str | None = getattr(site.partitions, ACTIONS[action].role)
-    return partition
-
-
-def _check_limits(resources: Resources, site: Site) -> None:
-    limits = site.limits
-    problems = []
-    if limits.max_nodes is not None and resources.nodes > limits.max_nodes:
-        problems.append(f"num_nodes: found {resources.nodes}; at most {limits.max_nodes}")
-    gpus = resources.gpus_per_node
-    if limits.max_gpus_per_node is not None and gpus > limits.max_gpus_per_node:
-        problems.append(f"num_gpus: found {gpus}; at most {limits.max_gpus_per_node} per node")
-    if limits.max_time is not None:
-        longest = format_minutes(limits.max_time)
-        if resources.time_min is None:
-            problems.append(f"job.time: none given; name one of at most {longest}")
-        elif resources.time_min > limits.max_time:
-            found = format_minutes(resources.time_min)
-            problems.append(f"job.time: found {found}; at most {longest}")
-    if limits.partitions is not None and resources.partition not in limits.partitions:
-        allowed = ", ".join(limits.partitions) or "none"
-        problems.append(f"job.partition: found {resources.partition}; allowed: {allowed}")
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
-
-
-def _launch(loaded: LoadedSpec, site: Site) -> Launch:
+def _launch(action: Action, loaded: LoadedSpec, site: Site, role: Role) -> Launch:
+    requeue = site.scheduler == "slurm" and site.requeue and loaded.job.requeue
     return Launch(
         scheduler=site.scheduler,
         accelerator=site.accelerator,
         signal_lead_s=site.signal_lead_s,
-        requeue=site.scheduler == "slurm" and site.requeue and loaded.job.requeue,
+        requeue=requeue,
         network_interface=site.network_interface,
         scratch=site.scratch,
-        env=tuple(site.env),
+        env=dict(site.env),
         module_lines=tuple(site.module_lines),
         wckey=site.wckey,
+        python=role.python,
     )
 
 
-def _command(loaded: LoadedSpec) -> tuple[str, ...]:
-    command = ["rtdetr", loaded.action, "-e", SPEC_YAML]
-    if loaded.action == "train" and loaded.job.bad_images == "skip":
+def _command(action: Action, loaded: LoadedSpec) -> tuple[str, ...]:
+    command = [action.program, action.name, "-e", SPEC_YAML]
+    if action.trains and loaded.job.bad_images == "skip":
         command += ["--bad-images", "skip"]
     return tuple(command)
 
 
 def _container(
-    spec: Mapping[str, Any], action: str, site: Site, run_dir: Path, results_dir: str
+    spec: Mapping[str, Any],
+    action: Action,
+    site: Site,
+    role: Role,
+    run_dir: Path,
+    results_dir: str,
 ) -> Container | None:
-    if site.scheduler == "local":
+    if role.image is None:
         return None
-    role = ACTIONS[action].role
-    image = getattr(site.images, role)
-    if image is None:
-        raise SiteError(
-            f"site '{site.name}' names no image for role '{role}'; set images.{role} in the "
-            "profile to a SIF built from the Apptainerfile (docs/site.md)"
-        )
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
-    binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action)]
+    binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action.name)]
     binds += [Bind(b.source, b.target or b.source, b.read_only) for b in site.binds]
     return Container(
-        image=Image(image.path, image.sha256),
+        image=Image(role.image.path, role.image.sha256),
         binds=needed_binds(binds),
         apptainer=site.apptainer,
         flags=tuple(site.apptainer_flags),
     )
 
 
-def needed_binds(binds: list[Bind]) -> tuple[Bind, ...]:
-    """`binds` from the outermost to the innermost, without those an outer one already provides."""
-    kept: list[Bind] = []
-    for bind in sorted(
-        set(binds), key=lambda b: (len(Path(b.target).parts), b.target, b.read_only)
-    ):
-        outer = [b for b in kept if Path(bind.target).is_relative_to(b.target)]
-        if not (outer and _provides(outer[-1], bind)):
-            kept.append(bind)
-    return tuple(kept)
-
-
-def _provides(outer: Bind, inner: Bind) -> bool:
-    inside = Path(inner.target).relative_to(outer.target)
-    same_source = Path(outer.source) / inside == Path(inner.source)
-    return same_source and (inner.read_only or not outer.read_only)
+def _check_results_folders(stages: tuple[Stage, ...]) -> None:
+    """No two stages write to one folder."""
+    seen: dict[str, str] = {}
+    for stage in stages:
+        other = seen.setdefault(stage.results_dir, stage.name)
+        if other != stage.name:
+            section = get_action(stage.action).section
+            raise RequestError(
+                f"{section}.results_dir: stages {other} and {stage.name} would both write to "
+                f"{stage.results_dir}; leave it empty, so that each has a folder of its own name"
+            )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.slurm.states import FAILURES
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,6 @@ ADVICE: Mapping[FailureClass, str] = {
     FailureClass.CONFIG: "correct the spec or the data that the line names, then submit again",
     FailureClass.CANCELLED: "cancelled on request; submit again to start over",
     FailureClass.UNKNOWN: "read the log (rtdetr-slurm logs RUN); nothing known was found in it",
-}
-
-_SLURM_STATES: Mapping[str, FailureClass] = {
-    "BOOT_FAIL": FailureClass.INFRA,
-    "NODE_FAIL": FailureClass.INFRA,
-    "LAUNCH_FAILED": FailureClass.INFRA,
-    "REVOKED": FailureClass.INFRA,
-    "PREEMPTED": FailureClass.PREEMPTED,
-    "TIMEOUT": FailureClass.TIMEOUT,
-    "DEADLINE": FailureClass.TIMEOUT,
-    "OUT_OF_MEMORY": FailureClass.OOM_HOST,
-    "CANCELLED": FailureClass.CANCELLED,
 }
 
 _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
@@ -94,17 +83,17 @@ def classify(
         log_tail: last lines of the job's log.
     """
     if status_line is not None and status_line.get("status") == Status.FAILURE.value:
-        return _from_status(status_line)
-    if slurm_state is not None and slurm_state in _SLURM_STATES:
-        return Failure(_SLURM_STATES[slurm_state], f"Slurm says {slurm_state}")
+        return _of_status(status_line)
+    if slurm_state is not None and slurm_state in FAILURES:
+        return Failure(FAILURES[slurm_state], f"Slurm says {slurm_state}")
     for failure_class, pattern in _LOG_SIGNS:
         for line in reversed(log_tail):
             if pattern.search(line):
                 return Failure(failure_class, f"log: {line.strip()}")
-    return Failure(FailureClass.UNKNOWN, _ending(exit_code, signal, log_tail))
+    return Failure(FailureClass.UNKNOWN, _how_it_ended(exit_code, signal, log_tail))
 
 
-def _from_status(line: Mapping[str, Any]) -> Failure:
+def _of_status(line: Mapping[str, Any]) -> Failure:
     reason = str(line.get("reason") or line.get("message") or "no reason given")
     try:
         failure_class = FailureClass(line.get("failure_class"))
@@ -113,7 +102,7 @@ def _from_status(line: Mapping[str, Any]) -> Failure:
     return Failure(failure_class, reason)
 
 
-def _ending(exit_code: int | None, signal: int | None, log_tail: Sequence[str]) -> str:
+def _how_it_ended(exit_code: int | None, signal: int | None, log_tail: Sequence[str]) -> str:
     if not signal and exit_code is not None and exit_code > 128:
         signal = exit_code - 128
     how = f"killed by signal {signal}" if signal else f"exit code {exit_code}"

@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import (
-    EVENT_VERSION,
-    EVENTS_JSONL,
+    EVENTS_DIR,
     JOBS_DIR,
     RESULTS_DIR,
     RUN_JSON,
@@ -25,8 +25,10 @@ from rtdetr_slurm.contract import (
     STATUS_JSON,
 )
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.files import append_json_line, read_json_lines, write_atomic
-from rtdetr_slurm.plan.model import Plan, Stage
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.plan.model import Plan, StageTask
+from rtdetr_slurm.runs.events import Event, read_events, record_event
+from rtdetr_slurm.resolved_spec import spec_text
 
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -53,61 +55,67 @@ class Run:
     def id(self) -> str:
         return self.path.name
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         return Plan.from_json(self.manifest["plan"])
 
     @property
-    def jobs_dir(self) -> Path:
-        return self.path / JOBS_DIR
+    def spec(self) -> Mapping[str, Any]:
+        """The frozen spec, resolved but for the inputs of its stages."""
+        spec: Mapping[str, Any] = self.manifest["spec"]["resolved"]
+        return spec
 
-    @property
-    def spec(self) -> Path:
-        return self.path / SPEC_YAML
+    def job_dir(self, name: str) -> Path:
+        """The folder of a stage (`train`: script and logs) or of an array's task (`train.4`)."""
+        return self.path / JOBS_DIR / name
 
-    def stage(self, name: str) -> Stage:
-        return next(stage for stage in self.plan.stages if stage.name == name)
+    def task_spec(self, task: StageTask) -> Path:
+        """The spec that a task runs with, its inputs filled in."""
+        return self.job_dir(task.name) / SPEC_YAML
 
-    def node_dir(self, stage: str, rank: int) -> Path:
+    def node_dir(self, task: StageTask, rank: int) -> Path:
         """Where the node wrapper of one node keeps its private spec and its error record."""
-        return self.jobs_dir / stage / f"node-{rank}"
+        return self.job_dir(task.name) / f"node-{rank}"
 
-    def events(self) -> list[dict[str, Any]]:
-        return read_json_lines(self.path / EVENTS_JSONL)
+    def log_path(self, stage: str, job_id: str) -> Path:
+        """The log of one job of a stage, or of one task of its array (submitit's naming)."""
+        return self.job_dir(stage) / f"{job_id}_0_log.out"
+
+    def events(self) -> list[Event]:
+        return read_events(self.path / EVENTS_DIR)
 
     def record(self, event: str, **data: Any) -> None:
-        """Append one event."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        entry = {"schema_version": EVENT_VERSION, "timestamp": now, "event": event, **data}
-        append_json_line(self.path / EVENTS_JSONL, entry)
-
-    def log_path(self, job_id: str) -> Path:
-        """The log of one job (submitit's naming for task 0)."""
-        return self.jobs_dir / f"{job_id}_0_log.out"
+        """Append one event to this process's own file."""
+        record_event(self.path / EVENTS_DIR, event, **data)
 
 
-def status_path(stage: Stage) -> Path:
-    return Path(stage.results_dir) / STATUS_JSON
+def status_path(task: StageTask) -> Path:
+    return task.results_dir / STATUS_JSON
 
 
-def create_run(path: Path, manifest: Mapping[str, Any], spec_text: str) -> Run:
+def create_run(path: Path, manifest: Mapping[str, Any], spec: Mapping[str, Any]) -> Run:
     """Make the run folder with run.json and spec.yaml, which are never written again.
+
+    Args:
+        manifest: all of run.json but for what is known here; `spec` in it says where it came from.
+        spec: resolved, as plain data.
 
     Raises:
         SiteError: the folder cannot be made there.
     """
-    digest = hashlib.sha256(spec_text.encode()).hexdigest()
+    text = spec_text(spec)
+    origin = {**manifest["spec"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
     complete = {
         "schema_version": RUN_VERSION,
         "run_id": path.name,
         **manifest,
-        "spec": {**manifest["spec"], "sha256": digest},
+        "spec": {**origin, "resolved": spec},
     }
     try:
         path.mkdir(parents=True)
-        (path / JOBS_DIR).mkdir()
-        (path / RESULTS_DIR).mkdir()
-        write_atomic(path / SPEC_YAML, spec_text)
+        for name in (EVENTS_DIR, JOBS_DIR, RESULTS_DIR):
+            (path / name).mkdir()
+        write_atomic(path / SPEC_YAML, text)
         write_atomic(path / RUN_JSON, json.dumps(complete, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise SiteError(
@@ -127,12 +135,25 @@ def open_run(path: Path) -> Run:
         manifest = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} is not a run folder: {RUN_JSON}: {error}") from error
-    if manifest.get("schema_version") != RUN_VERSION:
-        raise RequestError(
-            f"{path / RUN_JSON}: schema_version {manifest.get('schema_version')} is not "
-            f"{RUN_VERSION}, the one this version of rtdetr-slurm reads"
-        )
+    check_version(path / RUN_JSON, manifest)
     return Run(path.absolute(), manifest)
+
+
+def check_version(path: Path, content: Any) -> None:
+    """Refuse a run.json or summary.json that this version does not read.
+
+    Raises:
+        RequestError: saying which version it has, and what to do.
+    """
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version == RUN_VERSION:
+        return
+    newer = isinstance(version, int) and version > RUN_VERSION
+    advice = "use the newer rtdetr-slurm that wrote it" if newer else "it cannot be read any more"
+    raise RequestError(
+        f"{path}: schema_version {version} is not {RUN_VERSION}, the one that this rtdetr-slurm "
+        f"reads; {advice}"
+    )
 
 
 def run_ids(root: Path) -> list[str]:
@@ -146,8 +167,8 @@ def run_ids(root: Path) -> list[str]:
     return [name for name in names if (root / name / RUN_JSON).is_file()]
 
 
-def find_run(reference: str, run_root: Callable[[], Path]) -> Run:
-    """The run that `reference` means: an id, a prefix of exactly one id, or a path.
+def find_run(reference: str, run_root: Callable[[], Path]) -> Path:
+    """The folder of the run that `reference` means: an id, a prefix of exactly one id, or a path.
 
     Args:
         run_root: where runs are; not asked when `reference` is a path.
@@ -156,12 +177,15 @@ def find_run(reference: str, run_root: Callable[[], Path]) -> Run:
         RequestError: no run or several; names the nearest ids.
     """
     if os.sep in reference or (Path(reference) / RUN_JSON).is_file():
-        return open_run(Path(reference).expanduser())
+        path = Path(reference).expanduser().absolute()
+        if not (path / RUN_JSON).is_file():
+            raise RequestError(f"{path} is not a run folder: there is no {RUN_JSON} in it")
+        return path
     root = run_root()
     ids = run_ids(root)
     matches = [i for i in ids if i == reference] or [i for i in ids if i.startswith(reference)]
     if len(matches) == 1:
-        return open_run(root / matches[0])
+        return root / matches[0]
     if matches:
         raise RequestError(f"'{reference}' fits {len(matches)} runs: {', '.join(matches[:5])}")
     near = difflib.get_close_matches(reference, ids, n=3, cutoff=0.4) or ids[:3]

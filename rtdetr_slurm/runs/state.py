@@ -8,21 +8,11 @@ from enum import Enum
 from typing import Any
 
 from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
-
-PENDING_STATES = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
-ACTIVE_STATES = frozenset(
-    {
-        "RUNNING",
-        "CONFIGURING",
-        "COMPLETING",
-        "SUSPENDED",
-        "STOPPED",
-        "SIGNALING",
-        "STAGE_OUT",
-        "RESIZING",
-    }
-)
+from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.states import ACTIVE, COMPLETED, ENDED, PENDING
 
 
 class StageState(str, Enum):
@@ -33,134 +23,130 @@ class StageState(str, Enum):
     SUCCESS = "success"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """Never started, because what it depends on did not succeed."""
     UNKNOWN = "unknown"
 
     @property
     def ended(self) -> bool:
-        return self in (StageState.SUCCESS, StageState.FAILED, StageState.CANCELLED)
+        return self not in (StageState.QUEUED, StageState.RUNNING, StageState.UNKNOWN)
 
 
 @dataclass(frozen=True)
-class JobInfo:
-    """What a scheduler says about one job now.
-
-    Attributes:
-        state: the first word of Slurm's state (`RUNNING`, `CANCELLED`, ...).
-        reason: why it is pending or ended, empty when Slurm gives none.
-        source: who said it: `squeue`, `sacct`, `scontrol`, or `local`.
-    """
-
-    job_id: str
-    state: str
-    reason: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    expected_start: str | None = None
-    nodes: str = ""
-    source: str = "squeue"
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """The verdict on one stage."""
+class Judgement:
+    """The state of one task, with what there is to say about it."""
 
     state: StageState
     detail: str = ""
     failure: Failure | None = None
-    job_id: str | None = None
-    restarts: int = 0
 
 
-def stage_events(events: Sequence[Mapping[str, Any]], stage: str) -> list[Mapping[str, Any]]:
-    return [event for event in events if event.get("stage") == stage]
+def task_events(events: Sequence[Event], task: StageTask) -> list[Event]:
+    """The events of a stage, or of one task of its array and the array as a whole."""
+    return [
+        event
+        for event in events
+        if event.get("stage") == task.stage.name and event.get("task") in (None, task.index)
+    ]
 
 
-def job_id_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """The job id of a stage, from its own events."""
-    ids = [event["job_id"] for event in events if event.get("job_id")]
-    return str(ids[-1]) if ids else None
-
-
-def finished_event(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The stage's end as its controller recorded it, unless it was started again after that."""
-    for event in events[::-1]:
-        kind = event["event"]
-        if kind == "finished":
-            return event
-        if kind in ("started", "submitted", "requeued"):
-            return None
+def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:
+    """The task's job id, from its own events; None while none is recorded."""
+    for event in reversed(events):
+        job_id = event.get("job_id")
+        if job_id:
+            return str(job_id) if event.get("task") is not None else task.job_id(str(job_id))
     return None
 
 
-def reconcile(
-    events: Sequence[Mapping[str, Any]],
+def recorded_end(events: Sequence[Event]) -> Event | None:
+    """The task's end as its controller recorded it, unless there was another start after it.
+
+    Starts are compared by their number, which one scheduler gives, and not by clocks.
+    """
+    ends = [event for event in events if event["event"] == "finished"]
+    if not ends:
+        return None
+    last = max(ends, key=restart_of)
+    later = [e for e in events if e["event"] in ("started", "requeued")]
+    return last if all(restart_of(event) <= restart_of(last) for event in later) else None
+
+
+def restart_of(event: Event) -> int:
+    """The number of the start that an event belongs to."""
+    return int(event.get("restart") or 0)
+
+
+def judge(
+    events: Sequence[Event],
     job: JobInfo | None,
     status_line: Mapping[str, Any] | None,
     log_tail: Sequence[str] = (),
-) -> StageReport:
+) -> Judgement:
     """One verdict from the record, the scheduler and status.json.
 
     The controller's own `finished` counts first: it was written after every check of success. A
     scheduler that knows nothing never makes a stage failed, only unknown.
 
     Args:
-        events: the stage's events, oldest first.
+        events: the task's events.
         job: what the scheduler says; None when it does not know the job (any more).
-        status_line: the last line of the stage's status.json.
+        status_line: the last line of the task's status.json.
         log_tail: last lines of the job's log.
     """
-    job_id = job_id_of(events)
-    restarts = max((int(event.get("restart", 0)) for event in events), default=0)
-    pending = job is not None and job.state in PENDING_STATES
-    end = finished_event(events)
+    pending = job is not None and job.state in PENDING
+    end = recorded_end(events)
     if end is not None and not pending:
-        state, detail, failure = _recorded(end)
-    elif job is None:
-        state, detail, failure = _unheard_of(events, status_line)
+        return _recorded(end)
+    if job is None:
+        found = _unheard_of(events, status_line)
     elif pending:
-        state, detail, failure = StageState.QUEUED, job.reason, None
-    elif job.state in ACTIVE_STATES:
-        state, detail, failure = StageState.RUNNING, job.reason, None
+        found = Judgement(StageState.QUEUED, job.reason)
+    elif job.state in ACTIVE:
+        found = Judgement(StageState.RUNNING, job.reason)
     else:
-        state, detail, failure = _ended(job, status_line, log_tail)
-    if not state.ended and any(event["event"] == "cancelling" for event in events):
-        detail = "cancelling"
-    return StageReport(state, detail, failure, job_id, restarts)
+        found = _ended(job, status_line, log_tail)
+    if not found.state.ended and any(event["event"] == "cancelling" for event in events):
+        return Judgement(found.state, "cancelling")
+    return found
 
 
-_Verdict = tuple[StageState, str, Failure | None]
-
-
-def _recorded(end: Mapping[str, Any]) -> _Verdict:
+def _recorded(end: Event) -> Judgement:
     state = StageState(end["state"])
     reason = str(end.get("reason", ""))
     if state is StageState.SUCCESS:
-        return state, reason, None
-    return state, "", Failure(FailureClass(end["failure_class"]), reason)
+        return Judgement(state, reason)
+    return Judgement(state, "", Failure(FailureClass(end["failure_class"]), reason))
 
 
-def _unheard_of(
-    events: Sequence[Mapping[str, Any]], status_line: Mapping[str, Any] | None
-) -> _Verdict:
+def _unheard_of(events: Sequence[Event], status_line: Mapping[str, Any] | None) -> Judgement:
     if status_line is not None and status_line.get("status") == Status.SUCCESS.value:
-        return StageState.SUCCESS, "status.json says so; the scheduler has forgotten the job", None
+        detail = "status.json says so; the scheduler has forgotten the job"
+        return Judgement(StageState.SUCCESS, detail)
     if status_line is not None and status_line.get("status") == Status.FAILURE.value:
-        return StageState.FAILED, "", classify(status_line=status_line)
-    names = {event["event"] for event in events}
-    if "refused" in names:
-        refusal = next(str(e.get("reason", "")) for e in events if e["event"] == "refused")
-        return StageState.FAILED, "", Failure(FailureClass.CONFIG, refusal)
-    if job_id_of(events) is None:
-        return StageState.UNKNOWN, "submission was begun, and no answer of it recorded", None
-    return StageState.UNKNOWN, "the scheduler does not know the job, and no end is recorded", None
+        return Judgement(StageState.FAILED, "", classify(status_line=status_line))
+    for event in events:
+        if event["event"] == "refused":
+            failure = Failure(FailureClass.CONFIG, str(event.get("reason", "")))
+            return Judgement(StageState.FAILED, "", failure)
+        if event["event"] == "withdrawn":
+            failure = Failure(FailureClass.CANCELLED, str(event.get("reason", "")))
+            return Judgement(StageState.CANCELLED, "", failure)
+    if not any(event.get("job_id") for event in events):
+        detail = "submission was begun, and no answer of it recorded"
+        return Judgement(StageState.UNKNOWN, detail if events else "not submitted")
+    detail = "the scheduler does not know the job, and no end is recorded"
+    return Judgement(StageState.UNKNOWN, detail)
 
 
 def _ended(
     job: JobInfo, status_line: Mapping[str, Any] | None, log_tail: Sequence[str]
-) -> _Verdict:
+) -> Judgement:
+    if job.state not in ENDED and job.source != "local":
+        return Judgement(StageState.UNKNOWN, f"Slurm calls its state {job.state}")
     succeeded = status_line is not None and status_line.get("status") == Status.SUCCESS.value
-    if job.state == "COMPLETED" and succeeded:
-        return StageState.SUCCESS, "", None
+    if job.state == COMPLETED and succeeded:
+        return Judgement(StageState.SUCCESS)
     failure = classify(
         slurm_state=job.state,
         status_line=status_line,
@@ -169,5 +155,5 @@ def _ended(
         log_tail=log_tail,
     )
     if failure.failure_class is FailureClass.CANCELLED:
-        return StageState.CANCELLED, "", failure
-    return StageState.FAILED, "", failure
+        return Judgement(StageState.CANCELLED, "", failure)
+    return Judgement(StageState.FAILED, "", failure)

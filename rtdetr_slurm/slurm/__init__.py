@@ -1,1 +1,5 @@
-"""Slurm from the login node: typed client, parsers, environment, and the submitit adapter."""
+"""Slurm itself, each truth once: states, job ids, times, commands and what they print, the batch
+script and the submitit adapter.
+
+All but the adapter is standard library only: login node and compute node share it.
+"""

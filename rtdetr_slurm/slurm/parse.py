@@ -1,83 +1,164 @@
-"""Text of Slurm's commands → values. Pure; formats are asked for by name, never human tables."""
+"""Text of Slurm's commands → values. Pure; formats are asked for by name, never human tables.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from rtdetr_slurm.runs.state import JobInfo
+from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.slurm.job_ids import expand
+from rtdetr_slurm.slurm.states import RUNNING
+from rtdetr_slurm.slurm.times import parse_clock
 
 SQUEUE_FORMAT = "%i|%T|%r|%S|%N|%k"
 SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,Comment"
-SQUEUE_STATE_PATTERN = re.compile(r"[A-Z_]+")
 
+_STATE = re.compile(r"[A-Z_]+")
 _NOTHING = frozenset({"", "None", "(null)", "N/A", "Unknown", "None assigned"})
 
 
-def parse_squeue(text: str) -> dict[str, tuple[JobInfo, str]]:
-    """Job id → (job, its comment) from `squeue --noheader --format SQUEUE_FORMAT`."""
+@dataclass(frozen=True)
+class JobInfo:
+    """What a scheduler says about one job, or one array task, now.
+
+    Attributes:
+        state: the first word of Slurm's state (`RUNNING`, `CANCELLED`, ...).
+        reason: why it is pending or ended, empty when Slurm gives none.
+        source: who said it: `squeue`, `sacct`, `scontrol`, or `local`.
+    """
+
+    job_id: str
+    state: str
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    expected_start: str | None = None
+    nodes: str = ""
+    comment: str = ""
+    source: str = "squeue"
+
+
+@dataclass(frozen=True)
+class OwnFacts:
+    """What tells a running job why it is asked to end.
+
+    Attributes:
+        running: whether it still runs as far as slurmctld is concerned.
+        restarts: how often it was put back into the queue, also by Slurm itself, also just now.
+        preempted: whether its grace time has begun.
+        seconds_left: until the time limit; None where there is none.
+    """
+
+    running: bool
+    restarts: int
+    preempted: bool
+    seconds_left: float | None
+
+
+def parse_squeue(text: str) -> dict[str, JobInfo]:
+    """Job id → job from `squeue --noheader --format SQUEUE_FORMAT`; array tasks one by one."""
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 5)
         if len(fields) != 6:
             continue
-        job_id, state, reason, start, nodes, comment = fields
-        jobs[job_id] = (
-            JobInfo(
-                job_id,
-                state=first_word(state),
-                reason=_or_empty(reason),
-                expected_start=_or_empty(start) or None,
-                nodes=_or_empty(nodes),
-                source="squeue",
-            ),
-            _or_empty(comment),
+        ids, state, reason, start, nodes, comment = fields
+        job = JobInfo(
+            ids,
+            state=first_word(state),
+            reason=_or_empty(reason),
+            expected_start=_or_empty(start) or None,
+            nodes=_or_empty(nodes),
+            comment=_or_empty(comment),
+            source="squeue",
         )
+        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
     return jobs
 
 
-def parse_sacct(text: str) -> dict[str, tuple[JobInfo, str]]:
-    """Job id → (job, its comment) from `sacct -X --noheader --parsable2 -o SACCT_FIELDS`.
+def parse_sacct(text: str) -> dict[str, JobInfo]:
+    """Job id → job from `sacct -X --noheader --parsable2 -o SACCT_FIELDS`.
 
     A requeued job has one record per start; the last one counts.
     """
     jobs = {}
     for line in text.splitlines():
         fields = line.split("|", 5)
-        if len(fields) != 6 or not fields[0].isdigit():
+        if len(fields) != 6:
             continue
-        job_id, state, exit_code, reason, nodes, comment = fields
+        ids, state, exit_code, reason, nodes, comment = fields
         code, signal = parse_exit_code(exit_code)
-        jobs[job_id] = (
-            JobInfo(
-                job_id,
-                state=first_word(state),
-                reason=_or_empty(reason),
-                exit_code=code,
-                signal=signal,
-                nodes=_or_empty(nodes),
-                source="sacct",
-            ),
-            _or_empty(comment),
+        job = JobInfo(
+            ids,
+            state=first_word(state),
+            reason=_or_empty(reason),
+            exit_code=code,
+            signal=signal,
+            nodes=_or_empty(nodes),
+            comment=_or_empty(comment),
+            source="sacct",
         )
+        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
     return jobs
 
 
-def parse_scontrol_job(text: str) -> JobInfo | None:
-    """The job of `scontrol --oneliner show job ID`, None when there is none in the text."""
-    values = dict(re.findall(r"(\w+)=(\S*)", text))
-    if "JobId" not in values or "JobState" not in values:
-        return None
-    code, signal = parse_exit_code(values.get("ExitCode", ""))
-    return JobInfo(
-        values["JobId"],
-        state=first_word(values["JobState"]),
-        reason=_or_empty(values.get("Reason", "")),
-        exit_code=code,
-        signal=signal,
-        expected_start=_or_empty(values.get("StartTime", "")) or None,
-        nodes=_or_empty(values.get("NodeList", "")),
-        source="scontrol",
+def parse_scontrol_jobs(text: str) -> dict[str, JobInfo]:
+    """Job id → job from `scontrol --oneliner show job`, one line per job or array task."""
+    jobs = {}
+    for line in text.splitlines():
+        values = _values(line)
+        if "JobId" not in values or "JobState" not in values:
+            continue
+        code, signal = parse_exit_code(values.get("ExitCode", ""))
+        task = values.get("ArrayTaskId")
+        ids = values["JobId"] if task is None else f"{values['ArrayJobId']}_{_bracketed(task)}"
+        job = JobInfo(
+            ids,
+            state=first_word(values["JobState"]),
+            reason=_or_empty(values.get("Reason", "")),
+            exit_code=code,
+            signal=signal,
+            expected_start=_or_empty(values.get("StartTime", "")) or None,
+            nodes=_or_empty(values.get("NodeList", "")),
+            comment=_or_empty(values.get("Comment", "")),
+            source="scontrol",
+        )
+        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
+    return jobs
+
+
+def parse_own_facts(text: str) -> OwnFacts:
+    """Facts about oneself from `scontrol --oneliner show job ID`."""
+    values = _values(text)
+    limit, used = (parse_clock(values.get(key, "")) for key in ("TimeLimit", "RunTime"))
+    return OwnFacts(
+        running=values.get("JobState") in RUNNING,
+        restarts=int(values.get("Restarts") or 0),
+        preempted=bool(_or_empty(values.get("PreemptTime", ""))),
+        seconds_left=None if limit is None or used is None else limit - used,
     )
+
+
+def parse_notice(log: Sequence[str], number: str) -> FailureClass | None:
+    """Why Slurm is ending a job, from slurmstepd's line in the job's log.
+
+    `*** JOB 8 ON node1 CANCELLED AT 2026-… DUE TO PREEMPTION ***`; a line that gives no reason
+    means that somebody cancelled the job. None when there is no such line.
+
+    Args:
+        number: SLURM_JOB_ID; array tasks are named by their own number here.
+    """
+    pattern = rf"\*\*\* JOB {number} ON \S+ CANCELLED AT \S+(?: DUE TO ([^*]+?))? \*\*\*"
+    reasons = {"TIME LIMIT": FailureClass.TIMEOUT, None: FailureClass.CANCELLED}
+    for line in reversed(log):
+        if match := re.search(pattern, line):
+            # PREEMPTION, JOB REQUEUE, NODE FAILURE: none of them is the user's wish.
+            return reasons.get(match[1], FailureClass.PREEMPTED)
+    return None
 
 
 def parse_sbatch(text: str) -> str | None:
@@ -94,8 +175,17 @@ def parse_exit_code(text: str) -> tuple[int | None, int | None]:
 
 def first_word(state: str) -> str:
     """The state itself of `CANCELLED by 1000`, `CANCELLED+` and the like."""
-    match = SQUEUE_STATE_PATTERN.match(state.strip())
+    match = _STATE.match(state.strip())
     return match[0] if match else state.strip()
+
+
+def _values(line: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w+)=(\S*)", line))
+
+
+def _bracketed(task: str) -> str:
+    """ArrayTaskId of one task as it is, of several pending ones as squeue writes them."""
+    return task if task.isdigit() else f"[{task}]"
 
 
 def _or_empty(text: str) -> str:

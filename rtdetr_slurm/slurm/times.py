@@ -1,4 +1,4 @@
-"""Slurm's time strings."""
+"""Slurm's time strings. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 _DAYS = re.compile(r"(\d+)-(\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2}))?")
 _CLOCK = re.compile(r"(\d+):(\d{1,2})(?::(\d{1,2}))?")
+_PRINTED = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
 
 TIME_FORMS = "minutes, hours:minutes:seconds, or days-hours[:minutes[:seconds]]"
 
@@ -30,6 +31,16 @@ def format_minutes(minutes: int) -> str:
     days, rest = divmod(minutes, 24 * 60)
     clock = f"{rest // 60:02d}:{rest % 60:02d}:00"
     return f"{days}-{clock}" if days else clock
+
+
+def parse_clock(text: str) -> float | None:
+    """Seconds of `[days-]hours:minutes:seconds`, as Slurm prints times; None for UNLIMITED and the
+    like."""
+    match = _PRINTED.fullmatch(text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _parse(text: str) -> int:

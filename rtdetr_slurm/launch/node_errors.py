@@ -8,24 +8,24 @@ from typing import Any
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.run import Run
 
 _ERROR_JSON = "error.json"
 
 
-def write_node_error(run: Run, stage: str, rank: int, error: UserError) -> None:
+def write_node_error(run: Run, task: StageTask, rank: int, error: UserError) -> None:
     """Record why one node did not start."""
     record: dict[str, Any] = {"failure_class": error.failure_class.value, "reason": str(error)}
-    write_atomic(run.node_dir(stage, rank) / _ERROR_JSON, json.dumps(record) + "\n")
+    write_atomic(run.node_dir(task, rank) / _ERROR_JSON, json.dumps(record) + "\n")
 
 
-def read_node_errors(run: Run, stage: Stage) -> Failure | None:
+def read_node_errors(run: Run, task: StageTask) -> Failure | None:
     """The refusal of the lowest rank that refused, and how many more there are."""
     failures = []
-    for rank in range(stage.resources.nodes):
-        path = run.node_dir(stage.name, rank) / _ERROR_JSON
+    for rank in range(task.stage.resources.nodes):
+        path = run.node_dir(task, rank) / _ERROR_JSON
         if path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             failures.append(Failure(FailureClass(record["failure_class"]), record["reason"]))

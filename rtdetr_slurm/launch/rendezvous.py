@@ -7,22 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.slurm.job_ids import numbers_of
 
 # Registered ports above the crowded ones and below Linux' ephemeral range (from 32768).
 FIRST_PORT, PORT_COUNT = 20000, 12768
-_RESTART_STRIDE = 4001
+_RESTART_STRIDE, _STEP_STRIDE, _TASK_STRIDE = 4001, 577, 61
 
 MASTER_HOST = "RTDETR_SLURM_MASTER_HOST"
 """Host name of node 0 as node 0 itself says it; handed from the controller to the node wrappers."""
 
 
-def master_port(job_id: int, restart: int) -> int:
-    """The rendezvous port of one start of a job, 20000..32767.
+def master_port(job_id: str, restart: int, step: int = 0) -> int:
+    """The rendezvous port of one step of one start of a job, 20000..32767.
 
-    Jobs whose ids are neighbours never share a port, and a requeued job takes another one, so
-    that its predecessor's sockets are not in the way.
+    Jobs whose ids are neighbours, and tasks of one array, never share a port, and a requeued job
+    and a further step take another one, so that their predecessor's sockets are not in the way.
     """
-    return FIRST_PORT + (job_id + _RESTART_STRIDE * restart) % PORT_COUNT
+    job, task = numbers_of(job_id)
+    offset = job + _TASK_STRIDE * task + _RESTART_STRIDE * restart + _STEP_STRIDE * step
+    return FIRST_PORT + offset % PORT_COUNT
 
 
 def resolve(host: str) -> str:

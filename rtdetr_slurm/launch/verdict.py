@@ -1,4 +1,4 @@
-"""How a stage ended, decided from all witnesses. Pure."""
+"""How a stage ended, decided from all who know something about it. Pure."""
 
 from __future__ import annotations
 
@@ -11,47 +11,26 @@ from rtdetr_slurm.contract import ExitCode, FailureClass, Status
 from rtdetr_slurm.runs.failures import Failure, classify
 
 
-class Interruption(str, Enum):
-    """Why the controller was told to stop."""
-
-    TIMEOUT = "timeout"
-    PREEMPTED = "preempted"
-    CANCELLED = "cancelled"
-
-
 @dataclass(frozen=True)
-class Stop:
-    """A request to end.
-
-    Attributes:
-        by_scheduler: the scheduler is ending the job itself and has signalled every process
-            already; else it is for the controller to pass the request on.
-    """
-
-    why: Interruption
-    by_scheduler: bool
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Everything known when the inner step is over.
+class Witnesses:
+    """Everything known when the step is over.
 
     Attributes:
         exit_code: of srun, or of the node wrapper on the local machine.
-        interruption: why the controller asked the training to stop; None when it did not.
+        interruption: why the step was asked to stop; None when it was not.
         last_line: the last line of status.json that this start wrote.
         node_error: what a node wrapper refused.
-        checkpoint_problem: what is wrong with the newest checkpoint (train); None when it is whole.
+        artefact_problem: what is wrong with what proves the success; None when it is whole.
         resume_from: where a further start would go on; None when it would begin anew.
         progressed: whether this start wrote a newer checkpoint than it found.
         requeue_allowed: by the site and by the spec.
     """
 
     exit_code: int
-    interruption: Interruption | None = None
+    interruption: FailureClass | None = None
     last_line: Mapping[str, Any] | None = None
     node_error: Failure | None = None
-    checkpoint_problem: str | None = None
+    artefact_problem: str | None = None
     resume_from: str | None = None
     progressed: bool = False
     requeue_allowed: bool = False
@@ -69,8 +48,8 @@ class Kind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the controller does now.
+class Verdict:
+    """What is done now.
 
     Attributes:
         write_status: whether status.json still lacks its closing line.
@@ -92,14 +71,14 @@ _NOT_THE_INTERRUPTION = frozenset(
 )
 
 
-def decide(end: Ending) -> Outcome:
-    """The verdict. Success needs exit code 0, a SUCCESS line and a checkpoint that is whole."""
+def decide(end: Witnesses) -> Verdict:
+    """The verdict. Success needs exit code 0, a SUCCESS line and a whole artefact."""
     if end.node_error is not None:
         return _failed(end.node_error, write=True)
     if end.exit_code == ExitCode.OK and end.last_status() == Status.SUCCESS.value:
-        if end.checkpoint_problem is None:
-            return Outcome(Kind.SUCCESS)
-        reason = f"the action reported success, but {end.checkpoint_problem}"
+        if end.artefact_problem is None:
+            return Verdict(Kind.SUCCESS)
+        reason = f"the action reported success, but {end.artefact_problem}"
         return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
     if _was_interrupted(end):
         return _interrupted(end)
@@ -110,7 +89,7 @@ def decide(end: Ending) -> Outcome:
     return _failed(failure, write=end.last_status() != Status.FAILURE.value)
 
 
-def _was_interrupted(end: Ending) -> bool:
+def _was_interrupted(end: Witnesses) -> bool:
     # srun reports the highest code of all nodes, so 75 can hide behind a killed neighbour's 137;
     # the PREEMPTED line is written only after the full checkpoint.
     if end.exit_code == ExitCode.INTERRUPTED or end.last_status() == Status.PREEMPTED.value:
@@ -121,29 +100,28 @@ def _was_interrupted(end: Ending) -> bool:
     return line.get("failure_class") not in _NOT_THE_INTERRUPTION
 
 
-def _interrupted(end: Ending) -> Outcome:
-    why = end.interruption or Interruption.PREEMPTED
-    if why is Interruption.CANCELLED:
-        return Outcome(Kind.CANCELLED, "cancelled on request", FailureClass.CANCELLED, True)
-    failure_class = FailureClass(why.value)
-    told = "the time limit is near" if why is Interruption.TIMEOUT else "the job was preempted"
+def _interrupted(end: Witnesses) -> Verdict:
+    why = end.interruption or FailureClass.PREEMPTED
+    if why is FailureClass.CANCELLED:
+        return Verdict(Kind.CANCELLED, "cancelled on request", FailureClass.CANCELLED, True)
+    told = "the time limit is near" if why is FailureClass.TIMEOUT else "the job was preempted"
     obstacle = _obstacle(end, why)
     if obstacle is not None:
-        return Outcome(Kind.FAILED, f"{told}; {obstacle}", failure_class, True)
+        return Verdict(Kind.FAILED, f"{told}; {obstacle}", why, True)
     onward = f"goes on from {end.resume_from}" if end.resume_from else "starts anew"
     write = end.last_status() != Status.PREEMPTED.value
-    return Outcome(Kind.REQUEUE, f"{told}; {onward} after requeue", failure_class, write)
+    return Verdict(Kind.REQUEUE, f"{told}; {onward} after requeue", why, write)
 
 
-def _obstacle(end: Ending, why: Interruption) -> str | None:
+def _obstacle(end: Witnesses, why: FailureClass) -> str | None:
     """Why the job must not go back to the queue, or None."""
     if not end.requeue_allowed:
         left = f"; {end.resume_from} is left to resume from" if end.resume_from else ""
         return f"requeue is not allowed (job.requeue, or the site){left}"
-    if why is Interruption.TIMEOUT and not end.progressed:
+    if why is FailureClass.TIMEOUT and not end.progressed:
         return "no checkpoint was written since its start, so another start would end the same way"
     return None
 
 
-def _failed(failure: Failure, *, write: bool) -> Outcome:
-    return Outcome(Kind.FAILED, failure.evidence, failure.failure_class, write)
+def _failed(failure: Failure, *, write: bool) -> Verdict:
+    return Verdict(Kind.FAILED, failure.evidence, failure.failure_class, write)

@@ -1,0 +1,68 @@
+"""The spec a stage runs with: its inputs are filled in once, when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.plan.model import Input, Origin, StageTask
+from rtdetr_slurm.runs.artefacts import parent_model
+from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.resolved_spec import with_value
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The value of one input.
+
+    Attributes:
+        source: in words, for the record: `parent_model of train`.
+    """
+
+    field: str
+    value: str
+    source: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"field": self.field, "value": self.value, "source": self.source}
+
+
+def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
+    """The values of a task's inputs, now.
+
+    Raises:
+        ActionError: what an input comes from has left nothing that can be used.
+    """
+    return [_resolved(run, task, one) for one in task.stage.inputs]
+
+
+def filled_in(spec: Mapping[str, Any], values: list[Resolved]) -> dict[str, Any]:
+    """A copy of the frozen spec with the inputs in their places."""
+    filled = dict(spec)
+    for one in values:
+        filled = with_value(filled, one.field, one.value)
+    return filled
+
+
+def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
+    if one.function == "output_dir":
+        return Resolved(one.field, str(task.results_dir), one.function)
+    if one.function == "parent_model" and one.origin is not None:
+        path = _parent_model(run, one.origin, one.field)
+        return Resolved(one.field, str(path), f"{one.function} of {one.origin}")
+    raise ActionError(f"{one.field}: there is no inference function '{one.function}' here")
+
+
+def _parent_model(run: Run, origin: Origin, field: str) -> Path:
+    try:
+        parent = run if origin.run is None else open_run(Path(origin.run))
+        folder = StageTask(parent.plan.stage(origin.stage)).results_dir
+    except (RequestError, KeyError) as error:
+        raise ActionError(f"{field}: {origin} cannot be read: {error}") from error
+    found = parent_model(folder)
+    if found is None:
+        raise ActionError(f"{field}: {origin} has left no whole checkpoint in {folder}")
+    return found.path

@@ -1,0 +1,185 @@
+"""One start of one stage: prepare, run its step, judge, close.
+
+The batch script becomes this process. At the end it writes down what happened, whatever happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.errors import ActionError, UserError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
+from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
+from rtdetr_slurm.launch.node_errors import read_node_errors
+from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
+from rtdetr_slurm.launch.verdict import Kind, Verdict, Witnesses, decide
+from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
+from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
+from rtdetr_slurm.runs.failures import Failure
+from rtdetr_slurm.runs.logs import tail
+from rtdetr_slurm.runs.report import keep_summary
+from rtdetr_slurm.runs.run import Run, status_path
+from rtdetr_slurm.resolved_spec import spec_text
+from rtdetr_slurm.runs.status import StatusLog, read_status
+
+INPUTS_JSON = "inputs.json"
+"""In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
+
+
+class StageRun:
+    """One start of a stage, or of one task of its array."""
+
+    def __init__(self, run: Run, allocation: Allocation, stop: StopRequest) -> None:
+        self.run, self.allocation, self.stop = run, allocation, stop
+        self.task = allocation.task
+        self.action = get_action(self.task.stage.action)
+        self.results = self.task.results_dir
+        self.status = StatusLog(status_path(self.task))
+        self._spec: dict[str, Any] = {}
+        self._lines_before = 0
+        self._checkpoint_before: tuple[Any, ...] | None = None
+
+    def execute(self) -> int:
+        """Start, watch, judge; returns the exit code."""
+        self._record("started", host=os.uname().nodename)
+        try:
+            self._prepare()
+            self.allocation.check()
+            verdict = decide(self._witnesses(self._run_step()))
+        except UserError as error:
+            verdict = Verdict(Kind.FAILED, str(error), error.failure_class, True)
+        except Exception as error:
+            reason = f"the launch failed: {error!r}"
+            self._close(Verdict(Kind.FAILED, reason, FailureClass.UNKNOWN, True))
+            raise
+        return self._close(verdict)
+
+    # --- before the step -------------------------------------------------------------------
+    def _prepare(self) -> None:
+        """Folders, and the spec with its inputs filled in.
+
+        Raises:
+            ActionError: a folder cannot be made, or an input has nothing to be filled with.
+        """
+        self._make_folders()
+        self._lines_before = len(read_status(self.status.path))
+        self._checkpoint_before = self._newest_checkpoint()
+        inputs = resolve_inputs(self.run, self.task)
+        self._spec = filled_in(self.run.spec, inputs)
+        values = [one.to_json() for one in inputs]
+        write_atomic(self.run.task_spec(self.task), spec_text(self._spec))
+        folder = self.run.job_dir(self.task.name)
+        write_atomic(folder / INPUTS_JSON, json.dumps(values, indent=2) + "\n")
+        self._record("resolved", inputs=values)
+
+    def _make_folders(self) -> None:
+        folder = self.run.job_dir(self.task.name)
+        try:
+            for old in folder.glob("node-*"):  # from an earlier start
+                shutil.rmtree(old)
+            for rank in range(self.task.stage.resources.nodes):
+                self.run.node_dir(self.task, rank).mkdir(parents=True)
+        except OSError as error:
+            raise ActionError(f"cannot make folders in {folder}: {error.strerror}") from error
+        try:
+            self.results.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ActionError(
+                f"cannot make results_dir {self.results}: {error.strerror}"
+            ) from error
+
+    # --- the step --------------------------------------------------------------------------
+    def _run_step(self) -> StepEnd:
+        restart = self.allocation.restart
+        resume = restart > 0 and self.action.resumable
+        step = Step(self.run, self.allocation, number=0, restart=restart, resume=resume)
+        return step.execute(self.stop, self._why)
+
+    def _why(self, signum: int) -> StopReason:
+        reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
+        names = {e["event"] for e in self.run.events() if e.get("stage") == self.task.stage.name}
+        cancelled = names & {"cancelling", "withdrawn"}
+        return replace(reason, why=FailureClass.CANCELLED) if cancelled else reason
+
+    # --- after the step --------------------------------------------------------------------
+    def _witnesses(self, end: StepEnd) -> Witnesses:
+        lines = read_status(self.status.path)[self._lines_before :]
+        resume = resume_point(self.results)[0] if self.action.resumable else None
+        log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
+        return Witnesses(
+            exit_code=end.exit_code,
+            interruption=end.interruption,
+            last_line=lines[-1] if lines else None,
+            node_error=read_node_errors(self.run, self.task),
+            artefact_problem=artefact_problem(self.action, self.results, self._spec),
+            resume_from=None if resume is None else resume.path.name,
+            progressed=self._newest_checkpoint() not in (None, self._checkpoint_before),
+            requeue_allowed=self.task.stage.launch.requeue,
+            log_tail=tail(log),
+        )
+
+    def _newest_checkpoint(self) -> tuple[Any, ...] | None:
+        """What tells one state of the newest resumable file from another, without reading it."""
+        candidates = resume_candidates(self.results)
+        if not candidates:
+            return None
+        facts = candidates[0].path.stat()
+        return (candidates[0].path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+    def _close(self, verdict: Verdict) -> int:
+        """Write down the end, requeue where that is the verdict, return the exit code."""
+        if verdict.kind is Kind.REQUEUE:
+            self._record("requeued", reason=verdict.reason)
+            if verdict.write_status:
+                self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
+            try:
+                self.allocation.requeue()
+            except UserError as error:
+                reason = f"{verdict.reason}, but the requeue was refused: {error}"
+                verdict = Verdict(Kind.FAILED, reason, verdict.failure_class, True)
+        if verdict.kind in (Kind.FAILED, Kind.CANCELLED) and verdict.write_status:
+            failure_class, reason = verdict.failure_class or FailureClass.UNKNOWN, verdict.reason
+            self._note(lambda: self.status.fail(failure_class, reason))
+        if verdict.kind is not Kind.REQUEUE:
+            self._record_end(verdict)
+        say(f"{verdict.kind.value}: {verdict.reason}" if verdict.reason else verdict.kind.value)
+        return verdict.exit_code
+
+    def _record_end(self, verdict: Verdict) -> None:
+        data: dict[str, Any] = {"state": verdict.kind.value, "reason": verdict.reason}
+        if verdict.failure_class is not None:
+            data["failure_class"] = verdict.failure_class.value
+            say(Failure(verdict.failure_class, verdict.reason).advice)
+        if self.action.trains:
+            data["checkpoints"] = verified_checkpoints(self.results)
+        self._record("finished", **data)
+        self._note(lambda: keep_summary(self.run))
+
+    def _record(self, event: str, **data: Any) -> None:
+        facts = {
+            "stage": self.task.stage.name,
+            "job_id": self.allocation.job_id,
+            "restart": self.allocation.restart,
+            **({} if self.task.index is None else {"task": self.task.index}),
+            **data,
+        }
+        self._note(lambda: self.run.record(event, **facts))
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Write something down; a full disk must not keep the rest from happening."""
+        try:
+            write()
+        except OSError as error:
+            say(f"cannot write {error.filename or 'the record'}: {error.strerror}")
+        except UserError as error:
+            say(str(error))
+
+

@@ -1,0 +1,143 @@
+"""One step of a stage: starts the node wrappers, watches them, passes stop signals on.
+
+A stage runs one step today; a worker of a sweep runs one after another.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from rtdetr_slurm.contract import STOP_SIGNAL, Env, ExitCode, FailureClass
+from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
+from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
+from rtdetr_slurm.runs.run import Run
+
+NODE_MODULE = "rtdetr_slurm.launch.node"
+_POLL_S = 0.5
+_SIGNAL_EVERY_S = 5.0
+_RECORD_MARGIN_S = 10.0
+"""Part of the lead time that is kept for judging and requeueing, half of a short one at most."""
+
+
+class StopRequest:
+    """The first signal that asked this process for an end."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        for signum in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = signum
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """How a step ended.
+
+    Attributes:
+        exit_code: of srun, or of the node wrapper on the local machine; 128+n for signal n.
+        interruption: why it was asked to stop; None when it was not.
+    """
+
+    exit_code: int
+    interruption: FailureClass | None = None
+
+
+class Step:
+    """One srun of a stage.
+
+    Args:
+        number: of the step within its start; together with `restart` it gives the port.
+        restart: how often the job came back to the queue before.
+        resume: whether the engine goes on from an earlier start's checkpoints.
+    """
+
+    def __init__(
+        self, run: Run, allocation: Allocation, *, number: int, restart: int, resume: bool
+    ) -> None:
+        self.run, self.allocation = run, allocation
+        self.number, self.restart, self.resume = number, restart, resume
+
+    def command(self) -> list[str]:
+        """What starts the node wrapper on every node."""
+        task = self.allocation.task
+        index = [] if task.index is None else [str(task.index)]
+        wrapper = [sys.executable, "-m", NODE_MODULE, str(self.run.path), task.stage.name, *index]
+        return [*self.allocation.prefix(task.stage.resources), *wrapper]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the node wrappers."""
+        env = dict(os.environ)
+        env[Env.MASTER_ADDR] = self.allocation.master()
+        port = master_port(self.allocation.job_id, self.restart, self.number)
+        env[Env.MASTER_PORT] = str(port)
+        env[MASTER_HOST] = socket.gethostname()
+        env.pop(Env.RESUME, None)
+        if self.resume:
+            env[Env.RESUME] = "1"
+        return env
+
+    def execute(self, stop: StopRequest, why: Callable[[int], StopReason]) -> StepEnd:
+        """Run it to its end, whatever brings that about.
+
+        Args:
+            why: what a stop signal means.
+        """
+        argv = self.command()
+        say(f"starts {' '.join(argv)}")
+        # A session of its own, so that the whole of it can be ended on the local machine.
+        with subprocess.Popen(
+            argv, env=self.environment(), stdin=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            interruption = self._supervise(process, stop, why)
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        if code != ExitCode.OK and interruption is None and self.allocation.quietly_preempted():
+            interruption = FailureClass.PREEMPTED
+        return StepEnd(code, interruption)
+
+    def _supervise(
+        self,
+        process: subprocess.Popen[bytes],
+        stop: StopRequest,
+        why: Callable[[int], StopReason],
+    ) -> FailureClass | None:
+        interruption: FailureClass | None = None
+        next_signal = deadline = 0.0
+        while process.poll() is None:
+            time.sleep(_POLL_S)
+            if stop.signum is None:
+                continue
+            now = time.monotonic()
+            if interruption is None:
+                reason = why(stop.signum)
+                interruption = reason.why
+                next_signal = math.inf if reason.by_scheduler else 0.0
+                lead = self.allocation.task.stage.launch.signal_lead_s
+                deadline = now + max(lead - _RECORD_MARGIN_S, lead / 2)
+                say(f"asks the training to stop ({interruption.value})")
+            if now > deadline:
+                say("the training did not stop in time; it is killed")
+                self._signal(process, signal.SIGKILL)
+                deadline = now + _SIGNAL_EVERY_S
+            elif now >= next_signal:
+                self._signal(process, STOP_SIGNAL)
+                next_signal = now + _SIGNAL_EVERY_S
+        return interruption
+
+    def _signal(self, process: subprocess.Popen[bytes], signum: int) -> None:
+        try:
+            self.allocation.signal_step(process, signum)
+        except (UserError, OSError) as error:
+            say(f"signal {signum} could not be sent, and will be sent again: {error}")

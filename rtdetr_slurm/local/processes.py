@@ -1,0 +1,63 @@
+"""Jobs of the local site: the process that runs a chain, known by id and start time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.slurm.parse import JobInfo
+
+
+def process_facts(pid: str) -> dict[str, Any]:
+    """What tells this process from a later one with the same id: host and start time (ticks)."""
+    return {"host": os.uname().nodename, "process_start": _start_time(pid)}
+
+
+def runner_is_alive(submitted: Mapping[str, Any]) -> bool | None:
+    """Whether the process of a `submitted` event lives; None on another machine than its own."""
+    if submitted.get("host") != os.uname().nodename:
+        return None
+    start = _start_time(str(submitted["job_id"]))
+    return start is not None and start == submitted.get("process_start")
+
+
+def local_job(submitted: Mapping[str, Any], job_id: str, *, started: bool) -> JobInfo | None:
+    """A stage as its runner has it: waiting for its turn, running, or over.
+
+    Args:
+        submitted: the stage's `submitted` event.
+        job_id: of the stage, or of the task of its array.
+    """
+    alive = runner_is_alive(submitted)
+    if alive is None:
+        return None
+    state = ("RUNNING" if started else "PENDING") if alive else "ENDED"
+    return JobInfo(job_id, state, source="local")
+
+
+def stop_runner(submitted: Mapping[str, Any]) -> None:
+    """Ask the runner of a chain to end; one that has ended already is no error.
+
+    Raises:
+        SiteError: it runs on another machine.
+    """
+    alive = runner_is_alive(submitted)
+    if alive is None:
+        raise SiteError(f"the job runs on {submitted.get('host')}; cancel it there")
+    if alive:
+        os.kill(int(submitted["job_id"]), signal.SIGTERM)
+
+
+def _start_time(pid: str) -> int | None:
+    """Field 22 of /proc/PID/stat; None when there is no such process, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command name stands in parentheses and may hold anything, also spaces and ')'.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,142 @@
+"""The chain runner: `python -m rtdetr_slurm.local.runner RUN`.
+
+Runs the stages of a run one after another, as Slurm would: a stage whose dependencies cannot come
+true any more is left out, a stage at its time limit is warned and then ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from rtdetr_slurm.contract import Env, ExitCode, FailureClass
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.plan.model import Dependency, StageTask
+from rtdetr_slurm.runs.report import keep_summary, read_summary, report_run
+from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.runs.state import StageState
+
+_POLL_S = 0.2
+_OTHER_RUN_POLL_S = 2.0
+
+
+class Runner:
+    """One run on this machine, from its first stage to its last."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.job_id = str(os.getpid())
+        self.asked_to_stop = False
+        self._child: subprocess.Popen[bytes] | None = None
+        self._states: dict[str, StageState] = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def execute(self) -> int:
+        """Run all that can run; returns 0 when every stage has succeeded."""
+        for task in self.run.plan.tasks():
+            self._states[task.name] = self._one(task)
+        keep_summary(self.run)
+        good = all(state is StageState.SUCCESS for state in self._states.values())
+        return ExitCode.OK if good else ExitCode.FAILED
+
+    def _one(self, task: StageTask) -> StageState:
+        for dependency in task.stage.depends_on:
+            if not self._comes_true(dependency, task) and not self.asked_to_stop:
+                return StageState.SKIPPED  # the reader of the record sees why
+        if self.asked_to_stop:
+            self._record_cancelled(task)
+            return StageState.CANCELLED
+        code = self._start(task)
+        return StageState.SUCCESS if code == ExitCode.OK else StageState.FAILED
+
+    def _comes_true(self, dependency: Dependency, task: StageTask) -> bool:
+        """Whether the stage may start as far as this dependency goes; waits where it must."""
+        origin = dependency.on
+        if origin.run is not None:
+            states = self._states_of(Path(origin.run), origin.stage)
+        elif dependency.kind == "aftercorr":
+            states = [self._states[StageTask(self.run.plan.stage(origin.stage), task.index).name]]
+        else:
+            states = [self._states[one.name] for one in self.run.plan.stage(origin.stage).tasks()]
+        succeeded = all(state is StageState.SUCCESS for state in states)
+        return dependency.kind == "afterany" or succeeded
+
+    def _states_of(self, run_dir: Path, stage: str) -> list[StageState]:
+        """The states of another run's stage, once it has ended."""
+        while not self.asked_to_stop:
+            try:
+                other = open_run(run_dir)
+                report = read_summary(run_dir) or report_run(other, {}, other.events())
+            except RequestError:
+                return [StageState.UNKNOWN]
+            names = {task.name for task in other.plan.stage(stage).tasks()}
+            states = [one.state for one in report.stages if one.name in names]
+            if all(state.ended for state in states):
+                return states
+            time.sleep(_OTHER_RUN_POLL_S)
+        return [StageState.UNKNOWN]
+
+    def _start(self, task: StageTask) -> int:
+        """Run one stage to its end; returns its exit code."""
+        limit = task.stage.resources.time_min
+        end = None if limit is None else time.monotonic() + 60 * limit
+        warned = False
+        log = self.run.log_path(task.stage.name, task.job_id(self.job_id))
+        argv = [sys.executable, "-m", "rtdetr_slurm.launch", str(self.run.path), task.stage.name]
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                argv,
+                env=self._environment(task),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if self.asked_to_stop:  # the signal came while the child was being made
+            self._child.terminate()
+        while self._child.poll() is None:
+            time.sleep(_POLL_S)
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left < 0:
+                self._child.kill()
+            elif left is not None and left < task.stage.launch.signal_lead_s and not warned:
+                warned = True
+                self._child.send_signal(signal.SIGUSR2)
+        return self._child.wait()
+
+    def _environment(self, task: StageTask) -> dict[str, str]:
+        env = {**os.environ, Env.LOCAL_JOB_ID: self.job_id}
+        env.pop(Env.LOCAL_TASK, None)
+        if task.index is not None:
+            env[Env.LOCAL_TASK] = str(task.index)
+        return env
+
+    def _stop(self, _signum: int, _frame: FrameType | None) -> None:
+        self.asked_to_stop = True
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def _record_cancelled(self, task: StageTask) -> None:
+        self.run.record(
+            "finished",
+            stage=task.stage.name,
+            job_id=task.job_id(self.job_id),
+            state=StageState.CANCELLED.value,
+            failure_class=FailureClass.CANCELLED.value,
+            reason="cancelled on request before it started",
+            **({} if task.index is None else {"task": task.index}),
+        )
+
+
+def main() -> int:
+    return Runner(open_run(Path(sys.argv[1]))).execute()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

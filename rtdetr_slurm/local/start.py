@@ -1,0 +1,31 @@
+"""Starting the chain runner, detached from the terminal and from this process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from rtdetr_slurm.contract import JOBS_DIR
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.runs.run import Run
+
+
+def start_runner(run: Run) -> str:
+    """Start the stages of a run on this machine; returns the process id of its runner.
+
+    Raises:
+        SiteError: it could not be started.
+    """
+    log = run.path / JOBS_DIR / "runner.log"
+    try:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rtdetr_slurm.local.runner", str(run.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise SiteError(f"the run could not be started on this machine: {error}") from error
+    return str(process.pid)

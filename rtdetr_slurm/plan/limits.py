@@ -1,0 +1,48 @@
+"""What a site allows, against what a plan asks for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.slurm.times import format_minutes
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.site.profile import Site
+
+
+def check_limits(stages: Sequence[Stage], site: Site) -> None:
+    """Refuse a plan that exceeds the site's limits.
+
+    Raises:
+        SiteError: naming all that is too much, stage by stage.
+    """
+    problems = [
+        f"stage {stage.name}: {problem}" for stage in stages for problem in _problems(stage, site)
+    ]
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
+
+
+def _problems(stage: Stage, site: Site) -> Iterator[str]:
+    limits, resources = site.limits, stage.resources
+    action = get_action(stage.action)
+    section = action.topology or action.section
+    if limits.max_nodes is not None and resources.nodes > limits.max_nodes:
+        yield f"{section}.num_nodes: found {resources.nodes}; at most {limits.max_nodes}"
+    gpus, most = resources.gpus_per_node, limits.max_gpus_per_node
+    if most is not None and gpus > most:
+        yield f"{section}.num_gpus: found {gpus}; at most {most} per node"
+    if limits.max_time is not None:
+        longest = format_minutes(limits.max_time)
+        if resources.time_min is None:
+            yield f"time: none given; name one of at most {longest}"
+        elif resources.time_min > limits.max_time:
+            yield f"time: found {format_minutes(resources.time_min)}; at most {longest}"
+    if limits.partitions is not None and resources.partition not in limits.partitions:
+        allowed = ", ".join(limits.partitions) or "none"
+        yield f"partition: found {resources.partition}; allowed: {allowed}"

@@ -1,0 +1,129 @@
+"""What an action leaves: the proof of its success, and the files a user wants at the end.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.actions import Action, get_action
+from rtdetr_slurm.contract import ANNOTATED_IMAGE
+from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.checkpoints import (
+    CheckpointFile,
+    best_checkpoint,
+    last_checkpoint,
+    list_checkpoints,
+    verify_checkpoint,
+)
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.resolved_spec import value_at
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+def artefact_problem(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> str | None:
+    """None when what proves the action's success is there and whole, else what is wrong with it.
+
+    Args:
+        spec: the resolved spec that the action ran with.
+    """
+    artefact = action.artefact
+    if artefact.kind == "checkpoint":
+        checkpoints = list_checkpoints(results_dir)
+        if not checkpoints:
+            return f"there is no {artefact.name} in {results_dir}"
+        return verify_checkpoint(checkpoints[-1].path)
+    if artefact.kind == "file":
+        return _file_problem(results_dir / artefact.name)
+    path = value_at(spec, artefact.name)
+    return _file_problem(Path(path)) if path else f"the spec has no {artefact.name}"
+
+
+def _file_problem(path: Path) -> str | None:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif not path.stat().st_size:
+            return f"{path} is empty"
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+    return None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files a user wants at the end; each None where there is none."""
+
+    best: Path | None = None
+    best_metric: float | None = None
+    last: Path | None = None
+    picture: Path | None = None
+
+
+def verified_checkpoints(results_dir: Path) -> dict[str, dict[str, Any]]:
+    """The best and the last checkpoint that are whole, with their digests, as an event records them.
+
+    Reads the files from end to end, so it is done once, when a stage ends.
+    """
+    found = {"best": best_checkpoint(results_dir), "last": last_checkpoint(results_dir)}
+    digests: dict[Path, str] = {}
+    return {
+        name: {
+            "file": file.path.name,
+            "epoch": file.epoch,
+            "metric": file.metric,
+            "sha256": digests.setdefault(file.path, _digest(file.path)),
+        }
+        for name, file in found.items()
+        if file is not None
+    }
+
+
+def results_of(task: StageTask, end: Event | None) -> Results:
+    """What a task has left so far; of an ended one, what its controller has verified.
+
+    Only looks at names: a checkpoint of a stage that still runs is listed unread.
+    """
+    folder = task.results_dir
+    picture = folder / ANNOTATED_IMAGE
+    shown = picture if picture.exists() else None
+    if not get_action(task.stage.action).trains:
+        return Results(picture=shown)
+    if end is not None:
+        recorded = end.get("checkpoints") or {}
+        best, last = recorded.get("best"), recorded.get("last")
+        return Results(
+            best=folder / best["file"] if best else None,
+            best_metric=best["metric"] if best else None,
+            last=folder / last["file"] if last else None,
+            picture=shown,
+        )
+    listed = list_checkpoints(folder)
+    scored = [c for c in listed if c.metric is not None]
+    top = max(scored, key=lambda c: (c.metric or 0.0, c.epoch), default=None)
+    return Results(
+        best=top and top.path,
+        best_metric=top and top.metric,
+        last=listed[-1].path if listed else None,
+        picture=shown,
+    )
+
+
+def parent_model(results_dir: Path) -> CheckpointFile | None:
+    """What a follow-up takes: the best checkpoint by val_mAP, else the last; whole in any case."""
+    return best_checkpoint(results_dir) or last_checkpoint(results_dir)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

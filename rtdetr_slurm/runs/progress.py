@@ -1,0 +1,46 @@
+"""Where an action is, from its status.json. Pure; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rtdetr_slurm.contract import Kpi
+
+_SHOWN_METRICS = (Kpi.VAL_MAP, Kpi.VAL_MAP50, Kpi.TEST_MAP, Kpi.TEST_MAP50, Kpi.TRAIN_LOSS)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a stage is, from its status.json.
+
+    Attributes:
+        epoch: the last epoch that was completed, counted from 0 as TAO does.
+        max_epoch: the last epoch there will be.
+        eta: time left, as the engine writes it, without fractions of a second.
+        metrics: the newest value of each KPI.
+    """
+
+    epoch: int | None = None
+    max_epoch: int | None = None
+    eta: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shown_metrics(self) -> list[tuple[str, float]]:
+        return [(name, self.metrics[name]) for name in _SHOWN_METRICS if name in self.metrics]
+
+
+def progress_of(lines: Sequence[Mapping[str, Any]]) -> Progress:
+    """The newest value of everything that status lines carry."""
+    known: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    for line in lines:
+        known.update({k: line[k] for k in ("epoch", "max_epoch") if isinstance(line.get(k), int)})
+        if isinstance(line.get("eta"), str):
+            known["eta"] = line["eta"].partition(".")[0]
+        kpi = line.get("kpi")
+        if isinstance(kpi, Mapping):
+            metrics.update({k: v for k, v in kpi.items() if isinstance(v, int | float)})
+    return Progress(metrics=metrics, **known)

@@ -1,0 +1,287 @@
+"""What there is to tell about a run, as plain values: what `status` prints, `--json` gives and
+summary.json keeps. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.contract import RUN_VERSION, SUMMARY_JSON, FailureClass
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.plan.model import Origin, StageTask
+from rtdetr_slurm.runs.artefacts import Results, results_of
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.failures import Failure
+from rtdetr_slurm.runs.logs import status_lines_of, tail
+from rtdetr_slurm.runs.progress import Progress, progress_of
+from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
+from rtdetr_slurm.runs.state import (
+    Judgement,
+    StageState,
+    job_id_of,
+    judge,
+    recorded_end,
+    restart_of,
+    task_events,
+)
+from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.states import NEVER_SATISFIED
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage, or one task of its array.
+
+    Attributes:
+        name: `train`, or `train.4`.
+        job: what the scheduler said, where it was asked and knew.
+        log: path of the job's log.
+    """
+
+    name: str
+    action: str
+    state: StageState
+    detail: str = ""
+    failure: Failure | None = None
+    job_id: str | None = None
+    job: JobInfo | None = None
+    restarts: int = 0
+    progress: Progress = field(default_factory=Progress)
+    results: Results = field(default_factory=Results)
+    results_dir: str = ""
+    log: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        job, progress, results, failure = self.job, self.progress, self.results, self.failure
+        slurm = job if job is not None and job.source != "local" else None
+        return {
+            "name": self.name,
+            "action": self.action,
+            "state": self.state.value,
+            "detail": self.detail,
+            "job_id": self.job_id,
+            "slurm_state": slurm and slurm.state,
+            "slurm_reason": slurm and slurm.reason,
+            "expected_start": slurm and slurm.expected_start,
+            "nodes": slurm and slurm.nodes,
+            "restarts": self.restarts,
+            "epoch": progress.epoch,
+            "max_epoch": progress.max_epoch,
+            "eta": progress.eta,
+            "metrics": dict(progress.metrics),
+            "failure": failure
+            and {
+                "class": failure.failure_class.value,
+                "evidence": failure.evidence,
+                "advice": failure.advice,
+            },
+            "best_checkpoint": _text(results.best),
+            "best_val_mAP": results.best_metric,
+            "last_checkpoint": _text(results.last),
+            "picture": _text(results.picture),
+            "results_dir": self.results_dir,
+            "log": self.log,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> StageReport:
+        failure = data["failure"]
+        return StageReport(
+            name=data["name"],
+            action=data["action"],
+            state=StageState(data["state"]),
+            detail=data["detail"],
+            failure=failure and Failure(FailureClass(failure["class"]), failure["evidence"]),
+            job_id=data["job_id"],
+            restarts=data["restarts"],
+            progress=Progress(data["epoch"], data["max_epoch"], data["eta"], data["metrics"]),
+            results=Results(
+                best=_path(data["best_checkpoint"]),
+                best_metric=data["best_val_mAP"],
+                last=_path(data["last_checkpoint"]),
+                picture=_path(data["picture"]),
+            ),
+            results_dir=data["results_dir"],
+            log=data["log"],
+        )
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run with all its stages."""
+
+    run_id: str
+    run_dir: str
+    name: str | None
+    action: str
+    created: str
+    user: str
+    stages: tuple[StageReport, ...]
+
+    @property
+    def state(self) -> StageState:
+        """The run's state: the most pressing one of its stages."""
+        states = [stage.state for stage in self.stages]
+        order = (
+            StageState.FAILED,
+            StageState.CANCELLED,
+            StageState.RUNNING,
+            StageState.UNKNOWN,
+            StageState.QUEUED,
+            StageState.SKIPPED,
+        )
+        return next((state for state in order if state in states), StageState.SUCCESS)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it will change any more."""
+        return all(stage.state.ended for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": RUN_VERSION,
+            "run_id": self.run_id,
+            "run_dir": self.run_dir,
+            "name": self.name,
+            "action": self.action,
+            "created": self.created,
+            "user": self.user,
+            "state": self.state.value,
+            "stages": [stage.to_json() for stage in self.stages],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> RunReport:
+        names = ("run_id", "run_dir", "name", "action", "created", "user")
+        stages = tuple(StageReport.from_json(stage) for stage in data["stages"])
+        return RunReport(**{name: data[name] for name in names}, stages=stages)
+
+
+def report_run(run: Run, jobs: Mapping[str, JobInfo], events: list[Event]) -> RunReport:
+    """Report on a run from its record and from what the scheduler says of its jobs.
+
+    Args:
+        jobs: job id to job; empty where the record alone is to speak.
+        events: of the run.
+    """
+    reports: dict[str, StageReport] = {}
+    for task in run.plan.tasks():
+        own = task_events(events, task)
+        reports[task.name] = _skipped_or(_report_task(run, task, own, jobs), task, own, reports)
+    manifest = run.manifest
+    return RunReport(
+        run_id=run.id,
+        run_dir=str(run.path),
+        name=manifest["name"],
+        action=manifest["action"],
+        created=manifest["created"],
+        user=manifest["user"],
+        stages=tuple(reports.values()),
+    )
+
+
+def keep_summary(run: Run) -> None:
+    """Write summary.json once all stages of a run have ended by its record alone.
+
+    Called by whoever has just recorded an end. Two that do so at once write the same.
+    """
+    report = report_run(run, {}, run.events())
+    if report.ended:
+        write_atomic(run.path / SUMMARY_JSON, json.dumps(report.to_json(), indent=2) + "\n")
+
+
+def read_summary(run_dir: Path) -> RunReport | None:
+    """The report of a run that has ended, from one small file; None while there is none.
+
+    Raises:
+        RequestError: it was written by another version.
+    """
+    path = run_dir / SUMMARY_JSON
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read: {error}") from error
+    check_version(path, content)
+    return RunReport.from_json(content)
+
+
+def _report_task(
+    run: Run, task: StageTask, own: list[Event], jobs: Mapping[str, JobInfo]
+) -> StageReport:
+    job_id = job_id_of(own, task)
+    job = jobs.get(job_id) if job_id else None
+    lines = status_lines_of(status_path(task), own)
+    log = run.log_path(task.stage.name, job_id) if job_id else None
+    found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])
+    end = recorded_end(own) if found.state.ended else None
+    return StageReport(
+        name=task.name,
+        action=task.stage.action,
+        state=found.state,
+        detail=found.detail,
+        failure=found.failure,
+        job_id=job_id,
+        job=job,
+        restarts=max(map(restart_of, own), default=0),
+        progress=progress_of(lines),
+        results=results_of(task, end),
+        results_dir=str(task.results_dir),
+        log=None if log is None else str(log),
+    )
+
+
+def _skipped_or(
+    report: StageReport, task: StageTask, own: list[Event], before: Mapping[str, StageReport]
+) -> StageReport:
+    """The report, or that the stage never started because of what it depends on."""
+    begun = {"started", "cancelling", "refused", "withdrawn"}
+    if report.state is StageState.SUCCESS or any(event["event"] in begun for event in own):
+        return report
+    for dependency in task.stage.depends_on:
+        if dependency.kind == "afterany":
+            continue
+        reason = _unmet(dependency.on, task, before)
+        if reason is None and report.job is not None and report.job.reason == NEVER_SATISFIED:
+            reason = f"{dependency.on} did not succeed"
+        if reason is not None:
+            return replace(report, state=StageState.SKIPPED, detail=reason, failure=None)
+    return report
+
+
+def _unmet(origin: Origin, task: StageTask, before: Mapping[str, StageReport]) -> str | None:
+    """Why a stage's success can no longer be waited for; None while it may come, or has come."""
+    if origin.run is not None:
+        try:
+            other = open_run(Path(origin.run))
+            summary = read_summary(other.path) or report_run(other, {}, other.events())
+        except RequestError as error:
+            return f"{origin} cannot be read: {error}"
+        before = {stage.name: stage for stage in summary.stages}
+    parents = [
+        stage
+        for name, stage in before.items()
+        if name == origin.stage or name.startswith(f"{origin.stage}.")
+    ]
+    for parent in parents:
+        if parent.state.ended and parent.state is not StageState.SUCCESS:
+            return f"{parent.name} {_did_not_succeed(parent)}"
+    return None
+
+
+def _did_not_succeed(parent: StageReport) -> str:
+    reason = parent.failure.evidence if parent.failure else parent.detail
+    return f"{parent.state.value}: {reason}" if reason else parent.state.value
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,74 @@
+"""What a stage asks of sbatch, as submitit's parameters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.plan.model import Resources, Stage
+
+
+def batch_parameters(
+    stage: Stage,
+    *,
+    chdir: str,
+    comment: str,
+    job_name: str,
+    after: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """submitit's parameters for a stage; None means: not on the script.
+
+    Args:
+        after: (kind, job id) of each dependency.
+    """
+    resources, launch = stage.resources, stage.launch
+    parameters: dict[str, Any] = {
+        "job_name": job_name,
+        "comment": comment,
+        "nodes": resources.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": resources.cpus_per_task,
+        "mem": None if resources.mem_gb is None else f"{round(resources.mem_gb * 1024)}M",
+        "time": resources.time_min,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "dependency": _dependency(after),
+        "use_srun": False,
+        "stderr_to_stdout": True,
+        "setup": list(launch.module_lines) or None,
+        "additional_parameters": {
+            "signal": f"B:USR2@{launch.signal_lead_s}",
+            "chdir": chdir,
+            "requeue" if launch.requeue else "no-requeue": True,
+            **({"kill-on-invalid-dep": "yes"} if after else {}),
+        },
+    }
+    if launch.wckey is not None:
+        parameters["wckey"] = launch.wckey
+    if stage.array is not None:
+        size = stage.array.size
+        parameters |= {"map_count": size, "array_parallelism": stage.array.throttle or size}
+    return parameters | _gpu_parameters(resources)
+
+
+def _dependency(after: Sequence[tuple[str, str]]) -> str | None:
+    """`afterok:1:2,afterany:3`, kinds in the order in which they come."""
+    by_kind: dict[str, list[str]] = {}
+    for kind, job_id in after:
+        by_kind.setdefault(kind, []).append(job_id)
+    return ",".join(":".join([kind, *ids]) for kind, ids in by_kind.items()) or None
+
+
+def _gpu_parameters(resources: Resources) -> Mapping[str, Any]:
+    if not resources.gpus_per_node:
+        return {}
+    kind = f"{resources.gpu_type}:" if resources.gpu_type else ""
+    count = f"{kind}{resources.gpus_per_node}"
+    if resources.gpu_request == "gpus-per-node":
+        return {"gpus_per_node": count}
+    if resources.gpu_request == "gres":
+        return {"gres": f"gpu:{count}"}
+    return {}

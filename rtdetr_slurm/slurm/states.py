@@ -1,0 +1,36 @@
+"""Slurm's job states and what they mean. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rtdetr_slurm.contract import FailureClass
+
+PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
+"""Waiting in the queue, for the first time or again."""
+
+RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"})
+"""slurmctld lets it run."""
+
+ACTIVE = RUNNING | {"CONFIGURING", "COMPLETING", "STAGE_OUT"}
+"""Neither waiting nor over."""
+
+COMPLETED = "COMPLETED"
+
+FAILURES: Mapping[str, FailureClass] = {
+    "BOOT_FAIL": FailureClass.INFRA,
+    "NODE_FAIL": FailureClass.INFRA,
+    "LAUNCH_FAILED": FailureClass.INFRA,
+    "REVOKED": FailureClass.INFRA,
+    "PREEMPTED": FailureClass.PREEMPTED,
+    "TIMEOUT": FailureClass.TIMEOUT,
+    "DEADLINE": FailureClass.TIMEOUT,
+    "OUT_OF_MEMORY": FailureClass.OOM_HOST,
+    "CANCELLED": FailureClass.CANCELLED,
+}
+"""Ends that say by themselves why; FAILED does not."""
+
+ENDED = frozenset({COMPLETED, "FAILED", *FAILURES})
+
+NEVER_SATISFIED = "DependencyNeverSatisfied"
+"""The reason of a job whose dependency can no longer come true."""

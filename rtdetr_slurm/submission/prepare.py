@@ -1,0 +1,168 @@
+"""From a spec file to a run folder: everything is checked and decided before anything is queued."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.data.coco import check_sources
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.plan.chain import Parent
+from rtdetr_slurm.plan.make import frozen_spec, make_plan
+from rtdetr_slurm.plan.model import Origin, Plan
+from rtdetr_slurm.runs.artefacts import parent_model
+from rtdetr_slurm.runs.images import glance, record_image
+from rtdetr_slurm.runs.run import Run, create_run, find_run, new_run_id, open_run
+from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.site.discover import FoundSite, find_site
+from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.submission.survey import survey_run
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A submission that has passed every check and has touched nothing.
+
+    Attributes:
+        spec: frozen: resolved, with absolute paths.
+        run_dir: the folder that `freeze` makes.
+    """
+
+    loaded: LoadedSpec
+    overrides: tuple[str, ...]
+    spec: dict[str, Any]
+    plan: Plan
+    site: FoundSite
+    run_dir: Path
+    name: str | None
+
+
+def prepare(
+    spec: Path,
+    overrides: Sequence[str] = (),
+    *,
+    action: str | None = None,
+    site: str | None = None,
+    name: str | None = None,
+    then: Sequence[str] = (),
+    parent: str | None = None,
+) -> Prepared:
+    """Check a spec, the data it names and the site, and plan the stages.
+
+    Args:
+        overrides: `key=value`, as on the command line.
+        action: what to do; else job.action, else what the spec is for.
+        site: a site profile, or `local`; None: the one of this machine.
+        name: of the job in the queue.
+        then: names of follow-up actions; they take the place of job.then.
+        parent: a run id or folder; it takes the place of job.parent.
+
+    Raises:
+        RequestError: the request is wrong.
+        SiteError: the site cannot do it.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise RequestError(f"--name {name!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ -")
+    extra = [f"job.then={json.dumps(list(then))}"] if then else []
+    extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
+    loaded = load_spec(spec, [*overrides, *extra], action)
+    refuse_unavailable(loaded)
+    for one in loaded.actions:
+        check_sources(loaded.experiment, one)
+    found = find_site(site, os.environ)
+    run_root = Path(found.site.run_root).absolute()
+    run_dir = run_root / new_run_id(loaded.action)
+    frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
+    continued = loaded.job.parent and find_parent(loaded.job.parent, run_root, found)
+    plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
+    plan = replace(plan, notes=(*found.notes, *plan.notes))
+    for stage in plan.stages:
+        if stage.container is not None:
+            glance(Path(stage.container.image.path))
+    return Prepared(
+        loaded, tuple(overrides), frozen, plan, found, run_dir, name or loaded.job.name or None
+    )
+
+
+def find_parent(reference: str, run_root: Path, site: FoundSite) -> Parent:
+    """The run to continue, and whether it is to be waited for.
+
+    Raises:
+        RequestError: there is no such run, it has no stage that leaves a checkpoint, it ended
+            without success, or it cannot be waited for from here.
+    """
+    folder = find_run(reference, lambda: run_root)
+    run = open_run(folder)
+    trained = [s for s in run.plan.stages if get_action(s.action).trains and s.array is None]
+    if not trained:
+        raise RequestError(f"job.parent: run {run.id} has no stage that leaves a checkpoint")
+    stage = trained[-1]
+    report, _ = survey_run(folder)
+    state = next(one.state for one in report.stages if one.name == stage.name)
+    origin = Origin(stage.name, str(run.path))
+    if state is StageState.SUCCESS:
+        if parent_model(Path(stage.results_dir)) is None:
+            raise RequestError(
+                f"job.parent: {origin} has no whole checkpoint left in {stage.results_dir}"
+            )
+        return Parent(origin, ended=True)
+    if state not in (StageState.QUEUED, StageState.RUNNING):
+        raise RequestError(
+            f"job.parent: {origin} is {state.value}; only a run that has succeeded, or is queued "
+            "or running, can be continued"
+        )
+    if stage.launch.scheduler != site.site.scheduler:
+        raise RequestError(
+            f"job.parent: {origin} has not ended, and a job of site '{site.site.name}' cannot wait "
+            f"for one of scheduler '{stage.launch.scheduler}'; submit again when it has ended"
+        )
+    return Parent(origin, ended=False)
+
+
+def freeze(prepared: Prepared) -> Run:
+    """Make the run folder: everything that was decided, before anything is queued.
+
+    Raises:
+        SiteError: it cannot be made, or an image is not the one that the profile demands.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    images = {}
+    for stage in prepared.plan.stages:
+        if stage.container is not None and stage.container.image.path not in images:
+            image, apptainer = stage.container.image, stage.container.apptainer
+            remembered = cache / "rtdetr-slurm" / "images.json"
+            record = record_image(Path(image.path), image.sha256, apptainer, remembered)
+            images[image.path] = record.to_json()
+    loaded, site = prepared.loaded, prepared.site
+    manifest = {
+        "name": prepared.name,
+        "action": loaded.action,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "user": _user(),
+        "parent": loaded.job.parent,
+        "package_version": __version__,
+        "spec": {"source": str(loaded.path.absolute()), "overrides": list(prepared.overrides)},
+        "images": images,
+        "site": site.site.model_dump(mode="json"),
+        "site_sources": [str(path) for path in site.sources],
+        "plan": prepared.plan.to_json(),
+    }
+    return create_run(prepared.run_dir, manifest, prepared.spec)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an id without a passwd entry, as in some containers
+        return str(os.getuid())

@@ -1,0 +1,81 @@
+"""The state of many runs with one question to Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
+from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.submission.backends import LocalBackend, OpenTask, SlurmBackend, open_tasks
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found out.
+
+    Attributes:
+        reports: of the runs that can be read, in the order asked for.
+        notes: what could not be found out, a line each.
+    """
+
+    reports: tuple[RunReport, ...]
+    notes: tuple[str, ...] = ()
+
+
+def survey_runs(folders: Sequence[Path]) -> Survey:
+    """Report on runs, with one squeue for all that have not ended; ended ones cost one small read.
+
+    A Slurm that does not answer is no failure of a run: such runs are judged by their own record.
+    One damaged run does not hide the others.
+    """
+    summaries: dict[Path, RunReport] = {}
+    unended: dict[Path, tuple[Run, list[Event]]] = {}
+    notes: list[str] = []
+    for folder in folders:
+        try:
+            summary = read_summary(folder)
+            if summary is not None:
+                summaries[folder] = summary
+                continue
+            run = open_run(folder)
+            unended[folder] = (run, run.events())
+        except RequestError as error:
+            notes.append(str(error))
+    jobs, unasked = _jobs(list(unended.values()))
+    reports = summaries | {
+        folder: report_run(run, jobs, events) for folder, (run, events) in unended.items()
+    }
+    ordered = tuple(reports[folder] for folder in folders if folder in reports)
+    return Survey(ordered, (*notes, *unasked))
+
+
+def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
+    """Report on one run, and what could not be found out.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    found = survey_runs([folder])
+    if not found.reports:
+        raise RequestError("; ".join(found.notes))
+    return found.reports[0], found.notes
+
+
+def _jobs(runs: Sequence[tuple[Run, list[Event]]]) -> tuple[dict[str, JobInfo], list[str]]:
+    """What the schedulers say about the open tasks of `runs`, and what they could not be asked."""
+    on_slurm: list[OpenTask] = []
+    here: list[OpenTask] = []
+    for run, events in runs:
+        for one in open_tasks(run, events):
+            (on_slurm if one.task.stage.launch.scheduler == "slurm" else here).append(one)
+    jobs = LocalBackend().jobs(here)
+    try:
+        return SlurmBackend().jobs(on_slurm) | jobs, []
+    except SiteError as error:
+        note = f"Slurm cannot be asked, so states are from the runs' records: {error}"
+        return jobs, [note]
