@@ -10,9 +10,9 @@ from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
-from rtdetr_slurm.plan.paths import absolute_paths, read_paths
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
+from rtdetr_slurm.spec.paths import absolute_paths, read_paths
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import LoadedSpec
