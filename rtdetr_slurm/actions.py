@@ -131,7 +131,7 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="train",
             program=ENGINE,
-            reads=("train", "val", "quant_calibration"),
+            reads=("quant_calibration",),
             artefact=Artefact("file", "quantize.json"),
         ),
         Action(

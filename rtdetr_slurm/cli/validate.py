@@ -29,16 +29,23 @@ def run(args: argparse.Namespace) -> int:
             raise
         print(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
         return ExitCode.BAD_REQUEST
-    notes = []
+    notes = [*loaded.notes]
     try:
         refuse_unavailable(loaded)
     except RequestError as error:
-        notes = str(error).splitlines()
+        notes += str(error).splitlines()
     if args.json:
-        report = {"valid": True, "spec": str(args.spec), "action": loaded.action, "notes": notes}
+        report = {
+            "valid": True,
+            "spec": str(args.spec),
+            "action": loaded.action,
+            "actions": loaded.actions,
+            "notes": notes,
+        }
         print(json.dumps(report, indent=2))
         return ExitCode.OK
-    print(f"{args.spec}: valid for action {loaded.action}")
+    plural = "s" if len(loaded.actions) > 1 else ""
+    print(f"{args.spec}: valid for action{plural} {', '.join(loaded.actions)}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return ExitCode.OK

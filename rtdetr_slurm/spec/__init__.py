@@ -1,13 +1,8 @@
 """What may be asked: strict models of the spec, and how a spec file becomes one of them."""
 
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.load import (
-    LoadedSpec,
-    Topology,
-    dump_spec,
-    load_spec,
-    refuse_unavailable,
-)
+from rtdetr_slurm.spec.load import LoadedSpec, dump_spec, load_spec, refuse_unavailable
+from rtdetr_slurm.spec.topology import Topology
 from rtdetr_slurm.yaml_source import to_yaml
 
 __all__ = [

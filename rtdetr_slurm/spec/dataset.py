@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from rtdetr_slurm.spec.fields import (
+    EVERY,
     SCORING,
     TRAIN,
     TRAINING,
@@ -17,10 +18,6 @@ from rtdetr_slurm.spec.fields import (
     field,
 )
 
-FITTING = ("train", "distill", "quantize")
-"""Actions that read the training images."""
-EVALUATING = ("evaluate", "trt_evaluate")
-INFERRING = ("inference", "trt_inference")
 ClassId = Annotated[int, Field(ge=0)]
 
 
@@ -28,17 +25,25 @@ class DataSource(Section):
     """Images with their annotations."""
 
     image_dir: OptionalText = field(
-        "", description="Folder that the file names in json_file are relative to."
+        "",
+        path="read",
+        required_by=EVERY,
+        description="Folder that the file names in json_file are relative to.",
     )
-    json_file: OptionalText = field("", description="Annotations in COCO's JSON format.")
+    json_file: OptionalText = field(
+        "", path="read", required_by=EVERY, description="Annotations in COCO's JSON format."
+    )
 
 
 class InferDataSource(Section):
     """Images without annotations."""
 
-    image_dir: list[str] = field([], description="Folders with images.")
+    image_dir: list[str] = field(
+        [], path="read", required_by=EVERY, description="Folders with images."
+    )
     classmap: OptionalText = field(
         "",
+        path="read",
         description="Text file with one class name per line; the first line is class 0. Without it "
         "the names stored in the checkpoint are used.",
     )
@@ -112,16 +117,16 @@ class DatasetConfig(Section):
 
     train_data_sources: Annotated[list[DataSource] | None, _Absent] = field(
         None,
-        used_by=FITTING,
+        source="train",
         honoured_by=TRAIN,
-        required_by=FITTING,
+        required_by=EVERY,
         automl="disabled",
         template=[{"image_dir": "???", "json_file": "???"}],
         description="Training images; the sources are joined.",
     )
     val_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
-        used_by=FITTING,
+        source="val",
         honoured_by=TRAIN,
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
@@ -130,24 +135,24 @@ class DatasetConfig(Section):
     )
     test_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
-        used_by=EVALUATING,
+        source="test",
         honoured_by=("evaluate",),
-        required_by=EVALUATING,
+        required_by=EVERY,
         automl="disabled",
         template={"image_dir": "???", "json_file": "???"},
         description="Images that evaluate scores.",
     )
     infer_data_sources: Annotated[InferDataSource | None, _Absent] = field(
         None,
-        used_by=INFERRING,
-        required_by=INFERRING,
+        source="infer",
+        required_by=EVERY,
         automl="disabled",
         template={"image_dir": [""], "classmap": ""},
         description="Images to run inference on.",
     )
     quant_calibration_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
-        used_by=("quantize",),
+        source="quant_calibration",
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images that calibrate a static quantization.",

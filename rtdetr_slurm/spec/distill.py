@@ -30,7 +30,11 @@ class DistillConfig(Section):
     """Distillation; data, optimizer and loop come from `dataset` and `train`."""
 
     pretrained_teacher_model_path: OptionalText = field(
-        "", required_by=("distill",), description="Checkpoint (.pth) of the teacher."
+        "",
+        path="read",
+        inferred="parent_model",
+        required_by=("distill",),
+        description="Checkpoint (.pth) of the teacher.",
     )
     teacher: ModelConfig = field(
         ModelConfig, description="The teacher's architecture, with the fields of `model`."
@@ -50,5 +54,5 @@ class DistillConfig(Section):
         description="Pairs of features to bring together.",
     )
     results_dir: OptionalText = field(
-        "", description="Output folder; empty means results_dir/distill."
+        "", path="write", description="Output folder; empty means results_dir/distill."
     )

@@ -107,6 +107,8 @@ def _is_row(ref: FieldRef) -> bool:
 def _row(ref: FieldRef, model: dict[str, Any]) -> str:
     properties = model["properties"] if len(ref.path) == 1 else _section(ref, model)
     default = "as `model`" if ref.nested is ModelConfig else f"`{show(ref.default, 80)}`"
+    if ref.info.is_required():
+        default = "must be given"
     cells = [
         f"`{dotted(ref.path)}`",
         allowed_text(properties[str(ref.path[-1])], model),
@@ -125,7 +127,9 @@ def _works_in(ref: FieldRef) -> str:
     if ref.path[0] in ("job", "automl"):
         return ""
     works = [action for action in ref.honoured_by if action in AVAILABLE]
-    return ", ".join(action for action in works if action in ref.used_by) or "not yet"
+    idle = [action for action in ref.no_effect_in if action in AVAILABLE]
+    parts = [", ".join(works), f"no effect in {', '.join(idle)}" if idle else ""]
+    return "; ".join(part for part in parts if part) or "not yet"
 
 
 def allowed_text(schema: dict[str, Any], model: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ class EvaluateConfig(Section):
 
     checkpoint: OptionalText = field(
         "",
+        path="read",
+        inferred="parent_model",
         used_by=("evaluate",),
         honoured_by=EVALUATE,
         required_by=("evaluate",),
@@ -17,6 +19,7 @@ class EvaluateConfig(Section):
     )
     trt_engine: OptionalText = field(
         "",
+        path="read",
         required_by=("trt_evaluate",),
         description="TensorRT engine to score; action trt_evaluate reads it.",
     )
@@ -63,5 +66,8 @@ class EvaluateConfig(Section):
         False, description="The checkpoint holds a quantized model, made as `quantize` says."
     )
     results_dir: OptionalText = field(
-        "", honoured_by=EVALUATE, description="Output folder; empty means results_dir/evaluate."
+        "",
+        path="write",
+        honoured_by=EVALUATE,
+        description="Output folder; empty means results_dir/evaluate.",
     )

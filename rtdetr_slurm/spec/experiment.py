@@ -10,7 +10,7 @@ from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.export import ExportConfig
-from rtdetr_slurm.spec.fields import TRAINING, OptionalText, Section, extra, field
+from rtdetr_slurm.spec.fields import EVERY, SCORING, OptionalText, Section, declared, field, users
 from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
 from rtdetr_slurm.spec.inference import InferenceConfig
 from rtdetr_slurm.spec.job import JobConfig
@@ -25,12 +25,13 @@ class ExperimentConfig(Section):
 
     results_dir: OptionalText = field(
         "",
-        honoured_by=tuple(ACTIONS),
+        path="write",
+        honoured_by=SCORING,
         description="Folder for results; each action writes to a folder of its own name in it. "
         "Empty means the run's own folder.",
     )
     model_name: Literal["", "rtdetr"] = field(
-        "", honoured_by=tuple(ACTIONS), description="Name of the network; rtdetr or empty."
+        "", no_effect_in=EVERY, description="Name of the network; rtdetr or empty."
     )
     encryption_key: OptionalText = field(
         "",
@@ -46,38 +47,38 @@ class ExperimentConfig(Section):
         DatasetConfig, automl="disabled", description="Data and how it is prepared."
     )
     train: TrainConfig = field(
-        TrainConfig, used_by=TRAINING, automl="disabled", description="The training loop."
+        TrainConfig, used_by=users("train"), automl="disabled", description="The training loop."
     )
     evaluate: EvaluateConfig = field(
         EvaluateConfig,
-        used_by=("evaluate", "trt_evaluate"),
+        used_by=users("evaluate"),
         automl="disabled",
         description="Metrics of a trained model.",
     )
     inference: InferenceConfig = field(
         InferenceConfig,
-        used_by=("inference", "trt_inference"),
+        used_by=users("inference"),
         automl="disabled",
         description="Detections on images without annotations.",
     )
     export: ExportConfig = field(
-        ExportConfig, used_by=("export",), automl="disabled", description="ONNX export."
+        ExportConfig, used_by=users("export"), automl="disabled", description="ONNX export."
     )
     distill: DistillConfig = field(
         DistillConfig,
-        used_by=("distill",),
+        used_by=users("distill"),
         automl="disabled",
         description="Training with the help of a teacher; `model` is the student.",
     )
     quantize: QuantizeConfig = field(
         QuantizeConfig,
-        used_by=("quantize",),
+        used_by=users("quantize"),
         automl="disabled",
         description="Post-training quantization.",
     )
     gen_trt_engine: GenTrtEngineConfig = field(
         GenTrtEngineConfig,
-        used_by=("gen_trt_engine",),
+        used_by=users("gen_trt_engine"),
         automl="disabled",
         description="A TensorRT engine from an ONNX file.",
     )
@@ -96,8 +97,4 @@ ACTION_SECTIONS = tuple(dict.fromkeys(action.section for action in ACTIONS.value
 
 def used_sections(action: str) -> tuple[str, ...]:
     """Names of the top-level keys of TAO's that `action` reads, in the order of the model."""
-    return tuple(
-        name
-        for name, info in ExperimentConfig.model_fields.items()
-        if action in (extra(info, "x-used-by") or ACTIONS)
-    )
+    return tuple(str(ref.path[0]) for ref in declared(ExperimentConfig) if action in ref.used_by)

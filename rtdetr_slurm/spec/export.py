@@ -21,10 +21,17 @@ class ExportConfig(Section):
     """A checkpoint as ONNX."""
 
     checkpoint: OptionalText = field(
-        "", required_by=("export",), description="Checkpoint (.pth) to export."
+        "",
+        path="read",
+        inferred="parent_model",
+        required_by=("export",),
+        description="Checkpoint (.pth) to export.",
     )
     onnx_file: OptionalText = field(
-        "", required_by=("export",), description="ONNX file to write; it must not exist yet."
+        "",
+        path="write",
+        required_by=("export",),
+        description="ONNX file to write; it must not exist yet.",
     )
     format: Literal["onnx", "xdl"] = field("onnx", description="File format.")
     input_height: Side = field(640, description="Height of the network's input.")
@@ -46,5 +53,5 @@ class ExportConfig(Section):
     )
     verbose: bool = field(False, description="Let the exporter print what it does.")
     results_dir: OptionalText = field(
-        "", description="Output folder; empty means results_dir/export."
+        "", path="write", description="Output folder; empty means results_dir/export."
     )

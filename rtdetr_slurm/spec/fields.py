@@ -13,21 +13,32 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
-from rtdetr_slurm.actions import ACTIONS, ENGINE
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.model_check import nested_model
 from rtdetr_slurm.yaml_source import KeyPath
 
-# Who reads a field. An action that is not available yet honours nothing, whatever is listed.
+# Who honours a field. An action that is not available yet honours nothing, whatever is listed.
 TRAIN = ("train",)
 EVALUATE = ("evaluate",)
 SCORING = ("train", "evaluate")
 """Actions that run the model on annotated images."""
-TRAINING = ("train", "distill")
+
+# Who a field is meant for, or what needs it; from the table of actions.
+EVERY = tuple(ACTIONS)
+TRAINING = tuple(name for name, action in ACTIONS.items() if action.trains)
 """Actions that have a training loop."""
-MODEL = tuple(action.name for action in ACTIONS.values() if action.program == ENGINE)
-"""Actions that build the PyTorch model; each honours its architecture by building it."""
 
 _BOUND_OF_SIGN = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
+
+
+def users(section: str) -> tuple[str, ...]:
+    """The actions that a section is for, or that take nodes and GPUs from it."""
+    return tuple(name for name, a in ACTIONS.items() if section in (a.section, a.topology))
+
+
+def readers(source: str) -> tuple[str, ...]:
+    """The actions that open a kind of data source, as the table of actions calls it."""
+    return tuple(name for name, action in ACTIONS.items() if source in action.reads)
 
 
 class Section(BaseModel):
@@ -49,7 +60,12 @@ def field(
     description: str,
     used_by: Sequence[str] | None = None,
     honoured_by: Sequence[str] = (),
+    no_effect_in: Sequence[str] = (),
     required_by: Sequence[str] = (),
+    path: Literal["read", "write"] | None = None,
+    source: str | None = None,
+    inferred: str | None = None,
+    also_named: str | None = None,
     ge: float | None = None,
     le: float | None = None,
     math_cond: str | None = None,
@@ -64,11 +80,19 @@ def field(
     """Declare one field of a section.
 
     Args:
-        default: value when the spec says nothing. A `Section` class makes a nested section.
+        default: value when the spec says nothing. A `Section` class makes a nested section;
+            `...` is a field that must be given.
         used_by: actions the field is meant for; None means those of the section around it.
         honoured_by: actions in which any valid value works today. In the other actions that it
             is meant for, a value other than the default is refused by name.
-        required_by: actions that cannot start while the field is empty.
+        no_effect_in: actions in which any valid value is accepted because, by design, none changes
+            anything.
+        required_by: those of the actions it is meant for that cannot start while it is empty.
+        path: the value is a path, or a list of paths, that the action reads or writes.
+        source: the value is this kind of data source, meant for the actions that open it.
+        inferred: TAO's inference function that fills an empty field from an earlier stage or run:
+            `parent_model` is the checkpoint that was trained there.
+        also_named: a second name of the field.
         ge, le: bounds, both inclusive.
         math_cond: a comparison with a number, such as `> 0`; enforced.
         automl: TAO's AutoML flag: searched by default, or never searched.
@@ -78,6 +102,10 @@ def field(
         also_default: further values that TAO's own files write where nobody chose anything.
         template: what the generated templates show instead of the default.
     """
+    if source is not None:
+        used_by = readers(source)
+    if used_by is not None:
+        required_by = [action for action in required_by if action in used_by]
     bounds: dict[str, Any] = {"ge": ge, "le": le}
     if math_cond is not None:
         sign, _, number = math_cond.partition(" ")
@@ -91,7 +119,11 @@ def field(
         "x-parent-param": parent_param or None,
         "x-used-by": used_by and list(used_by),
         "x-honoured-by": list(honoured_by) or None,
+        "x-no-effect-in": list(no_effect_in) or None,
         "x-required-by": list(required_by) or None,
+        "x-path": path,
+        "x-inferred": inferred,
+        "x-also-named": also_named,
         "x-also-default": list(also_default) or None,
         "x-template": template,
     }
@@ -132,8 +164,11 @@ class FieldRef:
         path: where it is; `[]` stands for any index of a list of sections.
         section: the class that declares it.
         nested: the section class inside its type, if any.
-        used_by: the actions it is meant for, inherited where it does not say.
-        honoured_by: those of them in which it has its effect; inherited likewise.
+        used_by: the actions it is meant for; inherited where it does not say, and never more than
+            the section around it is meant for.
+        honoured_by: those of them in which it has its effect; inherited where it does not say.
+        no_effect_in: those of them in which it has none by design; inherited likewise.
+        required_by: those of them that cannot start while it is empty.
     """
 
     path: KeyPath
@@ -142,9 +177,14 @@ class FieldRef:
     nested: type[Section] | None
     used_by: tuple[str, ...]
     honoured_by: tuple[str, ...]
+    no_effect_in: tuple[str, ...]
+    required_by: tuple[str, ...]
 
     @property
     def default(self) -> Any:
+        """The value when the spec says nothing; None where it has to say something."""
+        if self.info.is_required():
+            return None
         return self.info.get_default(call_default_factory=True)
 
     def extra(self, key: str) -> Any:
@@ -163,14 +203,26 @@ def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[
     for name, info in section.model_fields.items():
         nested = nested_model(info.annotation)
         assert nested is None or issubclass(nested, Section)
+        around = above.used_by if above else EVERY
+        used_by = _among(around, extra(info, "x-used-by") or around)
         yield FieldRef(
             path=(*above.path, name) if above else (name,),
             info=info,
             section=section,
             nested=nested,
-            used_by=tuple(extra(info, "x-used-by") or (above.used_by if above else ACTIONS)),
-            honoured_by=tuple(extra(info, "x-honoured-by") or (above.honoured_by if above else ())),
+            used_by=used_by,
+            honoured_by=_among(
+                used_by, extra(info, "x-honoured-by") or (above.honoured_by if above else ())
+            ),
+            no_effect_in=_among(
+                used_by, extra(info, "x-no-effect-in") or (above.no_effect_in if above else ())
+            ),
+            required_by=_among(used_by, extra(info, "x-required-by") or ()),
         )
+
+
+def _among(actions: Sequence[str], said: Sequence[str]) -> tuple[str, ...]:
+    return tuple(action for action in actions if action in said)
 
 
 def walk(section: type[Section], above: FieldRef | None = None) -> Iterator[FieldRef]:

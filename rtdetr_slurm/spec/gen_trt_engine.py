@@ -17,10 +17,12 @@ class CalibrationConfig(Section):
     """Calibration of INT8."""
 
     cal_image_dir: list[str] = field(
-        [], automl="disabled", description="Folders with images to calibrate on."
+        [], path="read", automl="disabled", description="Folders with images to calibrate on."
     )
     cal_cache_file: OptionalText = field(
-        "", description="File that keeps the calibration; read instead of calibrating if it exists."
+        "",
+        path="write",
+        description="File that keeps the calibration; read instead of calibrating if it exists.",
     )
     cal_batch_size: int = field(1, ge=1, popular=True, description="Images per calibration batch.")
     cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
@@ -54,22 +56,24 @@ class GenTrtEngineConfig(Section):
     """Engine building."""
 
     onnx_file: OptionalText = field(
-        "", required_by=("gen_trt_engine",), description="ONNX file to build from."
+        "", path="read", required_by=("gen_trt_engine",), description="ONNX file to build from."
     )
     trt_engine: OptionalText = field(
-        "", required_by=("gen_trt_engine",), description="Engine file to write."
+        "", path="write", required_by=("gen_trt_engine",), description="Engine file to write."
     )
     batch_size: int = field(
         -1, ge=-1, popular=True, description="Fixed batch size; -1 takes the ONNX file's."
     )
     gpu_id: int = field(0, ge=0, popular=True, description="GPU to build on, and so to build for.")
     timing_cache: OptionalText = field(
-        "", description="File that keeps kernel timings, so that the next build is faster."
+        "",
+        path="write",
+        description="File that keeps kernel timings, so that the next build is faster.",
     )
     verbose: bool = field(False, description="Let TensorRT print what it does.")
     tensorrt: TensorRtConfig = field(
         TensorRtConfig, automl="disabled", description="Builder settings."
     )
     results_dir: OptionalText = field(
-        "", description="Output folder; empty means results_dir/gen_trt_engine."
+        "", path="write", description="Output folder; empty means results_dir/gen_trt_engine."
     )

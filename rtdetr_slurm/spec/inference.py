@@ -10,12 +10,15 @@ class InferenceConfig(Section):
 
     checkpoint: OptionalText = field(
         "",
+        path="read",
+        inferred="parent_model",
         used_by=("inference",),
         required_by=("inference",),
         description="Checkpoint (.pth) to run.",
     )
     trt_engine: OptionalText = field(
         "",
+        path="read",
         required_by=("trt_inference",),
         description="TensorRT engine to run; action trt_inference reads it.",
     )
@@ -54,5 +57,5 @@ class InferenceConfig(Section):
         False, description="The checkpoint holds a quantized model, made as `quantize` says."
     )
     results_dir: OptionalText = field(
-        "", description="Output folder; empty means results_dir/inference."
+        "", path="write", description="Output folder; empty means results_dir/inference."
     )

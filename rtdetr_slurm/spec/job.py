@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.slurm.times import parse_minutes
 from rtdetr_slurm.spec.fields import Section, field
 
 if TYPE_CHECKING:
     ActionName = str
 else:
     ActionName = Literal[tuple(ACTIONS)]
-Minutes = Annotated[int, Field(ge=1)]
-SlurmTime = Annotated[str, Field(pattern=r"^(\d+|\d+:\d{1,2}:\d{1,2}|\d+-\d{1,2}(:\d{1,2}){0,2})$")]
+
+
+def _minutes(value: Any) -> Any:
+    # A number is checked by the type; true is one to Python.
+    return parse_minutes(value) if isinstance(value, str) or type(value) is int else value
+
+
+TimeLimit = Annotated[
+    int,
+    BeforeValidator(_minutes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {
+                    "type": "string",
+                    "pattern": r"^(\d+|\d+:\d{1,2}:\d{1,2}|\d+-\d{1,2}(:\d{1,2}){0,2})$",
+                },
+            ]
+        }
+    ),
+]
+"""Minutes, written as a number or in one of Slurm's forms."""
+
+
+class FollowUp(Section):
+    """An action that runs after the spec's own, with what its job needs otherwise."""
+
+    action: ActionName = field(..., description="What to do.")
+    name: str = field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="Name of the stage; empty means the action's.",
+    )
+    time: TimeLimit | None = field(None, description="Time limit of its job, as job.time.")
+    partition: str | None = field(None, description="Partition, as job.partition.")
+    account: str | None = field(None, description="Account to charge, as job.account.")
+    qos: str | None = field(None, description="Quality of service, as job.qos.")
+    cpus_per_task: int | None = field(
+        None, ge=1, description="CPU cores per node, as job.cpus_per_task."
+    )
+    mem_gb: int | None = field(None, ge=1, description="Memory per node in GB, as job.mem_gb.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named(cls, data: Any) -> Any:
+        """The name of an action alone is a whole entry; without a name it has the action's."""
+        if isinstance(data, str):
+            data = {"action": data}
+        if not isinstance(data, dict | FollowUp):
+            raise ValueError("the name of an action, or a section with `action`")
+        if isinstance(data, dict) and not data.get("name") and data.get("action") in ACTIONS:
+            return {**data, "name": data["action"]}
+        return data
+
+
+class _OrActionName:
+    """JSON Schema of an entry of `then`."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(ACTIONS)}, handler(schema)]}
 
 
 class JobConfig(Section):
@@ -30,7 +93,7 @@ class JobConfig(Section):
         pattern=r"^[A-Za-z0-9._-]{0,64}$",
         description="Name of the job in the queue; empty means the action's.",
     )
-    time: Minutes | SlurmTime | None = field(
+    time: TimeLimit | None = field(
         None,
         description="Time limit: minutes, hours:minutes:seconds or days-hours[:minutes[:seconds]]. "
         "Null means the site's.",
@@ -53,6 +116,16 @@ class JobConfig(Section):
         description="What training does about an image that cannot be decoded: stop the job, or "
         "name it and go on without it.",
     )
-    then: list[ActionName] = field(
-        [], description="Actions to run after this one. Not available in this version."
+    parent: str | None = field(
+        None,
+        also_named="parent_job_id",
+        description="An earlier run, by its id or its folder, whose checkpoint fills the fields "
+        "that want one and are left empty.",
+    )
+    then: list[Annotated[FollowUp, _OrActionName()]] = field(
+        [],
+        description="Actions to run after this one, in order: the name of an action, or a section "
+        "with `action` and what is different for its job. The spec is checked for all of them. A "
+        "field that wants a checkpoint and is left empty is filled from the last action before it "
+        "that trains.",
     )

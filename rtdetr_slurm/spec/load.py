@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS, get_action, require_available
+from rtdetr_slurm.actions import ACTIONS, DEPLOY, get_action, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.spec.automl import AutoMLConfig
@@ -19,52 +19,48 @@ from rtdetr_slurm.spec.experiment import (
 )
 from rtdetr_slurm.spec.fields import Section
 from rtdetr_slurm.spec.job import JobConfig
-from rtdetr_slurm.spec.needs import check_action
+from rtdetr_slurm.spec.needs import check_chain, notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
 from rtdetr_slurm.spec.rules import check_automl, check_experiment
+from rtdetr_slurm.spec.topology import Topology, read_topology
 from rtdetr_slurm.yaml_source import KeyPath, load_yaml, show, to_yaml, walk_values
 
 
 @dataclass(frozen=True)
-class Topology:
-    """Nodes, and GPUs on each, that an action asks for."""
-
-    num_nodes: int
-    num_gpus: int
-    gpu_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class LoadedSpec:
-    """A valid spec, and the action it is for.
+    """A valid spec, and what it is for.
 
     Attributes:
-        experiment: TAO's sections; `model_fields_set` are those given or used by the action.
+        action: the spec's own.
+        actions: all that it asks for, in the order they run: its own, then those of job.then.
+        experiment: TAO's sections; `model_fields_set` are those given or used by the actions.
         automl_explicit: whether the spec itself sets automl.policy.
+        notes: lines for the user about what was filled in or passed over.
     """
 
     path: Path
     action: str
+    actions: tuple[str, ...]
     experiment: ExperimentConfig
     job: JobConfig
     automl: AutoMLConfig
     automl_explicit: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def section(self) -> Section:
-        """The action's own section."""
+        """The section of the spec's own action."""
         section: Section = getattr(self.experiment, ACTIONS[self.action].section)
         return section
 
     @property
     def topology(self) -> Topology:
-        """What the action asks for; one GPU where its section does not say."""
-        name = ACTIONS[self.action].topology
-        if name is None:
-            gpu_id = getattr(self.section, "gpu_id", 0)
-            return Topology(1, 1, (gpu_id,))
-        section = getattr(self.experiment, name)
-        return Topology(section.num_nodes, section.num_gpus, tuple(section.gpu_ids))
+        """What the spec's own action asks for."""
+        return self.topology_of(self.action)
+
+    def topology_of(self, action: str) -> Topology:
+        """What `action` asks for; one GPU where its section does not say."""
+        return read_topology(self.experiment, action)
 
     def resolved(self) -> dict[str, Any]:
         """TAO's sections as plain data with every default filled in, without job and automl.
@@ -99,46 +95,54 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         get_action(action)
     assembled = assemble(load_yaml(path), overrides, action)
     action, data = assembled.action, _without_missing(assembled.source.data)
+    actions: tuple[str, ...] = ()
     problems = [*assembled.problems, *_interpolations(data)]
     spec, wrong = _validate(data)
     problems += wrong
     if spec is not None:
         bad = [problem.path for problem in wrong]
-        experiment = _experiment(spec, action)
+        actions = _chain(spec, action)
+        experiment = _experiment(spec, actions)
         found = [*check_experiment(experiment), *check_automl(spec.automl)]
-        found += check_action(experiment, action) if action else []
+        found += check_chain(experiment, actions, spec.job.parent)
         problems += [problem for problem in found if not _depends_on(problem, bad)]
     if problems or assembled.malformed or spec is None or action is None:
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
+    experiment = _experiment(spec, actions)
     return LoadedSpec(
         path=path,
         action=action,
-        experiment=_experiment(spec, action),
+        actions=actions,
+        experiment=experiment,
         job=spec.job,
         automl=spec.automl,
         automl_explicit=spec.automl.policy is not None,
+        notes=tuple(notes_on_chain(experiment, actions, spec.job.parent)),
     )
 
 
 def refuse_unavailable(loaded: LoadedSpec) -> None:
-    """Refuse what a spec may say but this version cannot do: the action, job.then, automl.
+    """Refuse what a spec may say but this version cannot do: an action, automl.
 
     Raises:
         RequestError: naming each.
     """
-    require_available(loaded.action)
     reasons = []
-    if loaded.job.then:
-        reasons.append(f"job.then: found {show(loaded.job.then)}; follow-up actions are")
-    if loaded.automl.policy == "on":
-        reasons.append("automl.policy: found on; hyper-parameter search is")
-    elif loaded.automl.policy is None and loaded.automl.model_fields_set - {"policy"}:
-        names = ", ".join(f"automl.{name}" for name in sorted(loaded.automl.model_fields_set))
-        reasons.append(f"{names}: found settings for a search; hyper-parameter search is")
+    for action in dict.fromkeys(loaded.actions):
+        try:
+            require_available(action)
+        except RequestError as error:
+            deployed = ACTIONS[action].program == DEPLOY
+            place = f"; it belongs to {DEPLOY}, the program of the TensorRT image"
+            reasons.append(f"{error}{place if deployed else ''}")
+    automl, search = loaded.automl, "hyper-parameter search is not available in this version"
+    if automl.policy == "on":
+        reasons.append(f"automl.policy: found on; {search}")
+    elif automl.policy is None and automl.model_fields_set - {"policy"}:
+        names = ", ".join(f"automl.{name}" for name in sorted(automl.model_fields_set))
+        reasons.append(f"{names}: found settings for a search; {search}")
     if reasons:
-        raise RequestError(
-            "\n".join(f"{loaded.path}: {r} not available in this version" for r in reasons)
-        )
+        raise RequestError("\n".join(reasons))
 
 
 def _without_missing(data: dict[str, Any]) -> dict[str, Any]:
@@ -196,10 +200,15 @@ def _depends_on(problem: Problem, bad: Iterable[KeyPath]) -> bool:
     )
 
 
-def _experiment(spec: SpecFile, action: str | None) -> ExperimentConfig:
+def _chain(spec: SpecFile, action: str | None) -> tuple[str, ...]:
+    """The spec's own action, then those of job.then."""
+    return (action, *(entry.action for entry in spec.job.then)) if action else ()
+
+
+def _experiment(spec: SpecFile, actions: Sequence[str]) -> ExperimentConfig:
     """TAO's part of the file; its `model_fields_set` are the sections given or used."""
     names = ExperimentConfig.model_fields
-    used = used_sections(action) if action else ()
-    kept = {name for name in names if name in spec.model_fields_set or name in used}
+    used = {name for action in actions for name in used_sections(action)}
     values = {name: getattr(spec, name) for name in names}
+    kept = {name for name in names if name in spec.model_fields_set | used}
     return ExperimentConfig.model_construct(_fields_set=kept, **values)

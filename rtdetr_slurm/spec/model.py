@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rtdetr_slurm.spec.fields import (
-    MODEL,
+    EVERY,
+    SCORING,
     TRAIN,
     TRAINING,
     OptionalText,
@@ -58,7 +59,9 @@ class FrozenFmConfig(Section):
         False, description="Add the features of a frozen RADIO foundation model to the detector's."
     )
     backbone: FoundationModel = field("radio_v2-l", description="Which RADIO model to add.")
-    checkpoint: OptionalText = field("", description="File with the RADIO model's weights.")
+    checkpoint: OptionalText = field(
+        "", path="read", description="File with the RADIO model's weights."
+    )
 
 
 class ModelConfig(Section):
@@ -66,13 +69,14 @@ class ModelConfig(Section):
 
     backbone: Backbone = field(
         "resnet_50",
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Network that turns the image into feature maps. resnet_* are the plain "
         "ResNets (as in TAO and timm); resnet_*_vd are the variants of the RT-DETR paper. "
         f"Available in this version: {', '.join(AVAILABLE_BACKBONES)}.",
     )
     pretrained_backbone_path: OptionalText = field(
         "",
+        path="read",
         used_by=TRAINING,
         honoured_by=TRAIN,
         description="Weights for the backbone alone (.pth or .safetensors), loaded before training "
@@ -87,7 +91,7 @@ class ModelConfig(Section):
     )
     return_interm_indices: list[Level] = field(
         [1, 2, 3],
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="disabled",
         description="Backbone stages whose feature maps the encoder reads, consecutive and fine to "
         "coarse; stage i has stride 4·2^i. As many as num_feature_levels.",
@@ -96,18 +100,18 @@ class ModelConfig(Section):
         3,
         ge=1,
         le=4,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Number of feature levels in encoder and decoder.",
     )
     feat_strides: list[Positive] = field(
         [8, 16, 32],
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="disabled",
         description="Stride of each level in pixels; must be those of return_interm_indices.",
     )
     feat_channels: list[Positive] = field(
         [256, 256, 256],
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="disabled",
         description="Width of the encoder's maps per level, all equal (384 in the paper's R101). "
         "hidden_dim is the decoder's width.",
@@ -115,14 +119,14 @@ class ModelConfig(Section):
     hidden_dim: int = field(
         256,
         ge=8,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="disabled",
         description="Width of the decoder; a multiple of 8.",
     )
     nheads: int = field(
         8,
         ge=1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Attention heads in the encoder's transformer. Must divide feat_channels. The "
         "decoder always has 8, as in TAO.",
     )
@@ -130,13 +134,13 @@ class ModelConfig(Section):
         1,
         ge=1,
         le=12,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="default_parameter",
         description="Transformer layers on each level of use_encoder_idx.",
     )
     use_encoder_idx: list[Level] = field(
         [2],
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="disabled",
         description="Levels (0 is the finest) that pass through the encoder's transformer. An "
         "empty list leaves it out.",
@@ -144,27 +148,27 @@ class ModelConfig(Section):
     dim_feedforward: int = field(
         1024,
         ge=1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Hidden width of the feed-forward layers in the encoder's transformer; the "
         "decoder's is always 1024, as in TAO.",
     )
     enc_act: Activation = field(
-        "gelu", honoured_by=MODEL, description="Activation in the encoder's transformer."
+        "gelu", honoured_by=SCORING, description="Activation in the encoder's transformer."
     )
     act: Activation = field(
-        "silu", honoured_by=MODEL, description="Activation of the encoder's convolutions."
+        "silu", honoured_by=SCORING, description="Activation of the encoder's convolutions."
     )
     depth_mult: int = field(
         1,
         ge=1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Multiplies the three RepVGG blocks of each fusion layer.",
     )
     expansion: float = field(
         1.0,
         ge=0.0,
         math_cond="> 0",
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Hidden width of the fusion layers as a share of the encoder's width (0.5 in "
         "the paper's R18 and R34).",
     )
@@ -179,28 +183,28 @@ class ModelConfig(Section):
     pe_temperature: int = field(
         10000,
         ge=1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Temperature of the sine-cosine position code.",
     )
     dec_layers: int = field(
         6,
         ge=1,
         le=12,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="default_parameter",
         description="Decoder layers (3 in the paper's R18, 4 in R34).",
     )
     eval_idx: int = field(
         -1,
         ge=-1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         description="Decoder layer whose result counts outside training, from 0; later layers are "
         "then left out. -1 is the last.",
     )
     num_queries: int = field(
         300,
         ge=1,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="default_parameter",
         parent_param=True,
         description="Object queries: the most objects the detector can find in one image.",
@@ -209,7 +213,7 @@ class ModelConfig(Section):
         300,
         ge=1,
         le=1000,
-        honoured_by=MODEL,
+        honoured_by=SCORING,
         automl="default_parameter",
         depends_on="model.num_queries",
         description="Detections kept per image: the best (query, class) pairs by score. At most "
@@ -217,9 +221,9 @@ class ModelConfig(Section):
     )
     precise_msda: bool = field(
         False,
-        honoured_by=MODEL,
-        description="Ask for deformable attention in plain PyTorch, which repeats exactly. Here "
-        "that is always so; both values are accepted.",
+        no_effect_in=EVERY,
+        description="Ask for deformable attention in plain PyTorch, which repeats exactly; here "
+        "it always is.",
     )
     dn_number: int = field(
         100,

@@ -1,23 +1,53 @@
-"""What the chosen action needs of a spec, and what it would have to ignore. Pure, like rules.py."""
+"""What the chosen actions need of a spec, and what they would have to ignore; pure, as rules.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from rtdetr_slurm.actions import AVAILABLE
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
-from rtdetr_slurm.yaml_source import show
+from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
 
 
-def check_action(experiment: ExperimentConfig, action: str) -> Problems:
-    """All rules that depend on the action."""
-    for rule in RULES:
-        yield from rule(experiment, action)
+def check_chain(
+    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
+) -> Problems:
+    """All rules that depend on the actions, for each of them.
+
+    Args:
+        actions: in the order they run.
+        parent: an earlier run, if the spec names one.
+    """
+    for index, action in enumerate(actions):
+        yield from required_is_given(experiment, action, checkpoint_from(actions, index, parent))
+        for rule in RULES:
+            yield from rule(experiment, action)
+
+
+def checkpoint_from(actions: Sequence[str], index: int, parent: str | None) -> str | None:
+    """Where an action of a chain finds a trained checkpoint, in words; None: nowhere.
+
+    The last training before it counts, else the parent run.
+    """
+    trained = [action for action in actions[:index] if ACTIONS[action].trains]
+    return trained[-1] if trained else parent and f"job.parent, {parent}"
+
+
+def notes_on_chain(
+    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
+) -> Iterator[str]:
+    """What the user may not expect: a value that is given wins over what would fill the field."""
+    for index, action in enumerate(actions):
+        source = checkpoint_from(actions, index, parent)
+        for ref, value in visit(experiment):
+            if source and value and action in ref.required_by and ref.extra("x-inferred"):
+                name = dotted(ref.path)
+                yield f"{name}: {value} is given, so {action} does not take that of {source}"
 
 
 def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
@@ -37,19 +67,17 @@ def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
             )
 
 
-def required_is_given(experiment: ExperimentConfig, action: str) -> Problems:
+def required_is_given(
+    experiment: ExperimentConfig, action: str, checkpoint: str | None
+) -> Problems:
     for ref, value in visit(experiment):
-        if action in (ref.extra("x-required-by") or ()) and value in ("", None, []):
-            about = str(ref.info.description).split(". ")[0].rstrip(".")
-            yield Problem(ref.path, f"missing; action '{action}' needs it: {about}")
-
-
-def sources_are_whole(experiment: ExperimentConfig, action: str) -> Problems:
-    for ref, value in visit(experiment.dataset):
-        part = ref.path[-1] in ("image_dir", "json_file")
-        empty = not value or (isinstance(value, list) and "" in value)
-        if part and empty and action in ref.used_by:
-            yield Problem(("dataset", *ref.path), "missing in this data source")
+        empty = value in ("", None, []) or (isinstance(value, list) and "" in value)
+        if action not in ref.required_by or not empty:
+            continue
+        if ref.extra("x-inferred") and checkpoint:
+            continue
+        about = str(ref.info.description).split(". ")[0].rstrip(".")
+        yield Problem(ref.path, f"missing; action '{action}' needs it: {about}")
 
 
 def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
@@ -78,7 +106,8 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
         return
     for ref, value in visit(experiment):
         inside_list = any(isinstance(part, int) for part in ref.path)  # the list itself is compared
-        ignored = action in ref.used_by and action not in ref.honoured_by
+        heeded = action in (*ref.honoured_by, *ref.no_effect_in)
+        ignored = action in ref.used_by and not heeded
         if inside_list or isinstance(value, Section) or not ignored:
             continue
         if value != ref.default and value not in (ref.extra("x-also-default") or ()):
@@ -91,8 +120,6 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
 
 RULES = (
     intervals_fit_epochs,
-    required_is_given,
-    sources_are_whole,
     calibration_is_given,
     backbone_is_available,
     options_are_honoured,

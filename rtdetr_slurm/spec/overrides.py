@@ -15,7 +15,8 @@ from typing import Any
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import LocatedProblem, Problem
-from rtdetr_slurm.spec.experiment import ACTION_SECTIONS
+from rtdetr_slurm.spec.experiment import ACTION_SECTIONS, SpecFile
+from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, parse_value, show
 
 NUM_GPUS = "num_gpus"
@@ -37,6 +38,13 @@ SHORTHANDS: Mapping[str, str] = {
     "input_height": "export.input_height",
 }
 """TAO's short names; num_gpus goes to the section that the action takes its GPUs from."""
+
+ALIASES: Mapping[KeyPath, KeyPath] = {
+    (*ref.path[:-1], also): ref.path
+    for ref in walk(SpecFile)
+    if (also := ref.extra("x-also-named")) is not None
+}
+"""Second name of a field to the field."""
 
 MISSING = "???"
 """OmegaConf's word for a value that is still to be given."""
@@ -82,10 +90,11 @@ def assemble(source: YamlSource, texts: Sequence[str], action: str | None) -> As
     """
     draft = _Draft(source)
     overrides = draft.parse(texts)
-    special = {key: parse_key(SHORTHANDS.get(key, key)) for key in draft.special}
-    for key, path in special.items():
+    for alias, path in ALIASES.items():
+        draft.move(alias, path)
+    for key in draft.special:
         if key != NUM_GPUS:
-            draft.move(key, path)
+            draft.move((key,), field_path(key))
     for override in overrides:
         if override.key != NUM_GPUS:
             draft.apply(override)
@@ -107,8 +116,7 @@ def _place_num_gpus(draft: _Draft, overrides: list[Override], action: str) -> li
         draft.refuse(NUM_GPUS, reason, overrides)
         return [override for override in overrides if override.key != NUM_GPUS]
     path: KeyPath = (section, NUM_GPUS)
-    if NUM_GPUS in draft.special:
-        draft.move(NUM_GPUS, path)
+    draft.move((NUM_GPUS,), path)
     placed = [replace(o, path=path) if o.key == NUM_GPUS else o for o in overrides]
     for override in placed:
         if override.key == NUM_GPUS:
@@ -149,7 +157,13 @@ def parse_override(text: str) -> Override:
             "[0], such as dataset.train_data_sources[0].image_dir"
         )
     parsed = parse_value(value) if value.strip() else ""
-    return Override(text, key, parse_key(SHORTHANDS.get(key, key)), parsed)
+    return Override(text, key, field_path(key), parsed)
+
+
+def field_path(key: str) -> KeyPath:
+    """The field that a key names, be it by a short or a second name."""
+    path = parse_key(SHORTHANDS.get(key, key))
+    return ALIASES.get(path, path)
 
 
 def parse_key(key: str) -> KeyPath:
@@ -187,19 +201,23 @@ class _Draft:
                 self._malformed(text, "", str(error))
         return overrides
 
-    def move(self, key: str, path: KeyPath) -> None:
-        """Put the value of a special top-level key where the key says."""
-        line = self.original.key_positions[(key,)].line
-        if path in self.positions:
-            other = self.key_positions[path].line
-            reason = f"given twice: as {key!r} in line {line} and in line {other}"
-            self.problems.append(Problem(path, reason, key=True))
+    def move(self, old: KeyPath, new: KeyPath) -> None:
+        """Put what the file has at `old`, if anything, where it belongs."""
+        if old not in self.original.key_positions:
             return
-        self._note_places(key, path)
+        line = self.original.key_positions[old].line
+        self.data = _without(self.data, old)
+        if new in self.positions:
+            other = self.key_positions[new].line
+            reason = f"given twice: as {dotted(old)!r} in line {line} and in line {other}"
+            self.problems.append(Problem(new, reason, key=True))
+            return
+        self._note_places(old, new)
+        value = _value_at(self.original.data, old)
         try:
-            self.data, _ = _with_value(self.data, path, self.original.data[key])
+            self.data, _ = _with_value(self.data, new, value)
         except _NoSuchPlace as error:
-            self.problems.append(Problem(path, str(error), key=True))
+            self.problems.append(Problem(new, str(error), key=True))
 
     def apply(self, override: Override) -> None:
         try:
@@ -212,7 +230,7 @@ class _Draft:
     def refuse(self, key: str, reason: str, overrides: Sequence[Override]) -> None:
         """A special key that means nothing here, wherever it is given."""
         if key in self.special:
-            self._note_places(key, (key,))
+            self._note_places((key,), (key,))
             self.problems.append(Problem((key,), reason, key=True))
         for override in overrides:
             if override.key == key:
@@ -223,7 +241,7 @@ class _Draft:
         named: dict[KeyPath, Override] = {}
         for override in overrides:
             first = named.setdefault(override.path, override)
-            if (first.key in SHORTHANDS) != (override.key in SHORTHANDS):
+            if parse_key(first.key) != parse_key(override.key):
                 reason = f"given twice: also by override {first.text!r}"
                 self._malformed(override.text, dotted(override.path), reason)
 
@@ -237,13 +255,14 @@ class _Draft:
         )
         return Assembled(source, action, tuple(self.problems), tuple(self.malformed))
 
-    def _note_places(self, key: str, path: KeyPath) -> None:
-        original = self.original
+    def _note_places(self, old: KeyPath, new: KeyPath) -> None:
+        original, depth = self.original, len(old)
         for places, known in (
             (original.positions, self.positions),
             (original.key_positions, self.key_positions),
         ):
-            known.update({path + at[1:]: place for at, place in places.items() if at[:1] == (key,)})
+            found = {at: place for at, place in places.items() if at[:depth] == old}
+            known.update({new + at[depth:]: place for at, place in found.items()})
 
     def _malformed(self, text: str, field: str, reason: str) -> None:
         item = LocatedProblem(str(self.original.path), None, text, field, reason)
@@ -252,6 +271,22 @@ class _Draft:
 
 def _is_special(key: str) -> bool:
     return key in SHORTHANDS or ("." in key and _KEY.fullmatch(key) is not None)
+
+
+def _value_at(node: Any, path: KeyPath) -> Any:
+    for part in path:
+        node = node[part]
+    return node
+
+
+def _without(node: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+    """A copy of nested sections without the key at `path`."""
+    key, rest = str(path[0]), path[1:]
+    if key not in node:
+        return node
+    if rest:
+        return {**node, key: _without(node[key], rest)}
+    return {name: value for name, value in node.items() if name != key}
 
 
 def _with_value(node: Any, path: KeyPath, value: Any, done: KeyPath = ()) -> tuple[Any, KeyPath]:

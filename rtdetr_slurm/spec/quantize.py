@@ -54,6 +54,8 @@ class QuantizeConfig(Section):
 
     model_path: OptionalText = field(
         "",
+        path="read",
+        inferred="parent_model",
         required_by=("quantize",),
         description="Checkpoint (.pth) to quantize, or an ONNX file for modelopt.onnx.",
     )
@@ -82,5 +84,5 @@ class QuantizeConfig(Section):
         {}, automl="disabled", description="Further arguments for the library."
     )
     results_dir: OptionalText = field(
-        "", description="Output folder; empty means results_dir/quantize."
+        "", path="write", description="Output folder; empty means results_dir/quantize."
     )

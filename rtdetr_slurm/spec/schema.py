@@ -24,8 +24,8 @@ def action_schema(action: str) -> dict[str, Any]:
 
     Sections of other actions are allowed, as everywhere. Beside the standard keywords:
     `automl_default_parameters`, `automl_disabled_parameters` and `popular` as in TAO's schemas, and
-    per field `x-math-cond`, `x-depends-on`, `x-used-by`, `x-honoured-by`, `x-required-by` and
-    `x-automl`.
+    per field `x-math-cond`, `x-depends-on`, `x-used-by`, `x-honoured-by`, `x-no-effect-in`,
+    `x-required-by`, `x-path`, `x-inferred`, `x-also-named` and `x-automl`.
     """
     model = _models_schema()
     refs, sections = _refs(action), model["$defs"]
@@ -101,12 +101,15 @@ def _polished(node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
     """Every field described, and without the actions that cannot honour anything yet."""
     result: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "x-honoured-by":
+        if key in ("x-honoured-by", "x-no-effect-in"):
             result[key] = [action for action in value if action in AVAILABLE]
         elif isinstance(value, dict) and key != "default":
             result[key] = _polished(value, sections)
         elif key != "x-template":
             result[key] = value
+    for name, each in list(result.get("properties", {}).items()):
+        if also := each.get("x-also-named"):
+            result["properties"][also] = {**each, "description": f"A second name of `{name}`."}
     if "$ref" in node:
         # pydantic leaves a description out where it equals that of the section's class.
         section = sections[node["$ref"].removeprefix("#/$defs/")]

@@ -19,6 +19,7 @@ Spec for action {action} with every field it uses, at its default.
 """
 _NOT_YET = "This version checks the file but cannot run the action yet."
 _FIXED = "Only the default works in this version."
+_NO_EFFECT = "Any value is accepted and none changes anything here."
 
 
 def template_data(action: str) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _shown(ref: FieldRef, action: str) -> Any:
         return action
     if (shown := ref.extra("x-template")) is not None:
         return shown
-    return MISSING if action in (ref.extra("x-required-by") or ()) else ref.default
+    return MISSING if action in ref.required_by else ref.default
 
 
 def _field_lines(ref: FieldRef, action: str, indent: str) -> list[str]:
@@ -80,10 +81,12 @@ def _field_lines(ref: FieldRef, action: str, indent: str) -> list[str]:
 
 
 def _comment(ref: FieldRef, action: str) -> str:
-    fixed = action in AVAILABLE and action not in ref.honoured_by
-    if ref.nested is None and fixed and ref.path[0] != "job":
-        return f"{ref.info.description} {_FIXED}"
-    return str(ref.info.description)
+    text = str(ref.info.description)
+    if ref.nested is not None or ref.path[0] == "job" or action not in AVAILABLE:
+        return text
+    if action in ref.no_effect_in:
+        return f"{text} {_NO_EFFECT}"
+    return text if action in ref.honoured_by else f"{text} {_FIXED}"
 
 
 def _is_plain_section(ref: FieldRef) -> bool:

@@ -148,7 +148,9 @@ class CheckpointerConfig(Section):
     filename: OptionalText = field(
         "model_best_{epoch:03d}", description="Pattern of their file names."
     )
-    dirpath: OptionalText = field("", description="Folder for them; empty means results_dir.")
+    dirpath: OptionalText = field(
+        "", path="write", description="Folder for them; empty means results_dir."
+    )
     auto_insert_metric_name: bool = field(
         False, description="Put the metric's name into the file names."
     )
@@ -201,17 +203,22 @@ class TrainConfig(Section):
     )
     pretrained_model_path: OptionalText = field(
         "",
+        path="read",
         honoured_by=TRAIN,
         description="Weights of a whole detector to start from: a checkpoint of this engine or of "
         "TAO, or a published RT-DETR in the official or the Hugging Face layout.",
     )
     resume_training_checkpoint_path: OptionalText = field(
         "",
+        path="read",
         honoured_by=TRAIN,
         description="Checkpoint to continue from, with optimizer, schedule and random numbers.",
     )
     results_dir: OptionalText = field(
-        "", honoured_by=TRAIN, description="Output folder; empty means results_dir/train."
+        "",
+        path="write",
+        honoured_by=TRAIN,
+        description="Output folder; empty means results_dir/train.",
     )
     seed: int = field(
         1234,

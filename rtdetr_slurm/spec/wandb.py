@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.spec.fields import OptionalText, Section, field
+from rtdetr_slurm.spec.fields import EVERY, OptionalText, Section, field
 
 
 class WandbConfig(Section):
@@ -11,9 +10,9 @@ class WandbConfig(Section):
 
     enable: bool = field(
         True,
-        honoured_by=tuple(ACTIONS),
+        no_effect_in=EVERY,
         description="Log to Weights & Biases. TAO does so when it finds a login; this engine never "
-        "sends anything, whatever is written here.",
+        "sends anything.",
     )
     project: OptionalText = field("TAO Toolkit", description="Project the runs are filed under.")
     entity: OptionalText = field("", description="User or team that owns the project.")

@@ -59,9 +59,27 @@ def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> 
     assert main(["validate", str(path), *NEEDED["export"], "--action", "export"]) == 0
     assert "note: action 'export' is not available in this version" in capsys.readouterr().err
     assert main(["validate", str(path), *NEEDED["train"], "job.then=[export]", "--json",
-                 "--action", "train"]) == 0  # fmt: skip
-    note = json.loads(capsys.readouterr().out)["notes"][0]
-    assert "job.then: found ['export']" in note
+                 "export.onnx_file=/o", "--action", "train"]) == 0  # fmt: skip
+    document = json.loads(capsys.readouterr().out)
+    assert document["actions"] == ["train", "export"]
+    assert document["notes"] == [
+        "action 'export' is not available in this version; it runs train and evaluate"
+    ]
+
+
+def test_validate_prints_the_notes(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, "")
+    arguments = ["validate", str(path), *NEEDED["evaluate"], "job.parent=r", "--action", "evaluate"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}: valid for action evaluate\n"
+    note = "evaluate.checkpoint: /c is given, so evaluate does not take that of job.parent, r"
+    assert err == f"note: {note}\n"
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    chain = [*NEEDED["train"], *NEEDED["evaluate"], "--action", "train", "job.then=[evaluate]"]
+    assert main(["validate", str(path), *chain]) == 0
+    assert capsys.readouterr().out == f"{path}: valid for actions train, evaluate\n"
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -95,7 +95,7 @@ def our_facts(ref: FieldRef) -> dict[str, Any]:
         "depends_on": ref.extra("x-depends-on"),
         "popular": bool(ref.extra("popular")),
         "parent_param": bool(ref.extra("x-parent-param")),
-        "required": bool(ref.extra("x-required-by")),
+        "required": bool(ref.required_by),
     }
 
 
@@ -165,9 +165,47 @@ def test_declaration_is_complete_and_consistent(ref: FieldRef) -> None:
     description = ref.info.description
     assert description
     assert description.endswith(".")
-    for actions in (ref.used_by, ref.honoured_by, ref.extra("x-required-by") or ()):
-        assert set(actions) <= set(ACTIONS)
-    assert set(ref.extra("x-required-by") or ()) <= set(ref.used_by)
+    for key in ("x-used-by", "x-honoured-by", "x-no-effect-in", "x-required-by"):
+        assert set(ref.extra(key) or ()) <= set(ACTIONS)
+    for actions in (ref.honoured_by, ref.no_effect_in, ref.required_by):
+        assert set(actions) <= set(ref.used_by)
+    assert not set(ref.honoured_by) & set(ref.no_effect_in)
+
+
+def test_what_is_meant_for_whom() -> None:
+    """A field is never meant for an action that its section is not meant for."""
+    assert OURS["model.train_backbone"].used_by == ("train", "distill")
+    assert OURS["distill.teacher.train_backbone"].used_by == ("distill",)
+    assert OURS["distill.teacher.train_backbone"].honoured_by == ()
+    assert OURS["train.seed"].used_by == ("train", "distill")
+    assert OURS["evaluate.checkpoint"].used_by == ("evaluate",)
+    assert OURS["evaluate.trt_engine"].used_by == ("evaluate", "trt_evaluate")
+    assert OURS["evaluate.trt_engine"].required_by == ("trt_evaluate",)
+    assert OURS["wandb.enable"].no_effect_in == tuple(ACTIONS)
+
+
+def test_data_sources_are_meant_for_the_actions_that_read_them() -> None:
+    for kind in ("train", "val", "test", "infer", "quant_calibration"):
+        reading = [name for name, action in ACTIONS.items() if kind in action.reads]
+        source = OURS[f"dataset.{kind}_data_sources"]
+        assert list(source.used_by) == reading
+        inside = [ref for ref in OURS.values() if ref.path[:2] == source.path and ref != source]
+        assert inside
+        for ref in inside:
+            assert list(ref.used_by) == reading
+
+
+def test_what_a_parent_fills() -> None:
+    inferred = {path: ref.extra("x-inferred") for path, ref in OURS.items()}
+    assert {path: function for path, function in inferred.items() if function} == {
+        "evaluate.checkpoint": "parent_model",
+        "inference.checkpoint": "parent_model",
+        "export.checkpoint": "parent_model",
+        "distill.pretrained_teacher_model_path": "parent_model",
+        "quantize.model_path": "parent_model",
+    }
+    for path, function in inferred.items():
+        assert not function or OURS[path].required_by
 
 
 def test_available_backbones_are_backbones() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
 
-from rtdetr_slurm.actions import ACTIONS, require_available
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
     Topology,
@@ -101,10 +101,14 @@ def test_half_a_data_source_is_missing_the_other_half(tmp_path: Path) -> None:
     text = "dataset:\n  train_data_sources:\n    - image_dir: /data\n"
     line = only(problems(tmp_path, text, action="train"))
     assert line == (
-        "spec.yaml:3:7: dataset.train_data_sources[0].json_file: missing in this data source"
+        "spec.yaml:3:7: dataset.train_data_sources[0].json_file: missing; action 'train' needs it: "
+        "Annotations in COCO's JSON format"
     )
     line = only(problems(tmp_path, TRAIN, "dataset.val_data_sources.image_dir=/x", action="train"))
-    assert "dataset.val_data_sources.json_file: missing in this data source" in line
+    assert "dataset.val_data_sources.json_file: missing; action 'train' needs it" in line
+    source = "dataset.infer_data_sources={image_dir: [''], classmap: /m}"
+    line = only(problems(tmp_path, "", "inference.checkpoint=/c", source, action="inference"))
+    assert "dataset.infer_data_sources.image_dir: missing; action 'inference' needs it" in line
 
 
 def test_placeholders_are_placed_where_they_stand(tmp_path: Path) -> None:
@@ -249,21 +253,7 @@ def test_topology_comes_from_the_right_section(tmp_path: Path) -> None:
     )
 
 
-# --- job and automl --------------------------------------------------------------------------
-def test_job_section(tmp_path: Path) -> None:
-    job = load(tmp_path, TRAIN + "job: {action: train, time: 1:30:00, mem_gb: 64}\n").job
-    assert (job.time, job.mem_gb, job.requeue, job.bad_images) == ("1:30:00", 64, True, "stop")
-    for good in ("90", "2-12", "1-00:30:00", "12:00:00", "'45'"):
-        load(tmp_path, TRAIN, f"job.time={good}", action="train")
-    for bad in ("0", "1:30", "tomorrow", "1.5", "true"):
-        line = only(problems(tmp_path, TRAIN, f"job.time={bad}", action="train"))
-        assert line.startswith(f"override 'job.time={bad}': job.time: found")
-    line = only(problems(tmp_path, TRAIN + "job: {partiton: x}\n", action="train"))
-    assert line == "spec.yaml:5:7: job.partiton: unknown key; did you mean 'partition'?"
-    line = only(problems(tmp_path, TRAIN, "job.name=a b", action="train"))
-    assert "job.name: found 'a b'; allowed: text that matches" in line
-
-
+# --- automl -------------------------------------------------------------------------------
 @pytest.mark.parametrize(("word", "policy"), [("on", "on"), ("off", "off"), ("'on'", "on")])
 def test_policy_in_both_spellings(tmp_path: Path, word: str, policy: str) -> None:
     loaded = load(tmp_path, TRAIN + f"automl: {{policy: {word}}}\n", action="train")
@@ -288,7 +278,6 @@ def test_refused_until_it_exists(tmp_path: Path) -> None:
     refuse_unavailable(load(tmp_path, TRAIN, action="train"))
     refuse_unavailable(load(tmp_path, TRAIN, "automl={policy: off, trials: 3}", action="train"))
     for override, names in {
-        "job.then=[evaluate]": "job.then: found ['evaluate']; follow-up actions are not available",
         "automl.policy=on": "automl.policy: found on; hyper-parameter search is not available",
         "automl.trials=3": "automl.trials: found settings for a search",
     }.items():
@@ -301,15 +290,16 @@ def test_refused_until_it_exists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_actions_that_are_not_available_are_named(tmp_path: Path, action: str) -> None:
     loaded = load(tmp_path, "", *NEEDED[action], action=action)
-    if action in ("train", "evaluate"):
+    if action in AVAILABLE:
         require_available(action)
         refuse_unavailable(loaded)
         return
     message = f"action '{action}' is not available in this version; it runs train and evaluate"
     with pytest.raises(RequestError, match=message):
         require_available(action)
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(RequestError, match=message) as error:
         refuse_unavailable(loaded)
+    assert ("belongs to rtdetr-deploy" in str(error.value)) == (ACTIONS[action].program == DEPLOY)
 
 
 # --- the rest --------------------------------------------------------------------------------

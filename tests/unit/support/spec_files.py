@@ -36,7 +36,7 @@ NEEDED = {
         "distill.pretrained_teacher_model_path=/t",
         "distill.bindings=[{student_module_name: srcs, teacher_module_name: srcs, criterion: IOU}]",
     ],
-    "quantize": [f"dataset.train_data_sources=[{_SOURCE}]", "quantize.model_path=/c"],
+    "quantize": ["quantize.model_path=/c"],
     "gen_trt_engine": ["gen_trt_engine.onnx_file=/o", "gen_trt_engine.trt_engine=/e"],
     "trt_evaluate": [f"dataset.test_data_sources={_SOURCE}", "evaluate.trt_engine=/e"],
     "trt_inference": ["dataset.infer_data_sources.image_dir=[/i]", "inference.trt_engine=/e"],

@@ -1,0 +1,79 @@
+"""Which files and folders a resolved spec names, by what its fields declare about themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import FieldRef, walk
+from rtdetr_slurm.yaml_source import KeyPath
+
+
+def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
+    """A copy of a resolved spec in which every relative path is taken from `cwd`.
+
+    `~` is the home folder. Empty values, TAO's `???` and URLs stay as they are.
+    """
+
+    def absolute(value: Any) -> Any:
+        if not _is_path(value):
+            return value
+        return os.path.normpath(cwd / Path(value).expanduser())
+
+    result: Any = resolved
+    for ref in _path_fields():
+        result = _mapped(result, ref.path, absolute)
+    return dict(result)
+
+
+def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
+    """The files and folders that the action reads, in the order of the spec, each once."""
+    return _paths(resolved, action, "read")
+
+
+def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
+    """The files and folders that the action writes, in the order of the spec, each once.
+
+    The common `results_dir` is one of them only where the action's own section names none.
+    """
+    own = (resolved.get(ACTIONS[action].section) or {}).get("results_dir")
+    kept = {key: value for key, value in resolved.items() if not (own and key == "results_dir")}
+    return _paths(kept, action, "write")
+
+
+def _path_fields() -> Iterator[FieldRef]:
+    return (ref for ref in walk(ExperimentConfig) if ref.extra("x-path"))
+
+
+def _paths(resolved: Mapping[str, Any], action: str, kind: str) -> list[str]:
+    found: list[str] = []
+
+    def note(value: Any) -> Any:
+        if _is_path(value):
+            found.append(value)
+        return value
+
+    for ref in _path_fields():
+        if ref.extra("x-path") == kind and action in ref.used_by:
+            _mapped(resolved, ref.path, note)
+    return list(dict.fromkeys(found))
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", "???") and "://" not in value
+
+
+def _mapped(node: Any, path: KeyPath, function: Callable[[Any], Any]) -> Any:
+    """A copy of `node` with `function` applied to the value, or the list of values, at `path`."""
+    if isinstance(node, list) and (not path or path[0] == "[]"):
+        return [_mapped(item, path[1:], function) for item in node]
+    if not path:
+        return function(node)
+    key = str(path[0])
+    if isinstance(node, Mapping) and key in node:
+        return {**node, key: _mapped(node[key], path[1:], function)}
+    return node

@@ -1,0 +1,205 @@
+"""What actions need, alone and in a chain, and what they would have to ignore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems
+
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec import Topology, refuse_unavailable
+from rtdetr_slurm.spec.needs import checkpoint_from
+
+CHAIN = (
+    TRAIN
+    + """\
+  test_data_sources: {image_dir: /data/images, json_file: /data/test.json}
+train: {num_gpus: 2, gpu_ids: [0, 1]}
+"""
+)
+
+
+# --- chains ----------------------------------------------------------------------------------
+def test_a_chain_is_one_spec(tmp_path: Path) -> None:
+    loaded = load(tmp_path, CHAIN, "job.then=[evaluate]", action="train")
+    assert (loaded.action, loaded.actions) == ("train", ("train", "evaluate"))
+    assert loaded.topology == loaded.topology_of("train") == Topology(1, 2, (0, 1))
+    assert loaded.topology_of("evaluate") == Topology(1, 1, (0,))
+    assert loaded.notes == ()
+    resolved = loaded.resolved()
+    assert resolved["evaluate"]["checkpoint"] == ""
+    assert resolved["train"]["num_gpus"] == 2
+    refuse_unavailable(loaded)
+    alone = load(tmp_path, CHAIN, action="train")
+    assert alone.actions == ("train",)
+    assert "evaluate" not in alone.resolved()
+
+
+def test_what_any_action_of_a_chain_needs_is_needed(tmp_path: Path) -> None:
+    lines = problems(
+        tmp_path, TRAIN, "job.then=[evaluate, inference, gen_trt_engine]", action="train"
+    )
+    assert [line.split(": ", 1)[1].rsplit(":", 1)[0] for line in lines] == [
+        "dataset.test_data_sources: missing; action 'evaluate' needs it",
+        "dataset.infer_data_sources: missing; action 'inference' needs it",
+        "gen_trt_engine.onnx_file: missing; action 'gen_trt_engine' needs it",
+        "gen_trt_engine.trt_engine: missing; action 'gen_trt_engine' needs it",
+    ]
+
+
+def test_what_any_action_of_a_chain_would_ignore_is_refused(tmp_path: Path) -> None:
+    override = "evaluate.is_quantized=true"
+    load(tmp_path, CHAIN, override, action="train")
+    line = only(problems(tmp_path, CHAIN, override, "job.then=[evaluate]", action="train"))
+    assert "evaluate.is_quantized: found true; this option is not available yet in action" in line
+    assert "'evaluate'" in line
+    # Rules between fields hold for the sections of all of them.
+    line = only(problems(tmp_path, CHAIN + "evaluate: {batch_size: 0}\n",
+                         "job.then=[evaluate]", action="train"))  # fmt: skip
+    assert "evaluate.batch_size: found 0" in line
+
+
+def test_training_and_a_parent_run_give_the_checkpoint(tmp_path: Path) -> None:
+    test_set = only([text for text in NEEDED["evaluate"] if text.startswith("dataset")])
+    line = only(problems(tmp_path, "", test_set, action="evaluate"))
+    assert "evaluate.checkpoint: missing; action 'evaluate' needs it" in line
+    loaded = load(tmp_path, "", test_set, "job.parent=train-1", action="evaluate")
+    assert loaded.experiment.evaluate.checkpoint == ""
+    assert loaded.notes == ()
+    # A training that comes later gives nothing.
+    chain = [test_set, *NEEDED["train"], "job.then=[train]"]
+    assert "evaluate.checkpoint: missing" in only(problems(tmp_path, "", *chain, action="evaluate"))
+    # A parent has no ONNX file and no engine.
+    lines = problems(tmp_path, "", "job.parent=train-1", action="gen_trt_engine")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("action", ["evaluate", "inference", "export", "quantize", "distill"])
+def test_the_field_that_a_parent_fills(tmp_path: Path, action: str) -> None:
+    inferred = ("checkpoint=/c", "model_path=/c", "teacher_model_path=/t")
+    needed = [text for text in NEEDED[action] if not text.endswith(inferred)]
+    assert len(needed) == len(NEEDED[action]) - 1
+    assert only(problems(tmp_path, "", *needed, action=action))
+    load(tmp_path, "", *needed, "job.parent=r", action=action)
+    load(tmp_path, TRAIN, *needed, f"job.then=[{action}]", action="train")
+
+
+def test_the_nearest_training_counts() -> None:
+    chain = ("train", "evaluate", "distill", "evaluate")
+    assert checkpoint_from(chain, 0, None) is None
+    assert checkpoint_from(chain, 0, "r") == "job.parent, r"
+    assert checkpoint_from(chain, 1, "r") == "train"
+    assert checkpoint_from(chain, 2, None) == "train"
+    assert checkpoint_from(chain, 3, "r") == "distill"
+
+
+def test_a_checkpoint_that_is_given_wins_and_that_is_said(tmp_path: Path) -> None:
+    given = "evaluate.checkpoint=/mine.pth"
+    loaded = load(tmp_path, CHAIN, given, "job.then=[evaluate]", action="train")
+    assert loaded.experiment.evaluate.checkpoint == "/mine.pth"
+    assert loaded.notes == (
+        "evaluate.checkpoint: /mine.pth is given, so evaluate does not take that of train",
+    )
+    loaded = load(tmp_path, EVALUATE, "job.parent=train-1")
+    assert loaded.notes == (
+        "evaluate.checkpoint: /runs/model_epoch_009.pth is given, so evaluate does not take that "
+        "of job.parent, train-1",
+    )
+    assert load(tmp_path, CHAIN, given, action="train").notes == ()
+
+
+def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
+    overrides = [
+        *NEEDED["export"], *NEEDED["gen_trt_engine"], "job.then=[evaluate, export, gen_trt_engine]"
+    ]  # fmt: skip
+    loaded = load(tmp_path, CHAIN, *overrides, action="train")
+    with pytest.raises(RequestError) as error:
+        refuse_unavailable(loaded)
+    export, engine = str(error.value).splitlines()
+    assert export == (
+        "action 'export' is not available in this version; it runs train and evaluate"
+    )
+    assert engine.startswith("action 'gen_trt_engine' is not available in this version")
+    assert engine.endswith("; it belongs to rtdetr-deploy, the program of the TensorRT image")
+
+
+def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "", *NEEDED["quantize"], action="quantize")
+    assert loaded.experiment.dataset.train_data_sources is None
+    static = ["quantize.mode=static_ptq", "quantize.backend=modelopt.pytorch"]
+    line = only(problems(tmp_path, "", *NEEDED["quantize"], *static, action="quantize"))
+    assert "dataset.quant_calibration_data_sources: missing; quantize.mode 'static_ptq'" in line
+    source = "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"
+    load(tmp_path, "", *NEEDED["quantize"], *static, source, action="quantize")
+    # A training set may be in the file and is carried along.
+    load(tmp_path, TRAIN, *NEEDED["quantize"], *static, source, action="quantize")
+
+
+# --- options that would be ignored -----------------------------------------------------------
+@pytest.mark.parametrize(
+    "override",
+    [
+        "wandb.project=mine",
+        "wandb.tags=[a]",
+        "encryption_key=secret",
+        "model.frozen_fm.enabled=true",
+        "model.clip_max_norm=1.0",
+        "dataset.remap_mscoco_category=true",
+        "dataset.dataset_type=default",
+        "dataset.augmentation.preserve_aspect_ratio=true",
+        "train.is_dry_run=true",
+        "train.distributed_strategy=fsdp",
+        "train.checkpoint_interval_unit=step",
+        "train.checkpointer.enable_topk=true",
+        "train.optim.optimizer=SGD",
+        "train.optim.momentum=0.5",
+        "train.optim.monitor_name=train_loss",
+    ],
+)
+def test_train_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
+    name = override.split("=")[0]
+    line = only(problems(tmp_path, TRAIN, override, action="train"))
+    assert line.startswith(f"override '{override}': {name}: found ")
+    assert "this option is not available yet in action 'train'; allowed: its default, " in line
+
+
+@pytest.mark.parametrize(
+    "override", ["evaluate.is_quantized=true", "evaluate.trt_engine=/e", "evaluate.num_nodes=2"]
+)
+def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
+    line = only(problems(tmp_path, EVALUATE, override))
+    assert "not available yet in action 'evaluate'" in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "wandb.enable=false",
+        "model.precise_msda=true",
+        "train.optim.momentum=0.9",  # its default, written out
+        "evaluate.is_quantized=true",  # another action's
+        "dataset.infer_data_sources={image_dir: [/i]}",
+        "dataset.test_data_sources={image_dir: /i, json_file: /j}",
+        "distill.bindings=[{student_module_name: srcs}]",
+        "model.load_teacher_enc_dec=true",
+        "quantize.skip_names=[head]",
+        "train.optim.warmup_steps=100",
+        "model.aux_loss=false",
+        "train.freeze=[backbone]",
+    ],
+)
+def test_train_takes_what_it_honours_and_carries_what_is_others(
+    tmp_path: Path, override: str
+) -> None:
+    load(tmp_path, TRAIN, override, action="train")
+
+
+def test_backbones_that_are_not_available_are_named(tmp_path: Path) -> None:
+    for name in ("convnext_tiny", "fan_small_12_p4_hybrid", "edgenext_base", "convnextv2_atto"):
+        line = only(problems(tmp_path, TRAIN, f"model.backbone={name}", action="train"))
+        assert f"model.backbone: found '{name}', which is not available in this version" in line
+        assert "allowed: resnet_18, resnet_34, resnet_50, resnet_101, resnet_18_vd" in line
+    load(tmp_path, TRAIN, "model.backbone=resnet_18_vd", action="train")
+    line = only(problems(tmp_path, TRAIN, "model.backbone=resnet_180_vd", action="train"))
+    assert line.endswith("did you mean 'resnet_18_vd'?")
