@@ -53,12 +53,12 @@ def apptainer_environment(environ: Mapping[str, str], inside: Mapping[str, str])
     return host | {f"APPTAINERENV_{name}": value for name, value in inside.items()}
 
 
-def local_command(command: tuple[str, ...]) -> list[str]:
-    """`rtdetr …` of this very Python environment."""
+def local_command(command: tuple[str, ...], python: str | None = None) -> list[str]:
+    """`rtdetr …` of the Python environment of `python`; None: of this very one."""
     program, *arguments = command
     if program != "rtdetr":
         raise ValueError(f"no local stand-in for {program}")
-    return [sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
+    return [python or sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
 
 
 def local_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
@@ -79,9 +79,16 @@ def inside_environment(
     devices: str | None,
     scratch: str | None,
 ) -> dict[str, str]:
-    """What the engine is told: the launch contract, the site's network, the allow-list."""
+    """What the engine is told: the launch contract, over what the site says."""
     launch = stage.launch
     env = {name: environ[name] for name in launch.env if name in environ}
+    derived = {
+        "TMPDIR": scratch,
+        "NCCL_SOCKET_IFNAME": launch.network_interface,
+        "GLOO_SOCKET_IFNAME": launch.network_interface,
+    }
+    env |= {name: value for name, value in derived.items() if value is not None}
+    env |= dict(launch.set_env)
     env |= {
         Env.WORLD_SIZE: str(stage.resources.nodes),
         Env.NODE_RANK: str(rank),
@@ -96,8 +103,5 @@ def inside_environment(
         Env.CUDA_VISIBLE_DEVICES: devices,
         Env.ACCELERATOR: launch.accelerator,
         Env.RESUME: environ.get(Env.RESUME),
-        "TMPDIR": scratch,
-        "NCCL_SOCKET_IFNAME": launch.network_interface,
-        "GLOO_SOCKET_IFNAME": launch.network_interface,
     }
     return env | {name: value for name, value in optional.items() if value is not None}

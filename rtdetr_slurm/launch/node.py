@@ -65,7 +65,7 @@ def start(run: Run, stage: Stage, environ: Mapping[str, str]) -> None:
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
     os.chdir(workdir)
     if stage.container is None:
-        argv = local_command(stage.command)
+        argv = local_command(stage.command, stage.launch.python)
         _become(argv, local_environment(environ, inside))
     else:
         _become(*_contained(stage, stage.container, environ, inside, str(workdir), scratch))

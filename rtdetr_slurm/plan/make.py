@@ -11,7 +11,7 @@ from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.plan.paths import absolute_paths, read_paths
-from rtdetr_slurm.site.profile import Site
+from rtdetr_slurm.site.profile import Role, Site
 from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
 
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ def make_plan(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, *, run_di
             f"run_root: {str(run_dir.parent)!r} has a '%' or a line break, which sbatch would read "
             "as something else; choose another folder"
         )
-    resources = _resources(loaded, site)
+    role = site.for_role(ACTIONS[action].role)
+    resources = _resources(loaded, site, role)
     _check_limits(resources, site)
     results_dir = action_results_dir(spec, action)
     stage = Stage(
         name=action,
         action=action,
         resources=resources,
-        launch=_launch(loaded, site),
-        container=_container(spec, action, site, run_dir, results_dir),
+        launch=_launch(loaded, site, role),
+        container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(loaded),
         results_dir=results_dir,
     )
@@ -67,7 +68,7 @@ def action_results_dir(spec: Mapping[str, Any], action: str) -> str:
     return str(section.get("results_dir") or Path(spec["results_dir"]) / action)
 
 
-def _resources(loaded: LoadedSpec, site: Site) -> Resources:
+def _resources(loaded: LoadedSpec, site: Site, role: Role) -> Resources:
     job, nodes, gpu_ids = loaded.job, loaded.topology.num_nodes, loaded.topology.gpu_ids
     wanted = tuple(range(len(gpu_ids)))
     if site.scheduler == "slurm" and gpu_ids != wanted:
@@ -80,28 +81,20 @@ def _resources(loaded: LoadedSpec, site: Site) -> Resources:
             f"{loaded.action}.num_nodes: found {nodes}; site '{site.name}' runs on this machine "
             "only, so it must be 1"
         )
-    cpus = job.cpus_per_task or site.cpus_per_task
-    if cpus is None and site.cpus_per_gpu is not None:
-        cpus = site.cpus_per_gpu * len(gpu_ids)
-    time = job.time if job.time is not None else site.time
+    time = job.time if job.time is not None else role.time
     return Resources(
         nodes=nodes,
         gpu_ids=gpu_ids,
-        gpu_request=site.gpu.request,
-        gpu_type=site.gpu.type,
-        cpus_per_task=cpus,
-        mem_gb=job.mem_gb or site.mem_gb,
+        gpu_request=role.gpu.request,
+        gpu_type=role.gpu.type,
+        cpus_per_task=job.cpus_per_task or role.cpus_per_node(len(gpu_ids)),
+        mem_gb=job.mem_gb or role.mem_gb,
         time_min=None if time is None else parse_minutes(time),
-        partition=job.partition or _partition(loaded.action, site),
-        account=job.account or site.account,
-        qos=job.qos or site.qos,
-        constraint=site.constraint,
+        partition=job.partition or role.partition,
+        account=job.account or role.account,
+        qos=job.qos or role.qos,
+        constraint=role.constraint,
     )
-
-
-def _partition(action: str, site: Site) -> str | None:
-    partition: str | None = getattr(site.partitions, ACTIONS[action].role)
-    return partition
 
 
 def _check_limits(resources: Resources, site: Site) -> None:
@@ -127,7 +120,7 @@ def _check_limits(resources: Resources, site: Site) -> None:
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
 
 
-def _launch(loaded: LoadedSpec, site: Site) -> Launch:
+def _launch(loaded: LoadedSpec, site: Site, role: Role) -> Launch:
     return Launch(
         scheduler=site.scheduler,
         accelerator=site.accelerator,
@@ -135,7 +128,9 @@ def _launch(loaded: LoadedSpec, site: Site) -> Launch:
         requeue=site.scheduler == "slurm" and site.requeue and loaded.job.requeue,
         network_interface=site.network_interface,
         scratch=site.scratch,
-        env=tuple(site.env),
+        env=tuple(name for name, value in site.env.items() if value is None),
+        set_env=tuple((name, value) for name, value in site.env.items() if value is not None),
+        python=role.python,
         module_lines=tuple(site.module_lines),
         wckey=site.wckey,
     )
@@ -149,22 +144,15 @@ def _command(loaded: LoadedSpec) -> tuple[str, ...]:
 
 
 def _container(
-    spec: Mapping[str, Any], action: str, site: Site, run_dir: Path, results_dir: str
+    spec: Mapping[str, Any], action: str, site: Site, role: Role, run_dir: Path, results_dir: str
 ) -> Container | None:
-    if site.scheduler == "local":
+    if role.image is None:
         return None
-    role = ACTIONS[action].role
-    image = getattr(site.images, role)
-    if image is None:
-        raise SiteError(
-            f"site '{site.name}' names no image for role '{role}'; set images.{role} in the "
-            "profile to a SIF built from the Apptainerfile (docs/site.md)"
-        )
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
     binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action)]
     binds += [Bind(b.source, b.target or b.source, b.read_only) for b in site.binds]
     return Container(
-        image=Image(image.path, image.sha256),
+        image=Image(role.image.path, role.image.sha256),
         binds=needed_binds(binds),
         apptainer=site.apptainer,
         flags=tuple(site.apptainer_flags),

@@ -78,6 +78,9 @@ class Launch:
         accelerator: `cuda` or `cpu`; None (local only): whatever the engine finds, which it says.
         signal_lead_s: seconds between the warning signal and the end of the time limit.
         env: names of host environment variables that are let into the container.
+        set_env: names and values of further variables of the job; they win over `env`.
+        python: absolute path of the Python to run with where there is no container; None: the one
+            that runs the controller.
         scratch: node-local folder for temporary files, expanded on the node; None: the node's own.
     """
 
@@ -88,6 +91,8 @@ class Launch:
     network_interface: str | None = None
     scratch: str | None = None
     env: tuple[str, ...] = ()
+    set_env: tuple[tuple[str, str], ...] = ()
+    python: str | None = None
     module_lines: tuple[str, ...] = ()
     wckey: str | None = None
 
@@ -122,6 +127,7 @@ class Stage:
         launch = dict(data["launch"])
         for key in ("env", "module_lines"):
             launch[key] = tuple(launch[key])
+        launch["set_env"] = tuple((name, value) for name, value in launch["set_env"])
         return Stage(
             name=data["name"],
             action=data["action"],
