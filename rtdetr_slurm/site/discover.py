@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.resources import specs_dir
 from rtdetr_slurm.site.load import load_site
 from rtdetr_slurm.site.profile import Gpu, Site
 
@@ -53,7 +54,8 @@ def find_site(
     raise SiteError(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
         f"write one at {_user_profile(environ)} or name one with --site FILE or ${Env.SITE}: "
-        "specs/site-gpu-cluster.yaml is an example to copy, docs/site.md explains each key. "
+        f"{specs_dir() / 'site-gpu-cluster.yaml'} is an example to copy, docs/site.md explains "
+        "each key. "
         "With --site local the job runs on this machine instead, outside Slurm."
     )
 

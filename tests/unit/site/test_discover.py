@@ -8,6 +8,7 @@ import pytest
 from site_support import Machine
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.resources import specs_dir
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_slurm_without_a_profile_is_an_error_that_says_what_to_write(machine: Ma
     message = str(error.value)
     assert error.value.exit_code == 3
     assert str(machine.root / "home/.config/rtdetr-slurm/site.yaml") in message
-    assert "specs/site-gpu-cluster.yaml" in message
+    assert str(specs_dir() / "site-gpu-cluster.yaml") in message
     assert "docs/site.md" in message
 
 
