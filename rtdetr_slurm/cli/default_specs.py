@@ -8,6 +8,7 @@ from pathlib import Path
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.resources import schemas_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.spec.template import template_yaml
 
-    text = template_yaml(args.action)
+    text = template_yaml(args.action, str(schemas_dir() / f"{args.action}.schema.json"))
     if args.output is None:
         print(text, end="")
         return ExitCode.OK

@@ -27,6 +27,8 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
     ]
     if stage.container is not None:
         facts[1:1] = _container_facts(stage.container)
+    elif stage.launch.python is not None:
+        facts[1:1] = [("python", stage.launch.python)]
     return facts
 
 

@@ -59,7 +59,7 @@ def glance(path: Path) -> ImageRecord:
     except OSError as error:
         raise SiteError(
             f"container image {path}: {error.strerror}; build it from the Apptainerfile on a file "
-            "system that every node sees, and name it under `images` in the site profile"
+            "system that every node sees, and name it as `image` in the site profile"
         ) from error
 
 

@@ -1,20 +1,18 @@
-"""Finding the site profiles of a machine and merging them into one."""
+"""Finding the site profiles of a machine."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rtdetr_slurm.contract import Env
-from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.model_check import check_model
-from rtdetr_slurm.site.profile import Gpu, Limits, Site, merge, tighten
-from rtdetr_slurm.yaml_source import YamlSource, load_yaml
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.resources import specs_dir
+from rtdetr_slurm.site.load import load_site
+from rtdetr_slurm.site.profile import Gpu, Site
 
 ADMIN_PROFILE = Path("/etc/rtdetr-slurm/site.yaml")
 LOCAL = "local"
@@ -48,14 +46,16 @@ def find_site(
         return FoundSite(local_site(), notes=("site 'local': runs on this machine",))
     files = _profile_files(option, environ, admin)
     if files:
-        return _load(files, admin, environ)
+        site = load_site(files, admin if admin in files else None, environ)
+        return FoundSite(site, tuple(files))
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         note = "no sbatch on PATH and no site profile: runs on this machine (site 'local')"
         return FoundSite(local_site(), notes=(note,))
     raise SiteError(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
         f"write one at {_user_profile(environ)} or name one with --site FILE or ${Env.SITE}: "
-        "specs/site-gpu-cluster.yaml is an example to copy, docs/site.md explains each key. "
+        f"{specs_dir() / 'site-gpu-cluster.yaml'} is an example to copy, docs/site.md explains "
+        "each key. "
         "With --site local the job runs on this machine instead, outside Slurm."
     )
 
@@ -82,57 +82,3 @@ def _profile_files(option: str | None, environ: Mapping[str, str], admin: Path) 
             files.append(path)
     files += [path for path in (_user_profile(environ), admin) if path.is_file()]
     return files
-
-
-def _load(files: list[Path], admin: Path, environ: Mapping[str, str]) -> FoundSite:
-    try:
-        sources = [load_yaml(path) for path in files]
-        profiles = [check_model(Site, source) for source in sources]
-    except RequestError as error:
-        raise SiteError(str(error)) from error
-    layers = [_expanded(source, environ) for source in sources]
-    merged = Site.model_validate(merge(layers))
-    if admin in files:
-        caps = profiles[files.index(admin)].limits.model_dump()
-        limits = Limits(**tighten(merged.limits.model_dump(), caps))
-        merged = merged.model_copy(update={"limits": limits})
-    if merged.scheduler == "slurm" and merged.accelerator is None:
-        merged = merged.model_copy(update={"accelerator": "cuda"})
-    return FoundSite(merged, tuple(files))
-
-
-def _expanded(source: YamlSource, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The profile's data with `~` and `$VAR` filled in where a path of the login node stands."""
-
-    def expand(text: str, key: str, *, absolute: bool = True) -> str:
-        path = Path(_expand_variables(text, environ, f"{source.path}: {key}")).expanduser()
-        if absolute and not path.is_absolute():
-            raise SiteError(f"{source.path}: {key}: '{text}' must be an absolute path")
-        return str(path)
-
-    data = dict(source.data)
-    if "run_root" in data:
-        data["run_root"] = expand(data["run_root"], "run_root", absolute=False)
-    images = {}
-    for role, entry in (data.get("images") or {}).items():
-        image = {"path": entry} if isinstance(entry, str) else entry
-        images[role] = image and {**image, "path": expand(image["path"], f"images.{role}")}
-    if images:
-        data["images"] = images
-    if "binds" in data:
-        data["binds"] = [
-            expand(b, "binds")
-            if isinstance(b, str)
-            else {**b, "source": expand(b["source"], "binds")}
-            for b in data["binds"]
-        ]
-    return data
-
-
-def _expand_variables(text: str, environ: Mapping[str, str], where: str) -> str:
-    try:
-        return string.Template(text).substitute(environ)
-    except KeyError as error:
-        raise SiteError(f"{where}: '{text}' names ${error.args[0]}, which is not set") from None
-    except ValueError:
-        raise SiteError(f"{where}: '{text}' has a '$' that names no variable") from None

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
 
+from rtdetr_slurm.contract import Env
+from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.slurm.times import parse_minutes
+
+RoleName = Literal["train", "cpu", "tensorrt"]
+ROLES: tuple[RoleName, ...] = get_args(RoleName)
+"""Kinds of nodes that jobs run on; which action takes which is in the table of actions."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LAUNCH_ENV = frozenset(value for name, value in vars(Env).items() if name.isupper()) | {
+    *("LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
+    *("PYTHONNOUSERSITE", "PYTHONUNBUFFERED"),
+}
 
 
 def _one_line(value: str) -> str:
@@ -23,6 +40,15 @@ def _one_line(value: str) -> str:
 def _env_name(value: str) -> str:
     if not _ENV_NAME.fullmatch(value):
         raise ValueError("the name of an environment variable")
+    if value in _LAUNCH_ENV:
+        launch = ", ".join(sorted(_LAUNCH_ENV))
+        raise ValueError(f"any name but those that the launch itself sets: {launch}")
+    return value
+
+
+def _env_value(value: str) -> str:
+    if any(character in value for character in "\n\r\0"):
+        raise ValueError("text without line breaks and NUL")
     return value
 
 
@@ -61,8 +87,35 @@ def _bind(value: Any) -> Any:
     }
 
 
+def _env_item(value: Any) -> Any:
+    if isinstance(value, str):
+        return {value: None}
+    if isinstance(value, dict) and len(value) == 1:
+        return value
+    raise ValueError("the name of an environment variable, or one 'NAME: value'")
+
+
+def _env(value: Any) -> Any:
+    """A list of names and one-key maps as one mapping; a null takes back farther files' names."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, list):
+        raise ValueError("a list of names, or 'NAME: value' lines")
+    merged: dict[str, str | None] = {}
+    for item in _ENV_ITEMS.validate_python(value, strict=True):
+        if twice := merged.keys() & item.keys():
+            raise ValueError(f"each name once; {twice.pop()} is given twice")
+        merged |= item
+    return merged
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
+EnvValue = Annotated[str, AfterValidator(_env_value)]
+EnvVariables = dict[EnvName, EnvValue | None]
+_ENV_ITEMS = TypeAdapter(list[Annotated[EnvVariables, BeforeValidator(_env_item)]])
 Minutes = Annotated[int, BeforeValidator(_minutes)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 
@@ -74,16 +127,6 @@ class _Section(BaseModel):
     @classmethod
     def _null_is_default(cls, data: Any) -> Any:
         return {} if data is None else data
-
-
-class Partitions(_Section):
-    """Partition of each role."""
-
-    train: Line | None = Field(default=None, description="Training, evaluation, export.")
-    cpu: Line | None = Field(default=None, description="Stages that need no GPU.")
-    tensorrt: Line | None = Field(
-        default=None, description="Building and running TensorRT engines."
-    )
 
 
 class Gpu(_Section):
@@ -103,16 +146,45 @@ class SiteImage(_Section):
     sha256: Sha256 | None = Field(default=None, description="Digest the SIF must have.")
 
 
-ImageEntry = Annotated[SiteImage, BeforeValidator(_image)]
+class Role(_Section):
+    """What the jobs of one role get; at the profile's top level, what those of all roles get."""
 
-
-class Images(_Section):
-    """Image of each role."""
-
-    train: ImageEntry | None = Field(
-        default=None, description="The training image (see Apptainerfile)."
+    partition: Line | None = Field(default=None, description="sbatch --partition.")
+    account: Line | None = Field(default=None, description="sbatch --account.")
+    qos: Line | None = Field(default=None, description="sbatch --qos.")
+    constraint: Line | None = Field(default=None, description="sbatch --constraint.")
+    time: Minutes | None = Field(default=None, description="Time limit of a job that names none.")
+    cpus_per_task: int | None = Field(default=None, ge=1, description="CPUs per node.")
+    cpus_per_gpu: int | None = Field(
+        default=None, ge=1, description="CPUs per GPU of a node; used where cpus_per_task is null."
     )
-    tensorrt: ImageEntry | None = Field(default=None, description="The TensorRT image.")
+    mem_gb: float | None = Field(default=None, gt=0, description="Memory per node in GiB.")
+    gpu: Gpu = Gpu()
+    container: Literal["apptainer", "none"] = Field(
+        default="apptainer", description="`none` runs in the Python environment of `python`."
+    )
+    image: Annotated[SiteImage, BeforeValidator(_image)] | None = Field(
+        default=None, description="What container `apptainer` runs in (see Apptainerfile)."
+    )
+    python: Line | None = Field(
+        default=None,
+        description="The Python that has rtdetr-slurm[engine] on the node, for container `none`; "
+        "null means the one that runs rtdetr-slurm.",
+    )
+
+    def cpus_per_node(self, gpus: int) -> int | None:
+        """CPUs of a node on which a job has so many GPUs; None leaves it to the cluster."""
+        if self.cpus_per_task is None and self.cpus_per_gpu is not None:
+            return self.cpus_per_gpu * gpus
+        return self.cpus_per_task
+
+
+class Roles(_Section):
+    """What each role has of its own; it wins over the same key at the profile's top level."""
+
+    train: Role = Field(default=Role(), description="Training, evaluation, export.")
+    cpu: Role = Field(default=Role(), description="Stages that need no GPU.")
+    tensorrt: Role = Field(default=Role(), description="Building and running TensorRT engines.")
 
 
 class SiteBind(_Section):
@@ -130,28 +202,23 @@ class Limits(_Section):
     max_nodes: int | None = Field(default=None, ge=1)
     max_gpus_per_node: int | None = Field(default=None, ge=1)
     max_time: Minutes | None = Field(default=None, description="Longest time limit.")
+    max_trials: int | None = Field(
+        default=None, ge=1, description="Trials of a hyper-parameter sweep."
+    )
+    max_gpu_hours: float | None = Field(
+        default=None, gt=0, description="GPU hours of a hyper-parameter sweep."
+    )
 
 
-class Site(_Section):
+class Site(Role):
     """One cluster. Every key is optional in a file; later files fill in what earlier ones lack."""
 
     name: Line = Field(default="cluster", description="What plans and records call this cluster.")
     scheduler: Literal["slurm", "local"] = Field(
         default="slurm", description="`local` runs on this machine, without a container."
     )
-    partitions: Partitions = Partitions()
-    account: Line | None = Field(default=None, description="sbatch --account.")
-    qos: Line | None = Field(default=None, description="sbatch --qos.")
-    constraint: Line | None = Field(default=None, description="sbatch --constraint.")
+    roles: Roles = Roles()
     wckey: Line | None = Field(default=None, description="sbatch --wckey; left out when null.")
-    time: Minutes | None = Field(default=None, description="Time limit of a job that names none.")
-    cpus_per_task: int | None = Field(default=None, ge=1, description="CPUs per node.")
-    cpus_per_gpu: int | None = Field(
-        default=None, ge=1, description="CPUs per GPU of a node; used where cpus_per_task is null."
-    )
-    mem_gb: float | None = Field(default=None, gt=0, description="Memory per node in GiB.")
-    gpu: Gpu = Gpu()
-    images: Images = Images()
     binds: list[Annotated[SiteBind, BeforeValidator(_bind)]] = Field(
         default_factory=list,
         description="Bound besides the data, results and run folders, which always are.",
@@ -159,8 +226,10 @@ class Site(_Section):
     module_lines: list[Line] = Field(
         default_factory=list, description="Shell lines run before the job, such as `module load`."
     )
-    env: list[EnvName] = Field(
-        default_factory=list, description="Host environment variables let into the container."
+    env: Annotated[EnvVariables, BeforeValidator(_env)] = Field(
+        default_factory=dict,
+        description="Environment variables of the job: set to a value, or with null let in from "
+        "the host.",
     )
     scratch: Line | None = Field(
         default=None,
@@ -191,30 +260,30 @@ class Site(_Section):
     )
     limits: Limits = Limits()
 
+    def for_role(self, name: RoleName) -> Role:
+        """What a job of this role gets, with nothing left to merge.
 
-def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One profile from several, highest precedence first, merged per key (nested maps too)."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if key not in merged:
-                merged[key] = value
-            elif isinstance(merged[key], Mapping) and isinstance(value, Mapping):
-                merged[key] = merge([merged[key], value])
-    return merged
+        Returns:
+            Its `image` is None exactly if its container is `none`, and `python` is None else.
 
-
-def tighten(limits: Mapping[str, Any], admin: Mapping[str, Any]) -> dict[str, Any]:
-    """`limits` cut down to what the administrator's allow; both as validated plain values."""
-    result = dict(limits)
-    for key, cap in admin.items():
-        own = result.get(key)
-        if cap is None:
-            continue
-        if own is None:
-            result[key] = cap
-        elif isinstance(cap, list):
-            result[key] = [name for name in own if name in cap]
-        else:
-            result[key] = min(own, cap)
-    return result
+        Raises:
+            SiteError: it needs an image, and there is none.
+        """
+        own: Role = getattr(self.roles, name)
+        given = own.model_fields_set
+        values = {key: getattr(own if key in given else self, key) for key in Role.model_fields}
+        gpu = {key: getattr(own.gpu, key) for key in own.gpu.model_fields_set}
+        values["gpu"] = self.gpu.model_copy(update=gpu)
+        if own.cpus_per_gpu is not None and "cpus_per_task" not in given:
+            values["cpus_per_task"] = None  # the role's own way to count them wins
+        if self.scheduler == "local":
+            values["container"] = "none"
+        values["image" if values["container"] == "none" else "python"] = None
+        role = Role(**values)
+        if role.container == "apptainer" and role.image is None:
+            raise SiteError(
+                f"site '{self.name}' names no image for role '{name}'; set image, or "
+                f"roles.{name}.image, in the profile to a SIF built from the Apptainerfile, or "
+                "container: none to run without one (docs/site.md)"
+            )
+        return role

@@ -19,7 +19,7 @@ PACKAGE = Path(rtdetr_slurm.__file__).parent
 ROOT = PACKAGE.parent
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3"}
 LOGIN_SIDE = ("cli", "spec", "site", "plan", "slurm", "runs", "launch", "data")
-SHARED = {"actions", "contract", "devices", "errors", "files"}
+SHARED = {"actions", "contract", "devices", "errors", "files", "resources"}
 
 # Package → the packages of ours it may import besides itself.
 MAY_IMPORT = {
@@ -103,7 +103,7 @@ def test_the_login_side_never_loads_torch_at_import() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["launch", "runs", "actions", "contract", "devices", "errors", "files"]
+    "part", ["launch", "runs", "actions", "contract", "devices", "errors", "files", "resources"]
 )
 def test_what_runs_on_the_node_imports_only_the_standard_library(part: str) -> None:
     wrong = []

@@ -18,12 +18,13 @@ def write_site(path: Path, image: Image, run_root: Path) -> Path:
     """Write the profile to `path`; jobs run the working tree's package, not the image's copy."""
     profile = {
         "name": "test-cluster",
-        "partitions": {"train": TRAIN, "cpu": TRAIN, "tensorrt": TENSORRT},
+        "partition": TRAIN,
+        "roles": {"tensorrt": {"partition": TENSORRT}},
         "time": 15,
         "cpus_per_task": 2,
         "mem_gb": 4,
         "gpu": {"request": "gpus-per-node"},
-        "images": {"train": str(image.path)},
+        "image": str(image.path),
         "binds": [
             {"source": str(REPO / PACKAGE), "target": image.package_dir, "read_only": True},
         ],

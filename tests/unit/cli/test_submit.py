@@ -17,8 +17,8 @@ Capture = pytest.CaptureFixture[str]
 
 SITE = """\
 name: here
-partitions: {{train: gpu}}
-images: {{train: {image}}}
+partition: gpu
+image: {image}
 run_root: {root}
 """
 

@@ -11,6 +11,7 @@ from spec_files import NEEDED, TRAIN, write
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.spec import load_spec
+from rtdetr_slurm.spec.schema import action_schema
 
 Capture = pytest.CaptureFixture[str]
 
@@ -89,6 +90,9 @@ def test_default_specs_are_ready_to_fill_in(tmp_path: Path, capsys: Capture, act
     path = tmp_path / "mine.yaml"
     assert main(["default-specs", action, "-o", str(path)]) == 0
     assert path.read_text(encoding="utf-8") == printed
+    head, file = printed.splitlines()[0].split("$schema=")
+    assert head == "# yaml-language-server: "
+    assert json.loads(Path(file).read_text(encoding="utf-8")) == action_schema(action)
     assert load_spec(path, NEEDED[action]).action == action
 
 

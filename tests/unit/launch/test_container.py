@@ -85,6 +85,19 @@ def test_what_a_site_adds() -> None:
     assert env["RTDETR_RESUME"] == "1"
 
 
+def test_what_a_site_sets_wins_over_what_it_implies_and_not_over_the_launch() -> None:
+    values = {"PROXY": "set", "TMPDIR": "/t", "NCCL_SOCKET_IFNAME": "^lo", "RANK": "7"}
+    launch = replace(
+        STAGE.launch, env=("PROXY",), set_env=tuple(values.items()), network_interface="ib0"
+    )
+    env = inside_environment(
+        TASK, replace(STAGE, launch=launch), rank=0, devices=None, scratch="/s"
+    )
+    assert (env["PROXY"], env["TMPDIR"], env["NCCL_SOCKET_IFNAME"]) == ("set", "/t", "^lo")
+    assert env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert env["RANK"] == "0"
+
+
 def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
     host = {
         "PATH": "/bin",
@@ -100,6 +113,7 @@ def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
 def test_the_local_stand_in() -> None:
     argv = local_command(("rtdetr", "train", "-e", "spec.yaml"))
     assert argv[1:] == ["-m", "rtdetr_slurm.engine.entry", "train", "-e", "spec.yaml"]
+    assert local_command(("rtdetr", "train"), "/venv/bin/python")[0] == "/venv/bin/python"
     host = {"PATH": "/bin", "SLURM_PROCID": "3", "LOCAL_RANK": "0", "RANK": "5", "VIRTUAL_ENV": "v"}
     env = local_environment(host, {"RANK": "0"})
     assert env == {"PATH": "/bin", "RANK": "0", "VIRTUAL_ENV": "v"}

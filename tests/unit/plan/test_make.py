@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def site(**values: Any) -> Site:
     defaults: dict[str, Any] = {
         "name": "here",
         "accelerator": "cuda",
-        "images": {"train": "/images/train.sif"},
-        "partitions": {"train": "gpu"},
+        "image": "/images/train.sif",
+        "partition": "gpu",
     }
     return Site.model_validate(defaults | values)
 
@@ -160,9 +161,11 @@ def test_binds_that_an_outer_one_provides_are_left_out() -> None:
 
 
 def test_the_command_and_what_goes_with_it(tmp_path: Path) -> None:
-    only = stage(tmp_path, site(env=["A"], network_interface="ib0", signal_lead_s=99))
+    env = ["A", {"B": "b"}]
+    only = stage(tmp_path, site(env=env, network_interface="ib0", signal_lead_s=99))
     assert only.command == ("rtdetr", "train", "-e", "spec.yaml")
     assert only.launch.env == ("A",)
+    assert only.launch.set_env == (("B", "b"),)
     assert only.launch.network_interface == "ib0"
     assert only.launch.signal_lead_s == 99
     skipping = stage(tmp_path, site(), "job.bad_images=skip")
@@ -177,8 +180,28 @@ def test_requeue_needs_site_and_spec(tmp_path: Path) -> None:
 
 
 def test_a_site_without_an_image_cannot_train(tmp_path: Path) -> None:
-    with pytest.raises(SiteError, match=r"names no image for role 'train'; set images\.train"):
-        stage(tmp_path, site(images={}))
+    with pytest.raises(SiteError, match=r"names no image for role 'train'; set image, or roles"):
+        stage(tmp_path, site(image=None))
+
+
+def test_a_role_wins_over_the_site(tmp_path: Path) -> None:
+    train = {"partition": "a", "image": "/t.sif", "gpu": {"type": "a100"}, "cpus_per_gpu": 3}
+    only = stage(tmp_path, site(account="x", cpus_per_task=9, roles={"train": train}))
+    resources = only.resources
+    assert (resources.partition, resources.account, resources.gpu_type) == ("a", "x", "a100")
+    assert resources.cpus_per_task == 6
+    assert only.container is not None
+    assert only.container.image.path == "/t.sif"
+
+
+def test_without_a_container_the_sites_python_runs_the_job(tmp_path: Path) -> None:
+    at = site(image=None, container="none", python="/venv/bin/python", accelerator="cuda")
+    only = stage(tmp_path, at)
+    assert only.container is None
+    assert only.launch.scheduler == "slurm"
+    assert only.launch.python == "/venv/bin/python"
+    assert "python    /venv/bin/python" in render_plan(Plan((only,)), run_dir="/r", site_name="x")
+    assert stage(tmp_path, site(python="/venv/bin/python")).launch.python is None
 
 
 def test_a_run_root_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None:
@@ -199,7 +222,8 @@ def test_plain_training_is_said_and_not_for_those_who_know(tmp_path: Path) -> No
 
 
 def test_a_plan_survives_json() -> None:
-    made = Plan((STAGE,), ("a note",))
+    launch = replace(STAGE.launch, env=("A",), set_env=(("B", "b"),), python="/venv/bin/python")
+    made = Plan((STAGE, replace(STAGE, name="other", launch=launch)), ("a note",))
     assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
