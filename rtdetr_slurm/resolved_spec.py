@@ -23,7 +23,7 @@ def spec_text(spec: Mapping[str, Any]) -> str:
 
 
 def with_value(spec: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of `spec` with `value` at a dotted path; sections on the way are made where missing."""
+    """A copy of `spec` with `value` at a dotted path; missing sections on the way are made."""
     key, _, rest = path.partition(".")
     if not rest:
         return {**spec, key: value}

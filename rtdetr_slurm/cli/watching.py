@@ -75,6 +75,8 @@ def stage_line(stage: StageReport, *, progress: bool = True) -> str:
 def print_end(report: RunReport) -> None:
     """Results to stdout; what went wrong, and what to do about it, to stderr."""
     for stage in report.stages:
+        if len(report.stages) > 1:
+            print(f"{stage.name}: {stage.state.value}")
         failure = stage.failure
         if failure is not None:
             print(f"{stage.name} failed ({failure.failure_class.value}):", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command line and environment in which the program starts, in a container or on the host. Pure."""
+"""Command line and environment of the program, in a container or on the host. Pure."""
 
 from __future__ import annotations
 
@@ -90,26 +90,27 @@ def inside_environment(
     devices: str | None,
     scratch: str | None,
 ) -> dict[str, str]:
-    """What the engine is told: the launch contract, the site's network and variables."""
+    """What the engine is told: the launch contract, over the variables that the site names, over
+    what follows from the site's other keys."""
     launch = stage.launch
-    asked = {n: environ.get(n) if value is None else value for n, value in launch.env.items()}
-    env = {name: value for name, value in asked.items() if value is not None}
-    env |= {
+    derived = {
+        "TMPDIR": scratch,
+        "NCCL_SOCKET_IFNAME": launch.network_interface,
+        "GLOO_SOCKET_IFNAME": launch.network_interface,
+    }
+    named = {n: environ.get(n) if value is None else value for n, value in launch.env.items()}
+    contract = {
         Env.WORLD_SIZE: str(stage.resources.nodes),
         Env.NODE_RANK: str(rank),
         Env.RANK: str(rank),
         Env.MASTER_ADDR: environ[Env.MASTER_ADDR],
         Env.MASTER_PORT: environ[Env.MASTER_PORT],
         Env.NUM_GPU_PER_NODE: str(stage.resources.gpus_per_node),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    optional = {
         Env.CUDA_VISIBLE_DEVICES: devices,
         Env.ACCELERATOR: launch.accelerator,
         Env.RESUME: environ.get(Env.RESUME),
-        "TMPDIR": scratch,
-        "NCCL_SOCKET_IFNAME": launch.network_interface,
-        "GLOO_SOCKET_IFNAME": launch.network_interface,
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
     }
-    return env | {name: value for name, value in optional.items() if value is not None}
+    layers = (derived, named, contract)
+    return {k: v for layer in layers for k, v in layer.items() if v is not None}

@@ -9,9 +9,9 @@ from typing import Any
 
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.plan.model import Input, Origin, StageTask
+from rtdetr_slurm.resolved_spec import with_value
 from rtdetr_slurm.runs.artefacts import parent_model
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.resolved_spec import with_value
 
 
 @dataclass(frozen=True)

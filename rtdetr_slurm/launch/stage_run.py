@@ -21,13 +21,13 @@ from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
 from rtdetr_slurm.launch.verdict import Kind, Verdict, Witnesses, decide
+from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
 from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
-from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.status import StatusLog, read_status
 
 INPUTS_JSON = "inputs.json"
@@ -181,5 +181,3 @@ class StageRun:
             say(f"cannot write {error.filename or 'the record'}: {error.strerror}")
         except UserError as error:
             say(str(error))
-
-

@@ -89,7 +89,7 @@ def _stage(
         name=position.name,
         action=action.name,
         resources=_resources(action, _asked(position, loaded), loaded, site, role),
-        launch=_launch(action, loaded, site, role),
+        launch=_launch(loaded, site, role),
         container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(action, loaded),
         results_dir=results_dir,
@@ -146,7 +146,7 @@ def _resources(
     )
 
 
-def _launch(action: Action, loaded: LoadedSpec, site: Site, role: Role) -> Launch:
+def _launch(loaded: LoadedSpec, site: Site, role: Role) -> Launch:
     requeue = site.scheduler == "slurm" and site.requeue and loaded.job.requeue
     return Launch(
         scheduler=site.scheduler,

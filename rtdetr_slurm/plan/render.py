@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from rtdetr_slurm.plan.model import Container, Plan, Stage
+from rtdetr_slurm.plan.model import Container, Dependency, Plan, Stage
 from rtdetr_slurm.slurm.times import format_minutes
 
 
@@ -23,13 +23,20 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
         ("resources", _resources(stage)),
         ("command", shlex.join(stage.command)),
         ("results", stage.results_dir),
-        ("after", ", ".join(stage.depends_on) or "nothing: starts at once"),
+        ("after", ", ".join(map(_after, stage.depends_on)) or "nothing: starts at once"),
     ]
+    for one in stage.inputs:
+        if one.origin is not None:
+            facts.append(("input", f"{one.field}: {one.function} of {one.origin}"))
     if stage.container is not None:
         facts[1:1] = _container_facts(stage.container)
     elif stage.launch.python is not None:
         facts[1:1] = [("python", stage.launch.python)]
     return facts
+
+
+def _after(dependency: Dependency) -> str:
+    return f"{dependency.on} ({dependency.kind})"
 
 
 def _resources(stage: Stage) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE
 from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
     CheckpointFile,
     best_checkpoint,
@@ -23,7 +24,6 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.resolved_spec import value_at
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 
@@ -68,7 +68,7 @@ class Results:
 
 
 def verified_checkpoints(results_dir: Path) -> dict[str, dict[str, Any]]:
-    """The best and the last checkpoint that are whole, with their digests, as an event records them.
+    """The best and the last whole checkpoint with their digests, as an event records them.
 
     Reads the files from end to end, so it is done once, when a stage ends.
     """
@@ -109,8 +109,8 @@ def results_of(task: StageTask, end: Event | None) -> Results:
     scored = [c for c in listed if c.metric is not None]
     top = max(scored, key=lambda c: (c.metric or 0.0, c.epoch), default=None)
     return Results(
-        best=top and top.path,
-        best_metric=top and top.metric,
+        best=top.path if top else None,
+        best_metric=top.metric if top else None,
         last=listed[-1].path if listed else None,
         picture=shown,
     )

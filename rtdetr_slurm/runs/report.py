@@ -20,7 +20,6 @@ from rtdetr_slurm.runs.logs import status_lines_of, tail
 from rtdetr_slurm.runs.progress import Progress, progress_of
 from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
 from rtdetr_slurm.runs.state import (
-    Judgement,
     StageState,
     job_id_of,
     judge,
@@ -246,7 +245,7 @@ def _skipped_or(
     for dependency in task.stage.depends_on:
         if dependency.kind == "afterany":
             continue
-        reason = _unmet(dependency.on, task, before)
+        reason = _unmet(dependency.on, before)
         if reason is None and report.job is not None and report.job.reason == NEVER_SATISFIED:
             reason = f"{dependency.on} did not succeed"
         if reason is not None:
@@ -254,7 +253,7 @@ def _skipped_or(
     return report
 
 
-def _unmet(origin: Origin, task: StageTask, before: Mapping[str, StageReport]) -> str | None:
+def _unmet(origin: Origin, before: Mapping[str, StageReport]) -> str | None:
     """Why a stage's success can no longer be waited for; None while it may come, or has come."""
     if origin.run is not None:
         try:

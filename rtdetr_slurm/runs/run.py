@@ -27,8 +27,8 @@ from rtdetr_slurm.contract import (
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Plan, StageTask
-from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.resolved_spec import spec_text
+from rtdetr_slurm.runs.events import Event, read_events, record_event
 
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 

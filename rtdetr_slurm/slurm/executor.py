@@ -1,8 +1,8 @@
 """The submitit adapter: submitit writes the batch script, our client sends it.
 
 The script runs our own module, as a process that replaces the batch shell (`--signal=B:` reaches
-only that one), with the run and the stage as its arguments. Nothing at run time depends on a pickle,
-so that a `submit` that dies right after sbatch has answered leaves a job that runs.
+only that one), with the run and the stage as its arguments. Nothing at run time depends on a
+pickle, so that a `submit` that dies right after sbatch has answered leaves a job that runs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _dependency(after: Sequence[tuple[str, str]]) -> str | None:
     return ",".join(":".join([kind, *ids]) for kind, ids in by_kind.items()) or None
 
 
-def _gpu_parameters(resources: Resources) -> Mapping[str, Any]:
+def _gpu_parameters(resources: Resources) -> dict[str, Any]:
     if not resources.gpus_per_node:
         return {}
     kind = f"{resources.gpu_type}:" if resources.gpu_type else ""
