@@ -7,6 +7,7 @@ but Python. Scalars are written as JSON has them, which YAML 1.1 and 1.2 readers
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -69,6 +70,8 @@ def _scalar(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_scalar(v) for v in value) + "]"
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a number of a spec")
         text = repr(value)
         # YAML 1.1 takes 1e-05 for text: it wants the point.
         return text if "." in text or "e" not in text else text.replace("e", ".0e")

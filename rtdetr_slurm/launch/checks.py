@@ -41,8 +41,15 @@ def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
     if not resources.gpus_per_node:
         return given
     if resources.gpu_request == "none":
-        wanted = stage.launch.accelerator != "cpu"
-        return chosen_devices(resources.gpu_ids, given) if wanted else given
+        if stage.launch.accelerator == "cpu":
+            return given
+        devices = chosen_devices(resources.gpu_ids, given)
+        if not devices and stage.launch.accelerator == "cuda":
+            raise SiteError(
+                f"{Env.CUDA_VISIBLE_DEVICES} is empty on this node, the spec's "
+                f"{topology_of(stage)}.num_gpus is {resources.gpus_per_node}"
+            )
+        return devices
     if given is None:
         raise SiteError(
             f"Slurm gave this task no GPUs ({Env.CUDA_VISIBLE_DEVICES} is not set), "

@@ -159,7 +159,7 @@ class StageRun:
             data["failure_class"] = verdict.failure_class.value
             say(Failure(verdict.failure_class, verdict.reason).advice)
         if self.action.trains:
-            data["checkpoints"] = verified_checkpoints(self.results)
+            self._note(lambda: data.update(checkpoints=verified_checkpoints(self.results)))
         self._record("finished", **data)
         self._note(lambda: keep_summary(self.run))
 
@@ -178,6 +178,6 @@ class StageRun:
         try:
             write()
         except OSError as error:
-            say(f"cannot write {error.filename or 'the record'}: {error.strerror}")
+            say(f"cannot read or write {error.filename or 'the record'}: {error.strerror}")
         except UserError as error:
             say(str(error))

@@ -12,7 +12,7 @@ from launch_support import STAGE, make_run
 
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch import checks
-from rtdetr_slurm.launch.topology import Layout
+from rtdetr_slurm.launch.rendezvous import Layout
 from rtdetr_slurm.plan.model import Bind, Container, Image, Stage
 from rtdetr_slurm.runs.images import glance
 
@@ -60,7 +60,7 @@ def test_where_slurm_manages_no_gpus_the_spec_names_them() -> None:
     assert checks.visible_devices({}, unmanaged("cpu")) is None
     assert checks.visible_devices({"CUDA_VISIBLE_DEVICES": "4,5"}, unmanaged("cuda")) == "4,5"
     assert checks.visible_devices({"CUDA_VISIBLE_DEVICES": ""}, unmanaged(None)) == ""
-    with pytest.raises(RequestError, match=r"found \[0, 1\]; CUDA_VISIBLE_DEVICES leaves ''"):
+    with pytest.raises(SiteError, match=r"CUDA_VISIBLE_DEVICES is empty on this node, .* is 2"):
         checks.visible_devices({"CUDA_VISIBLE_DEVICES": ""}, unmanaged("cuda"))
 
 
@@ -99,9 +99,9 @@ def test_a_first_node_that_calls_itself_localhost_is_found_out() -> None:
 
 
 def test_results_must_be_writable_here(tmp_path: Path) -> None:
-    checks.check_results(replace(STAGE, results_dir=str(tmp_path)))
+    checks.check_results(tmp_path)
     with pytest.raises(RequestError, match="none is not writable on this node"):
-        checks.check_results(replace(STAGE, results_dir=str(tmp_path / "none")))
+        checks.check_results(tmp_path / "none")
 
 
 def test_image_and_binds_must_be_here(tmp_path: Path) -> None:
@@ -112,13 +112,13 @@ def test_image_and_binds_must_be_here(tmp_path: Path) -> None:
     images = {str(image): glance(image).to_json()}
     run = replace(run, manifest={**run.manifest, "images": images})
     with pytest.raises(SiteError, match="data does not exist on this node"):
-        checks.check_container(container, run)
+        checks.check_container(container, (), run)
     data.mkdir()
-    checks.check_container(container, run)
+    checks.check_container(container, (), run)
     if os.geteuid() != 0:
         data.chmod(0)
         with pytest.raises(SiteError, match="data cannot be read on this node"):
-            checks.check_container(container, run)
+            checks.check_container(container, (), run)
     image.write_text("another SIF")
     with pytest.raises(SiteError, match="not the one this run was submitted with"):
-        checks.check_container(container, run)
+        checks.check_container(container, (), run)

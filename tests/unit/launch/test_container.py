@@ -12,9 +12,9 @@ from launch_support import STAGE
 from rtdetr_slurm.launch.container import (
     apptainer_argv,
     apptainer_environment,
+    host_command,
+    host_environment,
     inside_environment,
-    local_command,
-    local_environment,
     mount_option,
 )
 from rtdetr_slurm.plan.model import Bind, Container, Image
@@ -69,7 +69,7 @@ def test_the_launch_contract() -> None:
 
 
 def test_what_a_site_adds() -> None:
-    launch = replace(STAGE.launch, env=("PROXY", "ABSENT"), network_interface="ib0")
+    launch = replace(STAGE.launch, env={"PROXY": None, "ABSENT": None}, network_interface="ib0")
     env = inside_environment(
         TASK | {"RTDETR_RESUME": "1"},
         replace(STAGE, launch=launch),
@@ -87,9 +87,7 @@ def test_what_a_site_adds() -> None:
 
 def test_what_a_site_sets_wins_over_what_it_implies_and_not_over_the_launch() -> None:
     values = {"PROXY": "set", "TMPDIR": "/t", "NCCL_SOCKET_IFNAME": "^lo", "RANK": "7"}
-    launch = replace(
-        STAGE.launch, env=("PROXY",), set_env=tuple(values.items()), network_interface="ib0"
-    )
+    launch = replace(STAGE.launch, env=values, network_interface="ib0")
     env = inside_environment(
         TASK, replace(STAGE, launch=launch), rank=0, devices=None, scratch="/s"
     )
@@ -110,10 +108,10 @@ def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
     assert env == {"PATH": "/bin", "APPTAINER_TMPDIR": "/t", "APPTAINERENV_RANK": "0"}
 
 
-def test_the_local_stand_in() -> None:
-    argv = local_command(("rtdetr", "train", "-e", "spec.yaml"))
+def test_on_the_host() -> None:
+    argv = host_command(("rtdetr", "train", "-e", "spec.yaml"), None)
     assert argv[1:] == ["-m", "rtdetr_slurm.engine.entry", "train", "-e", "spec.yaml"]
-    assert local_command(("rtdetr", "train"), "/venv/bin/python")[0] == "/venv/bin/python"
+    assert host_command(("rtdetr", "train"), "/venv/bin/python")[0] == "/venv/bin/python"
     host = {"PATH": "/bin", "SLURM_PROCID": "3", "LOCAL_RANK": "0", "RANK": "5", "VIRTUAL_ENV": "v"}
-    env = local_environment(host, {"RANK": "0"})
+    env = host_environment(host, {"RANK": "0"})
     assert env == {"PATH": "/bin", "RANK": "0", "VIRTUAL_ENV": "v"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.runs.logs import LogReader, status_lines_of, tail
-from rtdetr_slurm.runs.results import progress_of
+from rtdetr_slurm.runs.progress import progress_of
 from rtdetr_slurm.runs.status import StatusLog
 
 
@@ -55,9 +55,14 @@ def test_progress_is_the_newest_of_everything() -> None:
     lines = [
         {"status": "STARTED", "message": "train started"},
         {"epoch": 0, "max_epoch": 9, "eta": "0:09", "kpi": {"train_loss": 3.0, "val_mAP": 0.1}},
-        {"epoch": 1, "max_epoch": 9, "eta": "0:08", "kpi": {"train_loss": 2.0, "val_mAP": None}},
+        {
+            "epoch": 1,
+            "max_epoch": 9,
+            "eta": "0:08:00.123456",
+            "kpi": {"train_loss": 2.0, "val_mAP": None},
+        },
     ]
     progress = progress_of(lines)
-    assert (progress.epoch, progress.max_epoch, progress.eta) == (1, 9, "0:08")
+    assert (progress.epoch, progress.max_epoch, progress.eta) == (1, 9, "0:08:00")
     assert progress.shown_metrics == [("val_mAP", 0.1), ("train_loss", 2.0)]
     assert progress_of([]).epoch is None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from launch_support import STAGE
 
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.runs.state import JobInfo, StageReport, StageState, reconcile
+from rtdetr_slurm.plan.model import Array, StageTask
+from rtdetr_slurm.runs.state import Judgement, StageState, job_id_of, judge, task_events
+from rtdetr_slurm.slurm.parse import JobInfo
 
 SUBMITTING = {"event": "submitting", "stage": "train"}
 SUBMITTED = {"event": "submitted", "stage": "train", "job_id": "7"}
@@ -30,8 +34,8 @@ def verdict(
     info: JobInfo | None = None,
     line: dict[str, Any] | None = None,
     log: Sequence[str] = (),
-) -> StageReport:
-    return reconcile(events, info, line, log)
+) -> Judgement:
+    return judge(events, info, line, log)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,9 @@ def verdict(
         ([SUBMITTED, STARTED, FAILED], job("FAILED"), STATUS_FAILURE, StageState.FAILED),
         ([SUBMITTED, STARTED, REQUEUED], job("PENDING"), None, StageState.QUEUED),
         ([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("RUNNING"), None, StageState.RUNNING),
-        ([SUBMITTED, STARTED, REQUEUED, RESTARTED, SUCCESS], None, None, StageState.SUCCESS),
+        ([STARTED, REQUEUED, RESTARTED, SUCCESS | {"restart": 1}], None, None, StageState.SUCCESS),
+        # A node whose clock is behind: its start is listed before, and comes after.
+        ([RESTARTED, SUBMITTED, STARTED, FAILED], job("RUNNING"), None, StageState.RUNNING),
         # Put back into the queue by Slurm or an administrator after it had ended.
         ([SUBMITTED, STARTED, FAILED], job("PENDING"), STATUS_FAILURE, StageState.QUEUED),
         ([SUBMITTED, STARTED, FAILED, RESTARTED], job("RUNNING"), None, StageState.RUNNING),
@@ -62,6 +68,9 @@ def verdict(
         ([SUBMITTED, STARTED], None, STATUS_FAILURE, StageState.FAILED),
         ([SUBMITTING], None, None, StageState.UNKNOWN),
         ([SUBMITTING, {"event": "refused", "reason": "no"}], None, None, StageState.FAILED),
+        ([{"event": "withdrawn", "reason": "no"}], None, None, StageState.CANCELLED),
+        # A word of a Slurm newer than this.
+        ([SUBMITTED, STARTED], job("EVAPORATED"), None, StageState.UNKNOWN),
     ],
 )
 def test_states(
@@ -104,6 +113,19 @@ def test_a_wish_to_cancel_shows_until_the_end() -> None:
     assert (report.state, report.detail) == (StageState.RUNNING, "cancelling")
 
 
-def test_restarts_and_reasons() -> None:
-    report = verdict([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("PENDING", reason="BeginTime"))
-    assert (report.restarts, report.detail, report.job_id) == (1, "BeginTime", "7")
+def test_reasons() -> None:
+    found = verdict([SUBMITTED, STARTED, REQUEUED, RESTARTED], job("PENDING", reason="BeginTime"))
+    assert found.detail == "BeginTime"
+
+
+# --- arrays --------------------------------------------------------------------------------------
+def test_each_task_of_an_array_has_its_own_events_and_job_id() -> None:
+    tasks = replace(STAGE, array=Array(3)).tasks()
+    started = [
+        {"event": "started", "stage": "train", "task": i, "job_id": f"7_{i}"} for i in (0, 2)
+    ]
+    events: list[Any] = [SUBMITTING, SUBMITTED, *started]
+    assert [len(task_events(events, task)) for task in tasks] == [3, 2, 3]
+    assert [job_id_of(task_events(events, task), task) for task in tasks] == ["7_0", "7_1", "7_2"]
+    assert job_id_of([SUBMITTED], StageTask(STAGE)) == "7"
+    assert job_id_of([SUBMITTING], StageTask(STAGE)) is None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.slurm.environment import submission_environment
 from rtdetr_slurm.slurm.parse import (
+    OwnFacts,
     first_word,
     parse_exit_code,
+    parse_notice,
+    parse_own_facts,
     parse_sacct,
     parse_sbatch,
-    parse_scontrol_job,
+    parse_scontrol_jobs,
     parse_squeue,
 )
 
@@ -23,12 +27,12 @@ def test_squeue() -> None:
         "garbage\n"
     )
     jobs = parse_squeue(text)
-    job, comment = jobs["12"]
+    job = jobs["12"]
     assert (job.state, job.reason, job.nodes) == ("RUNNING", "", "node[1-2]")
-    assert comment == "rtdetr-slurm:train-1:train"
-    job, comment = jobs["13"]
-    assert (job.reason, job.expected_start, job.nodes, comment) == ("Resources", None, "", "")
-    assert jobs["14"][1] == "with | a bar"
+    assert job.comment == "rtdetr-slurm:train-1:train"
+    job = jobs["13"]
+    assert (job.reason, job.expected_start, job.nodes, job.comment) == ("Resources", None, "", "")
+    assert jobs["14"].comment == "with | a bar"
     assert len(jobs) == 3
 
 
@@ -40,9 +44,9 @@ def test_sacct_takes_the_last_record_of_a_requeued_job() -> None:
         "13|OUT_OF_MEMORY|0:125|None|node2|\n"
     )
     jobs = parse_sacct(text)
-    job, comment = jobs["12"]
-    assert (job.state, job.exit_code, job.signal, comment) == ("CANCELLED", 0, 15, "c")
-    assert jobs["13"][0].state == "OUT_OF_MEMORY"
+    job = jobs["12"]
+    assert (job.state, job.exit_code, job.signal, job.comment) == ("CANCELLED", 0, 15, "c")
+    assert jobs["13"].state == "OUT_OF_MEMORY"
     assert set(jobs) == {"12", "13"}
 
 
@@ -51,10 +55,9 @@ def test_scontrol() -> None:
         "JobId=7 JobName=a b=c UserId=x(1) JobState=FAILED Reason=NonZeroExitCode Dependency=(null)"
         " ExitCode=3:0 StartTime=2026-01-02T03:04:05 NodeList=node[1-2] BatchHost=node1\n"
     )
-    job = parse_scontrol_job(text)
-    assert job is not None
+    job = parse_scontrol_jobs(text)["7"]
     assert (job.state, job.exit_code, job.signal, job.nodes) == ("FAILED", 3, 0, "node[1-2]")
-    assert parse_scontrol_job("slurm_load_jobs error: Invalid job id specified") is None
+    assert parse_scontrol_jobs("slurm_load_jobs error: Invalid job id specified") == {}
 
 
 @pytest.mark.parametrize(
@@ -99,3 +102,73 @@ def test_what_an_enclosing_job_left_does_not_reach_sbatch() -> None:
         "SACCT_FORMAT": "x",
     }
     assert submission_environment(kept | dropped) == kept
+
+
+# --- arrays ------------------------------------------------------------------------------------
+def test_pending_tasks_of_an_array_are_taken_apart() -> None:
+    text = "20_[2-4,7%2]|PENDING|Resources|N/A||c\n20_1|RUNNING|None|N/A|node1|c\n"
+    jobs = parse_squeue(text)
+    assert {i: job.state for i, job in jobs.items()} == {
+        "20_1": "RUNNING",
+        "20_2": "PENDING",
+        "20_3": "PENDING",
+        "20_4": "PENDING",
+        "20_7": "PENDING",
+    }
+    assert set(parse_sacct("20_[2-3]|PENDING|0:0|None||c\n20_1|COMPLETED|0:0|None|n|c\n")) == {
+        "20_1",
+        "20_2",
+        "20_3",
+    }
+
+
+def test_a_task_is_known_by_array_and_index_and_not_by_its_own_number() -> None:
+    text = (
+        "JobId=23 ArrayJobId=20 ArrayTaskId=1 JobState=RUNNING Reason=None ExitCode=0:0\n"
+        "JobId=20 ArrayJobId=20 ArrayTaskId=2-3%1 JobState=PENDING Reason=JobArrayTaskLimit\n"
+    )
+    jobs = parse_scontrol_jobs(text)
+    assert set(jobs) == {"20_1", "20_2", "20_3"}
+    assert jobs["20_3"].reason == "JobArrayTaskLimit"
+
+
+# --- what a job learns about its own end -------------------------------------------------------
+def test_facts_about_oneself() -> None:
+    text = (
+        "JobId=8 JobState=RUNNING Reason=None Requeue=1 Restarts=2 RunTime=00:10:00 "
+        "TimeLimit=1-00:00:00 PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None"
+    )
+    assert parse_own_facts(text) == OwnFacts(
+        running=True, restarts=2, preempted=False, seconds_left=86_400 - 600
+    )
+    facts = parse_own_facts("JobState=COMPLETING Restarts=1 PreemptTime=2026-01-01T00:00:00")
+    assert facts == OwnFacts(running=False, restarts=1, preempted=True, seconds_left=None)
+    assert (
+        parse_own_facts("JobState=RUNNING RunTime=00:01:00 TimeLimit=UNLIMITED").seconds_left
+        is None
+    )
+
+
+NOTICE = "slurmstepd-node1: error: *** JOB 8 ON node1 CANCELLED AT 2026-11-22T09:00:58{} ***"
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        ("", FailureClass.CANCELLED),
+        (" DUE TO PREEMPTION", FailureClass.PREEMPTED),
+        (" DUE TO TIME LIMIT", FailureClass.TIMEOUT),
+        (" DUE TO JOB REQUEUE", FailureClass.PREEMPTED),
+        (" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", FailureClass.PREEMPTED),
+    ],
+)
+def test_slurmstepds_notice(reason: str, why: FailureClass) -> None:
+    assert parse_notice(["epoch 1", NOTICE.format(reason), "more"], "8") is why
+
+
+def test_only_the_jobs_own_notice_counts() -> None:
+    assert (
+        parse_notice([NOTICE.format(""), "*** STEP 9.0 ON node1 CANCELLED AT x ***"], "9") is None
+    )
+    log = [NOTICE.format(" DUE TO JOB REQUEUE"), NOTICE.format("")]
+    assert parse_notice(log, "8") is FailureClass.CANCELLED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtdetr_slurm.slurm.times import format_minutes, parse_minutes
+from rtdetr_slurm.slurm.times import format_minutes, parse_clock, parse_minutes
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,11 @@ def test_minutes_and_seconds_are_refused_because_they_look_like_hours() -> None:
 def test_format_minutes(minutes: int, text: str) -> None:
     assert format_minutes(minutes) == text
     assert parse_minutes(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("00:00:05", 5), ("2-01:00:00", 176_400), ("UNLIMITED", None), ("", None)],
+)
+def test_clocks(text: str, seconds: float | None) -> None:
+    assert parse_clock(text) == seconds

@@ -41,18 +41,23 @@ def local_stage(results_dir: Path) -> Stage:
     )
 
 
-def make_run(root: Path, stage: Stage, run_id: str = "train-20260102-030405-abcd") -> Run:
-    """A run folder as `submit` makes it, for a plan of one stage."""
+def make_run(
+    root: Path, *stages: Stage, run_id: str = "train-20260102-030405-abcd", spec: Any = None
+) -> Run:
+    """A run folder as `submit` makes it."""
     manifest: dict[str, Any] = {
         "name": None,
-        "action": stage.action,
+        "action": stages[0].action,
         "created": "2026-01-02T03:04:05+00:00",
         "user": "someone",
         "images": {},
         "spec": {"source": "/home/someone/train.yaml", "overrides": []},
-        "plan": Plan((stage,)).to_json(),
+        "plan": Plan(stages).to_json(),
     }
-    return create_run(root / run_id, manifest, "train: {}\n")
+    run = create_run(root / run_id, manifest, spec or {"train": {}})
+    for stage in stages:
+        run.job_dir(stage.name).mkdir()
+    return run
 
 
 def write_checkpoint(path: Path, content: str = "weights") -> Path:

@@ -1,7 +1,7 @@
-"""One start of one stage: what the controller writes down, whatever happens below it.
+"""One start of one stage: what is written down, whatever happens below it.
 
-A small host starts a shell instead of the node wrapper; the real ones are in test_launch_local.py
-and in tests/cluster.
+The step starts a shell instead of the node wrapper; the real one is in tests/unit/local and in
+tests/cluster.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -25,35 +24,32 @@ from launch_support import local_stage, make_run, write_checkpoint
 
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch import controller
-from rtdetr_slurm.launch.controller import Controller, StageRun
-from rtdetr_slurm.launch.host import LocalHost
-from rtdetr_slurm.launch.outcome import Interruption, Stop
-from rtdetr_slurm.launch.records import write_node_error
-from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.launch import step
+from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
+from rtdetr_slurm.launch.node_errors import write_node_error
+from rtdetr_slurm.launch.stage_run import StageRun
+from rtdetr_slurm.launch.step import Step, StopRequest
+from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import StatusLog
 
 
-class ShellHost(LocalHost):
+class ShellAllocation(LocalAllocation):
     """Runs a shell script as the step."""
 
     def __init__(self, script: str) -> None:
-        super().__init__({"SUBMITIT_LOCAL_JOB_ID": "77"})
         self.script = script
-        self.stop = Stop(Interruption.PREEMPTED, by_scheduler=False)
+        self.reason = StopReason(FailureClass.PREEMPTED)
         self.refusal: str | None = None
         self.requeued = 0
+        self.job_id = "77"
 
-    def command(self, run: Run, stage: Stage) -> list[str]:
-        return ["/bin/bash", "-c", self.script]
-
-    def check(self, stage: Stage) -> None:
+    def check(self) -> None:
         if self.refusal is not None:
             raise SiteError(self.refusal)
 
-    def why_stopped(self, signum: int, lead_s: int, /) -> Stop:
-        return self.stop
+    def why_stopped(self, signum: int, lead_s: int, /) -> StopReason:
+        return self.reason
 
     def requeue(self) -> None:
         self.requeued += 1
@@ -62,8 +58,8 @@ class ShellHost(LocalHost):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short waits, and the test's own signal handlers back afterwards."""
-    monkeypatch.setattr(controller, "_POLL_S", 0.02)
-    monkeypatch.setattr(controller, "_SUBMITTED_WAIT_S", 0.1)
+    monkeypatch.setattr(step, "_POLL_S", 0.02)
+    monkeypatch.setattr(Step, "command", shell_command)
     handlers = {s: signal.getsignal(s) for s in (signal.SIGUSR2, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():
@@ -93,9 +89,15 @@ def line(status: Status, **data: Any) -> str:
     return f"{sys.executable} -c {code!r} {{status}}"
 
 
-def execute(run: Run, stage: Stage, host: ShellHost) -> int:
-    host.script = host.script.replace("{status}", f"{stage.results_dir}/status.json")
-    return StageRun(run, stage, host).execute()
+def shell_command(self: Step) -> list[str]:
+    assert isinstance(self.allocation, ShellAllocation)
+    return ["/bin/bash", "-c", self.allocation.script]
+
+
+def execute(run: Run, stage: Stage, allocation: ShellAllocation) -> int:
+    allocation.script = allocation.script.replace("{status}", f"{stage.results_dir}/status.json")
+    allocation.task = StageTask(stage)
+    return StageRun(run, allocation, StopRequest()).execute()
 
 
 def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
@@ -104,17 +106,11 @@ def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
     return [event["event"] for event in run.events()], json.loads(lines[-1])
 
 
-def test_the_pickle_is_small_and_callable() -> None:
-    again = pickle.loads(pickle.dumps(Controller("/r", "train")))  # noqa: S301
-    assert again == Controller("/r", "train")
-    assert callable(again)
-
-
 def test_success(run: Run, stage: Stage) -> None:
     write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
-    assert execute(run, stage, ShellHost(line(Status.SUCCESS))) == 0
+    assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
     events, last = ends(run, stage)
-    assert events == ["submitted", "started", "finished"]
+    assert events == ["submitted", "started", "resolved", "finished"]
     assert run.events()[-1]["state"] == "success"
     assert last["status"] == "SUCCESS"
 
@@ -124,26 +120,29 @@ def test_success_of_an_earlier_run_in_the_same_folder_is_not_taken_for_ours(
 ) -> None:
     write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
     StatusLog(Path(stage.results_dir) / "status.json").write(Status.SUCCESS)
-    assert execute(run, stage, ShellHost("true")) == 1
+    assert execute(run, stage, ShellAllocation("true")) == 1
     assert ends(run, stage)[1]["status"] == "FAILURE"
 
 
 def test_an_engine_that_dies_without_a_word(run: Run, stage: Stage) -> None:
-    run.log_path("77").write_text("epoch 1\ntorch.OutOfMemoryError: CUDA out of memory\n")
-    assert execute(run, stage, ShellHost("kill -9 $$")) == 1
+    run.log_path("train", "77").write_text("epoch 1\ntorch.OutOfMemoryError: CUDA out of memory\n")
+    assert execute(run, stage, ShellAllocation("kill -9 $$")) == 1
     events, last = ends(run, stage)
     assert events[-1] == "finished"
     assert (last["status"], last["failure_class"]) == ("FAILURE", "oom_gpu")
     assert last["reason"] == "log: torch.OutOfMemoryError: CUDA out of memory"
 
 
-def test_what_a_node_refused_becomes_the_reason(run: Run, stage: Stage) -> None:
-    class Refusing(ShellHost):
-        def command(self, run: Run, stage: Stage) -> list[str]:
-            write_node_error(run, "train", 0, SiteError("node 0 (n): port 20077 cannot be used"))
-            return ["/bin/false"]
+def test_what_a_node_refused_becomes_the_reason(
+    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(self: Step) -> list[str]:
+        error = SiteError("node 0 (n): port 20077 cannot be used")
+        write_node_error(self.run, self.allocation.task, 0, error)
+        return ["/bin/false"]
 
-    assert execute(run, stage, Refusing("")) == 1
+    monkeypatch.setattr(Step, "command", refusing)
+    assert execute(run, stage, ShellAllocation("")) == 1
     last = ends(run, stage)[1]
     assert (last["failure_class"], last["reason"]) == (
         FailureClass.INFRA.value,
@@ -152,7 +151,7 @@ def test_what_a_node_refused_becomes_the_reason(run: Run, stage: Stage) -> None:
 
 
 def test_a_wrong_allocation_starts_nothing(run: Run, stage: Stage, tmp_path: Path) -> None:
-    host = ShellHost(f"touch {tmp_path}/started")
+    host = ShellAllocation(f"touch {tmp_path}/started")
     host.refusal = "the allocation has 1 nodes"
     assert execute(run, stage, host) == 1
     assert not (tmp_path / "started").exists()
@@ -162,22 +161,24 @@ def test_a_wrong_allocation_starts_nothing(run: Run, stage: Stage, tmp_path: Pat
 def test_a_results_folder_that_cannot_be_made(run: Run, stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     stage = replace(stage, results_dir=str(tmp_path / "file" / "results"))
-    assert StageRun(run, stage, ShellHost("true")).execute() == 1
+    assert execute(run, stage, ShellAllocation("true")) == 1
     end = run.events()[-1]
     assert (end["event"], end["failure_class"]) == ("finished", "config")
     assert "cannot make results_dir" in end["reason"]
 
 
-def test_a_fault_of_the_controller_itself_is_written_down(run: Run, stage: Stage) -> None:
-    class Faulty(ShellHost):
-        def command(self, run: Run, stage: Stage) -> list[str]:
-            raise RuntimeError("a bug")
+def test_a_fault_of_the_launch_itself_is_written_down(
+    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(self: Step) -> list[str]:
+        raise RuntimeError("a bug")
 
+    monkeypatch.setattr(Step, "command", faulty)
     with pytest.raises(RuntimeError, match="a bug"):
-        execute(run, stage, Faulty(""))
+        execute(run, stage, ShellAllocation(""))
     events, last = ends(run, stage)
     assert events[-1] == "finished"
-    assert "the controller failed: RuntimeError('a bug')" in last["reason"]
+    assert "the launch failed: RuntimeError('a bug')" in last["reason"]
 
 
 def when_started(run: Run, action: Callable[[], Any]) -> None:
@@ -205,18 +206,18 @@ def test_either_signal_stops_the_training_and_requeues_the_job(
     run: Run, stage: Stage, signum: int
 ) -> None:
     write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
-    host = ShellHost(STOPPABLE)
+    host = ShellAllocation(STOPPABLE)
     when_started(run, lambda: os.kill(os.getpid(), signum))
     assert execute(run, stage, host) == 75
     events, last = ends(run, stage)
-    assert events == ["submitted", "started", "requeued"]
+    assert events == ["submitted", "started", "resolved", "requeued"]
     assert host.requeued == 1
     assert last["status"] == "PREEMPTED"
     assert "goes on from interrupted_epoch_003_step_000002.pth" in run.events()[-1]["reason"]
 
 
 def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage: Stage) -> None:
-    host = ShellHost(STOPPABLE)
+    host = ShellAllocation(STOPPABLE)
 
     def cancel() -> None:
         run.record("cancelling", stage="train", job_id="77")
@@ -232,8 +233,8 @@ def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage:
 
 
 def test_what_slurm_ends_itself_is_not_signalled_again(run: Run, stage: Stage) -> None:
-    host = ShellHost(STOPPABLE.replace("exit 9", "true").replace("200", "20"))
-    host.stop = Stop(Interruption.CANCELLED, by_scheduler=True)
+    host = ShellAllocation(STOPPABLE.replace("exit 9", "true").replace("200", "20"))
+    host.reason = StopReason(FailureClass.CANCELLED, by_scheduler=True)
     when_started(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
     execute(run, stage, host)
     assert ends(run, stage)[1]["failure_class"] == "cancelled"
@@ -246,7 +247,7 @@ def test_a_training_that_does_not_stop_is_killed_and_goes_on_from_its_last_epoch
 ) -> None:
     stage = replace(stage, launch=replace(stage.launch, signal_lead_s=1))
     write_checkpoint(Path(stage.results_dir) / "model_epoch_004.pth")
-    host = ShellHost("trap '' URG; sleep 60 & wait")
+    host = ShellAllocation("trap '' URG; sleep 60 & wait")
     when_started(run, lambda: os.kill(os.getpid(), signal.SIGUSR2))
     assert execute(run, stage, host) == 75
     assert "goes on from model_epoch_004.pth" in run.events()[-1]["reason"]
@@ -254,7 +255,7 @@ def test_a_training_that_does_not_stop_is_killed_and_goes_on_from_its_last_epoch
 
 
 def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> None:
-    class Disabled(ShellHost):
+    class Disabled(ShellAllocation):
         def requeue(self) -> None:
             raise SiteError("scontrol: Requested operation is presently disabled")
 
@@ -269,18 +270,17 @@ def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> 
 
 
 def test_records_of_an_earlier_start_are_gone(run: Run, stage: Stage) -> None:
-    run.node_dir("train", 0).mkdir(parents=True)
-    write_node_error(run, "train", 0, SiteError("of an earlier start"))
+    run.node_dir(StageTask(stage), 0).mkdir(parents=True)
+    write_node_error(run, StageTask(stage), 0, SiteError("of an earlier start"))
     write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
-    assert execute(run, stage, ShellHost(line(Status.SUCCESS))) == 0
+    assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
 
 
-def test_the_real_controller_runs_by_itself(run: Run) -> None:
-    """As submitit calls it, in a process of its own; here the node wrapper finds no job."""
-    code = "import sys; from rtdetr_slurm.launch.controller import Controller; "
-    code += f"Controller({str(run.path)!r}, 'train')()"
-    env = os.environ | {"SUBMITIT_LOCAL_JOB_ID": "77", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+def test_the_real_launch_runs_by_itself(run: Run) -> None:
+    """As the batch script calls it, in a process of its own; the node wrapper starts the engine."""
+    argv = [sys.executable, "-m", "rtdetr_slurm.launch", str(run.path), "train"]
+    env = os.environ | {"RTDETR_SLURM_LOCAL_JOB_ID": "77", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(argv, env=env, capture_output=True, check=False)
     assert done.returncode == 1
     assert run.events()[-1]["event"] == "finished"
 
@@ -289,11 +289,11 @@ def test_a_full_disk_does_not_keep_the_job_from_its_requeue(
     run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def full(*args: Any, **data: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "events.jsonl")
+        raise OSError(errno.ENOSPC, "No space left on device", "events/x.jsonl")
 
     write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
     monkeypatch.setattr(Run, "record", full)
-    host = ShellHost("exit 75")
+    host = ShellAllocation("exit 75")
     assert execute(run, stage, host) == 75
     assert host.requeued == 1
-    assert "cannot write events.jsonl: No space left on device" in capfd.readouterr().err
+    assert "cannot read or write events/x.jsonl: No space left on device" in capfd.readouterr().err

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 from launch_support import STAGE, make_run
+from rtdetr_slurm.launch.controller import Controller
+from rtdetr_slurm.slurm.submit import cancel_run, submit_run, token
+from rtdetr_slurm.slurm.survey import survey
 
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.controller import Controller
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.slurm import submit
 from rtdetr_slurm.slurm.client import SlurmClient, SlurmUnreachable, SubmissionRefused
-from rtdetr_slurm.slurm.submit import cancel_run, submit_run, token
-from rtdetr_slurm.slurm.survey import survey
 
 
 class FakeSlurm:

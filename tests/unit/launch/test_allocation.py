@@ -1,0 +1,225 @@
+"""What a stage knows of its allocation, and how it starts and stops a step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE, local_stage, make_run
+
+from rtdetr_slurm.contract import STOP_SIGNAL, FailureClass
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.launch.allocation import (
+    LocalAllocation,
+    SlurmAllocation,
+    StopReason,
+    judge_warning,
+    make_allocation,
+)
+from rtdetr_slurm.launch.step import Step
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.slurm.parse import OwnFacts
+
+BATCH = {
+    "SLURM_JOB_ID": "8",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_GPUS_ON_NODE": "2",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path, STAGE)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on PATH for stand-ins of Slurm's programs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_the_inner_srun(run: Run) -> None:
+    argv = step(run, BATCH).command()
+    assert argv[0] == "srun"
+    options = argv[1 : argv.index("-m") - 1]
+    assert options == [
+        "--nodes=2",
+        "--ntasks=2",
+        "--ntasks-per-node=1",
+        "--export=ALL",
+        "--kill-on-bad-exit=1",
+        "--mpi=none",
+        "--cpus-per-task=8",
+    ]
+    assert argv[-4:] == ["-m", "rtdetr_slurm.launch.node", str(run.path), "train"]
+
+
+def step(run: Run, environ: Mapping[str, str], *, restart: int = 0, resume: bool = False) -> Step:
+    allocation = SlurmAllocation(run, STAGE, environ)
+    return Step(run, allocation, number=0, restart=restart, resume=resume)
+
+
+def test_address_port_and_resume_of_each_start(
+    run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(programs, "scontrol", '[ "$*" = "show hostnames node[1-2]" ] && echo localhost')
+    monkeypatch.setenv("RTDETR_RESUME", "1")
+    environ = BATCH | os.environ
+    env = step(run, environ).environment()
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("127.0.0.1", "20008")
+    assert env["PATH"] == os.environ["PATH"]
+    assert "RTDETR_RESUME" not in env, "left over from an enclosing job"
+    again = step(run, environ, restart=1, resume=True).environment()
+    assert again["RTDETR_RESUME"] == "1"
+    assert again["MASTER_PORT"] != env["MASTER_PORT"]
+
+
+def test_an_array_task_is_addressed_by_array_and_index(run: Run, programs: Path) -> None:
+    """The task whose own number is the array's: a bare number would reach all of them."""
+    program(
+        programs, "scontrol", f"echo 'JobState=RUNNING Restarts=0'; echo $@ >> {programs}/calls"
+    )
+    program(programs, "scancel", f"echo scancel $@ >> {programs}/calls")
+    task = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "3"}
+    allocation = SlurmAllocation(run, STAGE, BATCH | os.environ | task)
+    assert allocation.job_id == "8_3"
+    assert (allocation.task.index, allocation.task.name) == (3, "train.3")
+    allocation.signal_step(None, STOP_SIGNAL)  # type: ignore[arg-type]
+    allocation.requeue()
+    calls = (programs / "calls").read_text().splitlines()
+    assert calls == ["scancel --signal=URG 8_3", "--oneliner show job 8_3", "requeue 8_3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SLURM_JOB_NUM_NODES": "1"}, r"has 1 nodes, the spec's train\.num_nodes is 2"),
+        ({"SLURM_GPUS_ON_NODE": "1"}, r"has 1 GPUs on the first node.*train\.num_gpus is 2"),
+    ],
+)
+def test_an_allocation_that_is_not_the_plans(
+    run: Run, change: dict[str, str], message: str
+) -> None:
+    SlurmAllocation(run, STAGE, BATCH).check()
+    with pytest.raises(SiteError, match=message):
+        SlurmAllocation(run, STAGE, BATCH | change).check()
+
+
+def unmanaged() -> Stage:
+    return replace(STAGE, resources=replace(STAGE.resources, gpu_request="none"))
+
+
+def test_where_slurm_manages_no_gpus_none_are_counted(run: Run) -> None:
+    SlurmAllocation(run, unmanaged(), BATCH | {"SLURM_GPUS_ON_NODE": "0"}).check()
+
+
+def facts(state: str, *, restarts: int = 0, preempted: str = "None") -> str:
+    return (
+        f"echo 'JobId=8 JobState={state} Restarts={restarts} RunTime=00:10:00 "
+        f"TimeLimit=01:00:00 PreemptTime={preempted}'"
+    )
+
+
+def test_a_job_that_somebody_cancelled_is_told_from_a_preempted_one(
+    run: Run, programs: Path
+) -> None:
+    log = run.log_path("train", "8")
+    log.write_text("*** JOB 8 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***\n")
+    allocation = SlurmAllocation(run, STAGE, BATCH | os.environ)
+    program(programs, "scontrol", facts("COMPLETING"))
+    with log.open("a") as stream:
+        stream.write("*** JOB 8 ON node1 CANCELLED AT 2026-01-02T00:00:00 ***\n")
+    assert allocation.why_stopped(15, 120) == StopReason(FailureClass.CANCELLED, by_scheduler=True)
+    with log.open("a") as stream:
+        stream.write("*** JOB 8 ON node1 CANCELLED AT 2026-01-02T00:00:00 DUE TO PREEMPTION ***\n")
+    assert allocation.why_stopped(15, 120) == StopReason(FailureClass.PREEMPTED, by_scheduler=True)
+
+
+def test_an_end_that_slurm_does_not_explain_counts_as_cancelled(
+    run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtdetr_slurm.launch.allocation._NOTICE_WAIT_S", 0.1)
+    program(programs, "scontrol", facts("COMPLETING"))
+    stop = SlurmAllocation(run, STAGE, BATCH | os.environ).why_stopped(15, 120)
+    assert stop == StopReason(FailureClass.CANCELLED, by_scheduler=True), "it must not come back"
+
+
+def test_a_warning_is_the_jobs_own_affair(run: Run, programs: Path) -> None:
+    program(programs, "scontrol", facts("RUNNING"))
+    allocation = SlurmAllocation(run, STAGE, BATCH | os.environ)
+    assert allocation.why_stopped(12, 120) == StopReason(FailureClass.PREEMPTED, by_scheduler=False)
+    assert allocation.why_stopped(12, 3600) == StopReason(FailureClass.TIMEOUT, by_scheduler=False)
+    assert not allocation.quietly_preempted()
+    program(programs, "scontrol", facts("RUNNING", preempted="2026-01-01T00:00:00"))
+    assert allocation.quietly_preempted()
+
+
+def test_a_slurm_that_does_not_answer_is_no_reason_to_give_up(run: Run, programs: Path) -> None:
+    program(programs, "scontrol", "exit 1")
+    allocation = SlurmAllocation(run, STAGE, BATCH | os.environ)
+    assert allocation.why_stopped(12, 120) == StopReason(FailureClass.PREEMPTED, by_scheduler=False)
+    assert not allocation.quietly_preempted()
+    with pytest.raises(SiteError, match="scontrol"):
+        allocation.requeue()
+
+
+@pytest.mark.parametrize(("restarts", "called"), [(0, True), (1, False)])
+def test_a_job_that_slurm_requeued_itself_is_left_alone(
+    run: Run, programs: Path, restarts: int, called: bool
+) -> None:
+    shown = facts("COMPLETING", restarts=restarts)
+    program(programs, "scontrol", f"{shown}; echo $@ >> {programs}/calls")
+    SlurmAllocation(run, STAGE, BATCH | os.environ).requeue()
+    calls = (programs / "calls").read_text()
+    assert ("requeue 8" in calls) is called
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    stage = local_stage(tmp_path)
+    run = make_run(tmp_path, stage)
+    allocation = make_allocation(run, stage, {"RTDETR_SLURM_LOCAL_JOB_ID": "9"})
+    assert isinstance(allocation, LocalAllocation)
+    assert allocation.prefix(stage.resources) == []
+    assert allocation.why_stopped(12, 60).why is FailureClass.TIMEOUT
+    assert allocation.why_stopped(15, 60).why is FailureClass.CANCELLED
+    with pytest.raises(SiteError, match="has no queue"):
+        allocation.requeue()
+
+
+@pytest.mark.parametrize("stage", [STAGE, local_stage(Path("/r"))])
+def test_a_start_by_hand_is_refused(run: Run, stage: Stage) -> None:
+    with pytest.raises(SiteError, match=r"not inside a job: .*JOB_ID is not set"):
+        make_allocation(run, stage, {})
+
+
+def test_the_stop_signal_kills_nobody_who_does_not_expect_it() -> None:
+    # SIGCHLD, SIGCONT, SIGURG and SIGWINCH are those that are ignored by default.
+    assert STOP_SIGNAL.name in ("SIGURG", "SIGWINCH")
+
+
+@pytest.mark.parametrize(
+    ("left", "preempted", "why"),
+    [
+        (100.0, False, FailureClass.TIMEOUT),
+        (100.0, True, FailureClass.PREEMPTED),
+        (9000.0, False, FailureClass.PREEMPTED),
+        (None, False, FailureClass.PREEMPTED),
+    ],
+)
+def test_what_a_warning_means(left: float | None, preempted: bool, why: FailureClass) -> None:
+    facts = OwnFacts(running=True, restarts=0, preempted=preempted, seconds_left=left)
+    assert judge_warning(facts, lead_s=120) == StopReason(why, by_scheduler=False)
