@@ -56,6 +56,7 @@ def start(run: Run, stage: Stage, environ: Mapping[str, str]) -> None:
         checks.check_gpu_devices(stage.resources)
     if stage.container is not None:
         checks.check_container(stage.container, run)
+    checks.check_python(stage.launch.python)
     checks.check_results(stage)
     scratch = _scratch(stage.launch.scratch)
     checks.check_master(environ, layout)
