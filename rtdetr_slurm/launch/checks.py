@@ -101,6 +101,15 @@ def check_container(container: Container, binds: Sequence[Bind], run: Run) -> No
             raise SiteError(f"{bind.source} cannot be read on this node")
 
 
+def check_python(python: str | None) -> None:
+    """The Python that a job without a container runs with is here."""
+    if python is not None and not (Path(python).is_file() and os.access(python, os.X_OK)):
+        raise SiteError(
+            f"python {python} (of the site profile) is not a program on this node; make the "
+            "environment on a file system that every node sees"
+        )
+
+
 def check_results(folder: Path) -> None:
     """The results folder takes files from this node."""
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -61,6 +61,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> None:
     binds = input_binds(run, task)
     if stage.container is not None:
         checks.check_container(stage.container, binds, run)
+    checks.check_python(stage.launch.python)
     checks.check_results(task.results_dir)
     scratch = _scratch(stage.launch.scratch)
     checks.check_master(environ, layout)

@@ -7,6 +7,8 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -334,6 +336,37 @@ def test_cancel_ends_the_job(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -
     assert run.stage()["state"] == "cancelled"
     last = run.status_lines()[-1]
     assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
+
+
+@pytest.fixture
+def other_python(tmp_path: Path) -> Path:
+    """Another Python than the one that submits, with the same packages; says what it sees."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    [packages] = venv.glob("lib/python*/site-packages")
+    # addsitedir also reads the .pth files there: the working tree may be installed by one.
+    start = f"import os, site; site.addsitedir({sysconfig.get_path('purelib')!r}); "
+    start += "print('sees', os.environ.get('FROM_SITE'), os.environ.get('FROM_MODULE'))"
+    (packages / "same.pth").write_text(f"{start}\n")
+    return venv / "bin" / "python"
+
+
+def test_two_nodes_train_without_a_container(
+    cli_env: dict[str, str], dataset: Dataset, tmp_path: Path, site: Path, other_python: Path
+) -> None:
+    profile = yaml.safe_load(site.read_text()) | {
+        "roles": {"train": {"container": "none", "python": str(other_python)}},
+        "env": [{"FROM_SITE": "a, b"}],
+        "module_lines": ["export FROM_MODULE=loaded"],
+    }
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
+    cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
+    run = submit(cli, write_spec(tmp_path / "train.yaml", train_spec(dataset, num_nodes=2)))
+    run.wait(lambda stage: stage["state"] == "success")
+    log = run.log()
+    assert log.count(f"becomes {other_python} -m rtdetr_slurm.engine.entry train") == 2
+    assert "sees a, b loaded" in log
+    assert json.loads((run.folder / "run.json").read_text())["images"] == {}
 
 
 def test_strange_paths(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,3 +123,12 @@ def test_image_and_binds_must_be_here(tmp_path: Path) -> None:
     image.write_text("another SIF")
     with pytest.raises(SiteError, match="not the one this run was submitted with"):
         checks.check_container(container, (), run)
+
+
+def test_the_python_of_a_job_without_a_container_must_be_here(tmp_path: Path) -> None:
+    checks.check_python(None)
+    checks.check_python(sys.executable)
+    (tmp_path / "text").write_text("no program")
+    for python in (tmp_path, tmp_path / "none", tmp_path / "text"):
+        with pytest.raises(SiteError, match=f"python {python} .* is not a program on this node"):
+            checks.check_python(str(python))
