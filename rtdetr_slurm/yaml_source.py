@@ -8,7 +8,7 @@ text. Booleans keep YAML 1.1's words (true, yes, on, ...), as in TAO's own files
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -287,14 +287,3 @@ def show(value: Any, limit: int = 60) -> str:
     else:
         text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def walk_values(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every value in nested dicts and lists with its path, containers before their content."""
-    yield path, data
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from walk_values(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from walk_values(value, (*path, index))

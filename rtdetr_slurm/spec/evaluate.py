@@ -28,7 +28,7 @@ class EvaluateConfig(Section):
         ge=1,
         honoured_by=EVALUATE,
         popular=True,
-        description="GPUs to use; as many as gpu_ids lists.",
+        description="GPUs per node. Given alone it sets gpu_ids, and gpu_ids alone sets it.",
     )
     gpu_ids: GpuIds = field(
         [0],

@@ -23,7 +23,10 @@ class InferenceConfig(Section):
         description="TensorRT engine to run; action trt_inference reads it.",
     )
     num_gpus: int = field(
-        1, ge=1, popular=True, description="GPUs to use; as many as gpu_ids lists."
+        1,
+        ge=1,
+        popular=True,
+        description="GPUs per node. Given alone it sets gpu_ids, and gpu_ids alone sets it.",
     )
     gpu_ids: GpuIds = field(
         [0],

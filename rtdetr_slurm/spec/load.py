@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from rtdetr_slurm.spec.fields import Section
 from rtdetr_slurm.spec.job import JobConfig
 from rtdetr_slurm.spec.needs import check_chain, notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
+from rtdetr_slurm.spec.references import fill_references
 from rtdetr_slurm.spec.rules import check_automl, check_experiment
-from rtdetr_slurm.spec.topology import Topology, read_topology
-from rtdetr_slurm.yaml_source import KeyPath, load_yaml, show, to_yaml, walk_values
+from rtdetr_slurm.spec.topology import Topology, complete_gpus, read_topology
+from rtdetr_slurm.yaml_source import KeyPath, load_yaml, to_yaml
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     if action is not None:
         get_action(action)
     assembled = assemble(load_yaml(path), overrides, action)
-    action, data = assembled.action, _without_missing(assembled.source.data)
+    action, filled = assembled.action, fill_references(assembled.source.data)
+    data, gpu_notes = complete_gpus(_without_missing(filled.data))
     actions: tuple[str, ...] = ()
-    problems = [*assembled.problems, *_interpolations(data)]
     spec, wrong = _validate(data)
-    problems += wrong
+    problems = [*assembled.problems, *filled.problems, *wrong]
     if spec is not None:
-        bad = [problem.path for problem in wrong]
+        bad = [*filled.broken, *(problem.path for problem in wrong)]
         actions = _chain(spec, action)
         experiment = _experiment(spec, actions)
         found = [*check_experiment(experiment), *check_automl(spec.automl)]
@@ -109,6 +110,9 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     if problems or assembled.malformed or spec is None or action is None:
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
     experiment = _experiment(spec, actions)
+    topologies = dict.fromkeys(ACTIONS[name].topology for name in actions)
+    notes = [gpu_notes[section] for section in topologies if section in gpu_notes]
+    notes += notes_on_chain(experiment, actions, spec.job.parent)
     return LoadedSpec(
         path=path,
         action=action,
@@ -117,7 +121,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         job=spec.job,
         automl=spec.automl,
         automl_explicit=spec.automl.policy is not None,
-        notes=tuple(notes_on_chain(experiment, actions, spec.job.parent)),
+        notes=tuple(notes),
     )
 
 
@@ -156,14 +160,6 @@ def _without_missing(data: dict[str, Any]) -> dict[str, Any]:
         return node
 
     return {key: value for key, value in given(data).items() if value is not None}
-
-
-def _interpolations(data: dict[str, Any]) -> Iterator[Problem]:
-    for path, value in walk_values(data):
-        if isinstance(value, str) and "${" in value:
-            yield Problem(
-                path, f"found {show(value)}; ${{…}} is not filled in here: write the value"
-            )
 
 
 def _validate(data: dict[str, Any]) -> tuple[SpecFile | None, list[Problem]]:

@@ -49,7 +49,9 @@ ALIASES: Mapping[KeyPath, KeyPath] = {
 MISSING = "???"
 """OmegaConf's word for a value that is still to be given."""
 
-_KEY = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[\d+\])*")
+KEY = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[\d+\])*")
+"""The dotted name of a field, in a key or a reference."""
+
 _HOW_TO_SAY = (
     "say it with --action, with `action:` in the section `job:`, by giving the section of one "
     "action only, or by naming the file after it (train.yaml)"
@@ -151,7 +153,7 @@ def parse_override(text: str) -> Override:
         raise RequestError("no '=' in it; allowed: key=value, such as train.num_epochs=20")
     if key[:1] in ("+", "~"):
         raise RequestError(f"allowed: the key without '{key[0]}'; every key can be set")
-    if not _KEY.fullmatch(key):
+    if not KEY.fullmatch(key):
         raise RequestError(
             f"{key!r} is not a key; allowed: names joined by dots, with list positions as .0 or "
             "[0], such as dataset.train_data_sources[0].image_dir"
@@ -270,7 +272,7 @@ class _Draft:
 
 
 def _is_special(key: str) -> bool:
-    return key in SHORTHANDS or ("." in key and _KEY.fullmatch(key) is not None)
+    return key in SHORTHANDS or ("." in key and KEY.fullmatch(key) is not None)
 
 
 def _value_at(node: Any, path: KeyPath) -> Any:

@@ -171,7 +171,7 @@ class TrainConfig(Section):
         ge=1,
         honoured_by=TRAIN,
         popular=True,
-        description="GPUs per node; as many as gpu_ids lists.",
+        description="GPUs per node. Given alone it sets gpu_ids, and gpu_ids alone sets it.",
     )
     gpu_ids: GpuIds = field(
         [0],

@@ -14,7 +14,6 @@ from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
-    Topology,
     dump_spec,
     load_spec,
     refuse_unavailable,
@@ -31,7 +30,6 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     assert (source.image_dir, source.json_file) == ("/data/images", "/data/train.json")
     assert loaded.experiment.dataset.val_data_sources is None
     assert loaded.section is loaded.experiment.train
-    assert loaded.topology == Topology(1, 1, (0,))
     assert not loaded.automl_explicit
 
 
@@ -239,18 +237,6 @@ def test_resolved_has_what_is_used_and_what_is_given(tmp_path: Path) -> None:
         {"image_dir": "/data/images", "json_file": "/data/train.json"}
     ]
     json.dumps(resolved, allow_nan=False)
-
-
-def test_topology_comes_from_the_right_section(tmp_path: Path) -> None:
-    two = ["train.num_gpus=2", "train.gpu_ids=[0, 1]", "train.num_nodes=3"]
-    assert load(tmp_path, TRAIN, *two).topology == Topology(3, 2, (0, 1))
-    distill = load(tmp_path, "", *NEEDED["distill"], *two, action="distill")
-    assert distill.topology == Topology(3, 2, (0, 1))
-    engine = load(tmp_path, "", *NEEDED["gen_trt_engine"], "gen_trt_engine.gpu_id=1")
-    assert engine.topology == Topology(1, 1, (1,))
-    assert load(tmp_path, "", *NEEDED["quantize"], action="quantize").topology == Topology(
-        1, 1, (0,)
-    )
 
 
 # --- automl -------------------------------------------------------------------------------

@@ -62,12 +62,6 @@ def test_num_gpus_goes_to_the_section_of_the_action(tmp_path: Path) -> None:
         assert "action 'export' runs on one GPU; allowed: leave the short name out" in line
 
 
-def test_num_gpus_without_gpu_ids_says_which_to_write(tmp_path: Path) -> None:
-    line = only(problems(tmp_path, TRAIN, "num_gpus=4", action="train"))
-    assert line.startswith("override 'num_gpus=4': train.num_gpus: found 4")
-    assert line.endswith("or train.gpu_ids [0, 1, 2, 3]")
-
-
 def test_a_field_and_its_short_name_are_one_too_many(tmp_path: Path) -> None:
     line = only(problems(tmp_path, "num_epochs: 3\n" + TRAIN + "train: {num_epochs: 4}\n"))
     assert line == (

@@ -9,13 +9,15 @@ from spec_files import NEEDED, load, only, problems
 
 BROKEN = [
     # action, overrides, message (whole or its beginning)
-    ("train", ["train.num_gpus=2"],
+    ("train", ["train.num_gpus=2", "train.gpu_ids=[0]"],
      "override 'train.num_gpus=2': train.num_gpus: found 2, but train.gpu_ids lists 1 ([0]); "
      "allowed: train.num_gpus 1, or train.gpu_ids [0, 1]"),
-    ("train", ["train.gpu_ids=[0, 1, 2]"],
-     "override 'train.gpu_ids=[0, 1, 2]': train.num_gpus: found 1, but train.gpu_ids lists 3"),
-    ("evaluate", ["evaluate.num_gpus=2"], "evaluate.num_gpus: found 2, but evaluate.gpu_ids"),
-    ("inference", ["inference.num_gpus=2"], "inference.num_gpus: found 2, but inference.gpu_ids"),
+    ("train", ["train.gpu_ids=[0, 1, 2]", "train.num_gpus=1"],
+     "override 'train.num_gpus=1': train.num_gpus: found 1, but train.gpu_ids lists 3"),
+    ("evaluate", ["evaluate.num_gpus=2", "evaluate.gpu_ids=[0]"],
+     "evaluate.num_gpus: found 2, but evaluate.gpu_ids lists 1"),
+    ("inference", ["inference.num_gpus=2", "inference.gpu_ids=[0]"],
+     "inference.num_gpus: found 2, but inference.gpu_ids lists 1"),
     ("train", ["train.num_gpus=2", "train.gpu_ids=[1, 1]"],
      "train.gpu_ids: found 1 twice; allowed: each once"),
     ("train", ["model.num_feature_levels=2", "model.use_encoder_idx=[1]",
@@ -56,6 +58,8 @@ BROKEN = [
      "train.validation_interval: found 11; allowed: ≤ 10, which is train.num_epochs"),
     ("train", ["train.num_epochs=2", "train.checkpoint_interval=3"],
      "train.checkpoint_interval: found 3; allowed: ≤ 2"),
+    ("distill", ["train.num_gpus=2", "train.gpu_ids=[0]"],
+     "train.num_gpus: found 2, but train.gpu_ids lists 1"),
     ("distill", ["train.validation_interval=11"], "train.validation_interval: found 11"),
     ("train", ["train.optim.lr_steps=[5, 5]"],
      "train.optim.lr_steps: found [5, 5]; allowed: epochs in rising order"),
@@ -130,8 +134,8 @@ def test_kept(tmp_path: Path, action: str, overrides: list[str]) -> None:
 
 def test_sections_of_others_are_checked_but_need_not_be_complete(tmp_path: Path) -> None:
     load(tmp_path, "export: {}\nevaluate: {checkpoint: ''}\n", *NEEDED["train"], action="train")
-    line = only(problems(tmp_path, "evaluate: {num_gpus: 2}\n", *NEEDED["train"], action="train"))
-    assert line.startswith("spec.yaml:1:22: evaluate.num_gpus: found 2")
+    line = only(problems(tmp_path, "evaluate: {batch_size: 0}\n", *NEEDED["train"], action="train"))
+    assert line.startswith("spec.yaml:1:24: evaluate.batch_size: found 0")
     line = only(
         problems(tmp_path, "export: {opset_version: 0}\n", *NEEDED["train"], action="train")
     )
