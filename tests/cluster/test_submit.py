@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-
 from rtdetr_slurm.launch.topology import master_port
 
 from .harness import jobs, slurm

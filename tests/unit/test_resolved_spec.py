@@ -15,7 +15,15 @@ VALUES: list[Any] = [
     *(None, True, False, 0, -7, 10**20),
     *(0.0, 1e-05, -2.5e-08, 1e22, 0.1, 123456.789),
     *("", "plain", "yes", "null", "1e-5", "0x10", "a: b", "# no comment", " blanks ", "- x"),
-    *('"quoted"', "it's", "tab\tnew\nline", "back\\slash", "ü 漢 🎈", "a\u2028b\x85c\ufeffd", "\x7f"),
+    *(
+        '"quoted"',
+        "it's",
+        "tab\tnew\nline",
+        "back\\slash",
+        "ü 漢 🎈",
+        "a\u2028b\x85c\ufeffd",
+        "\x7f",
+    ),
     *([], [1, 2.5, "x", None], [[1, 2], [3]], [{"a": 1, "b": [1]}, {"c": {}}], [{}], {}),
     {"nested": {"deeper": {"x": 1}}, "empty": {}},
 ]

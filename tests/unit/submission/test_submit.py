@@ -7,20 +7,26 @@ real one is in tests/cluster.
 from __future__ import annotations
 
 import json
-import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from launch_support import STAGE, make_run
-from rtdetr_slurm.launch.controller import Controller
-from rtdetr_slurm.slurm.submit import cancel_run, submit_run, token
-from rtdetr_slurm.slurm.survey import survey
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.plan.model import Array, Dependency, Origin
+from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
-from rtdetr_slurm.slurm import submit
-from rtdetr_slurm.slurm.client import SlurmClient, SlurmUnreachable, SubmissionRefused
+from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
+from rtdetr_slurm.submission import submit
+from rtdetr_slurm.submission.backends import token
+from rtdetr_slurm.submission.cancel import cancel_run
+from rtdetr_slurm.submission.submit import submit_run
+from rtdetr_slurm.submission.survey import survey_run, survey_runs
 
 
 class FakeSlurm:
@@ -62,25 +68,45 @@ def queue_line(run: Run, job_id: str, state: str = "PENDING") -> str:
     return f"{job_id}|{state}|None|N/A||{token(run.id, 'train')}"
 
 
+def survey(run: Run) -> RunReport:
+    return survey_run(run.path)[0]
+
+
 def names(run: Run) -> list[str]:
     return [event["event"] for event in run.events()]
 
 
 def test_the_token_is_written_down_before_sbatch_is_called(slurm: FakeSlurm, run: Run) -> None:
-    slurm.answer("sbatch", f"cp {run.path}/events.jsonl {slurm.folder}/then; echo 42")
+    slurm.answer("sbatch", f"cat {run.path}/events/* > {slurm.folder}/then; echo 42")
     assert submit_run(run) == {"train": "42"}
     [then] = (slurm.folder / "then").read_text().splitlines()
     assert json.loads(then)["token"] == token(run.id, "train")
     assert names(run) == ["submitting", "submitted"]
 
 
-def test_the_pickle_holds_only_where_to_look(slurm: FakeSlurm, run: Run) -> None:
+def test_nothing_at_run_time_depends_on_a_pickle(slurm: FakeSlurm, run: Run) -> None:
     submit_run(run)
-    data = (run.jobs_dir / "42_submitted.pkl").read_bytes()
-    assert len(data) < 1000
-    submission = pickle.loads(data)  # noqa: S301
-    assert submission.function == Controller(str(run.path), "train")
-    assert (run.jobs_dir / "train.sh").exists()
+    assert [path.name for path in run.job_dir("train").iterdir()] == ["job.sh"]
+    script = (run.job_dir("train") / "job.sh").read_text()
+    assert f"-m rtdetr_slurm.launch {run.path} train\n" in script
+
+
+def test_a_submit_that_dies_when_sbatch_has_answered_loses_nothing(
+    slurm: FakeSlurm, run: Run
+) -> None:
+    """The job runs, and is found by what it writes itself."""
+    slurm.answer("sbatch", "echo 42; kill -9 $PPID")
+    code = "import sys; from pathlib import Path; from rtdetr_slurm.runs.run import open_run; "
+    code += "from rtdetr_slurm.submission.submit import submit_run; "
+    code += "submit_run(open_run(Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
+    assert done.returncode == -9
+    assert names(run) == ["submitting"]
+    assert f"rtdetr_slurm.launch {run.path} train" in (run.job_dir("train") / "job.sh").read_text()
+    run.record("started", stage="train", job_id="42", restart=0)
+    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
+    found = survey(run)
+    assert (found.state, found.stages[0].job_id) == (StageState.RUNNING, "42")
 
 
 def test_a_refusal_is_passed_on_in_slurms_words(slurm: FakeSlurm, run: Run) -> None:
@@ -89,7 +115,7 @@ def test_a_refusal_is_passed_on_in_slurms_words(slurm: FakeSlurm, run: Run) -> N
         submit_run(run)
     assert error.value.exit_code == 3
     assert names(run) == ["submitting", "refused"]
-    [found], _ = survey([run])
+    found = survey(run)
     assert found.state is StageState.FAILED
 
 
@@ -108,7 +134,6 @@ def test_a_job_queued_behind_an_unclear_answer_is_adopted(
     slurm.answer("squeue", f"echo '{queue_line(run, '77')}'")
     assert submit_run(run) == {"train": "77"}
     assert len(slurm.calls("sbatch")) == 1
-    assert (run.jobs_dir / "77_submitted.pkl").exists(), "the job would wait for it in vain"
     assert names(run) == ["submitting", "submitted"]
 
 
@@ -135,7 +160,7 @@ def test_an_answer_that_stays_unclear_is_never_sent_twice(
         submit_run(run)
     assert len(slurm.calls("sbatch")) == 1
     assert names(run) == ["submitting", "unclear"]
-    [found], _ = survey([run])
+    found = survey(run)
     assert found.state is StageState.UNKNOWN
 
 
@@ -154,15 +179,18 @@ def test_slurm_sees_no_options_of_an_enclosing_job(
 
 
 def test_states_come_from_one_squeue(slurm: FakeSlurm, tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / "runs", STAGE, f"train-20260102-030405-{n:04x}") for n in range(5)]
+    runs = [
+        make_run(tmp_path / "runs", STAGE, run_id=f"train-20260102-030405-{n:04x}")
+        for n in range(5)
+    ]
     for number, run in enumerate(runs):
         run.record("submitting", stage="train")
         run.record("submitted", stage="train", job_id=str(100 + number))
     lines = "\n".join(f"{100 + n}|RUNNING|None|N/A|n|" for n in range(5))
     slurm.answer("squeue", f"cat <<'END'\n{lines}\nEND")
-    surveys, notes = survey(runs)
-    assert [found.state for found in surveys] == [StageState.RUNNING] * 5
-    assert notes == []
+    found = survey_runs([run.path for run in runs])
+    assert [report.state for report in found.reports] == [StageState.RUNNING] * 5
+    assert found.notes == ()
     assert len(slurm.calls("squeue")) == 1
     assert slurm.calls("sacct") == []
 
@@ -175,8 +203,8 @@ def submitted(run: Run) -> None:
 def test_what_squeue_forgot_sacct_knows(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
     slurm.answer("sacct", "echo '42|TIMEOUT|0:0|None|n|'")
-    [found], _ = survey([run])
-    failure = found.stages[0].report.failure
+    found = survey(run)
+    failure = found.stages[0].failure
     assert failure is not None
     assert failure.failure_class.value == "timeout"
     [call] = slurm.calls("sacct")
@@ -188,19 +216,19 @@ def test_without_accounting_scontrol_is_asked(slurm: FakeSlurm, run: Run, sacct:
     submitted(run)
     slurm.answer("sacct", sacct)
     slurm.answer("scontrol", "echo 'JobId=42 JobState=NODE_FAIL Reason=None ExitCode=0:0'")
-    [found], _ = survey([run])
-    failure = found.stages[0].report.failure
+    found = survey(run)
+    failure = found.stages[0].failure
     assert failure is not None
     assert failure.failure_class.value == "infra"
 
 
 def test_when_nobody_knows_the_state_is_unknown(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
-    [found], notes = survey([run])
+    found, notes = survey_run(run.path)
     assert found.state is StageState.UNKNOWN
-    assert notes == []
+    assert notes == ()
     slurm.answer("squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
-    [found], [note] = survey([run])
+    found, [note] = survey_run(run.path)
     assert found.state is StageState.UNKNOWN
     assert "Unable to contact" in note
 
@@ -208,7 +236,7 @@ def test_when_nobody_knows_the_state_is_unknown(slurm: FakeSlurm, run: Run) -> N
 def test_ended_runs_are_not_asked_about(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
     run.record("finished", stage="train", job_id="42", state="success", reason="")
-    [found], _ = survey([run])
+    found = survey(run)
     assert found.state is StageState.SUCCESS
     assert slurm.calls("squeue") == []
 
@@ -216,7 +244,7 @@ def test_ended_runs_are_not_asked_about(slurm: FakeSlurm, run: Run) -> None:
 def test_cancel_records_the_wish_first(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
     slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
-    slurm.answer("scancel", f"cp {run.path}/events.jsonl {slurm.folder}/then")
+    slurm.answer("scancel", f"cat {run.path}/events/* > {slurm.folder}/then")
     assert cancel_run(run) == {"train": "42"}
     assert '"cancelling"' in (slurm.folder / "then").read_text()
     assert slurm.calls("scancel") == ["42"]
@@ -232,4 +260,124 @@ def test_cancel_of_an_ended_run_does_nothing(slurm: FakeSlurm, run: Run) -> None
 def test_a_machine_without_slurm_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SiteError, match="no 'sbatch' on PATH"):
-        SlurmClient().submit(Path("/x"))
+        SlurmClient().sbatch(Path("/x"))
+
+
+# --- chains and arrays -------------------------------------------------------------------------
+EVALUATE = replace(
+    STAGE,
+    name="evaluate",
+    action="evaluate",
+    results_dir="/runs/r/results/evaluate",
+    depends_on=(Dependency(Origin("train")),),
+)
+
+
+def test_all_stages_are_queued_at_once_behind_each_other(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo 43;; *) echo 42;; esac")
+    assert submit_run(run) == {"train": "42", "evaluate": "43"}
+    script = (run.job_dir("evaluate") / "job.sh").read_text()
+    assert "#SBATCH --dependency=afterok:42\n" in script
+    assert "dependency" not in (run.job_dir("train") / "job.sh").read_text()
+
+
+def test_a_refused_follow_up_takes_back_what_was_queued(slurm: FakeSlurm, tmp_path: Path) -> None:
+    third = replace(EVALUATE, name="again", results_dir="/runs/r/results/again")
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE, third)
+    refusal = "echo 'sbatch: error: invalid account' >&2; exit 1"
+    slurm.answer("sbatch", f"case $* in *evaluate*) {refusal};; *) echo 42;; esac")
+    with pytest.raises(SubmissionRefused, match="invalid account"):
+        submit_run(run)
+    assert slurm.calls("scancel") == ["42"]
+    assert len(slurm.calls("sbatch")) == 2, "what comes after a refused stage is not sent"
+    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'CANCELLED')}'")
+    states = {stage.name: stage.state for stage in survey(run).stages}
+    assert states == {
+        "train": StageState.CANCELLED,
+        "evaluate": StageState.FAILED,
+        "again": StageState.CANCELLED,
+    }
+    reasons = [e["reason"] for e in run.events() if e["event"] == "withdrawn"]
+    assert all("stage evaluate was refused: sbatch refused the job" in r for r in reasons)
+
+
+def test_a_stage_whose_parent_failed_shows_as_skipped(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    for stage, job_id in (("train", "42"), ("evaluate", "43")):
+        run.record("submitting", stage=stage)
+        run.record("submitted", stage=stage, job_id=job_id)
+    run.record("started", stage="train", job_id="42", restart=0)
+    failure = {"state": "failed", "failure_class": "oom_gpu", "reason": "no memory"}
+    run.record("finished", stage="train", job_id="42", restart=0, **failure)
+    for reason in ("DependencyNeverSatisfied", "None"):
+        slurm.answer("squeue", f"echo '43|CANCELLED|{reason}|N/A||'")
+        found = survey(run)
+        assert found.state is StageState.FAILED
+        assert found.stages[1].state is StageState.SKIPPED
+        assert found.stages[1].detail == "train failed: no memory"
+
+
+def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
+    parent = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
+    parent.record("submitted", stage="train", job_id="41")
+    origin = Origin("train", str(parent.path))
+    stage = replace(EVALUATE, depends_on=(Dependency(origin),))
+    run = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-bbbb")
+    submit_run(run)
+    assert "#SBATCH --dependency=afterok:41\n" in (run.job_dir("evaluate") / "job.sh").read_text()
+    failure = {"state": "failed", "failure_class": "config", "reason": "bad image"}
+    parent.record("finished", stage="train", job_id="41", restart=0, **failure)
+    slurm.answer("squeue", "echo '42|PENDING|DependencyNeverSatisfied|N/A||'")
+    [stage_report] = survey(run).stages
+    assert stage_report.state is StageState.SKIPPED
+    assert stage_report.detail == "train failed: bad image"
+
+
+def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", replace(STAGE, array=Array(4)))
+    assert submit_run(run) == {"train": "42"}
+    assert "#SBATCH --array=0-3%4\n" in (run.job_dir("train") / "job.sh").read_text()
+    run.record("started", stage="train", task=0, job_id="42_0", restart=0)
+    run.record("finished", stage="train", task=0, job_id="42_0", restart=0, state="success")
+    lines = "42_1|RUNNING|None|N/A|n|\n42_[2-3%1]|PENDING|JobArrayTaskLimit|N/A||"
+    slurm.answer("squeue", f"cat <<'END'\n{lines}\nEND")
+    found = survey(run)
+    assert [(s.name, s.job_id, s.state.value) for s in found.stages] == [
+        ("train.0", "42_0", "success"),
+        ("train.1", "42_1", "running"),
+        ("train.2", "42_2", "queued"),
+        ("train.3", "42_3", "queued"),
+    ]
+    assert set(cancel_run(run)) == {"train.1", "train.2", "train.3"}
+    assert slurm.calls("scancel") == ["42_1 42_2 42_3"]
+
+
+def test_a_run_that_has_ended_costs_one_small_read(
+    slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(run)
+    run.record("started", stage="train", job_id="42", restart=0)
+    run.record("finished", stage="train", job_id="42", restart=0, state="success", reason="")
+    before = survey(run)
+    assert cancel_run(run) == {}  # whoever sees the end leaves the summary
+    read: list[str] = []
+    real = Path.read_text
+
+    def noted(self: Path, *args: str, **options: str) -> str:
+        read.append(self.name)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    assert survey(run).to_json() == before.to_json()
+    assert read == ["summary.json"]
+    assert slurm.calls("squeue") == []
+
+
+def test_one_damaged_run_does_not_hide_the_others(slurm: FakeSlurm, tmp_path: Path) -> None:
+    good = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
+    bad = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-bbbb")
+    (bad.path / "run.json").write_text("[]")
+    found = survey_runs([bad.path, good.path])
+    assert [report.run_id for report in found.reports] == [good.id]
+    assert str(bad.path) in found.notes[0]

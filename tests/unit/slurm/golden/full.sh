@@ -13,7 +13,7 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=/runs/train-20260102-030405-abcd/jobs/%j_0_log.out
+#SBATCH --output=/runs/train-20260102-030405-abcd/jobs/train/%j_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --qos=high
 #SBATCH --signal=B:USR2@120
@@ -26,4 +26,4 @@ export X='a b'
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-exec /venv/bin/python -u -m submitit.core._submit /runs/train-20260102-030405-abcd/jobs
+exec /venv/bin/python -u -m rtdetr_slurm.launch /runs/train-20260102-030405-abcd train

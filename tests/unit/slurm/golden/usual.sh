@@ -10,7 +10,7 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=/runs/train-20260102-030405-abcd/jobs/%j_0_log.out
+#SBATCH --output=/runs/train-20260102-030405-abcd/jobs/train/%j_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=B:USR2@120
@@ -18,4 +18,4 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-exec /venv/bin/python -u -m submitit.core._submit /runs/train-20260102-030405-abcd/jobs
+exec /venv/bin/python -u -m rtdetr_slurm.launch /runs/train-20260102-030405-abcd train
