@@ -18,17 +18,20 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
     """Refuse a plan that exceeds the site's limits.
 
     Raises:
-        SiteError: naming all that is too much, stage by stage.
+        SiteError: naming all that is too much, by the fields that say so.
     """
     problems = [
-        f"stage {stage.name}: {problem}" for stage in stages for problem in _problems(stage, site)
+        problem
+        for number, stage in enumerate(stages)
+        for problem in _problems(stage, site, "job" if number == 0 else f"job.then[{number - 1}]")
     ]
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
 
 
-def _problems(stage: Stage, site: Site) -> Iterator[str]:
+def _problems(stage: Stage, site: Site, job: str) -> Iterator[str]:
+    """What is too much about one stage; `job` is the section that its entry is in."""
     limits, resources = site.limits, stage.resources
     action = get_action(stage.action)
     section = action.topology or action.section
@@ -40,9 +43,9 @@ def _problems(stage: Stage, site: Site) -> Iterator[str]:
     if limits.max_time is not None:
         longest = format_minutes(limits.max_time)
         if resources.time_min is None:
-            yield f"time: none given; name one of at most {longest}"
+            yield f"{job}.time: none given; name one of at most {longest}"
         elif resources.time_min > limits.max_time:
-            yield f"time: found {format_minutes(resources.time_min)}; at most {longest}"
+            yield f"{job}.time: found {format_minutes(resources.time_min)}; at most {longest}"
     if limits.partitions is not None and resources.partition not in limits.partitions:
         allowed = ", ".join(limits.partitions) or "none"
-        yield f"partition: found {resources.partition}; allowed: {allowed}"
+        yield f"{job}.partition: found {resources.partition}; allowed: {allowed}"

@@ -133,7 +133,7 @@ def a_failed_run(folder: Path) -> Run:
     status.write(Status.RUNNING, epoch=2, max_epoch=9, eta="0:01:00", kpi=kpi)
     status.fail(FailureClass.OOM_GPU, "CUDA out of memory")
     write_checkpoint(results / "model_epoch_002.pth")
-    run.log_path("77").write_text("first line\nlast line\n")
+    run.log_path("train", "77").write_text("first line\nlast line\n")
     run.record(
         "finished",
         stage="train",
@@ -141,6 +141,7 @@ def a_failed_run(folder: Path) -> Run:
         state="failed",
         failure_class="oom_gpu",
         reason="CUDA out of memory",
+        checkpoints={"best": {"file": "model_epoch_002.pth", "metric": 0.25}},
     )
     return run
 
@@ -158,7 +159,7 @@ def test_status_of_one_run(folder: Path, capsys: Capture) -> None:
         "evidence     CUDA out of memory",
         "what to do   the GPU's memory was too small",
         "results/train/model_epoch_002.pth (val_mAP 0.2500)",
-        "jobs/77_0_log.out",
+        "jobs/train/77_0_log.out",
     ):
         assert line in out
 
@@ -171,19 +172,19 @@ def test_status_of_one_run_as_json(folder: Path, capsys: Capture) -> None:
     assert (document["state"], stage["job_id"], stage["epoch"]) == ("failed", "77", 2)
     assert stage["failure"]["class"] == "oom_gpu"
     assert stage["metrics"] == {"val_mAP": 0.25, "train_loss": 1.5}
-    assert document["results"]["train"]["best_val_mAP"] == 0.25
+    assert stage["best_val_mAP"] == 0.25
 
 
 def test_status_of_all_runs(folder: Path, capsys: Capture) -> None:
     assert main(["status"]) == 0
     assert "no runs in" in capsys.readouterr().err
     run = a_failed_run(folder)
-    damaged = make_run(folder / "runs", STAGE, "train-20260101-000000-ffff")
+    damaged = make_run(folder / "runs", STAGE, run_id="train-20260101-000000-ffff")
     (damaged.path / "run.json").write_text("{")
     assert main(["status"]) == 0
     out, err = capsys.readouterr()
     [line] = [line for line in out.splitlines() if run.id in line]
-    assert line.split() == [run.id, "failed", "77", "3/10", "val_mAP", "0.2500"]
+    assert line.split() == [run.id, "failed", "train", "77", "3/10", "val_mAP", "0.2500"]
     assert f"{damaged.path} is not a run folder" in err
     assert main(["status", "--json"]) == 0
     [only] = json.loads(capsys.readouterr().out)["runs"]

@@ -1,4 +1,4 @@
-"""The local site for real: submitit, controller, node wrapper and engine, as a user calls them."""
+"""The local site for real: chain runner, launch, node wrapper and engine, as a user calls them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_failing_action_is_told_from_end_to_end(folder: Path) -> None:
     assert "broken.pth" in stage["failure"]["evidence"]
     run = open_run(Path(document["run_dir"]))
     names = [event["event"] for event in run.events()]
-    assert names == ["submitting", "submitted", "started", "finished"]
+    assert names == ["submitting", "submitted", "started", "resolved", "finished"]
     last = status_lines(run)[-1]
     assert (last["status"], last["failure_class"]) == ("FAILURE", "config")
     assert "broken.pth" in cli(folder, "logs", run.id).stdout

@@ -11,8 +11,9 @@ import pytest
 from launch_support import STAGE
 
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.plan.make import frozen_spec, make_plan, needed_binds
-from rtdetr_slurm.plan.model import Bind, Plan, Stage
+from rtdetr_slurm.plan.binds import needed_binds
+from rtdetr_slurm.plan.make import frozen_spec, make_plan
+from rtdetr_slurm.plan.model import Array, Bind, Dependency, Input, Origin, Plan, Stage
 from rtdetr_slurm.plan.render import render_plan
 from rtdetr_slurm.site.discover import local_site
 from rtdetr_slurm.site.profile import Site
@@ -164,8 +165,7 @@ def test_the_command_and_what_goes_with_it(tmp_path: Path) -> None:
     env = ["A", {"B": "b"}]
     only = stage(tmp_path, site(env=env, network_interface="ib0", signal_lead_s=99))
     assert only.command == ("rtdetr", "train", "-e", "spec.yaml")
-    assert only.launch.env == ("A",)
-    assert only.launch.set_env == (("B", "b"),)
+    assert only.launch.env == {"A": None, "B": "b"}
     assert only.launch.network_interface == "ib0"
     assert only.launch.signal_lead_s == 99
     skipping = stage(tmp_path, site(), "job.bad_images=skip")
@@ -222,8 +222,17 @@ def test_plain_training_is_said_and_not_for_those_who_know(tmp_path: Path) -> No
 
 
 def test_a_plan_survives_json() -> None:
-    launch = replace(STAGE.launch, env=("A",), set_env=(("B", "b"),), python="/venv/bin/python")
-    made = Plan((STAGE, replace(STAGE, name="other", launch=launch)), ("a note",))
+    launch = replace(STAGE.launch, env={"A": None, "B": "b"}, python="/venv/bin/python")
+    other = replace(
+        STAGE,
+        name="other",
+        launch=launch,
+        container=None,
+        depends_on=(Dependency(Origin("train")), Dependency(Origin("x", "/r/y"), "aftercorr")),
+        array=Array(4, throttle=2),
+        inputs=(Input("a.b", "output_dir"), Input("c", "parent_model", Origin("train", "/r/y"))),
+    )
+    made = Plan((STAGE, other), ("a note",))
     assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
