@@ -85,7 +85,7 @@ ACTIONS: Mapping[str, Action] = {
             reads=("train", "val"),
             artefact=_CHECKPOINT,
             resumable=True,
-            function="rtdetr_slurm.engine.train:train",
+            function="rtdetr_slurm.engine.actions.train:train",
         ),
         Action(
             name="evaluate",
@@ -95,7 +95,7 @@ ACTIONS: Mapping[str, Action] = {
             program=ENGINE,
             reads=("test",),
             artefact=_METRICS,
-            function="rtdetr_slurm.engine.evaluate:evaluate",
+            function="rtdetr_slurm.engine.actions.evaluate:evaluate",
         ),
         Action(
             name="inference",

@@ -58,7 +58,7 @@ def local_command(command: tuple[str, ...]) -> list[str]:
     program, *arguments = command
     if program != "rtdetr":
         raise ValueError(f"no local stand-in for {program}")
-    return [sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
+    return [sys.executable, "-m", "rtdetr_slurm.engine.process.entry", *arguments]
 
 
 def local_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:

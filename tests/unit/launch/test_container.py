@@ -99,7 +99,7 @@ def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
 
 def test_the_local_stand_in() -> None:
     argv = local_command(("rtdetr", "train", "-e", "spec.yaml"))
-    assert argv[1:] == ["-m", "rtdetr_slurm.engine.entry", "train", "-e", "spec.yaml"]
+    assert argv[1:] == ["-m", "rtdetr_slurm.engine.process.entry", "train", "-e", "spec.yaml"]
     host = {"PATH": "/bin", "SLURM_PROCID": "3", "LOCAL_RANK": "0", "RANK": "5", "VIRTUAL_ENV": "v"}
     env = local_environment(host, {"RANK": "0"})
     assert env == {"PATH": "/bin", "RANK": "0", "VIRTUAL_ENV": "v"}
