@@ -20,8 +20,9 @@ import torch
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
 from rtdetr_slurm.engine.losses import build_criterion
-from rtdetr_slurm.engine.models import Target, build_model
+from rtdetr_slurm.engine.models import build_model
 from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.vision.samples import Target
 
 NUM_CLASSES = 80
 BOXES_PER_IMAGE = 7  # the average of COCO

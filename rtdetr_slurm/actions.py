@@ -17,6 +17,9 @@ from rtdetr_slurm.errors import RequestError
 ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
 """The two programs: in the training image, and in the TensorRT image."""
 
+MODULES: Mapping[str, str] = {ENGINE: "rtdetr_slurm.engine.process.entry"}
+"""What `python -m` runs in place of a program, where no container brings it."""
+
 
 @dataclass(frozen=True)
 class Artefact:
@@ -85,7 +88,7 @@ ACTIONS: Mapping[str, Action] = {
             reads=("train", "val"),
             artefact=_CHECKPOINT,
             resumable=True,
-            function="rtdetr_slurm.engine.train:train",
+            function="rtdetr_slurm.engine.actions.train:train",
         ),
         Action(
             name="evaluate",
@@ -95,7 +98,7 @@ ACTIONS: Mapping[str, Action] = {
             program=ENGINE,
             reads=("test",),
             artefact=_METRICS,
-            function="rtdetr_slurm.engine.evaluate:evaluate",
+            function="rtdetr_slurm.engine.actions.evaluate:evaluate",
         ),
         Action(
             name="inference",

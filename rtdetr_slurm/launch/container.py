@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 
-from rtdetr_slurm.actions import ENGINE
+from rtdetr_slurm.actions import MODULES
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.plan.model import Bind, Container, Stage
 
@@ -67,9 +67,7 @@ def apptainer_environment(environ: Mapping[str, str], inside: Mapping[str, str])
 def host_command(command: tuple[str, ...], python: str | None) -> list[str]:
     """`rtdetr …` of a Python environment on the host: `python`'s, else this very one."""
     program, *arguments = command
-    if program != ENGINE:
-        raise ValueError(f"no stand-in on the host for {program}")
-    return [python or sys.executable, "-m", "rtdetr_slurm.engine.entry", *arguments]
+    return [python or sys.executable, "-m", MODULES[program], *arguments]
 
 
 def host_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
-from rtdetr_slurm.engine.models import RTDETR, Target, build_model
+from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import own_names
 from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.vision.samples import Target
 
 NUM_CLASSES = 80
 STAGES = ["stage2", "stage3", "stage4"]

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "runs": {"plan"},
     "launch": {"runs", "plan"},
     "slurm": {"runs", "plan", "launch"},
-    "engine": {"spec", "runs", "data"},
+    "vision": {"spec", "runs", "data"},
+    "engine": {"vision", "spec", "runs", "data"},
     "cli": {"spec", "site", "plan", "slurm", "runs", "data", "yaml_source", "model_check"},
 }
 

@@ -1,1 +1,1 @@
-"""Images and boxes from COCO folders to batches on the device."""
+"""Images and boxes from COCO folders to batches of a rank."""

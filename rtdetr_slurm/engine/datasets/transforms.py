@@ -9,12 +9,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 
+from rtdetr_slurm.vision.boxes import normalise_boxes
+from rtdetr_slurm.vision.samples import MIN_BOX_SIDE
+
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.dataset import AugmentationConfig
 
 ZOOM_OUT_PROBABILITY = 0.5
-MIN_BOX_SIDE = 1
-"""Boxes narrower or lower than this many pixels are not worth learning."""
 
 
 class Augment:
@@ -65,15 +66,3 @@ class Augment:
             normalise_boxes(target["boxes"].as_subclass(Tensor), *image.shape[-2:]),
             target["labels"],
         )
-
-
-def normalise_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Corners in pixels [T, 4] to cxcywh in 0..1."""
-    left, top, right, bottom = boxes.float().unbind(-1)
-    centre_and_size = [
-        (left + right) / 2 / width,
-        (top + bottom) / 2 / height,
-        (right - left) / width,
-        (bottom - top) / height,
-    ]
-    return torch.stack(centre_and_size, dim=-1)

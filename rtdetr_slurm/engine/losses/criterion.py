@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.losses.boxes import cxcywh_to_xyxy, iou_and_giou
 from rtdetr_slurm.engine.losses.matcher import Matcher
-from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets, Target
+from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets
+from rtdetr_slurm.vision.boxes import cxcywh_to_xyxy, iou_and_giou
+from rtdetr_slurm.vision.samples import Target
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.model import ModelConfig

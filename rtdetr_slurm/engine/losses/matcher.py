@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from rtdetr_slurm.engine.losses.boxes import cxcywh_to_xyxy, iou_and_giou
 from rtdetr_slurm.engine.models.types import PaddedTargets
+from rtdetr_slurm.vision.boxes import cxcywh_to_xyxy, iou_and_giou
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0

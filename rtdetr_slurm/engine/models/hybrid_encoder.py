@@ -70,8 +70,9 @@ class EncoderLayer(nn.Module):
         return out
 
 
-class MapTransformer(nn.Module):
-    """Encoder layers over the cells of one map ("AIFI"); [B, D, H, W] to the same."""
+class AIFI(nn.Module):
+    """Attention-based intra-scale feature interaction: encoder layers over the cells of one map;
+    [B, D, H, W] to the same."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class HybridEncoder(nn.Module):
         self.use_encoder_idx = tuple(use_encoder_idx)
         self.input_proj = nn.ModuleList(ConvNorm(channels, dim, 1) for channels in in_channels)
         self.encoder = nn.ModuleList(
-            MapTransformer(dim, enc_layers, num_heads, ffn_dim, dropout, enc_act, temperature)
+            AIFI(dim, enc_layers, num_heads, ffn_dim, dropout, enc_act, temperature)
             for _ in use_encoder_idx
         )
         blocks = round(3 * depth_mult)

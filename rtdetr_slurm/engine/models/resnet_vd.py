@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
 from rtdetr_slurm.engine.models.layers import ConvNorm
-from rtdetr_slurm.engine.models.recompute import recompute
 
 STAGE_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -146,7 +146,7 @@ class ResNetVd(nn.Module):
         maps = []
         for index, stage in enumerate(self.res_layers):
             again = self.activation_checkpoint and self.training
-            x = recompute(stage, x) if again else stage(x)
+            x = checkpointed(stage, x) if again else stage(x)
             if index in self.return_indices:
                 maps.append(x)
         return maps

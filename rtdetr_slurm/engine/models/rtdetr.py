@@ -10,7 +10,8 @@ from rtdetr_slurm.engine.models.backbone import Backbone, build_backbone
 from rtdetr_slurm.engine.models.decoder import Decoder
 from rtdetr_slurm.engine.models.fuse import fused_copy
 from rtdetr_slurm.engine.models.hybrid_encoder import HybridEncoder
-from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets, Target
+from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets
+from rtdetr_slurm.vision.samples import Target
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.model import ModelConfig

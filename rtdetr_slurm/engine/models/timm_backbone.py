@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.recompute import recompute
+from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
 
 
 class TimmBackbone(nn.Module):
@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
         maps = []
         for name, module in self.named_children():
             again = self.activation_checkpoint and self.training and name.startswith("layer")
-            x = recompute(module, x) if again else module(x)
+            x = checkpointed(module, x) if again else module(x)
             if name in self.returned:
                 maps.append(x)
         return maps

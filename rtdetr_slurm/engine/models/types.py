@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-
-class Target(TypedDict):
-    """Ground truth of one image, on the model's device."""
-
-    labels: Tensor
-    """int64 [T], class indices."""
-    boxes: Tensor
-    """float32 [T, 4], cxcywh in 0..1."""
+from rtdetr_slurm.vision.samples import Target
 
 
 @dataclass(frozen=True)

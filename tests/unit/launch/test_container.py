@@ -110,7 +110,7 @@ def test_a_users_own_apptainer_settings_do_not_change_a_run() -> None:
 
 def test_on_the_host() -> None:
     argv = host_command(("rtdetr", "train", "-e", "spec.yaml"), None)
-    assert argv[1:] == ["-m", "rtdetr_slurm.engine.entry", "train", "-e", "spec.yaml"]
+    assert argv[1:] == ["-m", "rtdetr_slurm.engine.process.entry", "train", "-e", "spec.yaml"]
     assert host_command(("rtdetr", "train"), "/venv/bin/python")[0] == "/venv/bin/python"
     host = {"PATH": "/bin", "SLURM_PROCID": "3", "LOCAL_RANK": "0", "RANK": "5", "VIRTUAL_ENV": "v"}
     env = host_environment(host, {"RANK": "0"})

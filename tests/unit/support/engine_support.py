@@ -1,4 +1,4 @@
-"""What the engine's tests share: a small sample set, a small spec, an action to call."""
+"""What the engine's tests share: a small sample set, a small spec, a session to run one in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rtdetr_slurm.data.sample import write_sample
-from rtdetr_slurm.engine.action import Action, create_results_folder, results_folder
-from rtdetr_slurm.engine.distributed import single_process
-from rtdetr_slurm.engine.stop import StopFlag
+from rtdetr_slurm.engine.process.distributed import single_process
+from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
+from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.spec import LoadedSpec, load_spec
 
@@ -83,14 +83,14 @@ class Workspace:
     def load(self, *overrides: str, action: str = "train", **changes: Any) -> LoadedSpec:
         return load_spec(self.spec_file(**changes), overrides, action=action)
 
-    def action(
+    def session(
         self, *overrides: str, name: str = "train", skip_bad_images: bool = False, **changes: Any
-    ) -> Action:
-        """An action on one rank of its own, in this process."""
+    ) -> Session:
+        """A session on one rank of its own, in this process."""
         loaded = self.load(*overrides, action=name, **changes)
         folder = results_folder(loaded.experiment, name)
         create_results_folder(folder)
-        return Action(
+        return Session(
             name=name,
             experiment=loaded.experiment,
             resolved=loaded.resolved(),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rtdetr_slurm.engine.losses import build_criterion
-from rtdetr_slurm.engine.models import RTDETR, Outputs, Target, build_model
+from rtdetr_slurm.engine.models import RTDETR, Outputs, build_model
 from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.vision.samples import Target
 
 NUM_CLASSES = 5
 SMALL: dict[str, Any] = {

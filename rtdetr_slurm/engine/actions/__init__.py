@@ -1,0 +1,1 @@
+"""What ranks do: one module per action."""

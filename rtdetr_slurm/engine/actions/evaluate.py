@@ -1,0 +1,70 @@
+"""Scoring a checkpoint on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rtdetr_slurm.contract import Kpi
+from rtdetr_slurm.data.coco import check_sources
+from rtdetr_slurm.engine.datasets.sources import share_evaluation
+from rtdetr_slurm.engine.detector import trained_detector
+from rtdetr_slurm.engine.evaluation import evaluate_detector, write_examples, write_metrics
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.vision.scoring import open_evaluation_data
+
+
+def evaluate(session: Session) -> dict[str, float]:
+    """Score `evaluate.checkpoint` on `dataset.test_data_sources`.
+
+    Returns:
+        test_mAP and test_mAP50 on rank 0, nothing elsewhere.
+
+    Raises:
+        Interrupted: asked to stop; the next start begins again.
+        UserError: whatever a user can do something about.
+    """
+    cfg = session.experiment.evaluate
+    height, width = session.experiment.dataset.augmentation.eval_spatial_size
+    path = Path(cfg.checkpoint)
+    (source,) = check_sources(session.experiment, "evaluate")["test"]
+    detector = trained_detector(session, path)
+    data = open_evaluation_data(
+        session.experiment,
+        source,
+        size=(cfg.input_height or height, cfg.input_width or width),
+        conf_threshold=cfg.conf_threshold,
+    )
+    compare_classes(session, detector.classes or {}, data.table.classes)
+    batch_size = cfg.batch_size if cfg.batch_size > 0 else None
+    share = share_evaluation(session, data, batch_size)
+    scores = evaluate_detector(session, detector.model, share)
+    write_examples(session, detector.model, data)
+    if scores is None:
+        return {}
+    content = {
+        "checkpoint": str(path),
+        "epoch": detector.epoch,
+        "annotations": str(source.annotations.path),
+        "images": len(data.table),
+        "boxes": len(data.table.labels),
+        "input_size": list(data.size),
+        "conf_threshold": data.conf_threshold,
+        **scores.metrics.as_json(),
+    }
+    write_metrics(session, data.table.classes, content)
+    summary = scores.metrics.summary
+    session.say("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
+    return {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}
+
+
+def compare_classes(
+    session: Session, trained: Mapping[int, str], scored: Mapping[int, str]
+) -> None:
+    """Say where the same id has another name now than in training."""
+    for category, name in trained.items():
+        if scored.get(category, name) != name:
+            session.warn(
+                f"class {category} was '{name}' in training and is '{scored[category]}' in the "
+                "test annotations; if these are different things, the scores mean nothing"
+            )

@@ -1,0 +1,116 @@
+"""Training, from the spec to the last checkpoint."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_slurm.contract import Env
+from rtdetr_slurm.data.coco import check_sources
+from rtdetr_slurm.engine.datasets.sources import open_training_data, share_evaluation
+from rtdetr_slurm.engine.detector import new_detector
+from rtdetr_slurm.engine.evaluation import write_examples
+from rtdetr_slurm.engine.losses import build_criterion
+from rtdetr_slurm.engine.process.distributed import on_main
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.loop import train_epochs
+from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
+from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn
+from rtdetr_slurm.engine.training.progress import show_progress
+from rtdetr_slurm.engine.training.report import describe
+from rtdetr_slurm.engine.training.scalars import Scalars
+from rtdetr_slurm.engine.training.snapshot import restore
+from rtdetr_slurm.engine.training.state import Training, build_state
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
+from rtdetr_slurm.vision.scoring import open_evaluation_data
+
+
+def train(
+    session: Session, build_objective: BuildObjective = detection_objective
+) -> dict[str, float]:
+    """Train a detector; what is written is described in docs/engine.md.
+
+    Returns:
+        The KPIs of the last epoch on rank 0; without the validation ones elsewhere.
+
+    Raises:
+        Interrupted: asked to stop; the state is in a checkpoint of its own.
+        UserError: whatever a user can do something about.
+    """
+    experiment, context = session.experiment, session.context
+    cfg = experiment.train
+    check_precision(cfg.precision, context.device)
+    set_cudnn(cfg.cudnn)
+    sources = check_sources(experiment, "train")
+    start = on_main(lambda: find_start(session))
+    begun = None if start is None else load_checkpoint(start)
+    seed = choose_seed(cfg.seed, begun)
+
+    data = open_training_data(session, sources["train"], seed)
+    scored = [open_evaluation_data(experiment, source) for source in sources["val"]]
+    validation = share_evaluation(session, scored[0]) if scored else None
+
+    torch.manual_seed(seed)  # the same initial weights on all ranks
+    model = new_detector(session, pretrained=begun is None)
+    criterion = build_criterion(experiment.model)
+    state = build_state(session, model, build_objective(session, model, criterion), seed)
+    if begun is not None and start is not None:
+        restore(state, begun, start, session)
+        session.say(
+            f"goes on from {start}: epoch {state.position.epoch}, step {state.position.step}"
+        )
+    del begun  # it is as large as the model and the optimizer together
+
+    steps = data.sampler.steps_per_epoch * cfg.num_epochs
+    images_per_step = experiment.dataset.batch_size * context.world_size
+    with show_progress(steps, images_per_step, main=context.is_main) as progress:
+        scalars = Scalars(session.results_dir) if context.is_main else None
+        training = Training(session, data, validation, state, criterion, progress, scalars)
+        describe(training)
+        kpi = train_epochs(training)
+    shown = scored[0] if scored else open_evaluation_data(experiment, sources["train"][0])
+    write_examples(session, state.scored_model(session), shown)
+    if scalars is not None:
+        scalars.close()
+    return kpi
+
+
+def find_start(session: Session) -> Path | None:
+    """The checkpoint to go on from, or None to begin.
+
+    A restarted job goes on from the furthest whole checkpoint in its results folder. Any other
+    start refuses a folder that holds checkpoints, unless it is told which one to resume.
+
+    Raises:
+        RequestError: the folder holds the checkpoints of another training.
+    """
+    named = session.experiment.train.resume_training_checkpoint_path
+    explicit = Path(named) if named else None
+    if os.environ.get(Env.RESUME) == "1":
+        furthest, problems = resume_point(session.results_dir)
+        for problem in problems:
+            session.warn(f"checkpoint is damaged: {problem}; passed over")
+        if furthest is None:
+            session.say(f"no checkpoint to go on from in {session.results_dir}: starts over")
+            return explicit
+        return furthest.path
+    if explicit is None and resume_candidates(session.results_dir):
+        raise RequestError(
+            f"{session.results_dir} already holds checkpoints of a training: choose another "
+            "results_dir, or name the one to go on from in train.resume_training_checkpoint_path"
+        )
+    return explicit
+
+
+def choose_seed(wanted: int, begun: Mapping[str, Any] | None) -> int:
+    """`train.seed`; for -1 a new one, the same on all ranks, or that of the checkpoint."""
+    if wanted >= 0:
+        return wanted
+    return int(begun["seed"]) if begun is not None else on_main(lambda: secrets.randbits(31))

@@ -1,0 +1,58 @@
+"""The loaders that deliver a rank's batches."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
+from rtdetr_slurm.engine.datasets.training_set import TrainingSet
+from rtdetr_slurm.engine.process.stop import ignore_signals
+from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
+
+
+def training_loader(
+    data: TrainingSet, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """The batches of the sampler; its processes live as long as the loader."""
+    return _loader(data, batches, workers, pin_memory, persistent_workers=workers > 0)
+
+
+def evaluation_loader(
+    data: EvaluationSet, batch_size: int, rank: int, ranks: int, *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """Rank r of R scores every R-th image: none is left out and none is scored twice."""
+    share = range(rank, len(data), ranks)
+    batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
+    return _loader(data, batches, workers, pin_memory)
+
+
+def _loader(
+    data: Dataset[Any], batches: Iterable[Any], workers: int, pin_memory: bool, **options: Any
+) -> DataLoader[Any]:
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else the loader draws from the model's random numbers
+        **options,
+    )
+
+
+def _start_worker(_number: int) -> None:
+    ignore_signals()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python ends its children with SIGTERM and then waits for them, but these ignore it."""
+    for process in multiprocessing.active_children():
+        process.kill()

@@ -1,0 +1,43 @@
+"""Which samples form which batch on which rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from rtdetr_slurm.engine.datasets.seeds import mix_seed
+
+
+class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, image) for one rank; what is left over at an epoch's end is dropped.
+
+    The order is a function of (seed, epoch) alone; rank r of R takes every R-th image of it. Unlike
+    torch's DistributedSampler it makes the batches itself, never repeats an image to fill the last
+    ones, says with each image which epoch it is for (the augmentation depends on it), and can
+    start in the middle of an epoch.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int, ranks: int, seed: int) -> None:
+        self.length, self.batch_size, self.rank, self.ranks = length, batch_size, rank, ranks
+        self.seed = seed
+        self.epoch, self.first_step = 0, 0
+
+    def set_position(self, epoch: int, step: int = 0) -> None:
+        """The next iteration is `epoch`, from its batch number `step` on."""
+        self.epoch, self.first_step = epoch, step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.length // (self.batch_size * self.ranks)
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+        order = torch.randperm(self.length, generator=generator)[self.rank :: self.ranks].tolist()
+        for step in range(self.first_step, self.steps_per_epoch):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield [(self.epoch, image) for image in batch]

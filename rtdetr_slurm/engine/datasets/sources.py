@@ -1,0 +1,90 @@
+"""From the spec's data sources to the data that a rank works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader
+
+from rtdetr_slurm.data.coco import Source
+from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
+from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
+from rtdetr_slurm.engine.datasets.training_set import TrainingSet
+from rtdetr_slurm.engine.datasets.transforms import Augment
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.vision.samples import Batch, EvaluationSet
+from rtdetr_slurm.vision.scoring import EvaluationData
+from rtdetr_slurm.vision.table import Table, open_table
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training samples of one rank."""
+
+    table: Table
+    sampler: DistributedBatchSampler
+    loader: DataLoader[Batch]
+
+
+@dataclass(frozen=True)
+class EvaluationShare:
+    """A set to score and this rank's share of it, in batches.
+
+    Attributes:
+        batch_size: images per rank and step.
+    """
+
+    data: EvaluationData
+    loader: DataLoader[Batch]
+    batch_size: int
+
+
+def open_training_data(session: Session, sources: Sequence[Source], seed: int) -> TrainingData:
+    """The training set: all `sources` together.
+
+    Raises:
+        RequestError: it does not fill one batch on every rank.
+    """
+    cfg, context = session.experiment.dataset, session.context
+    table = open_table(sources, cfg.num_classes)
+    sampler = DistributedBatchSampler(
+        len(table), cfg.batch_size, context.rank, context.world_size, seed
+    )
+    if not sampler.steps_per_epoch:
+        raise RequestError(
+            f"the training set has {len(table)} images, fewer than one batch on every rank: "
+            f"dataset.batch_size {cfg.batch_size} x {context.world_size} ranks = "
+            f"{cfg.batch_size * context.world_size}. Lower the batch size or use fewer GPUs"
+        )
+    samples = TrainingSet(
+        table, Augment(cfg.augmentation), seed, replace_bad=session.skip_bad_images
+    )
+    loader = training_loader(samples, sampler, workers=workers(session), pin_memory=_pin(session))
+    return TrainingData(table, sampler, loader)
+
+
+def share_evaluation(
+    session: Session, data: EvaluationData, batch_size: int | None = None
+) -> EvaluationShare:
+    """This rank's share of a set; `batch_size` is the spec's dataset.batch_size where None."""
+    batch_size = batch_size or session.experiment.dataset.batch_size
+    loader = evaluation_loader(
+        EvaluationSet(data.table, data.size),
+        batch_size,
+        session.context.rank,
+        session.context.world_size,
+        workers=workers(session),
+        pin_memory=_pin(session),
+    )
+    return EvaluationShare(data, loader, batch_size)
+
+
+def workers(session: Session) -> int:
+    """Loading processes of this rank: `dataset.workers`, but no more than it has CPU cores."""
+    return min(session.experiment.dataset.workers, session.context.cpus)
+
+
+def _pin(session: Session) -> bool:
+    return session.experiment.dataset.pin_memory and session.context.device.type == "cuda"

@@ -1,0 +1,107 @@
+"""The detector of a session: built as the spec says, with the weights that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rtdetr_slurm.engine.models import RTDETR, build_model
+from rtdetr_slurm.engine.models.keymap import load_weights
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.training.checkpoint import (
+    TrainingCheckpoint,
+    check_num_classes,
+    load_checkpoint,
+)
+from rtdetr_slurm.errors import RequestError
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A detector with the weights of a file, and what the file says of itself.
+
+    Attributes:
+        classes: class id to name; None for weights from elsewhere.
+        epoch: that was worked on last; None for weights from elsewhere.
+    """
+
+    model: RTDETR
+    classes: dict[int, str] | None
+    epoch: int | None
+
+
+def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
+    """The detector that training starts with, on the session's device.
+
+    Args:
+        pretrained: read the pretrained weights that the spec names; False where a checkpoint
+            follows that holds all weights.
+
+    Raises:
+        RequestError: the weights cannot be read or do not fit.
+    """
+    experiment, cfg = session.experiment, session.experiment.train
+    # Weights for the backbone alone; a whole pretrained detector takes their place.
+    backbone_path = experiment.model.pretrained_backbone_path
+    if cfg.pretrained_model_path:
+        backbone_path = ""
+    constant = bool(backbone_path) and experiment.model.train_backbone
+    checkpointing = cfg.activation_checkpoint and session.context.device.type == "cuda"
+    if cfg.activation_checkpoint and not checkpointing:
+        session.say(
+            "activation checkpointing is off on CPU: it saves GPU memory, and changes no result"
+        )
+    model = build_model(
+        experiment.model,
+        experiment.dataset.num_classes,
+        freeze_norm=constant,
+        freeze_stem=constant,
+        activation_checkpoint=checkpointing,
+    )
+    if cfg.pretrained_model_path and pretrained:
+        session.say(str(load_weights(model, Path(cfg.pretrained_model_path), part="detector")))
+    elif backbone_path and pretrained:
+        session.say(str(load_weights(model, Path(backbone_path), part="backbone")))
+        if constant:
+            session.say("the pretrained backbone's stem and batch norms are kept as they are")
+    return _placed(model, session)
+
+
+def trained_detector(session: Session, path: Path) -> TrainedDetector:
+    """The detector of the spec with the weights of `path`, averaged ones first.
+
+    Raises:
+        RequestError: the file does not fit, or has another number of classes.
+    """
+    num_classes = session.experiment.dataset.num_classes
+    model = build_model(session.experiment.model, num_classes)
+    checkpoint = _own_checkpoint(path)
+    if checkpoint is not None:
+        check_num_classes(checkpoint, num_classes, path)
+    report = load_weights(model, path, part="detector")
+    heads = [line for line in report.skipped if "score_head" in line]
+    if heads:
+        raise RequestError(
+            f"checkpoint {path} has class heads of another size than dataset.num_classes "
+            f"{num_classes}:\n  " + "\n  ".join(heads)
+        )
+    session.say(str(report))
+    model = _placed(model, session)
+    if checkpoint is None:
+        return TrainedDetector(model, None, None)
+    return TrainedDetector(model, checkpoint["classes"], checkpoint["epoch"])
+
+
+def _placed(model: RTDETR, session: Session) -> RTDETR:
+    return model.to(session.context.device).to(memory_format=torch.channels_last)
+
+
+def _own_checkpoint(path: Path) -> TrainingCheckpoint | None:
+    """A checkpoint of this engine; None for weights from elsewhere, or for no weights at all,
+    which `load_weights` then has its say about."""
+    try:
+        return load_checkpoint(path) if path.suffix == ".pth" else None
+    except RequestError:
+        return None

@@ -1,0 +1,130 @@
+"""Scoring a detector with all ranks: after an epoch of training, and by `evaluate`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON
+from rtdetr_slurm.engine.datasets.sources import EvaluationShare
+from rtdetr_slurm.engine.losses import Criterion
+from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.vision import metrics
+from rtdetr_slurm.vision.examples import draw_examples
+from rtdetr_slurm.vision.samples import Batch
+from rtdetr_slurm.vision.scoring import Detected, EvaluationData, Predict, detect
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of scoring, on rank 0.
+
+    Attributes:
+        loss: of the layer that is read out, per box; NaN without a criterion.
+        detections: [D, 7]: image position, left, top, width, height, score, label.
+    """
+
+    metrics: metrics.Metrics
+    loss: float
+    detections: NDArray[np.float64]
+
+
+@torch.no_grad()
+def evaluate_detector(
+    session: Session, model: nn.Module, share: EvaluationShare, criterion: Criterion | None = None
+) -> Scores | None:
+    """Score `model`, in float32, on all images of the set; the ranks share the work.
+
+    The numbers do not depend on how many ranks there are, nor on the batch size.
+
+    Returns:
+        The scores on rank 0, None elsewhere.
+
+    Raises:
+        Interrupted: the ranks were asked to stop; nothing was written.
+        ActionError: an image cannot be decoded and such images are not to be skipped. A skipped
+            one counts as an image in which nothing was found.
+    """
+    device, data = session.context.device, share.data
+    found: list[NDArray[np.float64]] = []
+    total = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, boxes
+    for detected in detect(predictor(model), _in_step(session, share), data, device):
+        found.append(detected.rows)
+        if criterion is not None:
+            total += torch.stack(_loss(criterion, detected))
+    session.record_bad_images()
+    sum_over_ranks(total)
+    gathered = gather_objects(np.concatenate([np.empty((0, 7)), *found]))
+    if not session.context.is_main:
+        return None
+    detections = np.concatenate(gathered)
+    detections = detections[np.argsort(detections[:, 0], kind="stable")]
+    loss, num_boxes = total.tolist()
+    return Scores(
+        metrics.score_detections(data.table, detections, data.class_ids),
+        math.nan if criterion is None else loss / max(num_boxes, 1),
+        detections,
+    )
+
+
+def predictor(model: nn.Module) -> Predict:
+    """The detector as scoring calls it; `model` goes into eval mode."""
+    model.eval()
+
+    def predict(images: Tensor) -> Mapping[str, Tensor]:
+        outputs: Mapping[str, Tensor] = model(images.contiguous(memory_format=torch.channels_last))
+        return outputs
+
+    return predict
+
+
+def write_metrics(session: Session, classes: Mapping[int, str], content: Mapping[str, Any]) -> None:
+    """Replace metrics.json.
+
+    Raises:
+        ActionError: it cannot be written.
+    """
+    session.write(METRICS_JSON, metrics.metrics_file(session.name, classes, content))
+
+
+def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> None:
+    """Draw the model's detections on a few images, on rank 0: annotated.jpg.
+
+    Raises:
+        ActionError: the picture cannot be written.
+    """
+    if session.context.is_main:
+        picture = draw_examples(predictor(model), data, session.context.device)
+        session.write(ANNOTATED_IMAGE, picture)
+
+
+def _in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
+    """This rank's batches. Before each, also where this rank has no more, the ranks agree on
+    whether to stop."""
+    batches = iter(share.loader)
+    images = math.ceil(len(share.data.table) / session.context.world_size)  # of rank 0
+    for _ in range(math.ceil(images / share.batch_size)):
+        asked = torch.tensor(float(session.stop.requested), device=session.context.device)
+        if sum_over_ranks(asked).item():
+            raise Interrupted
+        batch = next(batches, None)
+        if batch is not None:
+            session.meet_bad_images(batch.bad)
+            yield batch
+
+
+def _loss(criterion: Criterion, detected: Detected) -> list[Tensor]:
+    """Summed loss of the batch's predictions, and its number of boxes."""
+    one = torch.ones((), device=detected.logits.device)
+    terms = criterion.layer_terms(detected.logits, detected.boxes, detected.batch.targets(), one)
+    loss = sum(terms.values(), torch.zeros_like(one))
+    return [loss.double(), one.double() * detected.batch.num_boxes]

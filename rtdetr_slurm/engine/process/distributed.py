@@ -1,0 +1,174 @@
+"""Ranks, devices and the few collectives the engine uses; everything works with one rank too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rtdetr_slurm.contract import Env
+from rtdetr_slurm.errors import SiteError, UserError
+
+T = TypeVar("T")
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others; scoring a large set happens on rank 0 alone."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where this process stands among the ranks, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes files and talks."""
+        return self.rank == 0
+
+    @property
+    def cpus(self) -> int:
+        """CPU cores this rank may count on: those visible, shared among the node's ranks."""
+        return max(1, visible_cpus() // self.local_world_size)
+
+
+def single_process(device: str | torch.device = "cpu") -> Context:
+    """The context of one rank alone."""
+    return Context(0, 1, 0, 1, torch.device(device))
+
+
+def visible_cpus() -> int:
+    """Cores this process may run on (a job's share of the node, not the whole node)."""
+    return len(os.sched_getaffinity(0))
+
+
+def choose_accelerator(wanted: str | None) -> str:
+    """Turn the value of RTDETR_ACCELERATOR into `cuda` or `cpu`.
+
+    Raises:
+        SiteError: cuda is demanded and torch sees no device, or the value is neither.
+    """
+    if wanted not in (None, "", "cuda", "cpu"):
+        raise SiteError(f"{Env.ACCELERATOR} is '{wanted}'; allowed are cuda and cpu")
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        visible = os.environ.get(Env.CUDA_VISIBLE_DEVICES)
+        raise SiteError(
+            f"{Env.ACCELERATOR}=cuda, but torch {torch.__version__} sees no CUDA device "
+            f"(built for CUDA {torch.version.cuda}, {Env.CUDA_VISIBLE_DEVICES}={visible!r}): check "
+            "the driver, the container's --nv, and what the job was given"
+        )
+    return wanted or ("cuda" if found else "cpu")
+
+
+def join(accelerator: str) -> Context:
+    """Read torchrun's environment, choose the device, join the process group."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if accelerator == "cuda":
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    context = Context(rank, world_size, local_rank, local_world_size, device)
+    torch.set_num_threads(context.cpus)
+    if world_size > 1:
+        dist.init_process_group(
+            "nccl" if accelerator == "cuda" else "gloo",
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=device if accelerator == "cuda" else None,
+        )
+    return context
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Add `value` over all ranks, in place; no host synchronisation."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+def average_over_ranks(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over all ranks, in one all-reduce."""
+    if not dist.is_initialized() or not tensors:
+        return
+    flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    offset = 0
+    for tensor in tensors:
+        tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+        offset += tensor.numel()
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every rank's `value` in rank order, on rank 0; an empty list elsewhere."""
+    if not dist.is_initialized():
+        return [value]
+    is_main = dist.get_rank() == 0
+    received: list[Any] | None = [None] * dist.get_world_size() if is_main else None
+    dist.gather_object(value, received)
+    return cast("list[T]", received or [])
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Run `function` on rank 0 alone; every rank returns its result or raises its UserError."""
+    if not dist.is_initialized():
+        return function()
+    result: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            result[0] = function()
+        except UserError as error:
+            result[1] = error
+    dist.broadcast_object_list(result)
+    if result[1] is not None:
+        raise result[1]
+    return cast("T", result[0])
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def spread_over_ranks(tensors: list[Tensor]) -> float:
+    """The largest absolute difference between two ranks' values of the same element."""
+    if not dist.is_initialized() or not tensors:
+        return 0.0
+    flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+    # The largest of x and of -x, in one all-reduce: their sum is max - min.
+    extremes = torch.stack([flat, -flat])
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return float(extremes.sum(0).max())
+
+
+def average_norm_statistics(module: nn.Module) -> None:
+    """Make the running statistics of plain batch norm the mean over all ranks.
+
+    Their update is linear, so averaging now and then gives what averaging at every step would
+    have given. Synchronised batch norm needs none of this: its ranks agree already.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    plain = [m for m in norms if not isinstance(m, nn.SyncBatchNorm)]
+    statistics = [s for m in plain for s in (m.running_mean, m.running_var) if s is not None]
+    average_over_ranks(statistics)

@@ -1,0 +1,66 @@
+"""`rtdetr`: the command inside the container, with TAO's arguments.
+
+It validates the spec and hands over to start.py, which starts the ranks; their work itself begins
+in worker.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtdetr_slurm.contract import EXPERIMENT_YAML, ExitCode
+from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, parse
+from rtdetr_slurm.engine.process.stop import hold_signals
+from rtdetr_slurm.errors import RequestError, UserError
+from rtdetr_slurm.spec import ExperimentConfig, load_spec, to_yaml
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; stop signals are this process's to pass on from here to its end."""
+    hold_signals()
+    return command(argv)
+
+
+def command(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        arguments = parse(argv)
+        if arguments.action == DEFAULT_SPECS:
+            return write_default_spec(arguments)
+        loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
+
+        # It imports torch, which a wrong spec need not wait for.
+        from rtdetr_slurm.engine.process.start import start
+
+        return start(loaded, arguments)
+    except UserError as error:
+        print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def write_default_spec(arguments: Arguments) -> int:
+    """`rtdetr default_specs results_dir=DIR`: a complete spec with every default, to start from.
+
+    Raises:
+        RequestError: no folder is named, or it holds such a file already.
+    """
+    given = dict(item.split("=", 1) for item in arguments.overrides)
+    if set(given) != {"results_dir"} or not given["results_dir"]:
+        raise RequestError("default_specs takes exactly results_dir=DIR, the folder to write to")
+    path = Path(given["results_dir"], EXPERIMENT_YAML)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x") as stream:
+            stream.write(to_yaml(ExperimentConfig().model_dump()))
+    except FileExistsError:
+        raise RequestError(f"{path} exists already and is left as it is") from None
+    except OSError as error:
+        raise RequestError(f"cannot write {path}: {error.strerror}") from None
+    print(path)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

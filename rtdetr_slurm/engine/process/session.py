@@ -1,0 +1,135 @@
+"""One action on one rank: its spec, where it writes, whom it tells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import STATUS_JSON, Status
+from rtdetr_slurm.engine.process.distributed import Context, gather_objects
+from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.engine.process.stop import StopFlag
+from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.vision.images import BadImage
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Session:
+    """One action on one rank: what the function of an action is given.
+
+    Attributes:
+        name: of the action.
+        resolved: the spec as plain data, every default filled in.
+        skip_bad_images: go on without images that cannot be decoded.
+    """
+
+    name: str
+    experiment: ExperimentConfig
+    resolved: dict[str, Any]
+    context: Context
+    results_dir: Path
+    stop: StopFlag
+    skip_bad_images: bool = False
+    _named: list[str] = field(default_factory=list)
+    _recorded: set[str] = field(default_factory=set)
+
+    @property
+    def status(self) -> StatusLog:
+        return StatusLog(self.results_dir / STATUS_JSON)
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all ranks."""
+        if self.context.is_main:
+            print(f"rtdetr: {line}", flush=True)
+
+    def record(self, status: Status, message: str = "", **data: Any) -> None:
+        """Append a line to status.json, once for all ranks."""
+        if self.context.is_main:
+            self.status.write(status, message, **data)
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Replace a file of the results folder.
+
+        Raises:
+            ActionError: it cannot be written.
+        """
+        path = self.results_dir / name
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            raise writing_error(error, path) from None
+
+    def warn(self, message: str) -> None:
+        """Say something and leave it in status.json."""
+        print(f"rtdetr: warning: {message}", file=sys.stderr, flush=True)
+        self.record(Status.RUNNING, message, verbosity="WARNING")
+
+    def meet_bad_images(self, bad: Iterable[BadImage]) -> None:
+        """Stop at images that cannot be decoded, or name each one once and go on.
+
+        `record_bad_images` puts the names into status.json.
+
+        Raises:
+            ActionError: naming the first, unless bad images are to be skipped.
+        """
+        for image in bad:
+            if not self.skip_bad_images:
+                raise ActionError(
+                    f"{image}. Repair or remove it, or let the run go on without such images: "
+                    "--bad-images skip (job.bad_images: skip)"
+                )
+            line = f"{image}; skipped"
+            if line not in self._named:
+                self._named.append(line)
+                print(f"rtdetr: warning: {line}", file=sys.stderr, flush=True)
+
+    def record_bad_images(self) -> None:
+        """Put what all ranks have met into status.json, each file once; every rank must call it."""
+        for line in sorted({line for rank in gather_objects(self._named) for line in rank}):
+            if line not in self._recorded:
+                self._recorded.add(line)
+                self.record(Status.RUNNING, line, verbosity="WARNING")
+
+
+def results_folder(experiment: ExperimentConfig, action: str) -> Path:
+    """Where an action writes: `<its section>.results_dir`, else `results_dir`/<action>.
+
+    Raises:
+        RequestError: neither is set.
+    """
+    section = get_action(action).section
+    own = getattr(experiment, section).results_dir
+    if own:
+        return Path(own)
+    if experiment.results_dir:
+        return Path(experiment.results_dir, action)
+    raise RequestError(f"results_dir is not set: set it, or {section}.results_dir")
+
+
+def create_results_folder(folder: Path) -> None:
+    """Make the folder and see that files can be written there.
+
+    Raises:
+        ActionError: they cannot.
+    """
+    probe = folder / ".write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(probe, "rtdetr\n")
+        probe.unlink(missing_ok=True)  # another rank may be doing the same
+    except OSError as error:
+        if error.errno is not None and error.strerror:
+            raise ActionError(
+                f"results_dir {folder} is not writable: {error.strerror}. Choose one that can "
+                "be written on every node"
+            ) from None
+        raise

@@ -1,0 +1,69 @@
+"""The last line of status.json, where the rank that it is about could not write it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtdetr_slurm.contract import STATUS_JSON, Env, ExitCode, FailureClass
+from rtdetr_slurm.engine.process.failures import (
+    RankFailure,
+    leave_note,
+    read_notes,
+    remove_notes,
+    root_cause,
+)
+from rtdetr_slurm.runs.status import StatusLog, is_terminal, read_status
+
+NOTE_SECONDS = 10.0
+"""How long node 0 waits for the note of the rank that failed first, when all its own only lost
+the connection."""
+
+
+class StatusEnd:
+    """Writes the FAILURE line that a rank could not write: it was not rank 0, or it was killed.
+
+    Only node 0 writes to status.json; the others leave notes for it.
+    """
+
+    def __init__(self, folder: Path, *, is_main: bool) -> None:
+        self.folder, self.is_main = folder, is_main
+        self.status = StatusLog(folder / STATUS_JSON)
+        self.lines_before = len(read_status(self.status.path))
+
+    def failed(self, failure_class: FailureClass, reason: str) -> None:
+        """End status.json with a FAILURE, unless this start has ended it already."""
+        if not self.is_main:
+            rank = int(os.environ.get(Env.NODE_RANK, "1"))
+            leave_note(self.folder, RankFailure(rank, failure_class, reason, time=time.time()))
+        elif not self.is_over():
+            self.status.fail(failure_class, reason)
+
+    def is_over(self) -> bool:
+        """Whether this start has written a last line."""
+        written = read_status(self.status.path)[self.lines_before :]
+        return any(is_terminal(line) for line in written)
+
+    def explain(self, local: Sequence[RankFailure]) -> None:
+        """Find the first failure of all ranks and see that status.json has it."""
+        for failure in local:
+            print(f"rtdetr: error: {failure}", file=sys.stderr, flush=True)
+        if not self.is_main:
+            for failure in local:
+                leave_note(self.folder, failure)
+            return
+        deadline = time.monotonic() + NOTE_SECONDS
+        while not self.is_over():
+            cause = root_cause([*local, *read_notes(self.folder)])
+            if (cause is not None and not cause.by_peer) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        if not self.is_over():
+            cause = cause or RankFailure(0, FailureClass.UNKNOWN, "a rank failed without a word")
+            if cause.exit_code == ExitCode.BAD_REQUEST:
+                print(f"rtdetr: error: {cause}", file=sys.stderr, flush=True)
+            self.status.fail(cause.failure_class, cause.reason)
+        remove_notes(self.folder)

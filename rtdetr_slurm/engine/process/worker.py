@@ -1,0 +1,105 @@
+"""One rank of an action: what torchrun starts.
+
+torchrun --nproc-per-node=2 -m rtdetr_slurm.engine.process.worker train -e spec.yaml [key=value ...]
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from rtdetr_slurm.actions import require_available
+from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode, Status
+from rtdetr_slurm.engine.process import distributed, failures
+from rtdetr_slurm.engine.process.arguments import Arguments, parse
+from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
+from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
+from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the action; returns the exit code. The launching process has held the stop signals."""
+    stop = StopFlag()
+    stop.listen()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends a rank at once and without a word
+    faulthandler.enable()
+    try:
+        arguments = parse(argv)
+        loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
+        return run(loaded, arguments, stop)
+    except UserError as error:
+        print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
+    """Join the other ranks, run the action, and see that status.json tells how it ended."""
+    folder = results_folder(loaded.experiment, arguments.action)
+    create_results_folder(folder)
+    accelerator = distributed.choose_accelerator(os.environ.get(Env.ACCELERATOR))
+    session = Session(
+        name=arguments.action,
+        experiment=loaded.experiment,
+        resolved=loaded.resolved(),
+        context=distributed.join(accelerator),
+        results_dir=folder,
+        stop=stop,
+        skip_bad_images=(arguments.bad_images or loaded.job.bad_images) == "skip",
+    )
+    try:
+        session.record(Status.STARTED, f"{session.name} started")
+        if session.context.is_main:
+            session.write(EXPERIMENT_YAML, dump_spec(loaded.experiment))
+        kpi = _function(session.name)(session)
+        session.record(Status.SUCCESS, f"{session.name} finished successfully", kpi=kpi)
+        distributed.leave()
+        return ExitCode.OK
+    except Interrupted:
+        session.record(Status.PREEMPTED, f"{session.name} was interrupted and can go on")
+        session.say("stopped on request; the same command goes on from here")
+        distributed.barrier()
+        distributed.leave()
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        return _report(session, error)
+
+
+def _report(session: Session, error: Exception) -> int:
+    """Print what went wrong, and get it into status.json: by this rank, or by the launcher."""
+    failure = failures.explain(error, session.context.rank, session.context.world_size)
+    if not failure.expected and not failure.by_peer:
+        traceback.print_exc()
+    if session.context.is_main or failure.exit_code != ExitCode.BAD_REQUEST:
+        # A wrong request is wrong for all ranks, and once is enough; where it is not (a file that
+        # one node lacks), the launching process of node 0 says it.
+        print(f"rtdetr: error: rank {failure.rank}: {failure}", file=sys.stderr, flush=True)
+    if not session.context.is_main or failure.by_peer:
+        failures.leave_note(session.results_dir, failure)
+        return failure.exit_code
+    try:
+        session.status.fail(failure.failure_class, failure.reason)
+    except OSError as problem:
+        print(f"rtdetr: cannot write {session.status.path}: {problem.strerror}", file=sys.stderr)
+    return failure.exit_code
+
+
+def _function(name: str) -> Callable[[Session], dict[str, float]]:
+    module, _, function = str(require_available(name).function).partition(":")
+    found: Callable[[Session], dict[str, float]] = getattr(
+        importlib.import_module(module), function
+    )
+    return found
+
+
+if __name__ == "__main__":
+    code = main()
+    ignore_signals()  # the request is repeated until all ranks have ended; it must kill none
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code not in (ExitCode.OK, ExitCode.INTERRUPTED) else sys.exit(code)

@@ -1,0 +1,101 @@
+"""Full training state in one file.
+
+A checkpoint is a plain dict that loads with weights_only:
+
+    schema_version, tao_model, version   what wrote it
+    epoch, step, step_in_epoch, complete where training stood; complete: the epoch is all done
+    model, ema, ema_updates              state dicts; ema is None without averaging
+    optimizer, scaler                    state dicts; scaler only for fp16
+    rng                                  per rank: torch's generators
+    seed, world_size, batch_size, images what the order of samples depends on
+    loss_sum                             of the epoch's steps so far, mean over ranks
+    classes, spec, metrics               class id to name, the resolved spec, the last scores
+
+The learning rate is a function of epoch and step, so there is no scheduler state.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
+from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
+
+TrainingCheckpoint: TypeAlias = dict[str, Any]
+
+MODEL_NAME = "rtdetr"
+
+
+def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
+    """Write `checkpoint`; what was at `path` stays whole until the new one is complete.
+
+    Raises:
+        ActionError: it cannot be written, naming the path.
+    """
+    buffer = io.BytesIO()
+    torch.save(
+        {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}, buffer
+    )
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise writing_error(error, path) from None
+
+
+def load_checkpoint(path: Path) -> TrainingCheckpoint:
+    """Read a checkpoint of this engine onto the CPU.
+
+    Raises:
+        RequestError: missing, damaged, or not a training checkpoint of this engine.
+    """
+    if not path.is_file():
+        raise RequestError(f"checkpoint {path} does not exist")
+    if problem := verify_checkpoint(path):
+        raise RequestError(f"checkpoint is damaged: {problem}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("tao_model") != MODEL_NAME:
+        raise RequestError(f"checkpoint {path} is not a training checkpoint of this engine")
+    if content.get("schema_version") != CHECKPOINT_VERSION or "optimizer" not in content:
+        raise RequestError(
+            f"checkpoint {path} has layout version {content.get('schema_version')}; this engine "
+            f"reads version {CHECKPOINT_VERSION}"
+        )
+    return content
+
+
+def check_num_classes(checkpoint: TrainingCheckpoint, num_classes: int, path: Path) -> None:
+    """Refuse a checkpoint whose class heads have another size than the spec asks for."""
+    there = checkpoint["spec"]["dataset"]["num_classes"]
+    if there != num_classes:
+        raise RequestError(
+            f"checkpoint {path} was trained with dataset.num_classes {there}, the spec has "
+            f"{num_classes}: use {there}, or start from its weights with "
+            "train.pretrained_model_path, which leaves out the class heads"
+        )
+
+
+def epoch_path(results_dir: Path, epoch: int) -> Path:
+    return results_dir / CHECKPOINT_PATTERN.format(epoch=epoch)
+
+
+def interrupted_path(results_dir: Path, epoch: int, step: int) -> Path:
+    """Where the state goes of a training that stops after `step` steps of `epoch`."""
+    return results_dir / INTERRUPTED_PATTERN.format(epoch=epoch, step=step)
+
+
+def remove_interrupted(results_dir: Path, *, but: Path | None = None) -> None:
+    """Remove what earlier interruptions have left; a further checkpoint has superseded it."""
+    for file in list_interrupted(results_dir):
+        if file.path != but:
+            file.path.unlink(missing_ok=True)

@@ -1,0 +1,255 @@
+"""The training loop. Read `train_epochs` first."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rtdetr_slurm.contract import FailureClass, Kpi
+from rtdetr_slurm.engine.datasets.seeds import mix_seed
+from rtdetr_slurm.engine.evaluation import evaluate_detector, write_metrics
+from rtdetr_slurm.engine.process.distributed import (
+    average_norm_statistics,
+    average_over_ranks,
+    barrier,
+    spread_over_ranks,
+    sum_over_ranks,
+)
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.engine.training.checkpoint import (
+    epoch_path,
+    interrupted_path,
+    remove_interrupted,
+    save_checkpoint,
+)
+from rtdetr_slurm.engine.training.optim import lr_factor, set_learning_rate
+from rtdetr_slurm.engine.training.report import not_finite, report_epoch, write_scalars
+from rtdetr_slurm.engine.training.snapshot import capture
+from rtdetr_slurm.engine.training.state import Training, TrainingState
+from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.vision.preprocess import to_unit_range
+from rtdetr_slurm.vision.samples import Batch
+
+MAX_WEIGHT_SPREAD = 1e-2
+"""Above this the ranks no longer train one detector; equal processors stay at 0."""
+
+
+def train_epochs(training: Training) -> dict[str, float]:
+    """All epochs from where the state stands.
+
+    Returns:
+        The KPIs of the last epoch on rank 0; without the validation ones elsewhere.
+
+    Raises:
+        Interrupted: asked to stop; the state is in a checkpoint of its own.
+        ActionError: a loss that is not finite, an image that cannot be decoded, no space left.
+    """
+    kpi: dict[str, float] = {}
+    num_epochs = training.session.experiment.train.num_epochs
+    for epoch in range(training.state.position.epoch, num_epochs):
+        kpi = train_epoch(training, epoch)
+    return kpi
+
+
+def train_epoch(training: Training, epoch: int) -> dict[str, float]:
+    """One epoch, or what is left of it: steps, validation, checkpoint, status line."""
+    session, position = training.session, training.state.position
+    cfg = session.experiment.train
+    began, first_step = time.monotonic(), position.step
+    position.epoch = epoch
+    train_steps(training)
+    per_step = (time.monotonic() - began) / max(position.step - first_step, 1)
+    session.record_bad_images()
+
+    train_loss = torch.tensor(position.loss_sum / training.data.sampler.steps_per_epoch)
+    train_loss = train_loss.to(session.context.device)
+    average_over_ranks([train_loss])
+    kpi = {Kpi.TRAIN_LOSS: train_loss.item()}
+    last = epoch + 1 == cfg.num_epochs
+    if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
+        kpi |= validate(training, epoch)
+    if (epoch + 1) % cfg.checkpoint_interval == 0 or last:
+        save_epoch(training, epoch)
+    report_epoch(training, kpi, time.monotonic() - began, per_step)
+    position.step_in_epoch, position.loss_sum = 0, 0.0
+    return kpi
+
+
+def train_steps(training: Training) -> None:
+    """The optimizer steps of an epoch, from where it stands.
+
+    Raises:
+        Interrupted: at a step boundary that all ranks agree on, after the state was written.
+    """
+    session, state, position = training.session, training.state, training.state.position
+    cfg, device = session.experiment.train, session.context.device
+    sampler = training.data.sampler
+    sampler.set_position(position.epoch, position.step_in_epoch)
+    state.training_mode()
+    for batch in training.data.loader if len(sampler) else ():
+        _check_readable(session, batch)
+        batch = batch.to(device)
+        images = multi_scale(to_unit_range(batch.pixels), session, state.seed, position.step)
+        shared = torch.tensor([batch.num_boxes, session.stop.requested], dtype=torch.float32)
+        shared = sum_over_ranks(shared.to(device))
+        num_boxes = (shared[0] / session.context.world_size).clamp(min=1)
+
+        loss, terms = state.objective(images, batch.targets(), num_boxes)
+        values = HostCopy(torch.stack([shared[1], loss, *terms.values()]))
+
+        factor = lr_factor(cfg.optim, position.epoch, position.step)
+        rate = set_learning_rate(state.optimizer, factor)
+        backward(state, loss)
+        stop, value, *rest = values.read()
+        read_terms = dict(zip(terms, rest, strict=True))
+        if not math.isfinite(value):
+            raise ActionError(not_finite(training, batch, read_terms))
+        update(state, cfg.clip_grad_norm)
+        position.step += 1
+        position.step_in_epoch += 1
+        position.loss_sum += value
+        if state.ema is not None and position.step % cfg.ema.every_n_steps == 0:
+            state.ema.update()
+
+        where = f"epoch {position.epoch + 1}/{cfg.num_epochs}"
+        where += f" step {position.step_in_epoch}/{sampler.steps_per_epoch}"
+        training.progress.update(where, position.step, value, rate)
+        write_scalars(training, value, rate, read_terms)
+        if stop:
+            interrupt(training)
+
+
+def backward(state: TrainingState, loss: Tensor) -> None:
+    state.optimizer.zero_grad(set_to_none=True)
+    (loss if state.scaler is None else state.scaler.scale(loss)).backward()
+
+
+def update(state: TrainingState, max_norm: float) -> None:
+    """Clip the gradients to a total norm of `max_norm` (0: leave them) and step."""
+    if state.scaler is not None:
+        state.scaler.unscale_(state.optimizer)
+    if max_norm > 0:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), max_norm)
+    if state.scaler is None:
+        state.optimizer.step()
+    else:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+
+
+def validate(training: Training, epoch: int) -> dict[str, float]:
+    """Score the present weights; the KPIs on rank 0, nothing elsewhere."""
+    assert training.validation is not None
+    session, state = training.session, training.state
+    average_norm_statistics(state.model)
+    if state.ema is not None:
+        average_norm_statistics(state.ema.module)
+    model = state.scored_model(session)
+    try:
+        scores = evaluate_detector(session, model, training.validation, training.criterion)
+    except Interrupted:
+        interrupt(training)
+    training.progress.pause()
+    if scores is None:
+        return {}
+    loss = scores.loss if math.isfinite(scores.loss) else None
+    state.metrics = {"epoch": epoch, Kpi.VAL_LOSS: loss, **scores.metrics.as_json()}
+    write_metrics(session, training.data.table.classes, state.metrics)
+    summary = scores.metrics.summary
+    return {
+        Kpi.VAL_MAP: summary["mAP"],
+        Kpi.VAL_MAP50: summary["mAP50"],
+        Kpi.VAL_LOSS: scores.loss,
+    }
+
+
+def save_epoch(training: Training, epoch: int) -> None:
+    """Write model_epoch_NNN.pth; the checkpoint of an earlier interruption is superseded by it."""
+    session = training.session
+    content = capture(training.state, session, training.data.table.classes, complete=True)
+    check_equal_weights(training)
+    if session.context.is_main:
+        save_checkpoint(epoch_path(session.results_dir, epoch), content)
+        remove_interrupted(session.results_dir)
+    training.progress.pause()
+
+
+def check_equal_weights(training: Training) -> None:
+    """Data-parallel training is sound only while all ranks hold the same weights: make sure.
+
+    Raises:
+        ActionError: they have drifted apart by more than rounding on unlike processors explains.
+    """
+    context = training.session.context
+    if context.world_size == 1:
+        return
+    spread = spread_over_ranks(list(training.state.model.parameters()))
+    if not spread <= MAX_WEIGHT_SPREAD:
+        raise ActionError(
+            f"the weights of the {context.world_size} ranks differ by up to {spread:g}; no "
+            "checkpoint is written. This is a fault of the network, the memory or the driver of "
+            "a node: go on from the previous checkpoint on other nodes",
+            FailureClass.INFRA,
+        )
+    training.session.say(f"{context.world_size} ranks hold equal weights (spread {spread:g})")
+
+
+def interrupt(training: Training) -> None:
+    """Write the state of this moment and end; called by all ranks at the same step.
+
+    Raises:
+        Interrupted: always.
+    """
+    session, position = training.session, training.state.position
+    content = capture(training.state, session, training.data.table.classes, complete=False)
+    if session.context.is_main:
+        path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
+        save_checkpoint(path, content)
+        remove_interrupted(session.results_dir, but=path)
+    barrier()
+    raise Interrupted
+
+
+def multi_scale(images: Tensor, session: Session, seed: int, step: int) -> Tensor:
+    """Resize a batch [B, 3, H, W] to the size drawn for this step, the same on all ranks."""
+    scales = session.experiment.dataset.augmentation.multi_scales
+    if scales:
+        drawn = scales[mix_seed(seed, step) % len(scales)]
+        height, width = (drawn, drawn) if isinstance(drawn, int) else drawn
+        if images.shape[-2:] != (height, width):
+            images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+class HostCopy:
+    """A small tensor on its way to the host, without making the host wait for the device.
+
+    By the time it is read, the matcher has waited for the device anyway, and little more than the
+    loss was queued in between.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._values = values.detach()
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values.detach(), non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> list[float]:
+        if self._event is not None:
+            self._event.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
+
+
+def _check_readable(session: Session, batch: Batch) -> None:
+    session.meet_bad_images(batch.bad)
+    if not batch.pixels.numel():
+        raise ActionError("not one training image can be decoded")

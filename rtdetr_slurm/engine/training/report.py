@@ -1,0 +1,97 @@
+"""What people get to see of a training: lines on the screen and in status.json, TensorBoard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+
+from rtdetr_slurm.contract import Status
+from rtdetr_slurm.engine.datasets.sources import workers
+from rtdetr_slurm.engine.training.state import Training
+from rtdetr_slurm.vision.samples import Batch
+
+SCALAR_INTERVAL = 10
+"""Steps between two points of a TensorBoard curve."""
+
+
+def describe(training: Training) -> None:
+    """Say what is about to be trained on what, and what differs from the letter of the spec."""
+    session, data, table = training.session, training.data, training.data.table
+    cfg, context = session.experiment, session.context
+    trained = sum(p.numel() for p in training.state.model.parameters() if p.requires_grad) / 1e6
+    session.say(
+        f"{cfg.model.backbone}, {trained:.1f} M trainable parameters, on {context.world_size} x "
+        f"{context.device.type}, {cfg.train.precision}"
+    )
+    validation = training.validation
+    scored = "none" if validation is None else f"{len(validation.data.table)} images"
+    session.say(
+        f"{len(table)} training images with {len(table.labels)} boxes, validation: {scored}; "
+        f"{data.sampler.steps_per_epoch} steps per epoch"
+    )
+    crowds = int(table.crowds.sum())
+    flat = int(((table.boxes[:, 2:] <= 0).any(axis=1) & ~table.crowds).sum())
+    if crowds or flat:
+        session.say(f"not trained on: {crowds} crowd regions, {flat} boxes without extent")
+    if workers(session) < cfg.dataset.workers:
+        session.say(
+            f"{workers(session)} loading processes per rank, not {cfg.dataset.workers} "
+            "(dataset.workers): that is how many CPU cores each rank has"
+        )
+
+
+def report_epoch(
+    training: Training, kpi: Mapping[str, float], seconds: float, per_step: float
+) -> None:
+    """Tell of a finished epoch: a line on the screen, one in status.json, TensorBoard points."""
+    session, cfg = training.session, training.session.experiment.train
+    if not session.context.is_main:
+        return
+    position = training.state.position
+    epochs_left = cfg.num_epochs - position.epoch - 1
+    session.record(
+        Status.RUNNING,
+        f"epoch {position.epoch} finished",
+        kpi=kpi,
+        epoch=position.epoch,
+        step=position.step,
+        max_epoch=cfg.num_epochs - 1,
+        max_step=training.data.sampler.steps_per_epoch * cfg.num_epochs,
+        time_per_epoch=_milliseconds(seconds),
+        time_per_step=_milliseconds(per_step),
+        eta=str(timedelta(seconds=round(seconds * epochs_left))),
+    )
+    values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())
+    session.say(f"epoch {position.epoch + 1}/{cfg.num_epochs}  {values}  {seconds:.1f} s")
+    if training.scalars is not None:
+        training.scalars.write(position.step, {f"epoch/{k}": v for k, v in kpi.items()})
+
+
+def write_scalars(training: Training, loss: float, rate: float, terms: Mapping[str, float]) -> None:
+    step = training.state.position.step
+    if training.scalars is None or step % SCALAR_INTERVAL:
+        return
+    speed = training.progress.images_per_step / max(training.progress.seconds_per_step, 1e-9)
+    values = {"train/loss": loss, "train/lr": rate, "train/images_per_second": speed}
+    training.scalars.write(step, values | {f"train/{name}": value for name, value in terms.items()})
+
+
+def not_finite(training: Training, batch: Batch, terms: Mapping[str, float]) -> str:
+    """The message for a loss that is NaN or infinite."""
+    table, position = training.data.table, training.state.position
+    broken = {name: value for name, value in terms.items() if not math.isfinite(value)} or terms
+    values = ", ".join(f"{name}={value:g}" for name, value in list(broken.items())[:8])
+    images = ", ".join(table.describe(image) for image in batch.images)
+    return (
+        f"the loss is not finite at step {position.step} (epoch {position.epoch}) on rank "
+        f"{training.session.context.rank}: {values}. Images: {images}. No weights were changed by "
+        "this step; lower train.optim.lr, set train.clip_grad_norm, use train.precision bf16 or "
+        "fp32, or look at these images' boxes"
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    """`h:mm:ss.mmm`."""
+    whole, rest = divmod(round(seconds * 1000), 1000)
+    return f"{timedelta(seconds=whole)}.{rest:03d}"

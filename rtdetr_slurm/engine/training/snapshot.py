@@ -1,0 +1,152 @@
+"""From the state of a training to a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.engine.process.distributed import (
+    average_norm_statistics,
+    average_over_ranks,
+    gather_objects,
+)
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
+from rtdetr_slurm.engine.training.state import Position, TrainingState
+from rtdetr_slurm.errors import RequestError
+
+
+def capture(
+    state: TrainingState, session: Session, classes: Mapping[int, str], *, complete: bool
+) -> TrainingCheckpoint:
+    """The checkpoint of this moment; every rank must call it, and rank 0's is the whole one.
+
+    Running statistics of plain batch norm are averaged over the ranks first, so that it does not
+    matter which rank writes.
+
+    Args:
+        complete: whether the epoch is all done, with its validation.
+    """
+    average_norm_statistics(state.model)
+    if state.ema is not None:
+        average_norm_statistics(state.ema.module)
+    loss_sum = torch.tensor(state.position.loss_sum, device=session.context.device)
+    average_over_ranks([loss_sum])
+    position = state.position
+    return {
+        "version": __version__,
+        "epoch": position.epoch,
+        "step": position.step,
+        "step_in_epoch": position.step_in_epoch,
+        "complete": complete,
+        "model": state.model.state_dict(),
+        "ema": None if state.ema is None else state.ema.module.state_dict(),
+        "ema_updates": 0 if state.ema is None else state.ema.updates,
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": None if state.scaler is None else state.scaler.state_dict(),
+        "rng": gather_objects(_random_state(session.context.device)),
+        "seed": state.seed,
+        "world_size": session.context.world_size,
+        "batch_size": session.experiment.dataset.batch_size,
+        "loss_sum": loss_sum.item(),
+        "classes": dict(classes),
+        "spec": session.resolved,
+        "metrics": state.metrics,
+    }
+
+
+def restore(
+    state: TrainingState, checkpoint: TrainingCheckpoint, path: Path, session: Session
+) -> None:
+    """Put `checkpoint` into a freshly built state.
+
+    Raises:
+        RequestError: it belongs to another model, or it stands within an epoch and the samples of
+            this start would come in another order.
+    """
+    check_num_classes(checkpoint, session.experiment.dataset.num_classes, path)
+    if not checkpoint["complete"]:
+        _check_same_order(checkpoint, path, session)
+    _load(state.model, checkpoint["model"], path)
+    if state.ema is not None:
+        _load(state.ema.module, checkpoint["ema"] or checkpoint["model"], path)
+        state.ema.updates = checkpoint["ema_updates"]
+    _load_optimizer(state.optimizer, checkpoint, path)
+    if state.scaler is not None and checkpoint["scaler"]:
+        state.scaler.load_state_dict(checkpoint["scaler"])
+    if len(checkpoint["rng"]) == session.context.world_size:
+        _set_random_state(checkpoint["rng"][session.context.rank], session.context.device)
+    if checkpoint["complete"]:
+        state.position = Position(epoch=checkpoint["epoch"] + 1, step=checkpoint["step"])
+    else:
+        state.position = Position(
+            checkpoint["epoch"],
+            checkpoint["step_in_epoch"],
+            checkpoint["step"],
+            checkpoint["loss_sum"],
+        )
+    state.metrics = checkpoint["metrics"]
+
+
+def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
+    for name, now in (
+        ("world_size", session.context.world_size),
+        ("batch_size", session.experiment.dataset.batch_size),
+    ):
+        if checkpoint[name] != now:
+            raise RequestError(
+                f"checkpoint {path} was written in the middle of epoch {checkpoint['epoch']} with "
+                f"{name} {checkpoint[name]}; this start has {now}. Use the same, or resume from a "
+                "model_epoch checkpoint"
+            )
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    ours = module.state_dict()
+    problems = [f"{name} is missing" for name in ours.keys() - weights.keys()]
+    problems += [f"{name} is not in the model" for name in weights.keys() - ours.keys()]
+    problems += [
+        f"{name} has shape {list(weights[name].shape)}, the model {list(ours[name].shape)}"
+        for name in ours.keys() & weights.keys()
+        if ours[name].shape != weights[name].shape
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:10])
+        raise RequestError(
+            f"checkpoint {path} belongs to another model ({len(problems)} differences); the model "
+            f"section must be the one it was trained with:\n  {shown}"
+        )
+    module.load_state_dict(weights)
+
+
+def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path) -> None:
+    """Moments and step counts; rates and decay stay those of the present spec."""
+    stored = checkpoint["optimizer"]
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if sizes != [len(group["params"]) for group in stored["param_groups"]]:
+        raise RequestError(
+            f"checkpoint {path} trained other parameters: train.freeze, model.train_backbone and "
+            "model.pretrained_backbone_path must be as they were"
+        )
+    now = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(stored)
+    for group, settings in zip(optimizer.param_groups, now, strict=True):
+        group.update(settings)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: Mapping[str, Tensor | None], device: torch.device) -> None:
+    cpu, cuda = state["cpu"], state["cuda"]
+    if cpu is not None:
+        torch.set_rng_state(cpu)
+    if cuda is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(cuda, device)

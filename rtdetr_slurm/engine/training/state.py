@@ -1,0 +1,135 @@
+"""What training works with: what stays the same, and what it changes as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+
+from rtdetr_slurm.engine.datasets.seeds import mix_seed
+from rtdetr_slurm.engine.datasets.sources import EvaluationShare, TrainingData
+from rtdetr_slurm.engine.losses import Criterion
+from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.engine.process.distributed import Context
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.training.ema import Ema
+from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
+from rtdetr_slurm.engine.training.progress import TrainingProgress
+from rtdetr_slurm.engine.training.scalars import Scalars
+
+
+@dataclass
+class Position:
+    """Where training stands.
+
+    Attributes:
+        epoch: zero-based, the one being worked on.
+        step_in_epoch: steps of it that are done.
+        step: steps done in all.
+        loss_sum: of the epoch's steps so far, on this rank.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+
+
+@dataclass
+class TrainingState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+        model: the detector.
+        objective: what a step calls, with the detector inside; the DDP wrapper of several ranks.
+        frozen_norms: batch norms that stay in eval mode.
+        seed: what the order and augmentation of samples start from.
+        ema: None without averaging. scaler: only for fp16.
+        metrics: of the last validation.
+    """
+
+    model: RTDETR
+    objective: nn.Module
+    frozen_norms: list[nn.Module]
+    optimizer: AdamW
+    ema: Ema | None
+    scaler: torch.amp.GradScaler | None
+    seed: int
+    position: Position = field(default_factory=Position)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def training_mode(self) -> None:
+        self.objective.train()
+        for norm in self.frozen_norms:
+            norm.eval()
+
+    def scored_model(self, session: Session) -> nn.Module:
+        """The weights that validation scores: the averaged ones where there are any."""
+        if self.ema is None or session.experiment.train.ema.validate_original_weights:
+            return self.model
+        return self.ema.module_on(session.context.device)
+
+
+@dataclass
+class Training:
+    """A training, as its loop and its reports see it.
+
+    Attributes:
+        validation: None where nothing is scored.
+        criterion: of the validation loss.
+        scalars: on rank 0.
+    """
+
+    session: Session
+    data: TrainingData
+    validation: EvaluationShare | None
+    state: TrainingState
+    criterion: Criterion
+    progress: TrainingProgress
+    scalars: Scalars | None
+
+
+def build_state(session: Session, model: RTDETR, objective: nn.Module, seed: int) -> TrainingState:
+    """Optimizer and the rest for a detector and the objective that holds it.
+
+    Args:
+        seed: of the random numbers while training; every rank has its own.
+
+    Raises:
+        RequestError: train.freeze does not fit the detector.
+    """
+    cfg, context = session.experiment.train, session.context
+    frozen_norms = freeze(model, cfg.freeze)
+    torch.manual_seed(mix_seed(seed, context.rank))
+    objective = _distribute(model, objective, context)
+    ema = None
+    if cfg.enable_ema:
+        ema = Ema(model, cfg.ema.decay, cpu_offload=cfg.ema.cpu_offload)
+    return TrainingState(
+        model=model,
+        objective=objective,
+        frozen_norms=frozen_norms,
+        optimizer=build_optimizer(model, cfg.optim),
+        ema=ema,
+        scaler=torch.amp.GradScaler("cuda") if cfg.precision == "fp16" else None,
+        seed=seed,
+    )
+
+
+def _distribute(model: RTDETR, objective: nn.Module, context: Context) -> nn.Module:
+    """DDP where there is more than one rank; batch norm is synchronised on CUDA."""
+    if context.world_size == 1:
+        return objective
+    if context.device.type == "cuda":
+        for name, child in model.named_children():
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+    return DistributedDataParallel(
+        objective,
+        device_ids=[context.device] if context.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )

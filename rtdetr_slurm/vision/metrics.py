@@ -1,0 +1,172 @@
+"""COCO's twelve numbers and the AP of every class, equal to pycocotools'."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.contract import METRICS_VERSION
+from rtdetr_slurm.vision.table import Table
+
+NAMES = (
+    "mAP",
+    "mAP50",
+    "mAP75",
+    "mAP_small",
+    "mAP_medium",
+    "mAP_large",
+    "mAR_1",
+    "mAR_10",
+    "mAR_100",
+    "mAR_small",
+    "mAR_medium",
+    "mAR_large",
+)
+"""The twelve in pycocotools' order. AP is over IoU 0.50:0.95 unless 50 or 75 is said, with at most
+100 detections per image; AR_n with at most n; small < 32^2 <= medium < 96^2 <= large pixels."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a set of detections is worth; NaN where there is nothing to measure (no such boxes).
+
+    Attributes:
+        summary: NAMES to value.
+        per_class: class name to {"AP": ..., "AP50": ...}; where two classes share a name, its id
+            is added.
+    """
+
+    summary: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data with None for NaN."""
+        return {
+            "metrics": {name: _json_number(value) for name, value in self.summary.items()},
+            "per_class": {
+                name: {key: _json_number(value) for key, value in row.items()}
+                for name, row in self.per_class.items()
+            },
+        }
+
+
+def score_detections(
+    table: Table, detections: NDArray[np.float64], class_ids: Sequence[int] | None = None
+) -> Metrics:
+    """Compare detections with the ground truth of all images of `table`.
+
+    Args:
+        detections: [D, 7]: image position, left, top, width, height (pixels), score, label.
+        class_ids: score only these classes; None means all of the table's.
+    """
+    truth = COCO(_ground_truth(table))
+    found = truth.loadRes(_results(detections))
+    evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
+    chosen = sorted(table.classes if class_ids is None else set(class_ids))
+    evaluation.params.catIds = chosen
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    values = [_defined(value) for value in evaluation.all_stats[: len(NAMES)]]
+    return Metrics(
+        dict(zip(NAMES, values, strict=True)),
+        _per_class(evaluation.eval["precision"], table.classes, chosen),
+    )
+
+
+def metrics_file(action: str, classes: Mapping[int, str], content: Mapping[str, Any]) -> str:
+    """The text of a metrics.json.
+
+    Args:
+        action: that scored.
+        classes: class id to name.
+        content: `Metrics.as_json`, and what was scored on what.
+    """
+    record = {
+        "schema_version": METRICS_VERSION,
+        "version": __version__,
+        "action": action,
+        "classes": {str(i): name for i, name in classes.items()},
+        **content,
+    }
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def _per_class(
+    precision: NDArray[np.float64], classes: dict[int, str], chosen: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """AP per class from precision [IoU thresholds, recalls, classes, areas, limits]."""
+    names = [classes[category] for category in chosen]
+    rows = {}
+    for k, (category, name) in enumerate(zip(chosen, names, strict=True)):
+        label = name if names.count(name) == 1 else f"{name} ({category})"
+        at_all = precision[:, :, k, 0, -1]
+        rows[label] = {"AP": _mean_defined(at_all), "AP50": _mean_defined(at_all[0])}
+    return rows
+
+
+def _ground_truth(table: Table) -> dict[str, Any]:
+    """The table as COCO data. Ids count from 1: in pycocotools' matching, 0 means unmatched."""
+    image_of_box = np.repeat(np.arange(len(table)), np.diff(table.starts)).tolist()
+    columns = zip(
+        image_of_box,
+        table.labels.tolist(),
+        table.boxes.tolist(),
+        table.areas.tolist(),
+        table.crowds.tolist(),
+        strict=True,
+    )
+    return {
+        "info": {},
+        "images": [{"id": image} for image in range(len(table))],
+        "categories": [{"id": i, "name": name} for i, name in table.classes.items()],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": label,
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            for number, (image, label, box, area, crowd) in enumerate(columns, start=1)
+        ],
+    }
+
+
+def _results(detections: NDArray[np.float64]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": int(row[0]),
+            "bbox": row[1:5],
+            "score": row[5],
+            "category_id": int(row[6]),
+            "segmentation": [],  # else the library makes one of the box
+        }
+        for row in detections.tolist()
+    ]
+
+
+def _mean_defined(values: NDArray[np.float64]) -> float:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else math.nan
+
+
+def _defined(value: float) -> float:
+    return math.nan if value == -1 else float(value)
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _silent(*_: object) -> None:
+    pass

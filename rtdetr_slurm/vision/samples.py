@@ -1,0 +1,164 @@
+"""From a table to what a detector is fed: samples of one image, batches of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rtdetr_slurm.vision.boxes import normalise_boxes
+from rtdetr_slurm.vision.images import BadImage, load_image
+from rtdetr_slurm.vision.preprocess import resize
+from rtdetr_slurm.vision.table import Table
+
+MIN_BOX_SIDE = 1
+"""Boxes narrower or lower than this many pixels are not worth learning."""
+
+
+class Target(TypedDict):
+    """Ground truth of one image, on the model's device."""
+
+    labels: Tensor
+    """int64 [T], class indices."""
+    boxes: Tensor
+    """float32 [T, 4], cxcywh in 0..1."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its boxes.
+
+    Attributes:
+        image: position in the table.
+        pixels: uint8 [3, height, width], at the network's input size.
+        labels: int64 [T]. boxes: float32 [T, 4], cxcywh in 0..1.
+        size: original width and height in pixels.
+        bad: files that could not be decoded on the way to this sample.
+    """
+
+    image: int
+    pixels: Tensor
+    labels: Tensor
+    boxes: Tensor
+    size: tuple[int, int]
+    bad: tuple[BadImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples. Boxes and labels of all images are packed behind each other.
+
+    Attributes:
+        images: list of B positions in the table.
+        pixels: uint8 [B, 3, height, width].
+        labels: int64 [sum T]. boxes: float32 [sum T, 4], cxcywh in 0..1.
+        counts: T of each image.
+        sizes: float32 [B, 2], original width and height.
+        bad: files that could not be decoded.
+    """
+
+    images: list[int]
+    pixels: Tensor
+    labels: Tensor
+    boxes: Tensor
+    counts: list[int]
+    sizes: Tensor
+    bad: tuple[BadImage, ...] = ()
+
+    @property
+    def num_boxes(self) -> int:
+        return sum(self.counts)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; the copies need not have finished when this returns."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=True),
+            sizes=self.sizes.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader."""
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            labels=self.labels.pin_memory(),
+            boxes=self.boxes.pin_memory(),
+            sizes=self.sizes.pin_memory(),
+        )
+
+    def targets(self) -> list[Target]:
+        """Ground truth per image, as the model and the criterion take it."""
+        labels, boxes = self.labels.split(self.counts), self.boxes.split(self.counts)
+        return [{"labels": one, "boxes": few} for one, few in zip(labels, boxes, strict=True)]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples; where a place holder has no pixels, the batch is only good for its `bad`."""
+    shapes = {sample.pixels.shape for sample in samples}
+    pixels = [s.pixels for s in samples] if len(shapes) == 1 else [samples[0].pixels]
+    return Batch(
+        images=[s.image for s in samples],
+        pixels=torch.stack(pixels),
+        labels=torch.cat([s.labels for s in samples]),
+        boxes=torch.cat([s.boxes for s in samples]),
+        counts=[len(s.labels) for s in samples],
+        sizes=torch.tensor([s.size for s in samples], dtype=torch.float32),
+        bad=tuple(bad for s in samples for bad in s.bad),
+    )
+
+
+def training_boxes(
+    table: Table, image: int, height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What training learns from an image: no crowd regions, and boxes clipped to the image.
+
+    Returns:
+        Corners in pixels, float32 [T, 4], and labels [T]; boxes of less than a pixel are left out.
+    """
+    rows = table.rows(image)
+    keep = ~table.crowds[rows]
+    boxes = table.boxes[rows][keep]
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = corners.clip(0, [width, height, width, height])
+    large = ((corners[:, 2:] - corners[:, :2]) >= MIN_BOX_SIDE).all(axis=1)
+    return corners[large].astype(np.float32), table.labels[rows][keep][large]
+
+
+class EvaluationSet(Dataset[Sample]):
+    """Plain samples: resized, nothing random. An undecodable image gives black pixels and says so.
+
+    Boxes and labels are those that training would learn from; scoring takes its ground truth from
+    the table.
+    """
+
+    def __init__(self, table: Table, size: tuple[int, int]) -> None:
+        self.table, self.size = table, size
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, image: int) -> Sample:
+        loaded = load_image(self.table.path(image))
+        if isinstance(loaded, BadImage):
+            return undecodable(image, (loaded,), self.size)
+        height, width = loaded.shape[:2]
+        corners, labels = training_boxes(self.table, image, height, width)
+        pixels = torch.from_numpy(resize(loaded, self.size).copy()).permute(2, 0, 1)
+        boxes = normalise_boxes(torch.from_numpy(corners), height, width)
+        return Sample(image, pixels, torch.from_numpy(labels), boxes, (width, height))
+
+
+def undecodable(image: int, bad: tuple[BadImage, ...], size: tuple[int, int] = (0, 0)) -> Sample:
+    """The place holder for an image without pixels."""
+    none = torch.empty(0, 4)
+    pixels = torch.zeros(3, *size, dtype=torch.uint8)
+    return Sample(image, pixels, none[:, 0].long(), none, (1, 1), bad)

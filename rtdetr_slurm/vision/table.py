@@ -1,0 +1,107 @@
+"""The annotations of one or several COCO sources as a few arrays.
+
+Arrays and not objects: data loading processes share them after fork, and counting references to
+a million small Python objects would copy every page of them into each process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetr_slurm.data.coco import Source, class_names
+
+
+@dataclass(frozen=True)
+class Table:
+    """I images and their N boxes; an image is known by its position 0 .. I-1.
+
+    Positions are unique over all sources, image ids need not be.
+
+    Attributes:
+        folders: image folder of each source.
+        source: int64 [I], index into `folders`.
+        image_ids: int64 [I], as the annotation file of the source has them.
+        names: all file names behind each other, UTF-8.
+        name_ends: int64 [I + 1], where they start and end in `names`.
+        starts: int64 [I + 1], image i has the boxes starts[i] .. starts[i+1]-1.
+        boxes: float64 [N, 4], x, y, width, height in pixels.
+        labels: int64 [N], category ids.
+        areas: float64 [N]. crowds: bool [N].
+        classes: category id to name.
+    """
+
+    folders: tuple[str, ...]
+    source: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    names: bytes
+    name_ends: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+    classes: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def path(self, image: int) -> Path:
+        """The file of an image."""
+        name = self.names[self.name_ends[image] : self.name_ends[image + 1]].decode()
+        return Path(self.folders[self.source[image]], name)
+
+    def describe(self, image: int) -> str:
+        """An image as messages name it: its id and its file."""
+        return f"{self.image_ids[image]} ({self.path(image)})"
+
+    def rows(self, image: int) -> slice:
+        """Where the boxes of an image are."""
+        return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+
+def open_table(sources: Sequence[Source], num_classes: int) -> Table:
+    """The table of some sources, whose category ids are class indices.
+
+    Raises:
+        RequestError: an id is not below `num_classes`, or has different names in two sources.
+    """
+    return build_table(sources, class_names([s.annotations for s in sources], num_classes))
+
+
+def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
+    """Concatenate sources in the order given."""
+    read = [source.annotations for source in sources]
+    counts = [a.num_images for a in read]
+    offsets = np.cumsum([0, *counts])
+    image_of_box = np.concatenate(
+        [_int64(a.image_index) + offset for a, offset in zip(read, offsets, strict=False)]
+    )
+    order = np.argsort(image_of_box, kind="stable")
+    encoded = [name.encode() for a in read for name in a.file_names]
+
+    def column(name: str) -> NDArray[Any]:
+        return np.concatenate([np.asarray(getattr(a, name)) for a in read])
+
+    return Table(
+        folders=tuple(str(source.image_dir) for source in sources),
+        source=np.repeat(np.arange(len(sources)), counts),
+        image_ids=_int64(column("image_ids")),
+        names=b"".join(encoded),
+        name_ends=np.cumsum([0, *map(len, encoded)]),
+        starts=np.searchsorted(image_of_box[order], np.arange(offsets[-1] + 1)),
+        boxes=column("boxes").reshape(-1, 4)[order],
+        labels=_int64(column("category_ids")[order]),
+        areas=column("areas")[order],
+        crowds=column("crowds")[order].astype(np.bool_),
+        classes=classes,
+    )
+
+
+def _int64(values: object) -> NDArray[np.int64]:
+    return np.asarray(values, dtype=np.int64)

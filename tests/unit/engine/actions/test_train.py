@@ -1,0 +1,396 @@
+"""The training loop on one rank, with the real model at its smallest."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_support import TRAIN_IMAGES, Workspace, workspace  # noqa: F401
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rtdetr_slurm.engine.actions.evaluate import evaluate
+from rtdetr_slurm.engine.actions.train import train
+from rtdetr_slurm.engine.detector import new_detector
+from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.engine.models.layers import FrozenBatchNorm2d
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag
+from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.loop import multi_scale
+from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.runs.checkpoints import resume_point
+
+# ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(path)["model"])
+
+
+def epoch_losses(workspace: Workspace) -> dict[int, float]:
+    lines = workspace.status()
+    return {line["epoch"]: line["kpi"]["train_loss"] for line in lines if "epoch" in line}
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    a, b = weights(ours), weights(theirs)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6, msg=name)
+
+
+def fresh_detector(session: Session, seed: int = 0) -> RTDETR:
+    """As training with this seed begins."""
+    torch.manual_seed(seed)
+    return new_detector(session)
+
+
+class StopAt(StopFlag):
+    """Asks to stop at the n-th time that it is looked at."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    @property
+    def requested(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left < 0
+
+
+def stopping_at(session: Session, n: int) -> Session:
+    return Session(**{**session.__dict__, "stop": StopAt(n)})
+
+
+class TestARun:
+    def test_what_it_leaves(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files, status lines, scores that `evaluate` finds again."""
+        kpi = train(workspace.session("train.enable_ema=true", "train.ema.decay=0.9"))
+        folder = workspace.results / "train"
+        assert set(kpi) == {"train_loss", "val_mAP", "val_mAP50", "val_loss"}
+        assert {p.name for p in folder.glob("*.pth")} == {"model_epoch_001.pth"}
+
+        lines = workspace.status()
+        assert [line["epoch"] for line in lines] == [0, 1]
+        assert lines[1]["kpi"] == pytest.approx(kpi)
+        assert (lines[1]["step"], lines[1]["max_step"], lines[1]["max_epoch"]) == (6, 6, 1)
+        assert {"time_per_epoch", "time_per_step", "eta"} <= set(lines[0])
+
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["metrics"]["mAP"] == kpi["val_mAP"]
+        assert set(metrics["per_class"]) == {"circle", "square", "triangle"}
+        with Image.open(folder / "annotated.jpg") as picture:
+            assert picture.width > 1000
+        scalars = EventAccumulator(str(folder)).Reload()
+        assert "epoch/train_loss" in scalars.Tags()["scalars"]
+
+        content = load_checkpoint(folder / "model_epoch_001.pth")
+        assert content["classes"] == {1: "circle", 2: "square", 3: "triangle"}
+        assert (content["epoch"], content["step"], content["complete"]) == (1, 6, True)
+        assert content["spec"]["model"]["num_queries"] == 10
+        assert content["ema_updates"] == 6
+        assert content["metrics"]["metrics"]["mAP"] == kpi["val_mAP"]
+        said = capsys.readouterr().out
+        assert "activation checkpointing is off on CPU" in said
+        assert "12 training images" in said
+
+        checkpoint = f"evaluate.checkpoint={folder / 'model_epoch_001.pth'}"
+        again = evaluate(workspace.session(checkpoint, "evaluate.batch_size=2", name="evaluate"))
+        assert again["test_mAP"] == pytest.approx(kpi["val_mAP"], abs=1e-6)
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert (scored["epoch"], scored["images"], scored["input_size"]) == (1, 5, [64, 64])
+        assert (workspace.results / "evaluate" / "annotated.jpg").exists()
+
+    def test_is_repeatable(self, workspace: Workspace) -> None:
+        losses = []
+        for seed in (7, 7, 8):
+            train(workspace.session(f"train.seed={seed}", "train.num_epochs=1",
+                                   "train.checkpoint_interval=1"))  # fmt: skip
+            losses.append(epoch_losses(workspace)[0])
+            shutil.rmtree(workspace.results)
+        assert losses[0] == losses[1] != losses[2]
+
+    def test_without_validation(self, workspace: Workspace) -> None:
+        kpi = train(
+            workspace.session(
+                "dataset.val_data_sources=null",
+                "train.num_epochs=1",
+                "train.checkpoint_interval=1",
+                "train.precision=bf16",
+                "train.seed=-1",
+                "train.clip_grad_norm=0",
+            )
+        )
+        assert set(kpi) == {"train_loss"}
+        assert not (workspace.results / "train" / "metrics.json").exists()
+        assert (workspace.results / "train" / "annotated.jpg").exists()
+
+
+class TestEvaluate:
+    def test_weights_from_elsewhere(self, workspace: Workspace) -> None:
+        """A bare state dict is scored, as long as its class heads have the right size."""
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        size = ("evaluate.input_height=64", "evaluate.input_width=96")
+        kpi = evaluate(workspace.session(setting, *size, name="evaluate"))
+        assert set(kpi) == {"test_mAP", "test_mAP50"}
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert (scored["epoch"], scored["input_size"]) == (None, [64, 96])
+        with pytest.raises(
+            RequestError, match=r"another size than dataset\.num_classes 5:(.|\n)*head"
+        ):
+            evaluate(workspace.session(setting, "dataset.num_classes=5", name="evaluate"))
+
+    def test_missing_and_damaged_checkpoints(self, workspace: Workspace) -> None:
+        path = workspace.root / "model.pth"
+        setting = f"evaluate.checkpoint={path}"
+        with pytest.raises(RequestError, match=r"model\.pth: no such weight file"):
+            evaluate(workspace.session(setting, name="evaluate"))
+        path.write_bytes(b"PK damaged")
+        with pytest.raises(RequestError, match=r"model\.pth: .*(damaged|plain weights)"):
+            evaluate(workspace.session(setting, name="evaluate"))
+
+    def test_threshold_and_classes(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        none = evaluate(workspace.session(setting, "evaluate.conf_threshold=0.99", name="evaluate"))
+        assert none == {"test_mAP": 0, "test_mAP50": 0}
+        evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert set(scored["per_class"]) == {"square"}
+
+    def test_interrupted(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        session = workspace.session(f"evaluate.checkpoint={path}", name="evaluate")
+        with pytest.raises(Interrupted):
+            evaluate(stopping_at(session, 1))
+
+
+class TestResume:
+    def test_from_an_epoch(self, workspace: Workspace) -> None:
+        """Two epochs at once, and one and one: the same losses and the same weights."""
+        every = ("train.checkpoint_interval=1", "train.enable_ema=true")
+        train(workspace.session(*every))
+        whole = epoch_losses(workspace)
+        kept = workspace.results.rename(workspace.root / "whole")
+        train(workspace.session(*every, "train.num_epochs=1"))
+        first = workspace.results / "train" / "model_epoch_000.pth"
+        train(workspace.session(*every, f"train.resume_training_checkpoint_path={first}"))
+        assert epoch_losses(workspace) == pytest.approx(whole, abs=1e-6)
+        assert_same_weights(
+            workspace.results / "train" / "model_epoch_001.pth",
+            kept / "train" / "model_epoch_001.pth",
+        )
+
+    @pytest.mark.parametrize("stop_at", [1, 5, 7])
+    def test_from_an_interruption(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    ) -> None:
+        """Stopped in the middle of the first epoch, of the second, and in the validation after
+        it (7 = 3 steps, 2 batches of validation, 2 steps): the same run in the end."""
+        train(workspace.session())
+        whole = epoch_losses(workspace)
+        kept = workspace.results.rename(workspace.root / "whole")
+        with pytest.raises(Interrupted):
+            train(stopping_at(workspace.session(), stop_at))
+        folder = workspace.results / "train"
+        [interrupted] = folder.glob("*.pth")
+        assert interrupted.name.startswith("interrupted_epoch_")
+        monkeypatch.setenv("RTDETR_RESUME", "1")
+        train(workspace.session())
+        assert epoch_losses(workspace) == pytest.approx(whole, abs=1e-6)
+        assert [p.name for p in folder.glob("*.pth")] == ["model_epoch_001.pth"]
+        assert_same_weights(folder / "model_epoch_001.pth", kept / "train" / "model_epoch_001.pth")
+
+    def test_truncated_interruption(
+        self,
+        workspace: Workspace,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """It is named and passed over; the epoch before it is gone on from."""
+        every = "train.checkpoint_interval=1"
+        with pytest.raises(Interrupted):
+            train(stopping_at(workspace.session(every), 6))  # 3 steps, validation, a step
+        folder = workspace.results / "train"
+        [interrupted] = folder.glob("interrupted*.pth")
+        torn = interrupted.read_bytes()
+        interrupted.write_bytes(torn[: len(torn) // 2])
+        found, problems = resume_point(folder)
+        assert found is not None
+        assert found.path == folder / "model_epoch_000.pth"
+        assert str(interrupted) in problems[0]
+
+        monkeypatch.setenv("RTDETR_RESUME", "1")
+        train(workspace.session(every))
+        said = capsys.readouterr()
+        assert f"{interrupted} cannot be read" in said.err
+        assert f"goes on from {folder / 'model_epoch_000.pth'}" in said.out
+        warnings = [line for line in workspace.status() if line["verbosity"] == "WARNING"]
+        assert "passed over" in warnings[0]["message"]
+        # a finished epoch makes an interruption within it obsolete
+        interrupted.write_bytes(torn)
+        found, _ = resume_point(folder)
+        assert found is not None
+        assert found.path == folder / "model_epoch_001.pth"
+
+    def test_refusals(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(Interrupted):
+            train(stopping_at(workspace.session(), 1))
+        [path] = (workspace.results / "train").glob("interrupted*.pth")
+        with pytest.raises(RequestError, match="already holds checkpoints of a training"):
+            train(workspace.session())
+        resume = f"train.resume_training_checkpoint_path={path}"
+        for change, message in (
+            (
+                "dataset.num_classes=6",
+                r"was trained with dataset\.num_classes 4, the spec has 6",
+            ),
+            ("model.dec_layers=1", r"belongs to another model(.|\n)*is not in the model"),
+            ("train.freeze=[backbone]", "trained other parameters"),
+            ("dataset.batch_size=3", "in the middle of epoch 0 with batch_size 4; this .* has 3"),
+        ):
+            with pytest.raises(RequestError, match=message):
+                train(workspace.session(resume, change))
+        with pytest.raises(RequestError, match=r"none\.pth does not exist"):
+            train(workspace.session("train.resume_training_checkpoint_path=none.pth"))
+        other = workspace.root / "other.pth"
+        torch.save({"model": {}}, other)
+        with pytest.raises(RequestError, match="is not a training checkpoint of this engine"):
+            train(workspace.session(f"train.resume_training_checkpoint_path={other}"))
+        with pytest.raises(RequestError, match="num_classes 4"):
+            evaluate(
+                workspace.session(
+                    f"evaluate.checkpoint={path}", "dataset.num_classes=5", name="evaluate"
+                )
+            )
+
+
+class TestBadInput:
+    def break_image(self, workspace: Workspace, split: str, number: int) -> Path:
+        path = workspace.data / split / "images" / f"{number:06d}.jpg"
+        path.write_bytes(path.read_bytes()[:100])
+        return path
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_undecodable_image_stops(self, workspace: Workspace, split: str) -> None:
+        path = self.break_image(workspace, split, 3)
+        with pytest.raises(ActionError) as caught:
+            train(workspace.session("train.num_epochs=1", "train.checkpoint_interval=1"))
+        assert f"image {path} cannot be decoded: " in str(caught.value)
+        assert "--bad-images skip" in str(caught.value)
+
+    def test_undecodable_images_skipped(
+        self, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each is named once; in validation it is an image in which nothing was found."""
+        broken = [self.break_image(workspace, "train", 2), self.break_image(workspace, "val", 3)]
+        kpi = train(workspace.session(skip_bad_images=True))
+        assert math.isfinite(kpi["val_mAP"])
+        warnings = [line for line in workspace.status() if line["verbosity"] == "WARNING"]
+        assert len(warnings) == 2
+        for path, line in zip(broken, warnings, strict=True):
+            assert str(path) in line["message"]
+        assert capsys.readouterr().err.count("cannot be decoded") == 2
+
+    def test_nothing_decodable(self, workspace: Workspace) -> None:
+        for number in range(1, TRAIN_IMAGES + 1):
+            self.break_image(workspace, "train", number)
+        with pytest.raises(ActionError, match="not one training image can be decoded"):
+            train(workspace.session(skip_bad_images=True))
+
+    def test_set_smaller_than_a_batch(self, workspace: Workspace) -> None:
+        with pytest.raises(RequestError, match=r"12 images, fewer (.|\n)*batch_size 16 x 1 ranks"):
+            train(workspace.session("dataset.batch_size=16"))
+
+    def test_fp16_on_cpu(self, workspace: Workspace) -> None:
+        with pytest.raises(RequestError, match=r"train\.precision fp16 needs a CUDA device"):
+            train(workspace.session("train.precision=fp16"))
+
+    def test_loss_that_is_not_finite(self, workspace: Workspace) -> None:
+        """Named with its step, its terms and its images; no weights are touched."""
+        broken = workspace.root / "nan.pth"
+        model = fresh_detector(workspace.session(), 0)
+        content = model.state_dict()
+        content["decoder.dec_score_head.1.bias"].fill_(math.nan)
+        torch.save(content, broken)
+        with pytest.raises(ActionError) as caught:
+            train(workspace.session(f"train.pretrained_model_path={broken}"))
+        message = str(caught.value)
+        assert "the loss is not finite at step 0 (epoch 0) on rank 0: " in message
+        assert "loss_vfl=nan" in message
+        assert message.count(".jpg)") == 4
+        assert not list(workspace.results.rglob("*.pth"))
+
+    def test_no_space_left(self, workspace: Workspace) -> None:
+        session = workspace.session("train.num_epochs=1", "train.checkpoint_interval=1")
+        with file_size_limit(1 << 20), pytest.raises(ActionError) as caught:
+            train(session)
+        path = workspace.results / "train" / "model_epoch_000.pth"
+        assert f"no space left to write {path}" in str(caught.value)
+        assert not list(workspace.results.rglob("*.pth*"))  # no torn file stays behind
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Writing beyond `size` fails as on a full disk, also for root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class TestState:
+    def test_pretrained_backbone_freezes_stem_and_norms(self, workspace: Workspace) -> None:
+        plain = fresh_detector(workspace.session(), 0)
+        path = workspace.root / "backbone.pth"
+        torch.save(plain.backbone.state_dict(), path)
+        setting = f"model.pretrained_backbone_path={path}"
+        model = fresh_detector(workspace.session(setting), 1)
+        norms = [m for m in model.backbone.modules() if isinstance(m, FrozenBatchNorm2d)]
+        assert len(norms) == 20
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())
+        stem, later = list(model.backbone.named_parameters())[:1], list(model.backbone.parameters())
+        assert not stem[0][1].requires_grad
+        assert later[-1].requires_grad
+        torch.testing.assert_close(stem[0][1], dict(plain.backbone.named_parameters())[stem[0][0]])
+        # a whole pretrained detector takes its place, and nothing is frozen
+        detector = workspace.root / "detector.pth"
+        torch.save(plain.state_dict(), detector)
+        both = workspace.session(setting, f"train.pretrained_model_path={detector}")
+        assert all(p.requires_grad for p in fresh_detector(both, 1).parameters())
+
+    def test_frozen_modules_keep_their_statistics(self, workspace: Workspace) -> None:
+        train(
+            workspace.session(
+                "train.freeze=[backbone]", "train.num_epochs=1", "train.checkpoint_interval=1"
+            )
+        )
+        after = weights(workspace.results / "train" / "model_epoch_000.pth")
+        before = fresh_detector(workspace.session(), 7).state_dict()
+        changed = {name for name in after if not torch.equal(after[name], before[name])}
+        assert changed
+        assert not any(name.startswith("backbone.") for name in changed)
+
+    def test_size_of_a_step_is_the_same_on_all_ranks(self, workspace: Workspace) -> None:
+        session = workspace.session("dataset.augmentation.multi_scales=[32, [64, 96], 96]")
+
+        def sizes(images: torch.Tensor) -> list[Any]:
+            return [tuple(multi_scale(images, session, 3, step).shape[-2:]) for step in range(20)]
+
+        seen = sizes(torch.rand(1, 3, 64, 64))
+        assert seen == sizes(torch.rand(2, 3, 128, 96))
+        assert set(seen) == {(32, 32), (64, 96), (96, 96)}

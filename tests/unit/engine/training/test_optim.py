@@ -1,0 +1,172 @@
+"""Parameter groups, learning rates, freezing, averaging."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetr_slurm.engine.models import RTDETR, build_model
+from rtdetr_slurm.engine.training.ema import Ema
+from rtdetr_slurm.engine.training.optim import (
+    build_optimizer,
+    freeze,
+    lr_factor,
+    parameter_groups,
+    set_learning_rate,
+)
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.spec.train import OptimConfig
+
+
+@pytest.fixture(scope="module")
+def model() -> RTDETR:
+    cfg = ModelConfig(
+        backbone="resnet_18_vd",
+        hidden_dim=32,
+        feat_channels=[32, 32, 32],
+        dim_feedforward=64,
+        dec_layers=2,
+        num_queries=10,
+        num_select=10,
+    )
+    return build_model(cfg, 4)
+
+
+def names_of(model: nn.Module, group: dict[str, Any]) -> set[str]:
+    wanted = {id(p) for p in group["params"]}
+    return {name for name, p in model.named_parameters() if id(p) in wanted}
+
+
+class TestGroups:
+    def test_backbone_rate_reaches_the_backbone(self, model: RTDETR) -> None:
+        """In TAO it does not: its group is empty, and the backbone learns at `lr`."""
+        cfg = OptimConfig(lr=1e-3, lr_backbone=1e-6, weight_decay=1e-12)
+        optimizer = build_optimizer(model, cfg)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        # With equal gradients, AdamW's first step moves every weight by its rate.
+        for name, parameter in model.named_parameters():
+            moved = (before[name] - parameter.detach()).abs().max().item()
+            rate = 1e-6 if name.startswith("backbone.") else 1e-3
+            assert moved == pytest.approx(rate, rel=0.2), name
+        optimizer.zero_grad()
+
+    def test_every_parameter_is_in_one_group(self, model: RTDETR) -> None:
+        groups = parameter_groups(model, OptimConfig())
+        assert [group["name"] for group in groups] == ["backbone", "no_decay", "decay"]
+        names = [names_of(model, group) for group in groups]
+        assert (
+            sum(map(len, names)) == len(set().union(*names)) == len(dict(model.named_parameters()))
+        )
+
+    def test_no_decay_for_biases_and_norms(self, model: RTDETR) -> None:
+        groups = {g["name"]: g for g in parameter_groups(model, OptimConfig(weight_decay=0.1))}
+        spared = names_of(model, groups["no_decay"])
+        assert groups["no_decay"]["weight_decay"] == 0
+        assert "weight_decay" not in groups["decay"]
+        assert "encoder.input_proj.0.norm.weight" in spared
+        assert "decoder.enc_output.norm.weight" in spared
+        assert "decoder.enc_score_head.bias" in spared
+        assert not any(name.startswith("backbone.") for name in spared)
+        decayed = names_of(model, groups["decay"])
+        assert "decoder.enc_score_head.weight" in decayed
+        assert not any(name.endswith("bias") or ".norm." in name for name in decayed)
+
+    def test_frozen_parameters_are_in_none(self) -> None:
+        model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "encoder": nn.Linear(2, 2)})
+        model["backbone"].requires_grad_(False)
+        groups = parameter_groups(model, OptimConfig())
+        assert [group["name"] for group in groups] == ["no_decay", "decay"]
+
+
+class TestLearningRate:
+    def test_multi_step(self) -> None:
+        cfg = OptimConfig(lr_steps=[3, 5], lr_decay=0.1)
+        factors = [lr_factor(cfg, epoch, step=0) for epoch in range(7)]
+        assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+    def test_step_lr(self) -> None:
+        cfg = OptimConfig(lr_scheduler="StepLR", lr_step_size=2, lr_decay=0.5)
+        assert [lr_factor(cfg, e, 0) for e in range(6)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+    def test_warm_up_is_linear_in_steps(self) -> None:
+        cfg = OptimConfig(warmup_steps=4, lr_steps=[1])
+        assert [lr_factor(cfg, 0, s) for s in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+        assert lr_factor(cfg, 1, 1) == pytest.approx(0.05)  # both at once
+
+    def test_applies_to_every_group(self, model: RTDETR) -> None:
+        optimizer = build_optimizer(model, OptimConfig(lr=1e-3, lr_backbone=1e-5))
+        assert set_learning_rate(optimizer, 0.5) == 5e-4
+        set_learning_rate(optimizer, 0.1)  # of the full rate, not of the last one
+        assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([1e-6, 1e-4, 1e-4])
+
+
+class TestFreeze:
+    def model(self) -> nn.Module:
+        encoder = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1), "norm": nn.BatchNorm2d(1)})
+        return nn.ModuleDict({"encoder": encoder, "head": nn.Linear(1, 1)})
+
+    def test_modules_and_parameters(self) -> None:
+        model = self.model()
+        norms = freeze(model, ["encoder", "head.bias"])
+        assert [n for n, p in model.named_parameters() if p.requires_grad] == ["head.weight"]
+        assert norms == [model["encoder"]["norm"]]
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(RequestError, match=r"train\.freeze names 'encodr', .*encoder, head"):
+            freeze(self.model(), ["encodr"])
+        with pytest.raises(RequestError, match=r"in encoder there are conv, norm"):
+            freeze(self.model(), ["encoder.cnov"])
+
+    def test_nothing_left(self) -> None:
+        with pytest.raises(RequestError, match="leaves nothing to train"):
+            freeze(self.model(), ["encoder", "head"])
+
+
+class TestEma:
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+    def test_follows_by_hand_computed_decay(self) -> None:
+        model = self.model()
+        ema = Ema(model, decay=0.9)
+        expected = model[0].weight.detach().clone()
+        for update in range(1, 4):
+            nn.init.normal_(model[0].weight)
+            ema.update()
+            decay = 0.9 * (1 - math.exp(-update / 2000))
+            expected = decay * expected + (1 - decay) * model[0].weight.detach()
+        torch.testing.assert_close(ema.module[0].weight, expected)
+        assert ema.updates == 3
+        assert not ema.module.training
+        assert not ema.module[0].weight.requires_grad
+
+    def test_buffers_too(self) -> None:
+        model = self.model().train()
+        ema = Ema(model, decay=0.5)
+        model(torch.randn(8, 2) + 3)
+        ema.update()
+        decay = 0.5 * (1 - math.exp(-1 / 2000))
+        torch.testing.assert_close(ema.module[1].running_mean, (1 - decay) * model[1].running_mean)
+        assert ema.module[1].num_batches_tracked.item() == 1
+
+    def test_survives_loading(self) -> None:
+        """load_state_dict copies into the tensors that update() has cached."""
+        model = self.model()
+        ema = Ema(model, decay=1.0)
+        ema.module.load_state_dict(self.model().state_dict())
+        ema.updates = 10**6
+        before = ema.module[0].weight.clone()
+        ema.update()
+        torch.testing.assert_close(ema.module[0].weight, before)
+
+    def test_module_on_the_same_device_is_no_copy(self) -> None:
+        ema = Ema(self.model(), decay=0.9, cpu_offload=True)
+        assert ema.module_on(torch.device("cpu")) is ema.module
