@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from rtdetr_slurm.launch.topology import master_port
+
+from rtdetr_slurm.launch.rendezvous import master_port
+from rtdetr_slurm.runs.events import read_events
 
 from .harness import jobs, slurm
 from .harness.data import Dataset
@@ -89,8 +91,7 @@ class Submitted:
         return [json.loads(line) for line in (self.results / "status.json").open()]
 
     def events(self) -> list[str]:
-        lines = (self.folder / "events.jsonl").read_text().splitlines()
-        return [json.loads(line)["event"] for line in lines]
+        return [event["event"] for event in read_events(self.folder / "events")]
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_record_of_the_run(trained: Submitted) -> None:
     [image] = manifest["images"].values()
     assert re.fullmatch(r"[0-9a-f]{64}", image["sha256"])
     assert image["version"] == manifest["package_version"]
-    assert trained.events() == ["submitting", "submitted", "started", "finished"]
+    assert trained.events() == ["submitting", "submitted", "started", "resolved", "finished"]
     frozen = yaml.safe_load((trained.folder / "spec.yaml").read_text())
     assert frozen["train"]["gpu_ids"] == [0, 1]
     assert "job" not in frozen
@@ -294,10 +295,8 @@ def test_fewer_nodes_than_the_spec_says(cli: Cli, cluster: slurm.Slurm, dataset:
     spec = train_spec(dataset, num_nodes=2, num_gpus=2, gpu_ids=[0, 1])
     with held_queue(cluster):
         run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
-        script = run.folder / "jobs" / "train.sh"
+        script = run.folder / "jobs" / "train" / "job.sh"
         by_hand = cluster.command("sbatch", "--parsable", "--nodes=1", script).strip()
-        pickle = run.folder / "jobs" / f"{run.job}_submitted.pkl"
-        shutil.copy(pickle, pickle.with_name(f"{by_hand}_submitted.pkl"))
         cluster.command("scancel", run.job)
     assert jobs.wait(cluster, by_hand, seconds=120) == "FAILED"
     last = run.status_lines()[-1]
@@ -310,7 +309,7 @@ def test_port_that_is_taken(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) ->
         with held_queue(cluster):
             run = submit(cli, write_spec(cli.folder / "train.yaml", train_spec(dataset)))
             holder = stack.enter_context(socket.socket())
-            holder.bind(("", master_port(int(run.job), 0)))
+            holder.bind(("", master_port(run.job, 0)))
             holder.listen()
         assert_failed_with(run, r"port \d+ .*cannot be used", "infra")
 

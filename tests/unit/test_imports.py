@@ -6,8 +6,9 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,33 @@ import rtdetr_slurm
 PACKAGE = Path(rtdetr_slurm.__file__).parent
 ROOT = PACKAGE.parent
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3"}
-LOGIN_SIDE = ("cli", "spec", "site", "plan", "slurm", "runs", "launch", "data")
-SHARED = {"actions", "contract", "devices", "errors", "files", "resources"}
+GROUND = {"actions", "contract", "devices", "errors", "files", "resolved_spec", "resources"}
+"""Modules that every part may import: standard library only."""
 
-# Package → the packages of ours it may import besides itself.
+# Part of the package → the parts it may import besides itself and the ground. The graph has no
+# cycle, and the order is that of the way of a job.
 MAY_IMPORT = {
-    "plan": {"slurm", "spec", "site"},
-    "site": {"slurm", "yaml_source", "model_check"},
+    "yaml_source": set(),
+    "model_check": {"yaml_source"},
+    "slurm": set(),
     "spec": {"slurm", "yaml_source", "model_check"},
+    "site": {"slurm", "yaml_source", "model_check"},
+    "plan": {"slurm", "spec", "site", "yaml_source"},
     "data": {"spec"},
-    "runs": {"plan"},
-    "launch": {"runs", "plan"},
-    "slurm": {"runs", "plan", "launch"},
-    "vision": {"spec", "runs", "data"},
-    "engine": {"vision", "spec", "runs", "data"},
-    "cli": {"spec", "site", "plan", "slurm", "runs", "data", "yaml_source", "model_check"},
+    "runs": {"plan", "slurm"},
+    "launch": {"plan", "runs", "slurm"},
+    "local": {"plan", "runs", "slurm"},
+    "submission": {"data", "local", "plan", "runs", "site", "slurm", "spec"},
+    "api": {"runs", "site", "submission"},
+    "cli": {"model_check", "plan", "runs", "site", "spec", "submission"},
+    "vision": {"data", "runs", "spec"},
+    "engine": {"data", "runs", "spec", "vision"},
 }
+LOGIN_SIDE = set(MAY_IMPORT) - {"vision", "engine"}
+ON_THE_NODE = ("launch", "local", "runs", *sorted(GROUND))
+"""What runs outside the container on a compute node, with nothing but Python installed."""
+ONLY_THE_MODEL = ("runs", "launch", "local")
+"""Parts that read a plan back and make none: of plan/ they see plan.model alone."""
 
 
 @cache
@@ -75,15 +87,55 @@ def test_parts_import_only_what_lies_before_them() -> None:
             ours = name.split(".")[1:2] if name.startswith("rtdetr_slurm.") else []
             if part not in MAY_IMPORT or not ours or ours[0] == "__version__":
                 continue
-            allowed = MAY_IMPORT[part] | SHARED | {part}
+            allowed = MAY_IMPORT[part] | GROUND | {part}
             if ours[0] not in allowed:
                 wrong.append(f"{path} imports {name}")
     assert wrong == []
 
 
 def test_every_part_has_a_rule() -> None:
-    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and not p.name.startswith("__")}
-    assert parts == set(MAY_IMPORT)
+    parts = {part for part, _, _ in modules()}
+    assert parts == set(MAY_IMPORT) | GROUND | {"__init__"}
+
+
+def test_of_a_plan_the_node_sees_the_model_alone() -> None:
+    wrong = [
+        f"{path} imports {name}"
+        for part, path, tree in modules()
+        if part in ONLY_THE_MODEL
+        for name, _ in imported(tree)
+        if name.startswith("rtdetr_slurm.plan") and not f"{name}.".startswith(MODEL)
+    ]
+    assert wrong == []
+
+
+MODEL = "rtdetr_slurm.plan.model."
+
+
+def test_there_is_no_cycle_among_modules() -> None:
+    """Also not by imports inside functions: whoever needs the other at any time counts."""
+    graph = {module_name(path): tree for _, path, tree in modules()}
+    edges = {
+        name: {
+            found for full, _ in imported(tree) if (found := owner(full, graph)) and found != name
+        }
+        for name, tree in graph.items()
+    }
+    for name in graph:
+        edges[name] -= {"rtdetr_slurm"}  # for the version; it imports nothing until it is asked
+    assert list(TopologicalSorter(edges).static_order())
+
+
+def module_name(path: str) -> str:
+    parts = Path("rtdetr_slurm", path).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def owner(full: str, graph: Mapping[str, object]) -> str | None:
+    """The module that a full name is, or is a part of."""
+    parts = full.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in graph), None)
 
 
 def test_the_login_side_never_loads_torch_at_import() -> None:
@@ -119,9 +171,9 @@ def test_what_runs_on_the_node_imports_only_the_standard_library(part: str) -> N
 def test_the_launch_code_works_without_any_installed_package() -> None:
     names = [
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-        for part in ("launch", "runs")
+        for part in ("launch", "local", "runs")
         for path in (PACKAGE / part).glob("*.py")
-        if path.stem != "__init__"
+        if path.stem not in ("__init__", "__main__")
     ]
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     program += "\n".join(f"import {name}" for name in names)
