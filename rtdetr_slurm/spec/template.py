@@ -19,7 +19,7 @@ Spec for action {action} with every field it uses, at its default.
 """
 _NOT_YET = "This version checks the file but cannot run the action yet."
 _FIXED = "Only the default works in this version."
-_NO_EFFECT = "Any value is accepted and none changes anything here."
+_NO_EFFECT = "It changes nothing here."
 
 
 def template_data(action: str) -> dict[str, Any]:
