@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
-from rtdetr_slurm.spec.experiment import SpecFile, used_sections
+from rtdetr_slurm.spec.experiment import OURS, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.overrides import NUM_GPUS, SHORTHANDS
@@ -41,13 +42,52 @@ JSON Schema.
   never refused for being incomplete. `null` for a section means its defaults.
 - `???`, or an empty path, counts as not given; that is an error only where the action needs it.
 - A value other than the default that the action would have to ignore is refused by name. The column
-  "Works in" says which actions honour a field in this version. `${…}` is not filled in and so
-  refused.
+  "Works in" says which actions honour a field in this version. Where it says "no effect", every
+  valid value is accepted and none changes anything, because the field only repeats what another
+  one says or asks for what is never done here.
 
 ## The action
 
 `--action`, else `job.action`, else the action whose section is the only one in the file, else the
 action after which the file is named (`train.yaml`).
+
+## What follows
+
+`job.then` lists the actions to run afterwards, in order, each by its name or as a section that also
+says what is different for its job:
+
+    job:
+      action: train
+      time: 12:00:00
+      then:
+        - evaluate
+        - {action: evaluate, name: evaluate-large, time: 1:00:00}
+
+Everything is checked at once, for all of these actions, before the first is queued. Fields that
+want a checkpoint may be left empty after an action that trains: the last one before them fills
+them. `job.parent` names an earlier run, by its id or its folder, that fills them where nothing
+before them trains. A checkpoint that is given wins, and `validate` says so. These are the fields:
+CHECKPOINTS.
+
+## Nodes and GPUs
+
+`num_nodes`, `num_gpus` (per node) and `gpu_ids` stand in the section of the action: `train` (also
+for distill), `evaluate` or `inference`. Of the last two one is enough: `num_gpus: 2` means
+`gpu_ids: [0, 1]`, and `gpu_ids: [2, 3]` means `num_gpus: 2`. Both may be given and must then agree.
+The other actions run on one GPU.
+
+## References
+
+`${a.b}` is what the field `a.b` holds, in files and in overrides, as in OmegaConf:
+
+    results_dir: /results/first
+    quantize:
+      results_dir: ${results_dir}/quantize
+
+A value that is one reference keeps its type, be it a number, a list or a section; inside text it
+becomes text. A field that the spec does not give has its default. List positions are written `.0`
+or `[0]`. An unknown name, a circle, a resolver (`${oc.env:HOME}`) and a relative reference
+(`${.lr}`) are errors; so is an empty value inside text. `\\${` is a literal `${`.
 
 ## Overrides
 
@@ -65,7 +105,9 @@ names, in both places:
 
 def spec_markdown() -> str:
     """The whole page."""
-    lines = [_HEAD + "| Short name | Field |", "|---|---|"]
+    inferred = [f"`{dotted(ref.path)}`" for ref in walk(SpecFile) if ref.extra("x-inferred")]
+    checkpoints = textwrap.fill(", ".join(inferred) + ".", 100)
+    lines = [_HEAD.replace("CHECKPOINTS.", checkpoints) + "| Short name | Field |", "|---|---|"]
     for key, path in SHORTHANDS.items():
         shown = "`num_gpus` in the section of the action" if key == NUM_GPUS else f"`{path}`"
         lines.append(f"| `{key}` | {shown} |")
@@ -124,7 +166,7 @@ def _section(ref: FieldRef, model: dict[str, Any]) -> Any:
 
 
 def _works_in(ref: FieldRef) -> str:
-    if ref.path[0] in ("job", "automl"):
+    if ref.path[0] in OURS:
         return ""
     works = [action for action in ref.honoured_by if action in AVAILABLE]
     idle = [action for action in ref.no_effect_in if action in AVAILABLE]

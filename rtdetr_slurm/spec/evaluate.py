@@ -37,7 +37,9 @@ class EvaluateConfig(Section):
         popular=True,
         description="GPUs to use, by number; in a Slurm job, among those of the job.",
     )
-    num_nodes: int = field(1, ge=1, popular=True, description="Nodes to evaluate on.")
+    num_nodes: int = field(
+        1, ge=1, honoured_by=EVALUATE, popular=True, description="Nodes to evaluate on."
+    )
     batch_size: int = field(
         -1,
         ge=-1,

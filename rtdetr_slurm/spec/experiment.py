@@ -91,6 +91,9 @@ class SpecFile(ExperimentConfig):
     automl: AutoMLConfig = field(AutoMLConfig, description="Hyper-parameter search.")
 
 
+OURS = tuple(name for name in SpecFile.model_fields if name not in ExperimentConfig.model_fields)
+"""Sections that are not TAO's."""
+
 ACTION_SECTIONS = tuple(dict.fromkeys(action.section for action in ACTIONS.values()))
 """Sections that say by themselves what is to be done."""
 

@@ -85,8 +85,8 @@ def field(
         used_by: actions the field is meant for; None means those of the section around it.
         honoured_by: actions in which any valid value works today. In the other actions that it
             is meant for, a value other than the default is refused by name.
-        no_effect_in: actions in which any valid value is accepted because, by design, none changes
-            anything.
+        no_effect_in: actions in which every valid value is accepted because, by design, none
+            changes anything.
         required_by: those of the actions it is meant for that cannot start while it is empty.
         path: the value is a path, or a list of paths, that the action reads or writes.
         source: the value is this kind of data source, meant for the actions that open it.
@@ -167,7 +167,8 @@ class FieldRef:
         used_by: the actions it is meant for; inherited where it does not say, and never more than
             the section around it is meant for.
         honoured_by: those of them in which it has its effect; inherited where it does not say.
-        no_effect_in: those of them in which it has none by design; inherited likewise.
+        no_effect_in: actions in which it has none by design; inherited likewise. They may read it
+            without being among those it is meant for.
         required_by: those of them that cannot start while it is empty.
     """
 
@@ -215,7 +216,7 @@ def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[
                 used_by, extra(info, "x-honoured-by") or (above.honoured_by if above else ())
             ),
             no_effect_in=_among(
-                used_by, extra(info, "x-no-effect-in") or (above.no_effect_in if above else ())
+                around, extra(info, "x-no-effect-in") or (above.no_effect_in if above else ())
             ),
             required_by=_among(used_by, extra(info, "x-required-by") or ()),
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rtdetr_slurm.spec.fields import (
+    EVALUATE,
     EVERY,
     SCORING,
     TRAIN,
@@ -87,6 +88,7 @@ class ModelConfig(Section):
         True,
         used_by=TRAINING,
         honoured_by=TRAIN,
+        no_effect_in=EVALUATE,
         description="Train the backbone too; false freezes all of its weights and statistics.",
     )
     return_interm_indices: list[Level] = field(
@@ -100,12 +102,13 @@ class ModelConfig(Section):
         3,
         ge=1,
         le=4,
-        honoured_by=SCORING,
-        description="Number of feature levels in encoder and decoder.",
+        no_effect_in=EVERY,
+        description="Number of feature levels in encoder and decoder; as many as "
+        "return_interm_indices lists.",
     )
     feat_strides: list[Positive] = field(
         [8, 16, 32],
-        honoured_by=SCORING,
+        no_effect_in=EVERY,
         automl="disabled",
         description="Stride of each level in pixels; must be those of return_interm_indices.",
     )
@@ -178,6 +181,7 @@ class ModelConfig(Section):
         le=1.0,
         used_by=TRAINING,
         honoured_by=TRAIN,
+        no_effect_in=EVALUATE,
         description="Dropout probability in the encoder's transformer while training.",
     )
     pe_temperature: int = field(
@@ -230,6 +234,7 @@ class ModelConfig(Section):
         ge=0,
         used_by=TRAINING,
         honoured_by=TRAIN,
+        no_effect_in=EVALUATE,
         description="Denoising queries per image while training; 0 turns denoising off.",
     )
     class_cost: float = field(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import TRAINING, Section, visit
+from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.yaml_source import dotted, show
 
@@ -81,8 +81,9 @@ def required_is_given(
 
 
 def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
+    given = experiment.dataset.quant_calibration_data_sources is not None
     static = experiment.quantize.mode == "static_ptq"
-    if action == "quantize" and static and not experiment.dataset.quant_calibration_data_sources:
+    if action in readers("quant_calibration") and static and not given:
         yield Problem(
             ("dataset", "quant_calibration_data_sources"),
             "missing; quantize.mode 'static_ptq' needs images to calibrate on",

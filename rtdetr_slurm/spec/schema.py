@@ -9,14 +9,13 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.contract import SPEC_SCHEMA_VERSION
-from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
+from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.spec.overrides import NUM_GPUS, SHORTHANDS
 from rtdetr_slurm.spec.template import template_data
 from rtdetr_slurm.yaml_source import dotted
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_OURS = ("job", "automl")
 
 
 def action_schema(action: str) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _properties(model: dict[str, Any], action: str) -> dict[str, Any]:
     properties = {
         name: _polished(node, model["$defs"]) for name, node in model["properties"].items()
     }
-    first = [*used_sections(action), *_OURS]
+    first = [*used_sections(action), *OURS]
     order = [*first, *(name for name in properties if name not in first)]
     return {name: properties[name] for name in order} | _shorthands()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rtdetr_slurm.actions import AVAILABLE
-from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
+from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile
 from rtdetr_slurm.spec.fields import FieldRef, Section, declared, is_list
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.yaml_source import to_yaml
@@ -19,7 +19,7 @@ Spec for action {action} with every field it uses, at its default.
 """
 _NOT_YET = "This version checks the file but cannot run the action yet."
 _FIXED = "Only the default works in this version."
-_NO_EFFECT = "Any value is accepted and none changes anything here."
+_NO_EFFECT = "It changes nothing here."
 
 
 def template_data(action: str) -> dict[str, Any]:
@@ -46,10 +46,7 @@ def template_yaml(action: str, schema: str | None = None) -> str:
 
 def _of_action(section: type[Section], above: FieldRef | None, action: str) -> Iterator[FieldRef]:
     """The fields of a section that the action is meant to use."""
-    used = used_sections(action)
-    for ref in declared(section, above):
-        if action in ref.used_by and (above is not None or ref.path[0] in used):
-            yield ref
+    return (ref for ref in declared(section, above) if action in ref.used_by)
 
 
 def _shown(ref: FieldRef, action: str) -> Any:
@@ -82,7 +79,7 @@ def _field_lines(ref: FieldRef, action: str, indent: str) -> list[str]:
 
 def _comment(ref: FieldRef, action: str) -> str:
     text = str(ref.info.description)
-    if ref.nested is not None or ref.path[0] == "job" or action not in AVAILABLE:
+    if ref.nested is not None or ref.path[0] in OURS or action not in AVAILABLE:
         return text
     if action in ref.no_effect_in:
         return f"{text} {_NO_EFFECT}"

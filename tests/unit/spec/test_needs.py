@@ -164,9 +164,7 @@ def test_train_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> No
     assert "this option is not available yet in action 'train'; allowed: its default, " in line
 
 
-@pytest.mark.parametrize(
-    "override", ["evaluate.is_quantized=true", "evaluate.trt_engine=/e", "evaluate.num_nodes=2"]
-)
+@pytest.mark.parametrize("override", ["evaluate.is_quantized=true", "evaluate.trt_engine=/e"])
 def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
     line = only(problems(tmp_path, EVALUATE, override))
     assert "not available yet in action 'evaluate'" in line
@@ -193,6 +191,11 @@ def test_train_takes_what_it_honours_and_carries_what_is_others(
     tmp_path: Path, override: str
 ) -> None:
     load(tmp_path, TRAIN, override, action="train")
+
+
+def test_evaluate_takes_what_it_honours(tmp_path: Path) -> None:
+    loaded = load(tmp_path, EVALUATE, "evaluate.num_nodes=2", "model.train_backbone=false")
+    assert loaded.topology.num_nodes == 2
 
 
 def test_backbones_that_are_not_available_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""What the fields declare against what the actions do: those they honour they read, and no other.
+
+Each action runs for real on a tiny data set while every access to a field of its spec is noted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from engine_support import Workspace, results_folder
+
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE
+from rtdetr_slurm.data.sample import write_sample
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import FieldRef, Section, is_list, visit, walk
+from rtdetr_slurm.yaml_source import dotted
+
+SHORT = ("train.num_epochs=1", "train.checkpoint_interval=1", "train.enable_ema=true")
+VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "train": (
+        SHORT,
+        (*SHORT, "train.optim.lr_scheduler=StepLR", "dataset.val_data_sources=null"),
+    ),
+}
+"""Overrides of the runs that together reach every option of an action; one plain run for others."""
+
+
+class Reads:
+    """The fields of some experiments that were looked at, by their dotted names."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._sections: dict[int, tuple[Section, str]] = {}
+
+    def watch(self, experiment: ExperimentConfig) -> None:
+        self._sections[id(experiment)] = (experiment, "")
+        for ref, value in visit(experiment):
+            general = [part for part in ref.path if not isinstance(part, int)]
+            name = ".".join(map(str, general))
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, Section):
+                    self._sections[id(each)] = (each, f"{name}.")
+
+    def note(self, section: Section, name: str) -> None:
+        if name in type(section).model_fields and id(section) in self._sections:
+            self.names.add(self._sections[id(section)][1] + name)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        def get(section: Section, name: str) -> object:
+            self.note(section, name)
+            return object.__getattribute__(section, name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Section, "__getattribute__", get)
+            yield
+
+
+def run(workspace: Workspace, name: str, overrides: tuple[str, ...], reads: Reads) -> None:
+    """All that reads the spec in a job: the nodes and GPUs, the folder, the action itself."""
+    loaded = workspace.load(*overrides, action=name)
+    action = workspace.action(*overrides, name=name)
+    reads.watch(loaded.experiment)
+    reads.watch(action.experiment)
+    module, _, function = str(ACTIONS[name].function).partition(":")
+    with reads.noted():
+        assert loaded.topology_of(name).num_gpus == 1
+        assert results_folder(loaded.experiment, name) == action.results_dir
+        getattr(importlib.import_module(module), function)(action)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    root = tmp_path_factory.mktemp("work")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = Workspace(root)
+    shutil.rmtree(made.data)
+    write_sample(made.data, train=4, val=1, size=64)  # one step per epoch
+    yield made
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def trained(workspace: Workspace) -> Reads:
+    reads = Reads()
+    for number, overrides in enumerate(VARIANTS["train"]):
+        run(workspace, "train", (*overrides, f"results_dir={folder(workspace, number)}"), reads)
+    return reads
+
+
+def folder(workspace: Workspace, number: int) -> Path:
+    return workspace.root / f"results-{number}"
+
+
+def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
+    if name == "train":
+        return trained
+    reads = Reads()
+    (checkpoint,) = folder(workspace, 0).glob("train/*.pth")
+    given = [
+        f"{dotted(ref.path)}={checkpoint}"
+        for ref in walk(ExperimentConfig)
+        if ref.extra("x-inferred") == "parent_model" and name in ref.required_by
+    ]
+    for overrides in VARIANTS.get(name, ((),)):
+        run(workspace, name, (*given, *overrides), reads)
+    return reads
+
+
+def plain(ref: FieldRef) -> bool:
+    """Whether a field holds a value of its own, and is not only a section around others."""
+    return ref.nested is None or is_list(ref.info)
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_an_action_reads_the_fields_it_honours(
+    name: str, workspace: Workspace, trained: Reads
+) -> None:
+    fields = {
+        dotted(ref.path).replace("[]", ""): ref for ref in walk(ExperimentConfig) if plain(ref)
+    }
+    honoured = {path for path, ref in fields.items() if name in ref.honoured_by}
+    idle = {path for path, ref in fields.items() if name in ref.no_effect_in}
+    read = reads_of(name, workspace, trained).names & set(fields)
+    assert honoured - read == set(), f"declared as honoured by {name}, which never reads them"
+    assert read - honoured - idle == set(), f"{name} reads them and does not declare it"
