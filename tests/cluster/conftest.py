@@ -17,6 +17,7 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from .harness import apptainer, machine, slurm
+from .harness.cli import Cli
 from .harness.data import Dataset, prepare_dataset
 from .harness.image import Image
 from .harness.image import image as build_image
@@ -84,3 +85,8 @@ def cli_env(cluster: slurm.Slurm, site: Path) -> dict[str, str]:
 def dataset(machine_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Real images where this machine has them, else generated ones."""
     return prepare_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
+    return Cli(cli_env, tmp_path)

@@ -10,142 +10,28 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from rtdetr_slurm.launch.rendezvous import master_port
-from rtdetr_slurm.runs.events import read_events
 
 from .harness import jobs, slurm
+from .harness.cli import (
+    JOB_LIMIT_S,
+    Cli,
+    Submitted,
+    held_queue,
+    submit,
+    train_spec,
+    write_spec,
+)
 from .harness.data import Dataset
-from .harness.slurm_conf import TRAIN
 
 pytestmark = pytest.mark.cluster
-
-JOB_LIMIT_S = 300
-
-
-@dataclass(frozen=True)
-class Cli:
-    """`rtdetr-slurm` as a user of the test cluster runs it."""
-
-    env: Mapping[str, str]
-    folder: Path
-
-    def __call__(self, *args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command, which must exit with `code`."""
-        done = subprocess.run(
-            ["rtdetr-slurm", *map(str, args)],
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=JOB_LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
-
-    def json(self, *args: str | Path, code: int = 0) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self(*args, "--json", code=code).stdout)
-        return document
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A run that has been submitted."""
-
-    cli: Cli
-    folder: Path
-    job: str
-    action: str
-
-    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = JOB_LIMIT_S) -> None:
-        """Wait for a state of the run's only stage, as `status --json` shows it."""
-        deadline = time.monotonic() + seconds
-        while not until(stage := self.stage()):
-            assert time.monotonic() < deadline, f"{stage}\n{self.log()}"
-            assert stage["state"] not in ("failed", "cancelled"), f"{stage}\n{self.log()}"
-            time.sleep(1)
-
-    def stage(self) -> dict[str, Any]:
-        stages: list[dict[str, Any]] = self.cli.json("status", self.folder)["stages"]
-        return stages[0]
-
-    def log(self) -> str:
-        return self.cli("logs", self.folder).stdout
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results" / self.action
-
-    def status_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.results / "status.json").open()]
-
-    def events(self) -> list[str]:
-        return [event["event"] for event in read_events(self.folder / "events")]
-
-
-@pytest.fixture
-def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
-    return Cli(cli_env, tmp_path)
-
-
-def train_spec(dataset: Dataset, **train: Any) -> dict[str, Any]:
-    """A training that takes seconds: a real RT-DETR, only small, on real images."""
-    return {
-        "model": {
-            "backbone": "resnet_18_vd",
-            "hidden_dim": 64,
-            "feat_channels": [64, 64, 64],
-            "dim_feedforward": 128,
-            "expansion": 0.5,
-            "dec_layers": 1,
-            "num_queries": 30,
-            "num_select": 30,
-            "dn_number": 20,
-        },
-        "dataset": {
-            "num_classes": dataset.num_classes,
-            "batch_size": 4,
-            "workers": 1,
-            "train_data_sources": [
-                {
-                    "image_dir": str(dataset.images("train")),
-                    "json_file": str(dataset.annotations("train")),
-                }
-            ],
-            "val_data_sources": {
-                "image_dir": str(dataset.images("val")),
-                "json_file": str(dataset.annotations("val")),
-            },
-            "augmentation": {
-                "train_spatial_size": [96, 96],
-                "eval_spatial_size": [96, 96],
-                "multi_scales": [],
-            },
-        },
-        "train": {"num_epochs": 2, "num_gpus": 1, "gpu_ids": [0], **train},
-    }
-
-
-def write_spec(path: Path, spec: Mapping[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(dict(spec), sort_keys=False))
-    return path
-
-
-def submit(cli: Cli, spec: Path, *overrides: str) -> Submitted:
-    document = cli.json("submit", spec, *overrides)
-    [stage] = document["stages"]
-    return Submitted(cli, Path(document["run_dir"]), stage["job_id"], stage["name"])
 
 
 @pytest.fixture(scope="module")
@@ -257,16 +143,6 @@ def test_preempted_run_goes_on_at_its_step(
     assert not list(run.results.glob("interrupted*.pth"))
 
 
-@contextmanager
-def held_queue(cluster: slurm.Slurm) -> Iterator[None]:
-    """Jobs that are submitted now wait until the end of this block."""
-    cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=DOWN")
-    try:
-        yield
-    finally:
-        cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=UP")
-
-
 def assert_failed_with(run: Submitted, message: str, failure_class: str) -> None:
     deadline = time.monotonic() + JOB_LIMIT_S
     while (stage := run.stage())["state"] in ("queued", "running"):
@@ -362,7 +238,7 @@ def test_two_nodes_train_without_a_container(
     run = submit(cli, write_spec(tmp_path / "train.yaml", train_spec(dataset, num_nodes=2)))
     run.wait(lambda stage: stage["state"] == "success")
     log = run.log()
-    assert log.count(f"becomes {other_python} -m rtdetr_slurm.engine.entry train") == 2
+    assert log.count(f"becomes {other_python} -m rtdetr_slurm.engine.process.entry train") == 2
     assert "sees a, b loaded" in log
     assert json.loads((run.folder / "run.json").read_text())["images"] == {}
 

@@ -1,0 +1,193 @@
+"""Chains and arrays on the real cluster: Slurm's own dependencies, nothing resident anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rtdetr_slurm.plan.model import Array, Plan
+from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.submission.prepare import Prepared, freeze, prepare
+from rtdetr_slurm.submission.submit import submit_run
+
+from .harness import jobs, slurm
+from .harness.cli import JOB_LIMIT_S, Cli, held_queue, train_spec, write_spec
+from .harness.data import Dataset
+
+pytestmark = pytest.mark.cluster
+
+
+def chain_spec(dataset: Dataset, **train: Any) -> dict[str, Any]:
+    """A training, and what a follow-up of it needs."""
+    spec = train_spec(dataset, **train)
+    spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
+    return spec
+
+
+def wait(cli: Cli, run_dir: str, state: str, seconds: float = JOB_LIMIT_S) -> dict[str, Any]:
+    """Wait until a run is in `state`; returns its stages by name."""
+    deadline = time.monotonic() + seconds
+    while True:
+        report = cli.json("status", run_dir)
+        if report["state"] == state:
+            return {stage["name"]: stage for stage in report["stages"]}
+        assert report["state"] in ("queued", "running"), report
+        assert time.monotonic() < deadline, report
+        time.sleep(1)
+
+
+def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    spec = write_spec(cli.folder / "train.yaml", chain_spec(dataset))
+    with held_queue(cluster):
+        made = cli.json("submit", spec, "--then", "evaluate")
+        ids = {stage["name"]: stage["job_id"] for stage in made["stages"]}
+        queued = cluster.command("squeue", "--noheader", f"--jobs={ids['evaluate']}", "--format=%E")
+        assert queued.strip().startswith(f"afterok:{ids['train']}")
+    stages = wait(cli, made["run_dir"], "success")
+    train, evaluate = stages["train"], stages["evaluate"]
+    assert evaluate["metrics"]["test_mAP"] == pytest.approx(train["best_val_mAP"], abs=1e-6)
+    for job in ids.values():
+        assert jobs.accounted(cluster, job, "JobID,State")[0] == [job, "COMPLETED"]
+    folder = Path(made["run_dir"])
+    [used] = [
+        one
+        for event in open_run(folder).events()
+        if event["event"] == "resolved" and event["stage"] == "evaluate"
+        for one in event["inputs"]
+        if one["field"] == "evaluate.checkpoint"
+    ]
+    assert used["value"] == train["best_checkpoint"]
+    assert used["source"] == "parent_model of train"
+    own = yaml.safe_load((folder / "jobs" / "evaluate" / "spec.yaml").read_text())
+    assert own["evaluate"]["checkpoint"] == used["value"]
+    frozen = yaml.safe_load((folder / "spec.yaml").read_text())
+    assert frozen["evaluate"]["checkpoint"] == ""
+    assert (folder / "results" / "evaluate" / "metrics.json").is_file()
+    assert json.loads((folder / "summary.json").read_text())["state"] == "success"
+
+    # A finished run is continued by another.
+    again = cli.json("submit", spec, "--action", "evaluate", "--parent", folder)
+    scores = wait(cli, again["run_dir"], "success")["evaluate"]
+    assert scores["metrics"]["test_mAP"] == evaluate["metrics"]["test_mAP"]
+
+
+def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    spec = write_spec(cli.folder / "train.yaml", chain_spec(dataset, num_epochs=1))
+    with held_queue(cluster):
+        parent = cli.json("submit", spec)
+        child = cli.json("submit", spec, "--action", "evaluate", "--parent", parent["run_dir"])
+        [stage] = wait(cli, child["run_dir"], "queued").values()
+        assert stage["slurm_reason"] == "Dependency"
+    wait(cli, parent["run_dir"], "success")
+    wait(cli, child["run_dir"], "success")
+
+
+def test_a_follow_up_of_a_failed_stage_is_skipped(
+    cli: Cli, dataset: Dataset, tmp_path: Path
+) -> None:
+    broken = tmp_path / "images"
+    shutil.copytree(dataset.images("train"), broken)
+    victim = min(broken.iterdir())
+    victim.write_bytes(b"not an image")
+    spec = chain_spec(dataset)
+    spec["dataset"]["train_data_sources"][0]["image_dir"] = str(broken)
+    spec["job"] = {"then": ["evaluate"]}
+    made = cli.json("submit", write_spec(cli.folder / "train.yaml", spec))
+    stages = wait(cli, made["run_dir"], "failed")
+    assert stages["train"]["failure"]["class"] == "config"
+    assert stages["evaluate"]["state"] == "skipped"
+    assert str(victim) in stages["evaluate"]["detail"]
+
+
+def test_a_submit_that_dies_once_sbatch_has_answered_loses_nothing(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, tmp_path: Path, run_root: Path
+) -> None:
+    real = shutil.which("sbatch", path=cli.env["PATH"])
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin" / "sbatch"
+    wrapper.write_text(f'#!/bin/sh\n{real} "$@"\nkill -9 $PPID\n')
+    wrapper.chmod(0o755)
+    dying = Cli({**cli.env, "PATH": f"{tmp_path}/bin:{cli.env['PATH']}"}, cli.folder)
+    before = set(run_root.iterdir())
+    dying("submit", write_spec(cli.folder / "train.yaml", train_spec(dataset)), code=-9)
+    [folder] = set(run_root.iterdir()) - before
+    assert [event["event"] for event in open_run(folder).events()][:1] == ["submitting"]
+    deadline = time.monotonic() + JOB_LIMIT_S
+    while (report := cli.json("status", folder))["state"] != "success":
+        assert time.monotonic() < deadline, report
+        time.sleep(1)
+
+
+# Waits for a stop request, or for the file `end` beside the results folders.
+_TASK = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    (folder / "stopped").touch()
+    sys.exit(75)
+signal.signal(signal.SIGURG, stop)
+(folder / "waits").touch()
+while not (folder.parent / "end").exists():
+    time.sleep(0.2)
+"""
+
+
+def test_one_task_of_an_array_is_stopped_and_requeued_and_the_others_live(
+    cli: Cli,
+    cluster: slurm.Slurm,
+    dataset: Dataset,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task whose own job number is the array's: its bare number would reach all of them."""
+    for name, value in cli.env.items():
+        monkeypatch.setenv(name, value)
+    spec = write_spec(cli.folder / "train.yaml", train_spec(dataset))
+    run = freeze(as_array(prepare(spec, site=str(site)), size=3))
+    array = submit_run(run)["train"]
+    results = [task.results_dir for task in run.plan.tasks()]
+    until(lambda: all((folder / "waits").exists() for folder in results), run)
+    numbers = cluster.command("squeue", "--noheader", f"--jobs={array}", "--format=%K %A").split(
+        "\n"
+    )
+    [own] = [task for task, number in map(str.split, filter(None, numbers)) if number == array]
+    cluster.command("scancel", "--signal=USR2", "--batch", f"{array}_{own}")
+    until(lambda: (results[int(own)] / "stopped").exists(), run)
+
+    def restarts() -> dict[int, int]:
+        started = [e for e in run.events() if e["event"] == "started"]
+        return {e["task"]: e["restart"] for e in started}
+
+    until(lambda: restarts()[int(own)] == 1, run)
+    others = {0, 1, 2} - {int(own)}
+    assert {task: restarts()[task] for task in others} == dict.fromkeys(others, 0)
+    assert not any((results[task] / "stopped").exists() for task in others)
+    states = {s["name"]: s["state"] for s in cli.json("status", run.path)["stages"]}
+    assert states == {f"train.{task}": "running" for task in range(3)}
+    cli("cancel", run.path)
+    until(lambda: cli.json("status", run.path)["state"] == "cancelled", run)
+
+
+def as_array(prepared: Prepared, size: int) -> Prepared:
+    """The plan's only stage as an array of tasks that wait; no command line makes arrays yet."""
+    [stage] = prepared.plan.stages
+    script = f"import yaml, sys; code = {_TASK!r}; spec = yaml.safe_load(open('spec.yaml')); "
+    script += "sys.argv[1:] = [spec['train']['results_dir']]; exec(code)"
+    command = ("python", "-c", script)
+    array = replace(stage, array=Array(size), command=command)
+    return replace(prepared, plan=Plan((array,), prepared.plan.notes))
+
+
+def until(condition: Callable[[], bool], run: Run) -> None:
+    deadline = time.monotonic() + JOB_LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, run.events()
+        time.sleep(0.5)
