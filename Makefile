@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-numerics test-cluster test-gpu lint generate clean
+.PHONY: help run test test-unit test-numerics test-cluster test-gpu lint hooks generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ lint: $(VENV)/.dev ## ruff, mypy, and that generated files are fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m rtdetr_slurm.spec.generate --check
+
+hooks: $(VENV)/.dev ## run `make lint` before every commit
+	$(BIN)/pre-commit install
 
 test-unit: $(VENV)/.dev ## fast tests, no cluster
 	$(BIN)/pytest tests/unit

@@ -26,12 +26,6 @@ dataset:
   augmentation: {train_spatial_size: [64, 64], eval_spatial_size: [64, 64], multi_scales: []}
 train: {num_epochs: 2000}
 """
-EVALUATE = """\
-dataset:
-  num_classes: 4
-  test_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
-evaluate: {checkpoint: broken.pth}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local run, with: a name")
     write_sample(folder / "data", train=4, val=2, size=64)
     (folder / "train.yaml").write_text(SPEC)
-    (folder / "evaluate.yaml").write_text(EVALUATE)
     (folder / "broken.pth").write_text("no checkpoint")
     return folder
 
@@ -60,22 +53,6 @@ def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def status_lines(run: Run) -> list[dict[str, Any]]:
     path = Path(run.plan.stages[0].results_dir) / "status.json"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_a_failing_action_is_told_from_end_to_end(folder: Path) -> None:
-    done = cli(folder, "submit", "evaluate.yaml", "--wait", "--json")
-    assert done.returncode == 1, done.stderr
-    document = json.loads(done.stdout)
-    [stage] = document["stages"]
-    assert stage["state"] == "failed"
-    assert stage["failure"]["class"] == "config"
-    assert "broken.pth" in stage["failure"]["evidence"]
-    run = open_run(Path(document["run_dir"]))
-    names = [event["event"] for event in run.events()]
-    assert names == ["submitting", "submitted", "started", "resolved", "finished"]
-    last = status_lines(run)[-1]
-    assert (last["status"], last["failure_class"]) == ("FAILURE", "config")
-    assert "broken.pth" in cli(folder, "logs", run.id).stdout
 
 
 def test_submit_detaches_and_cancel_ends_the_training(folder: Path) -> None:
@@ -101,3 +78,27 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def test_a_failing_stage_is_told_from_end_to_end_and_what_follows_is_skipped(folder: Path) -> None:
+    arguments = ["train.resume_training_checkpoint_path=broken.pth", "job.then=[evaluate]"]
+    arguments += [
+        "dataset.test_data_sources.image_dir=data/val/images",
+        "dataset.test_data_sources.json_file=data/val/annotations.json",
+    ]
+    done = cli(folder, "submit", "train.yaml", *arguments, "--wait", "--json")
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    train, evaluate = document["stages"]
+    assert (train["state"], evaluate["state"]) == ("failed", "skipped")
+    assert train["failure"]["class"] == "config"
+    assert "broken.pth" in train["failure"]["evidence"]
+    assert evaluate["detail"] == f"train failed: {train['failure']['evidence']}"
+    run = open_run(Path(document["run_dir"]))
+    own = [event["event"] for event in run.events() if event["stage"] == "train"]
+    assert own == ["submitting", "submitted", "started", "resolved", "finished"]
+    last = status_lines(run)[-1]
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "config")
+    assert "broken.pth" in cli(folder, "logs", run.id).stdout
+    shown = cli(folder, "status", run.id).stdout
+    assert f"state        skipped ({evaluate['detail']})" in shown

@@ -1,0 +1,129 @@
+"""The Python API, on this machine: a chain for real, and a run that continues it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rtdetr_slurm
+from rtdetr_slurm import open_run, submit
+from rtdetr_slurm.api import SubmittedRun
+from rtdetr_slurm.data.sample import write_sample
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.state import StageState
+
+SPEC = """\
+model: {backbone: resnet_18_vd, hidden_dim: 32, feat_channels: [32, 32, 32], dim_feedforward: 64,
+        nheads: 4, dec_layers: 1, num_queries: 10, num_select: 10, dn_number: 5}
+dataset:
+  num_classes: 4
+  batch_size: 2
+  workers: 1
+  train_data_sources: [{image_dir: data/train/images, json_file: data/train/annotations.json}]
+  val_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
+  test_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
+  augmentation: {train_spatial_size: [64, 64], eval_spatial_size: [64, 64], multi_scales: []}
+train: {num_epochs: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A current folder with data and a spec, on the local site."""
+    folder = tmp_path_factory.mktemp("api")
+    write_sample(folder / "data", train=4, val=2, size=64)
+    (folder / "train.yaml").write_text(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(folder / "home"))
+        patch.setenv("RTDETR_SLURM_SITE", "local")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def chain(folder: Path) -> SubmittedRun:
+    """A training and its evaluation, to their end."""
+    run = submit("train.yaml", ["train.seed=3"], name="api", then=["evaluate"])
+    assert run.wait(timeout=120).state is StageState.SUCCESS
+    return run
+
+
+def test_a_chain_ends_well_and_leaves_what_it_promises(chain: SubmittedRun) -> None:
+    report = chain.status()
+    assert [(stage.name, stage.state.value) for stage in report.stages] == [
+        ("train", "success"),
+        ("evaluate", "success"),
+    ]
+    train, evaluate = report.stages
+    assert report.name == "api"
+    assert evaluate.progress.metrics["test_mAP"] == pytest.approx(
+        train.progress.metrics["val_mAP"], abs=1e-6
+    )
+    results = chain.results()
+    assert results["train"].best == chain.path / "results" / "train" / "model_epoch_000.pth"
+    assert results["evaluate"].picture == chain.path / "results" / "evaluate" / "annotated.jpg"
+    [resolved] = [
+        e for e in chain.record.events() if e["event"] == "resolved" and e["stage"] == "evaluate"
+    ]
+    assert {one["field"]: one["source"] for one in resolved["inputs"]} == {
+        "evaluate.results_dir": "output_dir",
+        "evaluate.checkpoint": "parent_model of train",
+    }
+    assert json.loads((chain.path / "summary.json").read_text())["state"] == "success"
+
+
+def test_a_finished_run_is_continued_by_another(chain: SubmittedRun) -> None:
+    again = submit("train.yaml", action="evaluate", parent=chain.id)
+    [scores] = again.wait(timeout=120).stages
+    assert scores.state is StageState.SUCCESS
+    assert scores.progress.metrics["test_mAP"] == pytest.approx(
+        chain.status().stages[1].progress.metrics["test_mAP"]
+    )
+    assert again.record.manifest["parent"] == chain.id
+
+
+def test_runs_are_opened_by_id_beginning_or_path(chain: SubmittedRun) -> None:
+    assert open_run(chain.id).path == chain.path
+    assert open_run(chain.path).id == chain.id
+    assert open_run("train-", site="local").id == chain.id
+    with pytest.raises(RequestError, match="there is no run 'export-1'"):
+        open_run("export-1")
+
+
+def test_what_is_wrong_is_raised_and_nothing_is_made(chain: SubmittedRun, folder: Path) -> None:
+    before = set((folder / "runs").iterdir())
+    with pytest.raises(RequestError, match="action 'export' is not available"):
+        submit("train.yaml", ["export.onnx_file=/o"], then=["export"])
+    with pytest.raises(RequestError, match="there is no run 'train-1999'"):
+        submit("train.yaml", action="evaluate", parent="train-1999")
+    assert set((folder / "runs").iterdir()) == before
+
+
+def test_a_run_that_left_no_checkpoint_is_no_parent(chain: SubmittedRun) -> None:
+    scores = next(p for p in (chain.path.parent).iterdir() if p.name.startswith("evaluate-"))
+    with pytest.raises(RequestError, match="has no stage that leaves a checkpoint"):
+        submit("train.yaml", action="evaluate", parent=str(scores))
+
+
+def test_waiting_has_an_end(chain: SubmittedRun, folder: Path) -> None:
+    run = submit("train.yaml", ["train.num_epochs=2000"], then=["evaluate"])
+    with pytest.raises(TimeoutError, match=r"after 0\.1 s"):
+        run.wait(timeout=0.1)
+    assert set(run.cancel()) == {"train", "evaluate"}
+    report = run.wait(timeout=120)
+    assert [stage.state for stage in report.stages] == [StageState.CANCELLED] * 2
+
+
+def test_the_package_is_cheap_until_it_is_used() -> None:
+    code = "import sys, rtdetr_slurm; assert 'rtdetr_slurm.api' not in sys.modules; "
+    code += "rtdetr_slurm.submit; assert 'rtdetr_slurm.api' in sys.modules; "
+    code += "assert 'pydantic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        rtdetr_slurm.nonsense  # noqa: B018
