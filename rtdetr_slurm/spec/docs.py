@@ -151,12 +151,13 @@ def _row(ref: FieldRef, model: dict[str, Any]) -> str:
     default = "as `model`" if ref.nested is ModelConfig else f"`{show(ref.default, 80)}`"
     if ref.info.is_required():
         default = "must be given"
+    also = ref.extra("x-also-named")
     cells = [
         f"`{dotted(ref.path)}`",
         allowed_text(properties[str(ref.path[-1])], model),
         default,
         _works_in(ref),
-        str(ref.info.description),
+        f"{ref.info.description}{f' Also called `{also}`.' if also else ''}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -12,11 +12,7 @@ from rtdetr_slurm.actions import ACTIONS, DEPLOY, get_action, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.spec.automl import AutoMLConfig
-from rtdetr_slurm.spec.experiment import (
-    ExperimentConfig,
-    SpecFile,
-    used_sections,
-)
+from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import Section
 from rtdetr_slurm.spec.job import JobConfig
 from rtdetr_slurm.spec.needs import check_chain, notes_on_chain

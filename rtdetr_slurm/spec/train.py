@@ -217,6 +217,7 @@ class TrainConfig(Section):
     results_dir: OptionalText = field(
         "",
         path="write",
+        used_by=TRAIN,
         honoured_by=TRAIN,
         description="Output folder; empty means results_dir/train.",
     )
