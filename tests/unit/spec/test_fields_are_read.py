@@ -65,14 +65,14 @@ class Reads:
 def run(workspace: Workspace, name: str, overrides: tuple[str, ...], reads: Reads) -> None:
     """All that reads the spec in a job: the nodes and GPUs, the folder, the action itself."""
     loaded = workspace.load(*overrides, action=name)
-    action = workspace.action(*overrides, name=name)
+    session = workspace.session(*overrides, name=name)
     reads.watch(loaded.experiment)
-    reads.watch(action.experiment)
+    reads.watch(session.experiment)
     module, _, function = str(ACTIONS[name].function).partition(":")
     with reads.noted():
         assert loaded.topology_of(name).num_gpus == 1
-        assert results_folder(loaded.experiment, name) == action.results_dir
-        getattr(importlib.import_module(module), function)(action)
+        assert results_folder(loaded.experiment, name) == session.results_dir
+        getattr(importlib.import_module(module), function)(session)
 
 
 @pytest.fixture(scope="module")
