@@ -7,7 +7,7 @@ error, never another action. Standard library only: login node, compute node and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -182,6 +182,12 @@ def get_action(name: str) -> Action:
     close = difflib.get_close_matches(name, ACTIONS, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
+
+
+def last_training(names: Sequence[str]) -> int | None:
+    """Index of the last action in a chain that leaves a trained checkpoint; None: none does."""
+    indices = [index for index, name in enumerate(names) if get_action(name).trains]
+    return indices[-1] if indices else None
 
 
 def require_available(name: str) -> Action:

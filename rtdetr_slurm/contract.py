@@ -27,7 +27,7 @@ SPEC_SCHEMA_VERSION = 1
 
 # --- exit codes ----------------------------------------------------------------------------
 class ExitCode:
-    """Process exit codes of `rtdetr-slurm`, `rtdetr`, the controller and the node wrapper."""
+    """Process exit codes of `rtdetr-slurm`, `rtdetr`, the stage run and the node wrapper."""
 
     OK = 0
     FAILED = 1
@@ -38,7 +38,7 @@ class ExitCode:
 
 
 STOP_SIGNAL = signal.SIGURG
-"""What the controller sends to every process of the step to have the training stop at the next
+"""What the stage run sends to every process of the step to have the training stop at the next
 step boundary. It is a signal that whoever does not expect it ignores: Slurm signals all processes
 of a step, and SIGUSR2 or SIGTERM would end the FUSE process that an unprivileged Apptainer serves
 the image's files from, and with it the training."""

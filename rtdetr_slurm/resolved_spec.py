@@ -39,6 +39,14 @@ def value_at(spec: Mapping[str, Any], path: str) -> Any:
     return node
 
 
+FILE_URI = "file:///"
+
+
+def is_uri(value: Any) -> bool:
+    """Whether a path field holds an address (`s3://…`, `file:///…`) and not a path."""
+    return isinstance(value, str) and "://" in value
+
+
 def _map_lines(data: Mapping[str, Any]) -> Iterator[str]:
     for key, value in data.items():
         yield from _entry(f"{_key(str(key))}:", value)

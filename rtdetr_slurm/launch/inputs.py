@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.plan.model import Input, Origin, StageTask
-from rtdetr_slurm.resolved_spec import with_value
+from rtdetr_slurm.resolved_spec import FILE_URI, with_value
 from rtdetr_slurm.runs.artefacts import parent_model
 from rtdetr_slurm.runs.run import Run, open_run
 
@@ -49,11 +50,19 @@ def filled_in(spec: Mapping[str, Any], values: list[Resolved]) -> dict[str, Any]
 
 def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
     if one.function == "output_dir":
-        return Resolved(one.field, str(task.results_dir), one.function)
+        return Resolved(one.field, str(task.results_dir), one.source)
     if one.function == "parent_model" and one.origin is not None:
-        path = _parent_model(run, one.origin, one.field)
-        return Resolved(one.field, str(path), f"{one.function} of {one.origin}")
+        return Resolved(one.field, str(_parent_model(run, one.origin, one.field)), one.source)
+    if one.function == "fetch" and one.uri is not None:
+        return Resolved(one.field, str(_file(one.uri, one.field)), one.source)
     raise ActionError(f"{one.field}: there is no inference function '{one.function}' here")
+
+
+def _file(uri: str, field: str) -> Path:
+    path = Path(unquote(urlsplit(uri).path))
+    if not uri.startswith(FILE_URI) or not path.exists():
+        raise ActionError(f"{field}: {uri} does not exist on this node")
+    return path
 
 
 def _parent_model(run: Run, origin: Origin, field: str) -> Path:

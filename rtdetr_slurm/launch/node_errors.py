@@ -1,4 +1,4 @@
-"""What a node wrapper leaves for the controller when it refuses to start."""
+"""What a node wrapper leaves for the stage run when it refuses to start."""
 
 from __future__ import annotations
 

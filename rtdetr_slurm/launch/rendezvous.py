@@ -14,7 +14,7 @@ FIRST_PORT, PORT_COUNT = 20000, 12768
 _RESTART_STRIDE, _STEP_STRIDE, _TASK_STRIDE = 4001, 577, 61
 
 MASTER_HOST = "RTDETR_SLURM_MASTER_HOST"
-"""Host name of node 0 as node 0 itself says it; handed from the controller to the node wrappers."""
+"""Host name of node 0 as node 0 itself says it; handed from the stage run to the node wrappers."""
 
 
 def master_port(job_id: str, restart: int, step: int = 0) -> int:

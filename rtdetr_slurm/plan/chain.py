@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import Action, get_action
+from rtdetr_slurm.actions import Action, get_action, last_training
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Dependency, Input, Origin
-from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.yaml_source import dotted
@@ -58,7 +58,8 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
     the stage before it.
 
     Raises:
-        RequestError: two stages have one name, or a name is none for a folder.
+        RequestError: two stages have one name, a name is none for a folder, or nothing comes from
+            the parent.
     """
     first = _position(loaded.action, loaded.action, None, spec, [], parent)
     positions = [first]
@@ -75,6 +76,13 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
                 f"own: {{action: {entry.action}, name: {entry.action}-2}}"
             )
         positions.append(_position(name, entry.action, entry, spec, positions, parent))
+    if parent is not None and not any(
+        one.origin == parent.origin for position in positions for one in position.inputs
+    ):
+        raise RequestError(
+            f"job.parent: no stage takes a checkpoint from {parent.origin}; leave it out, or leave "
+            "the field that wants a checkpoint empty"
+        )
     return positions
 
 
@@ -98,9 +106,9 @@ def _position(
 
 def _model_origin(before: Sequence[Position], parent: Parent | None) -> Origin | None:
     """The last stage before that trains, else the parent."""
-    for position in reversed(before):
-        if get_action(position.action).trains:
-            return Origin(position.name)
+    trained = last_training([position.action for position in before])
+    if trained is not None:
+        return Origin(before[trained].name)
     return None if parent is None else parent.origin
 
 
@@ -109,12 +117,15 @@ def _waits(one: Input, parent: Parent | None) -> bool:
 
 
 def _inputs(action: Action, spec: Mapping[str, Any], origin: Origin | None) -> Iterator[Input]:
-    """What is filled in when the stage starts: its results folder, and the model where the spec
-    leaves that open."""
+    """What is filled in when the stage starts: its results folder, files that the spec names by
+    address, and the model where the spec leaves that open."""
     yield Input(f"{action.section}.results_dir", "output_dir")
     for ref in walk(ExperimentConfig):
-        function, path = ref.extra("x-inferred"), dotted(ref.path)
-        if function is None or action.name not in ref.used_by or origin is None:
+        if action.name not in ref.used_by:
             continue
-        if not value_at(spec, path):
+        path, function = dotted(ref.path), ref.extra("x-inferred")
+        value = value_at(spec, path)
+        if ref.extra("x-path") == "read" and is_uri(value):
+            yield Input(path, "fetch", uri=value)
+        elif function is not None and origin is not None and not value:
             yield Input(path, function, origin)

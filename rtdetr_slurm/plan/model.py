@@ -77,7 +77,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the controller and the node wrapper need to know about the site.
+    """What the stage run and the node wrapper need to know about the site.
 
     Attributes:
         scheduler: `slurm` or `local`.
@@ -142,13 +142,20 @@ class Input:
     Attributes:
         field: dotted path in the spec.
         function: how its value is found: `parent_model` (the best checkpoint of `origin`),
-            `output_dir` (the stage's own results folder).
-        origin: what the value comes from; None where the stage itself is enough.
+            `output_dir` (the stage's own results folder), `fetch` (the file behind `uri`).
+        origin: the stage that the value comes from, if it comes from one.
+        uri: the address that it comes from, if it comes from one.
     """
 
     field: str
     function: str
     origin: Origin | None = None
+    uri: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the value comes from, in words."""
+        return " of ".join(str(part) for part in (self.function, self.origin or self.uri) if part)
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ class Stage:
         )
         values["array"] = None if data["array"] is None else Array(**data["array"])
         values["inputs"] = tuple(
-            Input(i["field"], i["function"], i["origin"] and Origin(**i["origin"]))
+            Input(i["field"], i["function"], i["origin"] and Origin(**i["origin"]), i["uri"])
             for i in data["inputs"]
         )
         return Stage(**values)

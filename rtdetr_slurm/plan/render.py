@@ -26,8 +26,8 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
         ("after", ", ".join(map(_after, stage.depends_on)) or "nothing: starts at once"),
     ]
     for one in stage.inputs:
-        if one.origin is not None:
-            facts.append(("input", f"{one.field}: {one.function} of {one.origin}"))
+        if one.origin or one.uri:
+            facts.append(("input", f"{one.field}: {one.source}"))
     if stage.container is not None:
         facts[1:1] = _container_facts(stage.container)
     elif stage.launch.python is not None:

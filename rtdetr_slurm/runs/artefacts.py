@@ -87,7 +87,7 @@ def verified_checkpoints(results_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def results_of(task: StageTask, end: Event | None) -> Results:
-    """What a task has left so far; of an ended one, what its controller has verified.
+    """What a task has left so far; of an ended one, what its stage run has verified.
 
     Only looks at names: a checkpoint of a stage that still runs is listed unread.
     """

@@ -97,7 +97,7 @@ def resume_candidates(results_dir: Path) -> list[CheckpointFile]:
 def resume_point(results_dir: Path) -> tuple[CheckpointFile | None, list[str]]:
     """Where a training that was interrupted goes on: the furthest whole checkpoint.
 
-    The one rule for whoever asks: the controller that requeues and the engine that resumes.
+    The one rule for whoever asks: the stage run that requeues and the engine that resumes.
 
     Returns:
         The checkpoint, None where there is none, and what is wrong with those passed over.

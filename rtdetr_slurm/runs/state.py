@@ -60,7 +60,7 @@ def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:
 
 
 def recorded_end(events: Sequence[Event]) -> Event | None:
-    """The task's end as its controller recorded it, unless there was another start after it.
+    """The task's end as its stage run recorded it, unless there was another start after it.
 
     Starts are compared by their number, which one scheduler gives, and not by clocks.
     """
@@ -85,7 +85,7 @@ def judge(
 ) -> Judgement:
     """One verdict from the record, the scheduler and status.json.
 
-    The controller's own `finished` counts first: it was written after every check of success. A
+    The stage run's own `finished` counts first: it was written after every check of success. A
     scheduler that knows nothing never makes a stage failed, only unknown.
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE
+from rtdetr_slurm.actions import AVAILABLE, last_training
 from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
@@ -34,8 +35,8 @@ def checkpoint_from(actions: Sequence[str], index: int, parent: str | None) -> s
 
     The last training before it counts, else the parent run.
     """
-    trained = [action for action in actions[:index] if ACTIONS[action].trains]
-    return trained[-1] if trained else parent and f"job.parent, {parent}"
+    trained = last_training(actions[:index])
+    return actions[trained] if trained is not None else parent and f"job.parent, {parent}"
 
 
 def notes_on_chain(
@@ -91,6 +92,22 @@ def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
         )
 
 
+def files_can_be_reached(experiment: ExperimentConfig, action: str) -> Problems:
+    """Files are on a file system that the job sees; a `file:///` address is one, too."""
+    for ref, value in visit(experiment):
+        if ref.extra("x-path") != "read" or action not in ref.used_by:
+            continue
+        in_data = ref.path[0] == "dataset"
+        for text in value if isinstance(value, list) else [value]:
+            if is_uri(text) and (in_data or not text.startswith(FILE_URI)):
+                allowed = "a path" if in_data else f"a path, or {FILE_URI}…"
+                yield Problem(
+                    ref.path,
+                    f"found {show(text)}; files elsewhere cannot be fetched in this version; "
+                    f"allowed: {allowed}",
+                )
+
+
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
     name = experiment.model.backbone
     if action in AVAILABLE and name not in AVAILABLE_BACKBONES:
@@ -122,6 +139,7 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
 RULES = (
     intervals_fit_epochs,
     calibration_is_given,
+    files_can_be_reached,
     backbone_is_available,
     options_are_honoured,
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.resolved_spec import is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.yaml_source import KeyPath
@@ -64,7 +65,7 @@ def _paths(resolved: Mapping[str, Any], action: str, kind: str) -> list[str]:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", "???") and "://" not in value
+    return isinstance(value, str) and value not in ("", "???") and not is_uri(value)
 
 
 def _mapped(node: Any, path: KeyPath, function: Callable[[Any], Any]) -> Any:

@@ -1,0 +1,100 @@
+"""What the inputs of a stage are filled with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE, make_run, write_checkpoint
+
+from rtdetr_slurm.contract import Status
+from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
+from rtdetr_slurm.launch.node import input_binds
+from rtdetr_slurm.launch.stage_run import INPUTS_JSON
+from rtdetr_slurm.plan.model import Array, Bind, Input, Origin, Stage
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.status import StatusLog
+
+
+def trained(results: Path) -> Path:
+    """Three checkpoints, the second the best."""
+    status = StatusLog(results / "status.json")
+    for epoch, metric in enumerate((0.1, 0.5, 0.3)):
+        write_checkpoint(results / f"model_epoch_{epoch:03d}.pth")
+        status.write(Status.RUNNING, epoch=epoch, kpi={"val_mAP": metric})
+    return results / "model_epoch_001.pth"
+
+
+def evaluate(results: Path, *inputs: Input) -> Stage:
+    return replace(
+        STAGE, name="evaluate", action="evaluate", results_dir=str(results), inputs=inputs
+    )
+
+
+def chain(root: Path, *inputs: Input) -> tuple[Run, Stage]:
+    stage = evaluate(root / "results" / "evaluate", *inputs)
+    train = replace(STAGE, results_dir=str(root / "results" / "train"))
+    return make_run(root, train, stage, spec={"evaluate": {"checkpoint": ""}}), stage
+
+
+def test_the_best_checkpoint_of_a_stage_before(tmp_path: Path) -> None:
+    model = Input("evaluate.checkpoint", "parent_model", Origin("train"))
+    run, stage = chain(tmp_path, Input("evaluate.results_dir", "output_dir"), model)
+    [task] = stage.tasks()
+    with pytest.raises(ActionError, match=r"evaluate\.checkpoint: train has left no whole checkp"):
+        resolve_inputs(run, task)
+    best = trained(tmp_path / "results" / "train")
+    values = resolve_inputs(run, task)
+    assert [one.source for one in values] == ["output_dir", "parent_model of train"]
+    assert filled_in(run.spec, values) == {
+        "evaluate": {"checkpoint": str(best), "results_dir": stage.results_dir}
+    }
+    # A damaged file is never handed on.
+    best.write_bytes(best.read_bytes()[:100])
+    assert resolve_inputs(run, task)[1].value.endswith("model_epoch_002.pth")
+
+
+def test_a_checkpoint_of_another_run(tmp_path: Path) -> None:
+    train = replace(STAGE, results_dir=str(tmp_path / "elsewhere"))
+    parent = make_run(tmp_path, train, run_id="train-20260101-000000-aaaa")
+    best = trained(tmp_path / "elsewhere")
+    model = Input("evaluate.checkpoint", "parent_model", Origin("train", str(parent.path)))
+    run, stage = chain(tmp_path, model)
+    [task] = stage.tasks()
+    [value] = resolve_inputs(run, task)
+    assert (value.value, value.source) == (
+        str(best),
+        "parent_model of train of train-20260101-000000-aaaa",
+    )
+    # The container must see it.
+    (run.job_dir("evaluate") / INPUTS_JSON).write_text(f'[{{"value": "{best}"}}]')
+    assert input_binds(run, task) == (Bind(str(best), str(best), read_only=True),)
+    (run.job_dir("evaluate") / INPUTS_JSON).write_text(f'[{{"value": "{run.path}/x"}}]')
+    assert input_binds(run, task) == ()
+
+
+def test_a_file_by_its_address(tmp_path: Path) -> None:
+    weights = tmp_path / "a b.pth"
+    one = Input("evaluate.checkpoint", "fetch", uri=f"file://{tmp_path}/a%20b.pth")
+    run, stage = chain(tmp_path, one)
+    [task] = stage.tasks()
+    with pytest.raises(ActionError, match=r"evaluate\.checkpoint: file:///.* does not exist on"):
+        resolve_inputs(run, task)
+    weights.touch()
+    assert resolve_inputs(run, task)[0].value == str(weights)
+
+
+def test_each_task_of_an_array_has_a_results_folder_of_its_own(tmp_path: Path) -> None:
+    run, stage = chain(tmp_path, Input("evaluate.results_dir", "output_dir"))
+    tasks = replace(stage, array=Array(2)).tasks()
+    folders = [resolve_inputs(run, task)[0].value for task in tasks]
+    assert folders == [f"{stage.results_dir}/0", f"{stage.results_dir}/1"]
+    assert run.job_dir(tasks[1].name) == run.path / "jobs" / "evaluate.1"
+
+
+def test_a_function_that_is_not_known_is_an_error(tmp_path: Path) -> None:
+    run, stage = chain(tmp_path, Input("evaluate.checkpoint", "guess"))
+    with pytest.raises(ActionError, match="no inference function 'guess'"):
+        resolve_inputs(run, stage.tasks()[0])
