@@ -44,13 +44,17 @@ def wait(cli: Cli, run_dir: str, state: str, seconds: float = JOB_LIMIT_S) -> di
         time.sleep(1)
 
 
+def waits_for(cluster: slurm.Slurm, job: str) -> str:
+    """The dependency of a job as slurmctld has it."""
+    return cluster.command("squeue", "--noheader", f"--jobs={job}", "--format=%E").strip()
+
+
 def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
     spec = write_spec(cli.folder / "train.yaml", chain_spec(dataset))
     with held_queue(cluster):
         made = cli.json("submit", spec, "--then", "evaluate")
         ids = {stage["name"]: stage["job_id"] for stage in made["stages"]}
-        queued = cluster.command("squeue", "--noheader", f"--jobs={ids['evaluate']}", "--format=%E")
-        assert queued.strip().startswith(f"afterok:{ids['train']}")
+        assert waits_for(cluster, ids["evaluate"]).startswith(f"afterok:{ids['train']}")
     stages = wait(cli, made["run_dir"], "success")
     train, evaluate = stages["train"], stages["evaluate"]
     assert evaluate["metrics"]["test_mAP"] == pytest.approx(train["best_val_mAP"], abs=1e-6)
@@ -84,8 +88,9 @@ def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Data
     with held_queue(cluster):
         parent = cli.json("submit", spec)
         child = cli.json("submit", spec, "--action", "evaluate", "--parent", parent["run_dir"])
-        [stage] = wait(cli, child["run_dir"], "queued").values()
-        assert stage["slurm_reason"] == "Dependency"
+        [waiting], [waited_for] = child["stages"], parent["stages"]
+        after = waits_for(cluster, waiting["job_id"])
+        assert after.startswith(f"afterok:{waited_for['job_id']}")
     wait(cli, parent["run_dir"], "success")
     wait(cli, child["run_dir"], "success")
 

@@ -30,6 +30,8 @@ def command(argv: Sequence[str] | None = None) -> int:
         if arguments.action == DEFAULT_SPECS:
             return write_default_spec(arguments)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
+        for note in loaded.notes:
+            print(f"rtdetr: {note}", flush=True)
 
         # It imports torch, which a wrong spec need not wait for.
         from rtdetr_slurm.engine.process.start import start
