@@ -122,7 +122,9 @@ def test_a_submit_that_dies_once_sbatch_has_answered_loses_nothing(
     wrapper.chmod(0o755)
     dying = Cli({**cli.env, "PATH": f"{tmp_path}/bin:{cli.env['PATH']}"}, cli.folder)
     before = set(run_root.iterdir())
-    dying("submit", write_spec(cli.folder / "train.yaml", train_spec(dataset)), code=-9)
+    dying(
+        "submit", write_spec(cli.folder / "train.yaml", train_spec(dataset, num_epochs=1)), code=-9
+    )
     [folder] = set(run_root.iterdir()) - before
     assert [event["event"] for event in open_run(folder).events()][:1] == ["submitting"]
     deadline = time.monotonic() + JOB_LIMIT_S
