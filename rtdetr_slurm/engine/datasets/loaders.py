@@ -40,6 +40,8 @@ def _loader(
         data,
         batch_sampler=batches,
         num_workers=workers,
+        # Forked, they share the table; otherwise each would import the engine and get a copy.
+        multiprocessing_context="fork" if workers else None,
         pin_memory=pin_memory,
         collate_fn=collate,
         worker_init_fn=_start_worker,

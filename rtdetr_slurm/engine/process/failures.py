@@ -39,7 +39,7 @@ class RankFailure:
     def __str__(self) -> str:
         """The reason as a person is told it: where memory was short, with what to do about it."""
         if self.failure_class in (FailureClass.OOM_GPU, FailureClass.OOM_HOST):
-            return f"{self.reason.rstrip('. ')}. {ADVICE[self.failure_class]}"
+            return f"{self.reason.rstrip('. ')}; {ADVICE[self.failure_class]}"
         return self.reason
 
 

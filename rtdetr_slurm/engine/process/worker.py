@@ -73,7 +73,8 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
 
 
 def _report(session: Session, error: Exception) -> int:
-    """Print what went wrong, and get it into status.json: by this rank, or by the launcher."""
+    """Print what went wrong, and get it into status.json: by this rank, or by the process
+    that launched it."""
     failure = explain(error, session.context.rank, session.context.world_size)
     if not failure.expected and not failure.by_peer:
         traceback.print_exc()

@@ -23,7 +23,7 @@ class TestExplain:
         oom = of(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
         assert oom.failure_class is FailureClass.OOM_GPU
         assert oom.reason == "CUDA out of memory. Tried to allocate 2 GiB"
-        assert str(oom) == f"{oom.reason}. {ADVICE[FailureClass.OOM_GPU]}"
+        assert str(oom) == f"{oom.reason}; {ADVICE[FailureClass.OOM_GPU]}"
         assert of(MemoryError()).failure_class is FailureClass.OOM_HOST
         full = of(OSError(28, "No space left on device", "/data/x"))
         assert "no space left to write /data/x" in full.reason
