@@ -24,7 +24,7 @@ from rtdetr_slurm.engine.training.objective import BuildObjective, detection_obj
 from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn
 from rtdetr_slurm.engine.training.progress import show_progress
 from rtdetr_slurm.engine.training.report import describe
-from rtdetr_slurm.engine.training.scalars import Scalars
+from rtdetr_slurm.engine.training.scalars import open_scalars
 from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
 from rtdetr_slurm.errors import RequestError
@@ -70,15 +70,15 @@ def train(
 
     steps = data.sampler.steps_per_epoch * cfg.num_epochs
     images_per_step = experiment.dataset.batch_size * context.world_size
-    with show_progress(steps, images_per_step, main=context.is_main) as progress:
-        scalars = Scalars(session.results_dir) if context.is_main else None
+    with (
+        show_progress(steps, images_per_step, main=context.is_main) as progress,
+        open_scalars(session.results_dir, main=context.is_main) as scalars,
+    ):
         training = Training(session, data, validation, state, criterion, progress, scalars)
         describe(training)
         kpi = train_epochs(training)
     shown = scored[0] if scored else open_evaluation_data(experiment, sources["train"][0])
     write_examples(session, state.scored_model(session), shown)
-    if scalars is not None:
-        scalars.close()
     return kpi
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,8 @@ def _loader(
         data,
         batch_sampler=batches,
         num_workers=workers,
+        # Forked, they share the table; otherwise each would import the engine and get a copy.
+        multiprocessing_context="fork" if workers else None,
         pin_memory=pin_memory,
         collate_fn=collate,
         worker_init_fn=_start_worker,
@@ -52,7 +55,11 @@ def _start_worker(_number: int) -> None:
 
 
 @atexit.register
-def _end_workers() -> None:
-    """Python ends its children with SIGTERM and then waits for them, but these ignore it."""
+def end_workers() -> None:
+    """End the loading processes that are left when this process ends.
+
+    Python would send them SIGTERM and wait for them, but they ignore it.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the loader complains of their end
     for process in multiprocessing.active_children():
         process.kill()

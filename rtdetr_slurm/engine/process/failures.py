@@ -1,19 +1,15 @@
-"""What ended an action, and how the news reaches status.json when it was not rank 0."""
+"""Why a rank ended, and how the news reaches status.json when it was not rank 0."""
 
 from __future__ import annotations
 
 import errno
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
 from rtdetr_slurm.contract import ExitCode, FailureClass
-from rtdetr_slurm.errors import ActionError, UserError
+from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.failures import ADVICE
 
@@ -43,34 +39,13 @@ class RankFailure:
     def __str__(self) -> str:
         """The reason as a person is told it: where memory was short, with what to do about it."""
         if self.failure_class in (FailureClass.OOM_GPU, FailureClass.OOM_HOST):
-            return f"{self.reason.rstrip('. ')}. {ADVICE[self.failure_class]}"
+            return f"{self.reason.rstrip('. ')}; {ADVICE[self.failure_class]}"
         return self.reason
 
 
-def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
-    """Classify what a rank's work raised."""
-    now = time.time()
-    if isinstance(error, UserError):
-        return RankFailure(rank, error.failure_class, str(error), error.exit_code, time=now)
-    if isinstance(error, torch.OutOfMemoryError):
-        return RankFailure(rank, FailureClass.OOM_GPU, _first_line(error), time=now)
-    if isinstance(error, MemoryError):
-        reason = f"{type(error).__name__}: {_first_line(error)}".rstrip(": ")
-        return RankFailure(rank, FailureClass.OOM_HOST, reason, time=now)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RankFailure(rank, FailureClass.CONFIG, no_space(error, error.filename), time=now)
-    if "DataLoader worker" in str(error) and "killed by signal" in str(error):
-        return RankFailure(rank, FailureClass.OOM_HOST, _first_line(error), time=now)
-    by_peer = world_size > 1 and _is_communication(error)
-    reason = f"{type(error).__name__}: {_first_line(error)}"
-    return RankFailure(
-        rank,
-        FailureClass.INFRA if by_peer else FailureClass.UNKNOWN,
-        f"lost the connection to the other ranks: {reason}" if by_peer else reason,
-        expected=False,
-        by_peer=by_peer,
-        time=now,
-    )
+def is_no_space(error: OSError) -> bool:
+    """Whether a disk, quota or file size limit was met."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def no_space(error: OSError, path: object) -> str:
@@ -83,7 +58,7 @@ def no_space(error: OSError, path: object) -> str:
 
 def writing_error(error: OSError, path: Path) -> ActionError:
     """The error for a file of the results folder that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_no_space(error):
         return ActionError(no_space(error, path))
     return ActionError(f"cannot write {path}: {error.strerror}")
 
@@ -116,14 +91,3 @@ def root_cause(failures: Sequence[RankFailure]) -> RankFailure | None:
     """The first failure that is not the consequence of another."""
     own = [failure for failure in failures if not failure.by_peer]
     return min(own or failures, key=lambda failure: failure.time, default=None)
-
-
-def _is_communication(error: BaseException) -> bool:
-    if isinstance(error, dist.DistError):
-        return True
-    signs = ("gloo", "nccl", "connection closed by peer", "connection reset", "store->get")
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -34,7 +34,7 @@ class WorkersEnd:
 
 
 class Cancelled(Exception):
-    """A signal other than a request to stop ended the launch."""
+    """A signal other than a request to stop ended the workers."""
 
 
 def torchrun_arguments(rendezvous: Rendezvous, worker_arguments: Sequence[str]) -> list[str]:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 
 from rtdetr_slurm.actions import require_available
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode, Status
-from rtdetr_slurm.engine.process import distributed, failures
+from rtdetr_slurm.engine.process import distributed
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
+from rtdetr_slurm.engine.process.explain import explain
+from rtdetr_slurm.engine.process.failures import leave_note
 from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.errors import UserError
@@ -71,8 +73,9 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
 
 
 def _report(session: Session, error: Exception) -> int:
-    """Print what went wrong, and get it into status.json: by this rank, or by the launcher."""
-    failure = failures.explain(error, session.context.rank, session.context.world_size)
+    """Print what went wrong, and get it into status.json: by this rank, or by the process
+    that launched it."""
+    failure = explain(error, session.context.rank, session.context.world_size)
     if not failure.expected and not failure.by_peer:
         traceback.print_exc()
     if session.context.is_main or failure.exit_code != ExitCode.BAD_REQUEST:
@@ -80,7 +83,7 @@ def _report(session: Session, error: Exception) -> int:
         # one node lacks), the launching process of node 0 says it.
         print(f"rtdetr: error: rank {failure.rank}: {failure}", file=sys.stderr, flush=True)
     if not session.context.is_main or failure.by_peer:
-        failures.leave_note(session.results_dir, failure)
+        leave_note(session.results_dir, failure)
         return failure.exit_code
     try:
         session.status.fail(failure.failure_class, failure.reason)

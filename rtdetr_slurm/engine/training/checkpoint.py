@@ -7,7 +7,7 @@ A checkpoint is a plain dict that loads with weights_only:
     model, ema, ema_updates              state dicts; ema is None without averaging
     optimizer, scaler                    state dicts; scaler only for fp16
     rng                                  per rank: torch's generators
-    seed, world_size, batch_size, images what the order of samples depends on
+    seed, world_size, batch_size         what the order of samples depends on
     loss_sum                             of the epoch's steps so far, mean over ranks
     classes, spec, metrics               class id to name, the resolved spec, the last scores
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -26,3 +27,13 @@ class Scalars:
 
     def close(self) -> None:
         self._writer.close()
+
+
+@contextmanager
+def open_scalars(folder: Path, *, main: bool) -> Iterator[Scalars | None]:
+    """Scalars for the length of a training, on the main rank, all written however it ends."""
+    if not main:
+        yield None
+        return
+    with closing(Scalars(folder)) as scalars:
+        yield scalars

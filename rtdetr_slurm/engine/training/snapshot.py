@@ -12,8 +12,8 @@ from torch.optim import AdamW
 from rtdetr_slurm import __version__
 from rtdetr_slurm.engine.process.distributed import (
     average_norm_statistics,
-    average_over_ranks,
     gather_objects,
+    sum_over_ranks,
 )
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
@@ -35,9 +35,8 @@ def capture(
     average_norm_statistics(state.model)
     if state.ema is not None:
         average_norm_statistics(state.ema.module)
-    loss_sum = torch.tensor(state.position.loss_sum, device=session.context.device)
-    average_over_ranks([loss_sum])
-    position = state.position
+    position, world_size = state.position, session.context.world_size
+    loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=session.context.device)
     return {
         "version": __version__,
         "epoch": position.epoch,
@@ -51,9 +50,9 @@ def capture(
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": gather_objects(_random_state(session.context.device)),
         "seed": state.seed,
-        "world_size": session.context.world_size,
+        "world_size": world_size,
         "batch_size": session.experiment.dataset.batch_size,
-        "loss_sum": loss_sum.item(),
+        "loss_sum": sum_over_ranks(loss_sum).item() / world_size,
         "classes": dict(classes),
         "spec": session.resolved,
         "metrics": state.metrics,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,24 @@ import pytest
 import torch
 
 from rtdetr_slurm.data.sample import write_sample
-from rtdetr_slurm.engine.process.distributed import single_process
+from rtdetr_slurm.engine.datasets.loaders import end_workers
+from rtdetr_slurm.engine.detector import new_detector
+from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.engine.process.distributed import Context, single_process
+from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
 from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.spec import LoadedSpec, load_spec
 
+LAUNCH = {
+    "WORLD_SIZE": "2",
+    "NODE_RANK": "1",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29400",
+    "NUM_GPU_PER_NODE": "4",
+}
+"""What a launcher sets for the second of two nodes."""
 SIZE = 64
 TRAIN_IMAGES, VAL_IMAGES = 12, 5
 
@@ -48,8 +62,12 @@ def tiny_spec(data: Path, results: Path) -> dict[str, Any]:
         },
         "model": {
             "backbone": "resnet_18",
+            "return_interm_indices": [0, 1],  # the later stages, most of its weights, are not built
+            "feat_strides": [4, 8],
+            "num_feature_levels": 2,
+            "use_encoder_idx": [1],
             "hidden_dim": 32,
-            "feat_channels": [32, 32, 32],
+            "feat_channels": [32, 32],
             "dim_feedforward": 64,
             "enc_layers": 1,
             "dec_layers": 2,
@@ -66,6 +84,29 @@ def tiny_spec(data: Path, results: Path) -> dict[str, Any]:
         },
         "evaluate": {"checkpoint": "none.pth"},
     }
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    """Exit code and messages of a command line."""
+    code = command(argv)
+    return code, capsys.readouterr().err
+
+
+def session_of(
+    loaded: LoadedSpec, context: Context | None = None, *, skip_bad_images: bool = False
+) -> Session:
+    """A session of the spec's action; without a context on one rank of its own, in this process."""
+    folder = results_folder(loaded.experiment, loaded.action)
+    create_results_folder(folder)
+    return Session(
+        name=loaded.action,
+        experiment=loaded.experiment,
+        resolved=loaded.resolved(),
+        context=context or single_process(),
+        results_dir=folder,
+        stop=StopFlag(),
+        skip_bad_images=skip_bad_images,
+    )
 
 
 class Workspace:
@@ -88,28 +129,48 @@ class Workspace:
     ) -> Session:
         """A session on one rank of its own, in this process."""
         loaded = self.load(*overrides, action=name, **changes)
-        folder = results_folder(loaded.experiment, name)
-        create_results_folder(folder)
-        return Session(
-            name=name,
-            experiment=loaded.experiment,
-            resolved=loaded.resolved(),
-            context=single_process(),
-            results_dir=folder,
-            stop=StopFlag(),
-            skip_bad_images=skip_bad_images,
-        )
+        return session_of(loaded, skip_bad_images=skip_bad_images)
 
     def status(self, name: str = "train") -> list[dict[str, Any]]:
         return read_status(self.results / name / "status.json")
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    """Emptied afterwards: checkpoints are large."""
+@contextmanager
+def open_workspace(root: Path) -> Iterator[Workspace]:
+    """Emptied afterwards: checkpoints are large, and a training that was broken off may have left
+    loading processes, which whoever forgets the loader would wait for."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Workspace(tmp_path)
+    yield Workspace(root)
+    end_workers()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path) as opened:
+        yield opened
+
+
+class StopAt(StopFlag):
+    """Asks to stop at the n-th time that it is looked at."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    @property
+    def requested(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left < 0
+
+
+def stopping_at(session: Session, n: int) -> Session:
+    return replace(session, stop=StopAt(n))
+
+
+def fresh_detector(session: Session, seed: int = 0) -> RTDETR:
+    """As training with this seed begins."""
+    torch.manual_seed(seed)
+    return new_detector(session)

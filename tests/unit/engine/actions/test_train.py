@@ -1,39 +1,43 @@
-"""The training loop on one rank, with the real model at its smallest."""
+"""Training on one rank, with the real model at its smallest."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from engine_support import TRAIN_IMAGES, Workspace, workspace  # noqa: F401
+from engine_support import (  # noqa: F401
+    TRAIN_IMAGES,
+    Workspace,
+    fresh_detector,
+    open_workspace,
+    stopping_at,
+    workspace,
+)
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rtdetr_slurm.engine.actions.evaluate import evaluate
 from rtdetr_slurm.engine.actions.train import train
-from rtdetr_slurm.engine.detector import new_detector
-from rtdetr_slurm.engine.models import RTDETR
-from rtdetr_slurm.engine.models.layers import FrozenBatchNorm2d
-from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag
+from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
-from rtdetr_slurm.engine.training.loop import multi_scale
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.runs.checkpoints import resume_point
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return dict(load_checkpoint(path)["model"])
+def weights(path: Path, part: str = "model") -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(path)[part])
 
 
 def epoch_losses(workspace: Workspace) -> dict[int, float]:
@@ -41,40 +45,42 @@ def epoch_losses(workspace: Workspace) -> dict[int, float]:
     return {line["epoch"]: line["kpi"]["train_loss"] for line in lines if "epoch" in line}
 
 
-def assert_same_weights(ours: Path, theirs: Path) -> None:
-    a, b = weights(ours), weights(theirs)
+def assert_same_weights(ours: Path, theirs: Path, part: str = "model") -> None:
+    a, b = weights(ours, part), weights(theirs, part)
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6, msg=name)
 
 
-def fresh_detector(session: Session, seed: int = 0) -> RTDETR:
-    """As training with this seed begins."""
-    torch.manual_seed(seed)
-    return new_detector(session)
+@dataclass(frozen=True)
+class Whole:
+    """A training that was never interrupted, with averaged weights, and what it said."""
 
-
-class StopAt(StopFlag):
-    """Asks to stop at the n-th time that it is looked at."""
-
-    def __init__(self, n: int) -> None:
-        self.left = n
+    workspace: Workspace
+    kpi: dict[str, float]
+    said: str
 
     @property
-    def requested(self) -> bool:  # type: ignore[override]
-        self.left -= 1
-        return self.left < 0
+    def folder(self) -> Path:
+        return self.workspace.results / "train"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "model_epoch_001.pth"
 
 
-def stopping_at(session: Session, n: int) -> Session:
-    return Session(**{**session.__dict__, "stop": StopAt(n)})
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    with open_workspace(tmp_path_factory.mktemp("whole")) as opened:
+        with redirect_stdout(io.StringIO()) as said:
+            kpi = train(opened.session("train.enable_ema=true", "train.ema.decay=0.9"))
+        yield Whole(opened, kpi, said.getvalue())
 
 
 class TestARun:
-    def test_what_it_leaves(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_it_leaves(self, whole: Whole) -> None:
         """Files, status lines, scores that `evaluate` finds again."""
-        kpi = train(workspace.session("train.enable_ema=true", "train.ema.decay=0.9"))
-        folder = workspace.results / "train"
+        workspace, kpi, folder = whole.workspace, whole.kpi, whole.folder
         assert set(kpi) == {"train_loss", "val_mAP", "val_mAP50", "val_loss"}
         assert {p.name for p in folder.glob("*.pth")} == {"model_epoch_001.pth"}
 
@@ -82,7 +88,10 @@ class TestARun:
         assert [line["epoch"] for line in lines] == [0, 1]
         assert lines[1]["kpi"] == pytest.approx(kpi)
         assert (lines[1]["step"], lines[1]["max_step"], lines[1]["max_epoch"]) == (6, 6, 1)
-        assert {"time_per_epoch", "time_per_step", "eta"} <= set(lines[0])
+        assert re.fullmatch(r"\d:\d\d:\d\d", lines[0]["eta"])
+        assert lines[1]["eta"] == "0:00:00"
+        for name in ("time_per_epoch", "time_per_step"):
+            assert re.fullmatch(r"\d:\d\d:\d\d\.\d{3}", lines[0][name])
 
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["metrics"]["mAP"] == kpi["val_mAP"]
@@ -98,9 +107,8 @@ class TestARun:
         assert content["spec"]["model"]["num_queries"] == 10
         assert content["ema_updates"] == 6
         assert content["metrics"]["metrics"]["mAP"] == kpi["val_mAP"]
-        said = capsys.readouterr().out
-        assert "activation checkpointing is off on CPU" in said
-        assert "12 training images" in said
+        assert "activation checkpointing is off on CPU" in whole.said
+        assert "12 training images" in whole.said
 
         checkpoint = f"evaluate.checkpoint={folder / 'model_epoch_001.pth'}"
         again = evaluate(workspace.session(checkpoint, "evaluate.batch_size=2", name="evaluate"))
@@ -134,74 +142,28 @@ class TestARun:
         assert (workspace.results / "train" / "annotated.jpg").exists()
 
 
-class TestEvaluate:
-    def test_weights_from_elsewhere(self, workspace: Workspace) -> None:
-        """A bare state dict is scored, as long as its class heads have the right size."""
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        setting = f"evaluate.checkpoint={path}"
-        size = ("evaluate.input_height=64", "evaluate.input_width=96")
-        kpi = evaluate(workspace.session(setting, *size, name="evaluate"))
-        assert set(kpi) == {"test_mAP", "test_mAP50"}
-        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
-        assert (scored["epoch"], scored["input_size"]) == (None, [64, 96])
-        with pytest.raises(
-            RequestError, match=r"another size than dataset\.num_classes 5:(.|\n)*head"
-        ):
-            evaluate(workspace.session(setting, "dataset.num_classes=5", name="evaluate"))
-
-    def test_missing_and_damaged_checkpoints(self, workspace: Workspace) -> None:
-        path = workspace.root / "model.pth"
-        setting = f"evaluate.checkpoint={path}"
-        with pytest.raises(RequestError, match=r"model\.pth: no such weight file"):
-            evaluate(workspace.session(setting, name="evaluate"))
-        path.write_bytes(b"PK damaged")
-        with pytest.raises(RequestError, match=r"model\.pth: .*(damaged|plain weights)"):
-            evaluate(workspace.session(setting, name="evaluate"))
-
-    def test_threshold_and_classes(self, workspace: Workspace) -> None:
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        setting = f"evaluate.checkpoint={path}"
-        none = evaluate(workspace.session(setting, "evaluate.conf_threshold=0.99", name="evaluate"))
-        assert none == {"test_mAP": 0, "test_mAP50": 0}
-        evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
-        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
-        assert set(scored["per_class"]) == {"square"}
-
-    def test_interrupted(self, workspace: Workspace) -> None:
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        session = workspace.session(f"evaluate.checkpoint={path}", name="evaluate")
-        with pytest.raises(Interrupted):
-            evaluate(stopping_at(session, 1))
-
-
 class TestResume:
-    def test_from_an_epoch(self, workspace: Workspace) -> None:
+    def test_from_an_epoch(self, workspace: Workspace, whole: Whole) -> None:
         """Two epochs at once, and one and one: the same losses and the same weights."""
-        every = ("train.checkpoint_interval=1", "train.enable_ema=true")
-        train(workspace.session(*every))
-        whole = epoch_losses(workspace)
-        kept = workspace.results.rename(workspace.root / "whole")
+        every = ("train.checkpoint_interval=1", "train.enable_ema=true", "train.ema.decay=0.9")
         train(workspace.session(*every, "train.num_epochs=1"))
         first = workspace.results / "train" / "model_epoch_000.pth"
         train(workspace.session(*every, f"train.resume_training_checkpoint_path={first}"))
-        assert epoch_losses(workspace) == pytest.approx(whole, abs=1e-6)
-        assert_same_weights(
-            workspace.results / "train" / "model_epoch_001.pth",
-            kept / "train" / "model_epoch_001.pth",
-        )
+        assert epoch_losses(workspace) == pytest.approx(epoch_losses(whole.workspace), abs=1e-6)
+        last = workspace.results / "train" / "model_epoch_001.pth"
+        assert_same_weights(last, whole.last)
+        assert_same_weights(last, whole.last, "ema")
 
     @pytest.mark.parametrize("stop_at", [1, 5, 7])
     def test_from_an_interruption(
-        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, stop_at: int
+        self,
+        workspace: Workspace,
+        whole: Whole,
+        monkeypatch: pytest.MonkeyPatch,
+        stop_at: int,
     ) -> None:
         """Stopped in the middle of the first epoch, of the second, and in the validation after
         it (7 = 3 steps, 2 batches of validation, 2 steps): the same run in the end."""
-        train(workspace.session())
-        whole = epoch_losses(workspace)
-        kept = workspace.results.rename(workspace.root / "whole")
         with pytest.raises(Interrupted):
             train(stopping_at(workspace.session(), stop_at))
         folder = workspace.results / "train"
@@ -209,9 +171,9 @@ class TestResume:
         assert interrupted.name.startswith("interrupted_epoch_")
         monkeypatch.setenv("RTDETR_RESUME", "1")
         train(workspace.session())
-        assert epoch_losses(workspace) == pytest.approx(whole, abs=1e-6)
+        assert epoch_losses(workspace) == pytest.approx(epoch_losses(whole.workspace), abs=1e-6)
         assert [p.name for p in folder.glob("*.pth")] == ["model_epoch_001.pth"]
-        assert_same_weights(folder / "model_epoch_001.pth", kept / "train" / "model_epoch_001.pth")
+        assert_same_weights(folder / "model_epoch_001.pth", whole.last)
 
     def test_truncated_interruption(
         self,
@@ -353,26 +315,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-class TestState:
-    def test_pretrained_backbone_freezes_stem_and_norms(self, workspace: Workspace) -> None:
-        plain = fresh_detector(workspace.session(), 0)
-        path = workspace.root / "backbone.pth"
-        torch.save(plain.backbone.state_dict(), path)
-        setting = f"model.pretrained_backbone_path={path}"
-        model = fresh_detector(workspace.session(setting), 1)
-        norms = [m for m in model.backbone.modules() if isinstance(m, FrozenBatchNorm2d)]
-        assert len(norms) == 20
-        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())
-        stem, later = list(model.backbone.named_parameters())[:1], list(model.backbone.parameters())
-        assert not stem[0][1].requires_grad
-        assert later[-1].requires_grad
-        torch.testing.assert_close(stem[0][1], dict(plain.backbone.named_parameters())[stem[0][0]])
-        # a whole pretrained detector takes its place, and nothing is frozen
-        detector = workspace.root / "detector.pth"
-        torch.save(plain.state_dict(), detector)
-        both = workspace.session(setting, f"train.pretrained_model_path={detector}")
-        assert all(p.requires_grad for p in fresh_detector(both, 1).parameters())
-
+class TestFreeze:
     def test_frozen_modules_keep_their_statistics(self, workspace: Workspace) -> None:
         train(
             workspace.session(
@@ -384,13 +327,3 @@ class TestState:
         changed = {name for name in after if not torch.equal(after[name], before[name])}
         assert changed
         assert not any(name.startswith("backbone.") for name in changed)
-
-    def test_size_of_a_step_is_the_same_on_all_ranks(self, workspace: Workspace) -> None:
-        session = workspace.session("dataset.augmentation.multi_scales=[32, [64, 96], 96]")
-
-        def sizes(images: torch.Tensor) -> list[Any]:
-            return [tuple(multi_scale(images, session, 3, step).shape[-2:]) for step in range(20)]
-
-        seen = sizes(torch.rand(1, 3, 64, 64))
-        assert seen == sizes(torch.rand(2, 3, 128, 96))
-        assert set(seen) == {(32, 32), (64, 96), (96, 96)}

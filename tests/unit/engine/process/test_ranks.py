@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from engine_support import Workspace, workspace  # noqa: F401
+from engine_support import Workspace, session_of, workspace  # noqa: F401
+from ranks import run_ranks
 
 from rtdetr_slurm.engine.actions.evaluate import evaluate
-from rtdetr_slurm.engine.process.rendezvous import free_port
+from rtdetr_slurm.engine.actions.train import train
+from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.torchrun import children
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.runs.status import read_status
+from rtdetr_slurm.spec import load_spec
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -52,56 +57,68 @@ def sparse(workspace: Workspace) -> Workspace:
     return workspace
 
 
+def epoch_kpis(folder: Path) -> dict[int, dict[str, float]]:
+    lines = read_status(folder / "status.json")
+    return {line["epoch"]: line["kpi"] for line in lines if "epoch" in line}
+
+
+def train_whole(context: Context, spec: Path, results: Path) -> None:
+    overrides = [*TWO_RANKS, f"results_dir={results}"]
+    train(session_of(load_spec(spec, overrides, action="train"), context))
+
+
 def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     """TERM while the workers start; they stop after their first step; the rest follows; and it is
     the same training as one that was never stopped."""
-    code, output = end(start(sparse))
-    assert code == 0, output
-    folder = sparse.results / "train"
-    assert [line["status"] for line in sparse.status()] == [
-        "STARTED",
-        "RUNNING",
-        "RUNNING",
-        "SUCCESS",
-    ]
-    whole = load_checkpoint(folder / "model_epoch_001.pth")
-    assert "2 ranks hold equal weights (spread 0)" in output
-    assert len(whole["rng"]) == 2
-    assert "torchrun --nnodes=1 --node-rank=0 --nproc-per-node=2" in output
-    scored = whole["metrics"]["metrics"]["mAP"]
-    checkpoint = f"evaluate.checkpoint={folder / 'model_epoch_001.pth'}"
-    alone = evaluate(sparse.session(checkpoint, name="evaluate"))
-    assert alone["test_mAP"] == pytest.approx(scored, abs=1e-6)  # ranks and batches do not matter
-    losses = {line["epoch"]: line["kpi"] for line in sparse.status() if "epoch" in line}
-    sparse.results.rename(sparse.root / "whole")
-
     process = start(sparse)
     assert process.stdout is not None
-    while "torchrun" not in process.stdout.readline():
-        pass
+    line = process.stdout.readline()
+    while "torchrun" not in line:
+        line = process.stdout.readline()
+    assert "torchrun --nnodes=1 --node-rank=0 --nproc-per-node=2" in line
     process.send_signal(signal.SIGTERM)
     code, output = end(process)
     assert code == 75, output
     assert "Traceback" not in output
     assert "exitcode" not in output  # torchrun's own words
     assert [line["status"] for line in sparse.status()] == ["STARTED", "PREEMPTED"]
+    folder = sparse.results / "train"
     stopped = load_checkpoint(folder / "interrupted_epoch_000_step_000001.pth")
     assert (stopped["epoch"], stopped["step_in_epoch"], stopped["complete"]) == (0, 1, False)
 
     code, output = end(start(sparse, resume=True))
     assert code == 0, output
+    assert "2 ranks hold equal weights (spread 0)" in output
     assert [line["status"] for line in sparse.status()[2:]] == [
         "STARTED",
         "RUNNING",
         "RUNNING",
         "SUCCESS",
     ]
-    again = {line["epoch"]: line["kpi"] for line in sparse.status() if "epoch" in line}
-    for epoch, kpi in losses.items():
-        assert again[epoch] == pytest.approx(kpi, abs=1e-5)
     resumed = load_checkpoint(folder / "model_epoch_001.pth")
-    for name, tensor in whole["model"].items():
+    assert len(resumed["rng"]) == 2
+
+    whole = sparse.root / "whole" / "train"
+    run_ranks(train_whole, sparse.root / "spec.yaml", whole.parent)
+    expected = load_checkpoint(whole / "model_epoch_001.pth")
+    for name, tensor in expected["model"].items():
         torch.testing.assert_close(resumed["model"][name], tensor, rtol=0, atol=1e-5, msg=name)
+    kpis, again = (
+        {
+            line["epoch"]: line["kpi"]
+            for line in read_status(path / "status.json")
+            if "epoch" in line
+        }
+        for path in (whole, folder)
+    )
+    assert kpis.keys() == {0, 1}
+    for epoch, kpi in kpis.items():
+        assert again[epoch] == pytest.approx(kpi, abs=1e-5)
+
+    checkpoint = f"evaluate.checkpoint={whole / 'model_epoch_001.pth'}"
+    alone = evaluate(sparse.session(checkpoint, name="evaluate"))
+    scored = expected["metrics"]["metrics"]["mAP"]
+    assert alone["test_mAP"] == pytest.approx(scored, abs=1e-6)  # ranks and batches do not matter
 
 
 def test_failure_of_another_rank_is_told(workspace: Workspace) -> None:
@@ -135,58 +152,3 @@ def test_killed_rank_is_told(workspace: Workspace) -> None:
     last = workspace.status()[-1]
     assert (last["status"], last["failure_class"]) == ("FAILURE", "oom_host")
     assert "was killed by SIGKILL" in last["reason"]
-
-
-COLLECTIVES = """
-import torch
-from torch import nn
-from rtdetr_slurm.engine.process import distributed as d
-from rtdetr_slurm.errors import RequestError
-
-context = d.join("cpu")
-rank = context.rank
-assert (context.world_size, context.is_main) == (2, rank == 0)
-assert d.sum_over_ranks(torch.tensor(float(rank + 1))).item() == 3
-assert d.gather_objects({"rank": rank}) == ([{"rank": 0}, {"rank": 1}] if rank == 0 else [])
-assert d.on_main(lambda: f"from {rank}") == "from 0"
-
-def refuse():
-    raise RequestError("no")
-
-try:
-    d.on_main(refuse)
-    raise SystemExit("nothing was raised")
-except RequestError as error:
-    assert str(error) == "no"
-
-norm = nn.BatchNorm1d(3)
-whole = nn.BatchNorm1d(3)
-torch.manual_seed(0)
-means = torch.zeros(3)
-for step in range(3):  # averaged at the end or at every step: the same
-    batches = torch.randn(2, 8, 3)
-    norm(batches[rank])
-    means = 0.9 * means + 0.1 * batches.mean(1).mean(0)
-d.average_norm_statistics(nn.Sequential(norm))
-torch.testing.assert_close(norm.running_mean, means)
-assert norm.num_batches_tracked == 3
-d.barrier()
-d.leave()
-"""
-
-
-def test_collectives() -> None:
-    environment = os.environ | {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", COLLECTIVES],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -1,0 +1,65 @@
+"""Scoring checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from engine_support import (  # noqa: F401
+    TRAIN_IMAGES,
+    Workspace,
+    fresh_detector,
+    open_workspace,
+    stopping_at,
+    workspace,
+)
+
+from rtdetr_slurm.engine.actions.evaluate import evaluate
+from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.errors import RequestError
+
+# ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
+
+
+class TestEvaluate:
+    def test_weights_from_elsewhere(self, workspace: Workspace) -> None:
+        """A bare state dict is scored, as long as its class heads have the right size."""
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        size = ("evaluate.input_height=64", "evaluate.input_width=96")
+        kpi = evaluate(workspace.session(setting, *size, name="evaluate"))
+        assert set(kpi) == {"test_mAP", "test_mAP50"}
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert (scored["epoch"], scored["input_size"]) == (None, [64, 96])
+        with pytest.raises(
+            RequestError, match=r"another size than dataset\.num_classes 5:(.|\n)*head"
+        ):
+            evaluate(workspace.session(setting, "dataset.num_classes=5", name="evaluate"))
+
+    def test_missing_and_damaged_checkpoints(self, workspace: Workspace) -> None:
+        path = workspace.root / "model.pth"
+        setting = f"evaluate.checkpoint={path}"
+        with pytest.raises(RequestError, match=r"model\.pth: no such weight file"):
+            evaluate(workspace.session(setting, name="evaluate"))
+        path.write_bytes(b"PK damaged")
+        with pytest.raises(RequestError, match=r"model\.pth: .*(damaged|plain weights)"):
+            evaluate(workspace.session(setting, name="evaluate"))
+
+    def test_threshold_and_classes(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        setting = f"evaluate.checkpoint={path}"
+        none = evaluate(workspace.session(setting, "evaluate.conf_threshold=0.99", name="evaluate"))
+        assert none == {"test_mAP": 0, "test_mAP50": 0}
+        evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
+        scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
+        assert set(scored["per_class"]) == {"square"}
+
+    def test_interrupted(self, workspace: Workspace) -> None:
+        path = workspace.root / "weights.pth"
+        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
+        session = workspace.session(f"evaluate.checkpoint={path}", name="evaluate")
+        with pytest.raises(Interrupted):
+            evaluate(stopping_at(session, 1))

@@ -1,0 +1,59 @@
+"""The command line in TAO's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine_support import error_of
+
+from rtdetr_slurm.engine.process.arguments import parse
+
+
+class TestArguments:
+    def test_in_any_order(self) -> None:
+        expected = parse(["train", "-e", "s.yaml", "a=1", "b.c=2", "--bad-images", "skip"])
+        assert (
+            parse(
+                [
+                    "train",
+                    "a=1",
+                    "--experiment_spec_file",
+                    "s.yaml",
+                    "--bad-images",
+                    "skip",
+                    "b.c=2",
+                ]
+            )
+            == expected
+        )
+        assert parse(expected.command_line()) == expected
+        assert expected.overrides == ("a=1", "b.c=2")
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["gen_trt_engine", "-e", "s.yaml"], "gen_trt_engine is a deploy action"),
+            (["export", "-e", "s.yaml"], "export is not available in this version yet"),
+            (["trian", "-e", "s.yaml"], "no action 'trian'; allowed: train, evaluate"),
+            (["train"], "rtdetr train needs a spec file: -e FILE"),
+            (["train", "-e", "s.yaml", "num_gpus"], "unexpected argument 'num_gpus'"),
+        ],
+    )
+    def test_refused(
+        self, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+    ) -> None:
+        code, error = error_of(capsys, *argv)
+        assert code == 2
+        assert message in error
+        assert "Traceback" not in error
+
+    def test_wrong_spec_is_a_wrong_request(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "spec.yaml"
+        path.write_text("train:\n  num_epocs: 3\n")
+        code, error = error_of(capsys, "train", "-e", str(path))
+        assert code == 2
+        assert "num_epocs" in error
+        assert "num_epochs" in error

@@ -1,0 +1,54 @@
+"""Devices and launches that do not fit end status.json."""
+
+from __future__ import annotations
+
+import pytest
+from engine_support import LAUNCH, Workspace, error_of, workspace  # noqa: F401
+
+from rtdetr_slurm.devices import chosen_devices
+from rtdetr_slurm.engine.process.distributed import choose_accelerator
+from rtdetr_slurm.errors import SiteError
+
+# ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
+
+
+class TestStart:
+    def test_gpu_ids_count_within_what_is_visible(self) -> None:
+        assert chosen_devices([2, 3], None) == "2,3"
+        assert chosen_devices([0, 2], "4,5,GPU-abc") == "4,GPU-abc"
+        with pytest.raises(SiteError, match=r"gpu_ids .* need at least 3 devices"):
+            chosen_devices([0, 2], "4,5")
+
+    def test_accelerator(self) -> None:
+        assert choose_accelerator("cpu") == "cpu"
+        with pytest.raises(SiteError, match="RTDETR_ACCELERATOR is 'tpu'; allowed are"):
+            choose_accelerator("tpu")
+
+    def test_mismatch_ends_status_json(
+        self,
+        workspace: Workspace,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for name, value in (LAUNCH | {"NODE_RANK": "0"}).items():
+            monkeypatch.setenv(name, value)
+        code, error = error_of(capsys, "train", "-e", str(workspace.spec_file()))
+        assert code == 3
+        assert "the launch has WORLD_SIZE=2" in error
+        last = workspace.status()[-1]
+        assert (last["status"], last["failure_class"]) == ("FAILURE", "infra")
+        assert "WORLD_SIZE=2" in last["reason"]
+
+    @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="a GPU is there")
+    def test_missing_gpu_ends_status_json(
+        self,
+        workspace: Workspace,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("RTDETR_ACCELERATOR", "cuda")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        code, error = error_of(capsys, "train", "-e", str(workspace.spec_file()))
+        assert code == 3
+        assert "sees no CUDA device" in error
+        assert workspace.status()[-1]["status"] == "FAILURE"

@@ -1,0 +1,113 @@
+"""Scoring whatever predicts, here a function that knows the answers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from table_support import break_image, table  # noqa: F401
+from torch import Tensor
+
+from rtdetr_slurm.vision.boxes import normalise_boxes
+from rtdetr_slurm.vision.drawing import CELL, MARGIN
+from rtdetr_slurm.vision.examples import draw_examples
+from rtdetr_slurm.vision.metrics import metrics_file, score_detections
+from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
+from rtdetr_slurm.vision.scoring import EvaluationData, Predict, detect, detect_image
+from rtdetr_slurm.vision.table import Table
+
+# ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
+
+CPU = torch.device("cpu")
+QUERIES, CLASSES = 12, 4
+
+
+def answers(table: Table, images: list[int]) -> Mapping[str, Tensor]:
+    """The ground truth of some images as a detector would put it."""
+    logits = torch.full((len(images), QUERIES, CLASSES), -10.0)
+    boxes = torch.zeros(len(images), QUERIES, 4)
+    for row, image in enumerate(images):
+        truth, labels = table.boxes[table.rows(image)], table.labels[table.rows(image)]
+        corners = torch.from_numpy(np.hstack([truth[:, :2], truth[:, :2] + truth[:, 2:]]))
+        boxes[row, : len(labels)] = normalise_boxes(corners, 96, 96)
+        logits[row, torch.arange(len(labels)), torch.from_numpy(labels)] = 5.0
+    return {"pred_logits": logits, "pred_boxes": boxes}
+
+
+def batches(data: EvaluationData, size: int = 4) -> list[Batch]:
+    samples = EvaluationSet(data.table, data.size)
+    positions = [range(i, min(i + size, len(samples))) for i in range(0, len(samples), size)]
+    return [collate([samples[i] for i in few]) for few in positions]
+
+
+def oracle(data: EvaluationData, shares: list[Batch]) -> Predict:
+    images = iter([batch.images for batch in shares])
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
+        assert pixels.dtype == torch.float32
+        assert tuple(pixels.shape[-2:]) == data.size
+        assert 0 <= pixels.min() < pixels.max() <= 1
+        assert not torch.is_grad_enabled()
+        return answers(data.table, next(images))
+
+    return predict
+
+
+@pytest.fixture
+def data(table: Table) -> EvaluationData:
+    return EvaluationData(table, (64, 32), num_select=10, conf_threshold=0.5)
+
+
+def test_the_right_answers_score_one(data: EvaluationData) -> None:
+    shares = batches(data)
+    found = list(detect(oracle(data, shares), shares, data, CPU))
+    rows = np.concatenate([detected.rows for detected in found])
+    assert len(rows) == len(data.table.labels)  # the threshold leaves nothing else
+    np.testing.assert_allclose(rows[:, 1:5], data.table.boxes, atol=1e-3)
+    summary = score_detections(data.table, rows).summary
+    assert summary["mAP"] == pytest.approx(1)
+    assert found[0].logits.shape == (4, QUERIES, CLASSES)
+
+
+def test_nothing_is_found_on_what_cannot_be_decoded(data: EvaluationData) -> None:
+    break_image(data.table, 5)
+    shares = batches(data)
+    found = detect(oracle(data, shares), shares, data, CPU)
+    images = {int(row[0]) for detected in found for row in detected.rows}
+    assert 5 not in images
+    assert {4, 6} <= images
+
+
+def test_one_image_has_its_own_pixels(data: EvaluationData) -> None:
+    def centre(pixels: Tensor) -> Mapping[str, Tensor]:
+        assert tuple(pixels.shape) == (1, 3, 64, 32)
+        box = torch.tensor([0.5, 0.5, 0.5, 0.5])
+        return {"pred_logits": torch.tensor([[[1.0, 2.0]]]), "pred_boxes": box.expand(1, 1, 4)}
+
+    found = detect_image(centre, np.full((50, 200, 3), 9, np.uint8), data, CPU)
+    assert found.labels.tolist() == [[1, 0]]
+    assert found.boxes[0, 0].tolist() == [50, 12.5, 150, 37.5]
+
+
+def test_examples_leave_out_what_cannot_be_decoded(data: EvaluationData) -> None:
+    def size() -> tuple[int, int]:
+        jpeg = draw_examples(lambda _: answers(data.table, [0]), data, CPU)
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            return picture.size
+
+    pitch = CELL + MARGIN
+    assert size() == (4 * pitch + MARGIN, 2 * pitch + MARGIN)  # eight of the ten images
+    for image in range(5):
+        break_image(data.table, image)
+    assert size() == (4 * pitch + MARGIN, pitch + MARGIN)
+
+
+def test_metrics_file_names_classes() -> None:
+    text = metrics_file("evaluate", {1: "bär"}, {"images": 3})
+    assert '"action": "evaluate"' in text
+    assert '"1": "bär"' in text
+    assert text.endswith("}\n")
