@@ -22,6 +22,8 @@ TRAIN = ("train",)
 EVALUATE = ("evaluate",)
 SCORING = ("train", "evaluate")
 """Actions that run the model on annotated images."""
+MODEL = ("train", "evaluate")
+"""Actions that build the model as the spec describes it."""
 
 # Who a field is meant for, or what needs it; from the table of actions.
 EVERY = tuple(ACTIONS)

@@ -9,7 +9,7 @@ from pydantic import Field
 from rtdetr_slurm.spec.fields import (
     EVALUATE,
     EVERY,
-    SCORING,
+    MODEL,
     TRAIN,
     TRAINING,
     OptionalText,
@@ -70,7 +70,7 @@ class ModelConfig(Section):
 
     backbone: Backbone = field(
         "resnet_50",
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Network that turns the image into feature maps. resnet_* are the plain "
         "ResNets (as in TAO and timm); resnet_*_vd are the variants of the RT-DETR paper. "
         f"Available in this version: {', '.join(AVAILABLE_BACKBONES)}.",
@@ -93,7 +93,7 @@ class ModelConfig(Section):
     )
     return_interm_indices: list[Level] = field(
         [1, 2, 3],
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="disabled",
         description="Backbone stages whose feature maps the encoder reads, consecutive and fine to "
         "coarse; stage i has stride 4·2^i. As many as num_feature_levels.",
@@ -114,7 +114,7 @@ class ModelConfig(Section):
     )
     feat_channels: list[Positive] = field(
         [256, 256, 256],
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="disabled",
         description="Width of the encoder's maps per level, all equal (384 in the paper's R101). "
         "hidden_dim is the decoder's width.",
@@ -122,14 +122,14 @@ class ModelConfig(Section):
     hidden_dim: int = field(
         256,
         ge=8,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="disabled",
         description="Width of the decoder; a multiple of 8.",
     )
     nheads: int = field(
         8,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Attention heads in the encoder's transformer. Must divide feat_channels. The "
         "decoder always has 8, as in TAO.",
     )
@@ -137,13 +137,13 @@ class ModelConfig(Section):
         1,
         ge=1,
         le=12,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="default_parameter",
         description="Transformer layers on each level of use_encoder_idx.",
     )
     use_encoder_idx: list[Level] = field(
         [2],
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="disabled",
         description="Levels (0 is the finest) that pass through the encoder's transformer. An "
         "empty list leaves it out.",
@@ -151,27 +151,27 @@ class ModelConfig(Section):
     dim_feedforward: int = field(
         1024,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Hidden width of the feed-forward layers in the encoder's transformer; the "
         "decoder's is always 1024, as in TAO.",
     )
     enc_act: Activation = field(
-        "gelu", honoured_by=SCORING, description="Activation in the encoder's transformer."
+        "gelu", honoured_by=MODEL, description="Activation in the encoder's transformer."
     )
     act: Activation = field(
-        "silu", honoured_by=SCORING, description="Activation of the encoder's convolutions."
+        "silu", honoured_by=MODEL, description="Activation of the encoder's convolutions."
     )
     depth_mult: int = field(
         1,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Multiplies the three RepVGG blocks of each fusion layer.",
     )
     expansion: float = field(
         1.0,
         ge=0.0,
         math_cond="> 0",
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Hidden width of the fusion layers as a share of the encoder's width (0.5 in "
         "the paper's R18 and R34).",
     )
@@ -187,28 +187,28 @@ class ModelConfig(Section):
     pe_temperature: int = field(
         10000,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Temperature of the sine-cosine position code.",
     )
     dec_layers: int = field(
         6,
         ge=1,
         le=12,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="default_parameter",
         description="Decoder layers (3 in the paper's R18, 4 in R34).",
     )
     eval_idx: int = field(
         -1,
         ge=-1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         description="Decoder layer whose result counts outside training, from 0; later layers are "
         "then left out. -1 is the last.",
     )
     num_queries: int = field(
         300,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="default_parameter",
         parent_param=True,
         description="Object queries: the most objects the detector can find in one image.",
@@ -217,7 +217,7 @@ class ModelConfig(Section):
         300,
         ge=1,
         le=1000,
-        honoured_by=SCORING,
+        honoured_by=MODEL,
         automl="default_parameter",
         depends_on="model.num_queries",
         description="Detections kept per image: the best (query, class) pairs by score. At most "
