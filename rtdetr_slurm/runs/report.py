@@ -164,7 +164,7 @@ def report_run(run: Run, jobs: Mapping[str, JobInfo], events: list[Event]) -> Ru
     """Report on a run from its record and from what the scheduler says of its jobs.
 
     Args:
-        jobs: job id to job; empty where the record alone is to speak.
+        jobs: task name to job; empty where the record alone is to speak.
         events: of the run.
     """
     reports: dict[str, StageReport] = {}
@@ -214,7 +214,7 @@ def _report_task(
     run: Run, task: StageTask, own: list[Event], jobs: Mapping[str, JobInfo]
 ) -> StageReport:
     job_id = job_id_of(own, task)
-    job = jobs.get(job_id) if job_id else None
+    job = jobs.get(task.name)
     lines = status_lines_of(status_path(task), own)
     log = run.log_path(task.stage.name, job_id) if job_id else None
     found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])

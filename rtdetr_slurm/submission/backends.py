@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,8 +40,8 @@ class Backend(Protocol):
     def facts(self, job_id: str) -> dict[str, Any]:
         """What the `submitted` event holds besides the job id."""
 
-    def jobs(self, tasks: Sequence[OpenTask]) -> dict[str, JobInfo]:
-        """Job id to what the scheduler says; jobs that it does not know are left out."""
+    def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
+        """What the scheduler says about the job of each task; None where it does not know it."""
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
         """End jobs, queued or running."""
@@ -61,11 +61,12 @@ class SlurmBackend:
     def facts(self, job_id: str) -> dict[str, Any]:  # noqa: ARG002
         return {}
 
-    def jobs(self, tasks: Sequence[OpenTask]) -> dict[str, JobInfo]:
+    def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
         if not tasks:
-            return {}
-        since = min(_begun(open_task.events) for open_task in tasks)
-        return SlurmClient().jobs([open_task.job_id for open_task in tasks], since)
+            return []
+        since = min(_begun(one.events) for one in tasks)
+        known = SlurmClient().jobs([one.job_id for one in tasks], since)
+        return [known.get(one.job_id) for one in tasks]
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
         SlurmClient().scancel([open_task.job_id for open_task in tasks])
@@ -89,14 +90,13 @@ class LocalBackend:
     def facts(self, job_id: str) -> dict[str, Any]:
         return process_facts(job_id)
 
-    def jobs(self, tasks: Sequence[OpenTask]) -> dict[str, JobInfo]:
-        found = {}
+    def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
+        found: list[JobInfo | None] = []
         for one in tasks:
             submitted = _submitted(one.events)
             started = any(event["event"] == "started" for event in one.events)
-            job = submitted and local_job(submitted, one.job_id, started=started)
-            if job:
-                found[one.job_id] = job
+            job = None if submitted is None else local_job(submitted, one.job_id, started=started)
+            found.append(job)
         return found
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
@@ -171,5 +171,5 @@ def _begun(events: Sequence[Event]) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _submitted(events: Sequence[Event]) -> Mapping[str, Any] | None:
+def _submitted(events: Sequence[Event]) -> Event | None:
     return next((event for event in events if event["event"] == "submitted"), None)

@@ -18,7 +18,8 @@ def cancel_run(run: Run) -> dict[str, str]:
     events = run.events()
     backend = backend_of(run.plan)
     tasks = list(open_tasks(run, events))
-    report = report_run(run, backend.jobs(tasks), events)
+    jobs = {t.task.name: j for t, j in zip(tasks, backend.jobs(tasks), strict=True) if j}
+    report = report_run(run, jobs, events)
     ended = {stage.name for stage in report.stages if stage.state.ended}
     wanted = [one for one in tasks if one.task.name not in ended]
     for one in wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.slurm.parse import JobInfo
-from rtdetr_slurm.submission.backends import LocalBackend, OpenTask, SlurmBackend, open_tasks
+from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend, open_tasks
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
             unended[folder] = (run, run.events())
         except RequestError as error:
             notes.append(str(error))
-    jobs, unasked = _jobs(list(unended.values()))
+    jobs, unasked = _jobs(unended)
     reports = summaries | {
-        folder: report_run(run, jobs, events) for folder, (run, events) in unended.items()
+        folder: report_run(run, jobs[folder], events) for folder, (run, events) in unended.items()
     }
     ordered = tuple(reports[folder] for folder in folders if folder in reports)
     return Survey(ordered, (*notes, *unasked))
@@ -66,16 +66,24 @@ def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
     return found.reports[0], found.notes
 
 
-def _jobs(runs: Sequence[tuple[Run, list[Event]]]) -> tuple[dict[str, JobInfo], list[str]]:
-    """What the schedulers say about the open tasks of `runs`, and what they could not be asked."""
-    on_slurm: list[OpenTask] = []
-    here: list[OpenTask] = []
-    for run, events in runs:
-        for one in open_tasks(run, events):
-            (on_slurm if one.task.stage.launch.scheduler == "slurm" else here).append(one)
-    jobs = LocalBackend().jobs(here)
-    try:
-        return SlurmBackend().jobs(on_slurm) | jobs, []
-    except SiteError as error:
-        note = f"Slurm cannot be asked, so states are from the runs' records: {error}"
-        return jobs, [note]
+def _jobs(
+    runs: Mapping[Path, tuple[Run, list[Event]]],
+) -> tuple[dict[Path, dict[str, JobInfo]], list[str]]:
+    """By run and task what the schedulers say, and what they could not be asked."""
+    asked = [
+        (folder, one) for folder, (run, events) in runs.items() for one in open_tasks(run, events)
+    ]
+    found: dict[Path, dict[str, JobInfo]] = {folder: {} for folder in runs}
+    notes: list[str] = []
+    backends: dict[str, Backend] = {"slurm": SlurmBackend(), "local": LocalBackend()}
+    for scheduler, backend in backends.items():
+        own = [(f, one) for f, one in asked if one.task.stage.launch.scheduler == scheduler]
+        try:
+            jobs = backend.jobs([one for _, one in own])
+        except SiteError as error:
+            notes.append(f"Slurm cannot be asked, so states are from the runs' records: {error}")
+            continue
+        for (folder, one), job in zip(own, jobs, strict=True):
+            if job is not None:
+                found[folder][one.task.name] = job
+    return found, notes

@@ -28,6 +28,13 @@ train: {num_epochs: 2000}
 """
 
 
+FOLLOW_UP = (
+    "job.then=[evaluate]",
+    "dataset.test_data_sources.image_dir=data/val/images",
+    "dataset.test_data_sources.json_file=data/val/annotations.json",
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local run, with: a name")
@@ -57,16 +64,17 @@ def status_lines(run: Run) -> list[dict[str, Any]]:
 
 def test_submit_detaches_and_cancel_ends_the_training(folder: Path) -> None:
     begun = time.monotonic()
-    done = cli(folder, "submit", "train.yaml", "--json")
+    done = cli(folder, "submit", "train.yaml", *FOLLOW_UP, "--json")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 20, "submit has waited for the training"
     run = open_run(Path(json.loads(done.stdout)["run_dir"]))
     wait_until(lambda: bool(status_lines(run)))
-    [stage] = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
-    assert stage["state"] == "running"
+    stages = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
+    assert [stage["state"] for stage in stages] == ["running", "queued"]
     assert cli(folder, "cancel", run.id).returncode == 0
-    wait_until(lambda: run.events()[-1]["event"] == "finished")
-    [stage] = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
+    wait_until(lambda: [e["event"] for e in run.events()].count("finished") == 2)
+    stage, after = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
+    assert after["state"] == "cancelled"
     assert (stage["state"], stage["failure"]["class"]) == ("cancelled", "cancelled")
     last = status_lines(run)[-1]
     assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
@@ -81,12 +89,8 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
 
 
 def test_a_failing_stage_is_told_from_end_to_end_and_what_follows_is_skipped(folder: Path) -> None:
-    arguments = ["train.resume_training_checkpoint_path=broken.pth", "job.then=[evaluate]"]
-    arguments += [
-        "dataset.test_data_sources.image_dir=data/val/images",
-        "dataset.test_data_sources.json_file=data/val/annotations.json",
-    ]
-    done = cli(folder, "submit", "train.yaml", *arguments, "--wait", "--json")
+    broken = "train.resume_training_checkpoint_path=broken.pth"
+    done = cli(folder, "submit", "train.yaml", broken, *FOLLOW_UP, "--wait", "--json")
     assert done.returncode == 1, done.stderr
     document = json.loads(done.stdout)
     train, evaluate = document["stages"]
