@@ -88,10 +88,9 @@ class Runner:
         end = None if limit is None else time.monotonic() + 60 * limit
         warned = False
         log = self.run.log_path(task.stage.name, task.job_id(self.job_id))
-        argv = [sys.executable, "-m", "rtdetr_slurm.launch", str(self.run.path), task.stage.name]
         with log.open("ab") as output:
             self._child = subprocess.Popen(
-                argv,
+                self.command(task),
                 env=self._environment(task),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -109,6 +108,10 @@ class Runner:
                 warned = True
                 self._child.send_signal(signal.SIGUSR2)
         return self._child.wait()
+
+    def command(self, task: StageTask) -> list[str]:
+        """What a stage's job is on this machine."""
+        return [sys.executable, "-m", "rtdetr_slurm.launch", str(self.run.path), task.stage.name]
 
     def _environment(self, task: StageTask) -> dict[str, str]:
         env = {**os.environ, Env.LOCAL_JOB_ID: self.job_id}
