@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launch_support import local_stage, make_run
 
 import rtdetr_slurm
 from rtdetr_slurm import open_run, submit
@@ -111,13 +112,11 @@ def test_a_run_that_left_no_checkpoint_is_no_parent(chain: SubmittedRun) -> None
         submit("train.yaml", action="evaluate", parent=str(scores))
 
 
-def test_waiting_has_an_end(chain: SubmittedRun, folder: Path) -> None:
-    run = submit("train.yaml", ["train.num_epochs=2000"], then=["evaluate"])
-    with pytest.raises(TimeoutError, match=r"after 0\.1 s"):
+def test_waiting_has_an_end(tmp_path: Path) -> None:
+    run = open_run(make_run(tmp_path, local_stage(tmp_path / "results")).path)
+    with pytest.raises(TimeoutError, match=r"is unknown after 0\.1 s"):
         run.wait(timeout=0.1)
-    assert set(run.cancel()) == {"train", "evaluate"}
-    report = run.wait(timeout=120)
-    assert [stage.state for stage in report.stages] == [StageState.CANCELLED] * 2
+    assert run.cancel() == {}, "no job of it is known"
 
 
 def test_the_package_is_cheap_until_it_is_used() -> None:
