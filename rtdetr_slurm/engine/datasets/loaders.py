@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import signal
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.process.stop import ignore_signals
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
+
+_PR_SET_PDEATHSIG = 1
+"""Linux's prctl: send a signal when the parent ends."""
 
 
 def training_loader(
@@ -51,7 +55,11 @@ def _loader(
 
 
 def _start_worker(_number: int) -> None:
+    """A stop is the parent's business, its end is ours: what a loading process has inherited (the
+    connections of a killed rank) would otherwise stay open until torch's watchdog looks, and the
+    other ranks would wait for it."""
     ignore_signals()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @atexit.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,9 +128,12 @@ def _distribute(model: RTDETR, objective: nn.Module, context: Context) -> nn.Mod
     if context.device.type == "cuda":
         for name, child in model.named_children():
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-    return DistributedDataParallel(
-        objective,
-        device_ids=[context.device] if context.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        # Its new name, forward_sync_buffers, is not known to the oldest torch that we support.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            objective,
+            device_ids=[context.device] if context.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )

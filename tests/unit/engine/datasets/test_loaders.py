@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from table_support import table  # noqa: F401
@@ -47,3 +53,39 @@ class TestEvaluationLoader:
             loader = evaluation_loader(data, 3, rank, ranks, workers=0, pin_memory=False)
             images += [image for batch in loader for image in batch.images]
         assert sorted(images) == list(range(10))
+
+
+PARENT = """
+import os, signal
+import torch
+from torch.utils.data import Dataset
+from rtdetr_slurm.engine.datasets.loaders import _loader
+
+class Tell(Dataset):
+    def __getitem__(self, _):
+        print(os.getpid(), flush=True)
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+
+next(iter(_loader(Tell(), [[0]], 1, False)))
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_loading_processes_end_with_their_parent() -> None:
+    """Also where it is killed, as by the kernel when the memory is full."""
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert parent.wait(60) == -signal.SIGKILL
+        deadline = time.monotonic() + 2  # torch's own watchdog needs 5 s
+        while is_running(worker):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

@@ -89,6 +89,7 @@ def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     code, output = end(start(sparse, resume=True))
     assert code == 0, output
     assert "2 ranks hold equal weights (spread 0)" in output
+    assert "Warning" not in output
     assert [line["status"] for line in sparse.status()[2:]] == [
         "STARTED",
         "RUNNING",
