@@ -40,7 +40,7 @@ hooks: $(VENV)/.dev ## run `make lint` before every commit
 	$(BIN)/pre-commit install
 
 test-unit: $(VENV)/.dev ## fast tests, no cluster
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit
 
 test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
 	$(BIN)/pytest tests/numerics

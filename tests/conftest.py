@@ -7,7 +7,8 @@ from collections.abc import Generator
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two workers share two cores; a suite on its own takes both.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
