@@ -69,7 +69,7 @@ def _parent_model(run: Run, origin: Origin, field: str) -> Path:
     try:
         parent = run if origin.run is None else open_run(Path(origin.run))
         folder = StageTask(parent.plan.stage(origin.stage)).results_dir
-    except (RequestError, KeyError) as error:
+    except RequestError as error:
         raise ActionError(f"{field}: {origin} cannot be read: {error}") from error
     found = parent_model(folder)
     if found is None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
@@ -50,6 +50,7 @@ class StageRun:
     def execute(self) -> int:
         """Start, watch, judge; returns the exit code."""
         self._record("started", host=os.uname().nodename)
+        self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
             self._prepare()
             self.allocation.check()

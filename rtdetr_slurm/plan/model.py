@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rtdetr_slurm.errors import RequestError
+
 DependencyKind = Literal["afterok", "afterany", "aftercorr"]
 """Slurm's words: after success; after the end, whatever it was; task by task of two arrays."""
 DEPENDENCY_KINDS: tuple[str, ...] = get_args(DependencyKind)
@@ -239,11 +241,16 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def stage(self, name: str) -> Stage:
-        """The stage called `name`; raises KeyError when there is none."""
+        """The stage called `name`.
+
+        Raises:
+            RequestError: there is none; names those there are.
+        """
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise KeyError(name)
+        names = ", ".join(stage.name for stage in self.stages)
+        raise RequestError(f"there is no stage '{name}'; there are {names}")
 
     def tasks(self) -> Iterator[StageTask]:
         """Every stage, arrays task by task."""

@@ -11,6 +11,7 @@ from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
+from rtdetr_slurm.slurm.job_ids import is_job_id
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, COMPLETED, ENDED, PENDING
 
@@ -51,11 +52,14 @@ def task_events(events: Sequence[Event], task: StageTask) -> list[Event]:
 
 
 def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:
-    """The task's job id, from its own events; None while none is recorded."""
+    """The task's job id, from its own events; None while none is recorded.
+
+    It goes into commands and paths, so what is no job id is none.
+    """
     for event in reversed(events):
-        job_id = event.get("job_id")
-        if job_id:
-            return str(job_id) if event.get("task") is not None else task.job_id(str(job_id))
+        job_id = str(event.get("job_id") or "")
+        if is_job_id(job_id):
+            return job_id if event.get("task") is not None else task.job_id(job_id)
     return None
 
 

@@ -74,7 +74,8 @@ def prepare(
     """
     if name is not None and not _NAME.fullmatch(name):
         raise RequestError(f"--name {name!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ -")
-    extra = [f"job.then={json.dumps(list(then))}"] if then else []
+    follow_ups = [then] if isinstance(then, str) else list(then)
+    extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     loaded = load_spec(spec, [*overrides, *extra], action)
     refuse_unavailable(loaded)

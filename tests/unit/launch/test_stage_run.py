@@ -30,7 +30,9 @@ from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
 from rtdetr_slurm.plan.model import Stage, StageTask
+from rtdetr_slurm.runs.report import read_summary
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
 
 
@@ -297,3 +299,19 @@ def test_a_full_disk_does_not_keep_the_job_from_its_requeue(
     assert execute(run, stage, host) == 75
     assert host.requeued == 1
     assert "cannot read or write events/x.jsonl: No space left on device" in capfd.readouterr().err
+
+
+def test_a_start_after_the_end_takes_the_summary_back(run: Run, stage: Stage) -> None:
+    """An administrator may requeue a job that has ended."""
+    assert execute(run, stage, ShellAllocation("exit 1")) == 1
+    summary = read_summary(run.path)
+    assert summary is not None
+    assert summary.state is StageState.FAILED
+    script = f"test ! -e {run.path}/summary.json && {line(Status.SUCCESS)}"
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    again = ShellAllocation(script)
+    again.restart = 1
+    assert execute(run, stage, again) == 0
+    summary = read_summary(run.path)
+    assert summary is not None
+    assert summary.state is StageState.SUCCESS
