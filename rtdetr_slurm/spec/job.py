@@ -51,7 +51,7 @@ class FollowUp(Section):
     )
     time: TimeLimit | None = field(None, description="Time limit of its job, as job.time.")
     partition: str | None = field(None, description="Partition, as job.partition.")
-    account: str | None = field(None, description="Account to charge, as job.account.")
+    account: str | None = field(None, description="Account to charge; null means job.account.")
     qos: str | None = field(None, description="Quality of service, as job.qos.")
     cpus_per_task: int | None = field(
         None, ge=1, description="CPU cores per node, as job.cpus_per_task."
