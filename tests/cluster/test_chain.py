@@ -181,6 +181,8 @@ def test_one_task_of_an_array_is_stopped_and_requeued_and_the_others_live(
     assert states == {f"train.{task}": "running" for task in range(3)}
     cli("cancel", run.path)
     until(lambda: cli.json("status", run.path)["state"] == "cancelled", run)
+    for task in range(3):
+        jobs.wait(cluster, f"{array}_{task}")
 
 
 def as_array(prepared: Prepared, size: int) -> Prepared:
