@@ -24,6 +24,16 @@ class RequestError(UserError):
     failure_class = FailureClass.CONFIG
 
 
+class NewerVersion(RequestError):
+    """A file was written by a newer version of this package than the one that reads it."""
+
+    def __init__(self, path: object, found: object, known: int) -> None:
+        super().__init__(
+            f"{path}: version {found} is newer than version {known}, the latest that this "
+            "rtdetr-slurm reads: use the newer one that wrote it"
+        )
+
+
 class SiteError(UserError):
     """The cluster, its profile, or this machine cannot do what is asked."""
 

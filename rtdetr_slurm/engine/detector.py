@@ -15,7 +15,7 @@ from rtdetr_slurm.engine.training.checkpoint import (
     check_num_classes,
     load_checkpoint,
 )
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import NewerVersion, RequestError
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,7 @@ def _own_checkpoint(path: Path) -> TrainingCheckpoint | None:
     which `load_weights` then has its say about."""
     try:
         return load_checkpoint(path) if path.suffix == ".pth" else None
+    except NewerVersion:
+        raise
     except RequestError:
         return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import EVENT_VERSION
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import NewerVersion
 from rtdetr_slurm.files import append_json_line, read_json_lines
 
 Event = dict[str, Any]
@@ -49,7 +49,7 @@ def read_events(folder: Path) -> list[Event]:
     (`restart`), not by the order here.
 
     Raises:
-        RequestError: a newer version of rtdetr-slurm has written here.
+        NewerVersion: a newer rtdetr-slurm has written here.
     """
     writers = [_in_time(_checked(path)) for path in sorted(folder.glob("*.jsonl"))]
     return [event for _, event in merge(*writers, key=lambda pair: pair[0])]
@@ -59,10 +59,7 @@ def _checked(path: Path) -> list[Event]:
     events = [e for e in read_json_lines(path) if _is_event(e)]
     newest = max((e["schema_version"] for e in events), default=EVENT_VERSION)
     if newest > EVENT_VERSION:
-        raise RequestError(
-            f"{path} has events of version {newest}, newer than version {EVENT_VERSION}, which "
-            "this rtdetr-slurm reads: use the newer rtdetr-slurm that wrote them"
-        )
+        raise NewerVersion(path, newest, EVENT_VERSION)
     return events
 
 

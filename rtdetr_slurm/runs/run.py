@@ -24,7 +24,7 @@ from rtdetr_slurm.contract import (
     SPEC_YAML,
     STATUS_JSON,
 )
-from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.errors import NewerVersion, RequestError, SiteError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Plan, StageTask
 from rtdetr_slurm.resolved_spec import spec_text
@@ -148,11 +148,10 @@ def check_version(path: Path, content: Any) -> None:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version == RUN_VERSION:
         return
-    newer = isinstance(version, int) and version > RUN_VERSION
-    advice = "use the newer rtdetr-slurm that wrote it" if newer else "it cannot be read any more"
+    if isinstance(version, int) and version > RUN_VERSION:
+        raise NewerVersion(path, version, RUN_VERSION)
     raise RequestError(
-        f"{path}: schema_version {version} is not {RUN_VERSION}, the one that this rtdetr-slurm "
-        f"reads; {advice}"
+        f"{path}: version {version} cannot be read any more; this rtdetr-slurm reads {RUN_VERSION}"
     )
 
 

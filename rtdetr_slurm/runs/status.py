@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import STATUS_VERSION, FailureClass, Status
+from rtdetr_slurm.errors import NewerVersion
 from rtdetr_slurm.files import append_json_line, read_json_lines
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILURE, Status.PREEMPTED})
@@ -74,8 +75,19 @@ class StatusLog:
 
 
 def read_status(path: Path) -> list[dict[str, Any]]:
-    """All lines of a status.json, oldest first; empty when there is none yet."""
-    return read_json_lines(path)
+    """All lines of a status.json, oldest first; empty when there is none yet.
+
+    Lines without a version are TAO's own.
+
+    Raises:
+        NewerVersion: a newer rtdetr-slurm has written here.
+    """
+    lines = read_json_lines(path)
+    versions = [line.get("schema_version") for line in lines]
+    newest = max((v for v in versions if isinstance(v, int)), default=STATUS_VERSION)
+    if newest > STATUS_VERSION:
+        raise NewerVersion(path, newest, STATUS_VERSION)
+    return lines
 
 
 def last_status(path: Path) -> dict[str, Any] | None:

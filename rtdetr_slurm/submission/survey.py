@@ -47,9 +47,12 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
         except RequestError as error:
             notes.append(str(error))
     jobs, unasked = _jobs(unended)
-    reports = summaries | {
-        folder: report_run(run, jobs[folder], events) for folder, (run, events) in unended.items()
-    }
+    reports = dict(summaries)
+    for folder, (run, events) in unended.items():
+        try:
+            reports[folder] = report_run(run, jobs[folder], events)
+        except RequestError as error:
+            notes.append(str(error))
     ordered = tuple(reports[folder] for folder in folders if folder in reports)
     return Survey(ordered, (*notes, *unasked))
 

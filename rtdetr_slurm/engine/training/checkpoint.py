@@ -25,7 +25,7 @@ import torch
 
 from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
 from rtdetr_slurm.engine.process.failures import writing_error
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
@@ -66,10 +66,13 @@ def load_checkpoint(path: Path) -> TrainingCheckpoint:
         raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
     if not isinstance(content, dict) or content.get("tao_model") != MODEL_NAME:
         raise RequestError(f"checkpoint {path} is not a training checkpoint of this engine")
-    if content.get("schema_version") != CHECKPOINT_VERSION or "optimizer" not in content:
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > CHECKPOINT_VERSION:
+        raise NewerVersion(f"checkpoint {path}", version, CHECKPOINT_VERSION)
+    if version != CHECKPOINT_VERSION or "optimizer" not in content:
         raise RequestError(
-            f"checkpoint {path} has layout version {content.get('schema_version')}; this engine "
-            f"reads version {CHECKPOINT_VERSION}"
+            f"checkpoint {path} has layout version {version}; this engine reads version "
+            f"{CHECKPOINT_VERSION}"
         )
     return content
 

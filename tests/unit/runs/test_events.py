@@ -65,5 +65,5 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
 
 def test_a_newer_version_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(line("2026-01-03", "a1").replace(": 1,", ": 2,", 1))
-    with pytest.raises(RequestError, match=r"version 2, newer than version 1.*use the newer"):
+    with pytest.raises(RequestError, match=r"version 2 is newer than version 1.*use the newer"):
         read_events(tmp_path)

@@ -377,7 +377,12 @@ def test_a_run_that_has_ended_costs_one_small_read(
 def test_one_damaged_run_does_not_hide_the_others(slurm: FakeSlurm, tmp_path: Path) -> None:
     good = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
     bad = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-bbbb")
+    newer = replace(STAGE, results_dir=str(tmp_path / "results"))
+    strange = make_run(tmp_path / "runs", newer, run_id="train-20260101-000000-cccc")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "status.json").write_text('{"schema_version": 9}\n')
     (bad.path / "run.json").write_text("[]")
-    found = survey_runs([bad.path, good.path])
+    found = survey_runs([bad.path, good.path, strange.path])
     assert [report.run_id for report in found.reports] == [good.id]
     assert str(bad.path) in found.notes[0]
+    assert "status.json: version 9 is newer than version 1" in found.notes[1]

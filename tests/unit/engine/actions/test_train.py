@@ -231,6 +231,13 @@ class TestResume:
         torch.save({"model": {}}, other)
         with pytest.raises(RequestError, match="is not a training checkpoint of this engine"):
             train(workspace.session(f"train.resume_training_checkpoint_path={other}"))
+        newer = workspace.root / "newer.pth"
+        torch.save({**torch.load(path, weights_only=True), "schema_version": 99}, newer)
+        message = "version 99 is newer than version 1"
+        with pytest.raises(RequestError, match=message):
+            train(workspace.session(f"train.resume_training_checkpoint_path={newer}"))
+        with pytest.raises(RequestError, match=message):  # and not read as weights from elsewhere
+            evaluate(workspace.session(f"evaluate.checkpoint={newer}", name="evaluate"))
         with pytest.raises(RequestError, match="num_classes 4"):
             evaluate(
                 workspace.session(
