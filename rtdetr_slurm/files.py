@@ -6,12 +6,15 @@ exactly one writer; no locks, no reliance on modification times.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -70,6 +73,15 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal; read piece by piece, however large it is."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

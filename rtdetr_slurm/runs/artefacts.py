@@ -5,7 +5,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE
+from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
@@ -24,8 +24,6 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.events import Event
-
-_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 def artefact_problem(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> str | None:
@@ -79,7 +77,7 @@ def verified_checkpoints(results_dir: Path) -> dict[str, dict[str, Any]]:
             "file": file.path.name,
             "epoch": file.epoch,
             "metric": file.metric,
-            "sha256": digests.setdefault(file.path, _digest(file.path)),
+            "sha256": digests.setdefault(file.path, sha256_of(file.path)),
         }
         for name, file in found.items()
         if file is not None
@@ -119,11 +117,3 @@ def results_of(task: StageTask, end: Event | None) -> Results:
 def parent_model(results_dir: Path) -> CheckpointFile | None:
     """What a follow-up takes: the best checkpoint by val_mAP, else the last; whole in any case."""
     return best_checkpoint(results_dir) or last_checkpoint(results_dir)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

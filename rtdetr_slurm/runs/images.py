@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import sha256_of, write_atomic
 
 _VERSION_LABEL = "org.opencontainers.image.version"
 _HEAD_BYTES = 64 * 1024
-_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _remembered(
     if key not in known:
         # Seconds for a large image, once; the user should know what takes them.
         print(f"computing the digest of {path} (once)", file=sys.stderr, flush=True)
-        known[key] = [_digest(path), _label_version(path, apptainer)]
+        known[key] = [sha256_of(path), _label_version(path, apptainer)]
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, json.dumps(known, indent=1) + "\n")
     sha256, version = known[key]
@@ -130,11 +129,3 @@ def _label_version(path: Path, apptainer: str) -> str | None:
         return None  # many login nodes have no apptainer; the digest pins the image all the same
     version = labels.get(_VERSION_LABEL)
     return version if isinstance(version, str) else None
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

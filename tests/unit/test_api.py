@@ -10,35 +10,22 @@ from pathlib import Path
 
 import pytest
 from launch_support import local_stage, make_run
+from local_support import EVALUATED, VALIDATED, write_workspace
 
 import rtdetr_slurm
 from rtdetr_slurm import open_run, submit
 from rtdetr_slurm.api import SubmittedRun
-from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.state import StageState
 
-SPEC = """\
-model: {backbone: resnet_18_vd, hidden_dim: 32, feat_channels: [32, 32, 32], dim_feedforward: 64,
-        nheads: 4, dec_layers: 1, num_queries: 10, num_select: 10, dn_number: 5}
-dataset:
-  num_classes: 4
-  batch_size: 2
-  workers: 1
-  train_data_sources: [{image_dir: data/train/images, json_file: data/train/annotations.json}]
-  val_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
-  test_data_sources: {image_dir: data/val/images, json_file: data/val/annotations.json}
-  augmentation: {train_spatial_size: [64, 64], eval_spatial_size: [64, 64], multi_scales: []}
-train: {num_epochs: 1}
-"""
+ONCE = ["train.num_epochs=1", VALIDATED, EVALUATED]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A current folder with data and a spec, on the local site."""
     folder = tmp_path_factory.mktemp("api")
-    write_sample(folder / "data", train=4, val=2, size=64)
-    (folder / "train.yaml").write_text(SPEC)
+    write_workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HOME", str(folder / "home"))
@@ -50,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def chain(folder: Path) -> SubmittedRun:
     """A training and its evaluation, to their end."""
-    run = submit("train.yaml", ["train.seed=3"], name="api", then=["evaluate"])
+    run = submit("train.yaml", [*ONCE, "train.seed=3"], name="api", then=["evaluate"])
     assert run.wait(timeout=120).state is StageState.SUCCESS
     return run
 
@@ -80,7 +67,7 @@ def test_a_chain_ends_well_and_leaves_what_it_promises(chain: SubmittedRun) -> N
 
 
 def test_a_finished_run_is_continued_by_another(chain: SubmittedRun) -> None:
-    again = submit("train.yaml", action="evaluate", parent=chain.id)
+    again = submit("train.yaml", ONCE, action="evaluate", parent=chain.id)
     [scores] = again.wait(timeout=120).stages
     assert scores.state is StageState.SUCCESS
     assert scores.progress.metrics["test_mAP"] == pytest.approx(
@@ -100,16 +87,16 @@ def test_runs_are_opened_by_id_beginning_or_path(chain: SubmittedRun) -> None:
 def test_what_is_wrong_is_raised_and_nothing_is_made(chain: SubmittedRun, folder: Path) -> None:
     before = set((folder / "runs").iterdir())
     with pytest.raises(RequestError, match="action 'export' is not available"):
-        submit("train.yaml", ["export.onnx_file=/o"], then=["export"])
+        submit("train.yaml", [*ONCE, "export.onnx_file=/o"], then=["export"])
     with pytest.raises(RequestError, match="there is no run 'train-1999'"):
-        submit("train.yaml", action="evaluate", parent="train-1999")
+        submit("train.yaml", ONCE, action="evaluate", parent="train-1999")
     assert set((folder / "runs").iterdir()) == before
 
 
 def test_a_run_that_left_no_checkpoint_is_no_parent(chain: SubmittedRun) -> None:
     scores = next(p for p in (chain.path.parent).iterdir() if p.name.startswith("evaluate-"))
     with pytest.raises(RequestError, match="has no stage that leaves a checkpoint"):
-        submit("train.yaml", action="evaluate", parent=str(scores))
+        submit("train.yaml", ONCE, action="evaluate", parent=str(scores))
 
 
 def test_waiting_has_an_end(tmp_path: Path) -> None:

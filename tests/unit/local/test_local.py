@@ -11,35 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_support import EVALUATED, write_workspace
 
-from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.runs.run import Run, open_run
 
-SPEC = """\
-model: {backbone: resnet_18_vd, hidden_dim: 32, feat_channels: [32, 32, 32], dim_feedforward: 64,
-        nheads: 4, dec_layers: 1, num_queries: 10, num_select: 10, dn_number: 5}
-dataset:
-  num_classes: 4
-  batch_size: 2
-  workers: 1
-  train_data_sources: [{image_dir: data/train/images, json_file: data/train/annotations.json}]
-  augmentation: {train_spatial_size: [64, 64], eval_spatial_size: [64, 64], multi_scales: []}
-train: {num_epochs: 2000}
-"""
-
-
-FOLLOW_UP = (
-    "job.then=[evaluate]",
-    "dataset.test_data_sources.image_dir=data/val/images",
-    "dataset.test_data_sources.json_file=data/val/annotations.json",
-)
+FOLLOW_UP = ("job.then=[evaluate]", EVALUATED)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local run, with: a name")
-    write_sample(folder / "data", train=4, val=2, size=64)
-    (folder / "train.yaml").write_text(SPEC)
+    write_workspace(folder)
     (folder / "broken.pth").write_text("no checkpoint")
     return folder
 
@@ -64,7 +46,7 @@ def status_lines(run: Run) -> list[dict[str, Any]]:
 
 def test_submit_detaches_and_cancel_ends_the_training(folder: Path) -> None:
     begun = time.monotonic()
-    done = cli(folder, "submit", "train.yaml", *FOLLOW_UP, "--json")
+    done = cli(folder, "submit", "train.yaml", "train.num_epochs=2000", *FOLLOW_UP, "--json")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 20, "submit has waited for the training"
     run = open_run(Path(json.loads(done.stdout)["run_dir"]))

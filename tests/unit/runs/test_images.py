@@ -34,7 +34,7 @@ def test_the_digest_is_computed_once(
 ) -> None:
     cache = tmp_path / "deep" / "cache.json"
     first = record_image(image, None, NO_APPTAINER, cache)
-    monkeypatch.setattr(images, "_digest", lambda path: pytest.fail("computed again"))
+    monkeypatch.setattr(images, "sha256_of", lambda path: pytest.fail("computed again"))
     assert record_image(image, None, NO_APPTAINER, cache) == first
 
 
