@@ -262,14 +262,11 @@ def _unmet(origin: Origin, before: Mapping[str, StageReport]) -> str | None:
         except RequestError as error:
             return f"{origin} cannot be read: {error}"
         before = {stage.name: stage for stage in summary.stages}
-    parents = [
-        stage
-        for name, stage in before.items()
-        if name == origin.stage or name.startswith(f"{origin.stage}.")
-    ]
-    for parent in parents:
-        if parent.state.ended and parent.state is not StageState.SUCCESS:
-            return f"{parent.name} {_did_not_succeed(parent)}"
+    for name, parent in before.items():
+        stage, _, index = name.rpartition(".")
+        meant = name == origin.stage or (stage == origin.stage and index.isdigit())
+        if meant and parent.state.ended and parent.state is not StageState.SUCCESS:
+            return f"{name} {_did_not_succeed(parent)}"
     return None
 
 

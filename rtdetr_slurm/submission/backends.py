@@ -79,11 +79,9 @@ class LocalBackend:
         self._runners: dict[Path, str] = {}
 
     def submit(self, run: Run, stage: Stage, after: Sequence[tuple[str, str]]) -> str:  # noqa: ARG002
-        folder = run.job_dir(stage.name)
-        folder.mkdir(exist_ok=True)
         if run.path not in self._runners:
-            for other in run.plan.stages:
-                run.job_dir(other.name).mkdir(exist_ok=True)
+            for one in run.plan.stages:
+                run.job_dir(one.name).mkdir(exist_ok=True)
             self._runners[run.path] = start_runner(run)
         return self._runners[run.path]
 
