@@ -16,6 +16,7 @@ from local_support import EVALUATED, write_workspace
 from rtdetr_slurm.runs.run import Run, open_run
 
 FOLLOW_UP = ("job.then=[evaluate]", EVALUATED)
+BOTH = {"train", "evaluate"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_submit_detaches_and_cancel_ends_the_training(folder: Path) -> None:
     stages = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
     assert [stage["state"] for stage in stages] == ["running", "queued"]
     assert cli(folder, "cancel", run.id).returncode == 0
-    wait_until(lambda: [e["event"] for e in run.events()].count("finished") == 2)
+    wait_until(lambda: {e["stage"] for e in run.events() if e["event"] == "finished"} == BOTH)
     stage, after = json.loads(cli(folder, "status", run.id, "--json").stdout)["stages"]
     assert after["state"] == "cancelled"
     assert (stage["state"], stage["failure"]["class"]) == ("cancelled", "cancelled")

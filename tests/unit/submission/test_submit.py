@@ -250,6 +250,17 @@ def test_cancel_records_the_wish_first(slurm: FakeSlurm, run: Run) -> None:
     assert slurm.calls("scancel") == ["42"]
 
 
+def test_what_is_cancelled_in_the_queue_has_ended(slurm: FakeSlurm, run: Run) -> None:
+    submitted(run)
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    assert cancel_run(run) == {"train": "42"}
+    asked = len(slurm.calls("squeue"))
+    found = survey(run)
+    assert found.state is StageState.CANCELLED
+    assert (run.path / "summary.json").exists()
+    assert len(slurm.calls("squeue")) == asked, "there is nothing left to ask"
+
+
 def test_cancel_of_an_ended_run_does_nothing(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
     slurm.answer("squeue", f"echo '{queue_line(run, '42', 'FAILED')}'")
