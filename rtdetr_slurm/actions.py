@@ -6,13 +6,12 @@ error, never another action. Standard library only: login node, compute node and
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rtdetr_slurm.contract import CHECKPOINT_GLOB, METRICS_JSON
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, near
 
 ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
 """The two programs: in the training image, and in the TensorRT image."""
@@ -44,7 +43,6 @@ class Action:
         topology: the section whose num_nodes, num_gpus and gpu_ids it obeys; None: one GPU, the
             `gpu_id` of its own section.
         role: of the site profile: what kind of node it runs on, in which image.
-        program: that runs it.
         reads: the data sources it opens: `train` is dataset.train_data_sources, and so on.
         artefact: what proves its success.
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
@@ -55,11 +53,20 @@ class Action:
     section: str
     topology: str | None
     role: Literal["train", "cpu", "tensorrt"]
-    program: str
     reads: tuple[str, ...]
     artefact: Artefact
     resumable: bool = False
     function: str | None = None
+
+    @property
+    def program(self) -> str:
+        """What runs it: the program of the image that its role has."""
+        return DEPLOY if self.role == "tensorrt" else ENGINE
+
+    @property
+    def gpu_section(self) -> str:
+        """The spec section that its nodes and GPUs come from."""
+        return self.topology or self.section
 
     @property
     def available(self) -> bool:
@@ -84,7 +91,6 @@ ACTIONS: Mapping[str, Action] = {
             section="train",
             topology="train",
             role="train",
-            program=ENGINE,
             reads=("train", "val"),
             artefact=_CHECKPOINT,
             resumable=True,
@@ -95,7 +101,6 @@ ACTIONS: Mapping[str, Action] = {
             section="evaluate",
             topology="evaluate",
             role="train",
-            program=ENGINE,
             reads=("test",),
             artefact=_METRICS,
             function="rtdetr_slurm.engine.actions.evaluate:evaluate",
@@ -105,7 +110,6 @@ ACTIONS: Mapping[str, Action] = {
             section="inference",
             topology="inference",
             role="train",
-            program=ENGINE,
             reads=("infer",),
             artefact=_PREDICTIONS,
         ),
@@ -114,7 +118,6 @@ ACTIONS: Mapping[str, Action] = {
             section="export",
             topology=None,
             role="train",
-            program=ENGINE,
             reads=(),
             artefact=Artefact("field", "export.onnx_file"),
         ),
@@ -123,7 +126,6 @@ ACTIONS: Mapping[str, Action] = {
             section="distill",
             topology="train",
             role="train",
-            program=ENGINE,
             reads=("train", "val"),
             artefact=_CHECKPOINT,
             resumable=True,
@@ -133,7 +135,6 @@ ACTIONS: Mapping[str, Action] = {
             section="quantize",
             topology=None,
             role="train",
-            program=ENGINE,
             reads=("quant_calibration",),
             artefact=Artefact("file", "quantize.json"),
         ),
@@ -142,7 +143,6 @@ ACTIONS: Mapping[str, Action] = {
             section="gen_trt_engine",
             topology=None,
             role="tensorrt",
-            program=DEPLOY,
             reads=(),
             artefact=Artefact("field", "gen_trt_engine.trt_engine"),
         ),
@@ -151,7 +151,6 @@ ACTIONS: Mapping[str, Action] = {
             section="evaluate",
             topology="evaluate",
             role="tensorrt",
-            program=DEPLOY,
             reads=("test",),
             artefact=_METRICS,
         ),
@@ -160,7 +159,6 @@ ACTIONS: Mapping[str, Action] = {
             section="inference",
             topology="inference",
             role="tensorrt",
-            program=DEPLOY,
             reads=("infer",),
             artefact=_PREDICTIONS,
         ),
@@ -179,8 +177,7 @@ def get_action(name: str) -> Action:
     """
     if name in ACTIONS:
         return ACTIONS[name]
-    close = difflib.get_close_matches(name, ACTIONS, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = near(name, ACTIONS)
     raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
 
 

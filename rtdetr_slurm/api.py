@@ -123,7 +123,7 @@ def open_run(reference: str | os.PathLike[str], *, site: str | None = None) -> S
     def run_root() -> Path:
         from rtdetr_slurm.site.discover import find_site
 
-        return Path(find_site(site, os.environ).site.run_root).absolute()
+        return find_site(site, os.environ).run_root
 
     return SubmittedRun(read_run(find_run(os.fspath(reference), run_root)))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from rtdetr_slurm.contract import ExitCode, FailureClass
 
 
@@ -49,3 +52,13 @@ class ActionError(UserError):
     def __init__(self, message: str, failure_class: FailureClass = FailureClass.CONFIG) -> None:
         super().__init__(message)
         self.failure_class = failure_class
+
+
+def near(found: object, options: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'x'?` for the option that is spelled most like `found`, or nothing.
+
+    Args:
+        cutoff: how alike they must be, 0..1, as difflib counts.
+    """
+    close = difflib.get_close_matches(str(found), list(options), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""

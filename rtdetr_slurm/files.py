@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from rtdetr_slurm.errors import NewerVersion
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 
@@ -73,6 +75,18 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def refuse_newer(path: Path, lines: Iterable[Mapping[str, Any]], known: int) -> None:
+    """Refuse lines of `path` whose schema_version is above `known`; lines without one pass.
+
+    Raises:
+        NewerVersion: a newer rtdetr-slurm has written here.
+    """
+    versions = (line.get("schema_version") for line in lines)
+    newest = max((v for v in versions if isinstance(v, int)), default=known)
+    if newest > known:
+        raise NewerVersion(path, newest, known)
 
 
 def sha256_of(path: Path) -> str:

@@ -14,10 +14,13 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, near
 from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, show
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+NEAR = 0.7
+"""How alike a key must be to one that exists to be taken for it; many keys are much alike."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _problem(model: type[BaseModel], path: KeyPath, errors: list[ErrorDetails]) 
     found = errors[0]["input"]
     message = f"found {show(found)}{_kind_hint(found, kind)}; allowed: {allowed}"
     if kind == "literal_error":
-        message += near(found, _options(errors[0]))
+        message += near(found, _options(errors[0]), NEAR)
     return Problem(path, message)
 
 
@@ -215,20 +218,14 @@ def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
     elsewhere = _key_places(model)
     here = _model_at(model, path[:-1])
     keys = list(here.model_fields) if here is not None else []
-    if hint := near(key, keys):
+    if hint := near(key, keys, NEAR):
         return f"unknown key{hint}"
     if key in elsewhere:
         return f"unknown key here; it belongs at {' or '.join(elsewhere[key])}"
-    close = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(key, elsewhere, n=1, cutoff=NEAR)
     if close:
         return f"unknown key; did you mean {' or '.join(elsewhere[close[0]])}?"
     return f"unknown key; allowed here: {', '.join(keys)}"
-
-
-def near(found: Any, options: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the option that is spelled most like `found`, or nothing."""
-    close = difflib.get_close_matches(str(found), list(options), n=1, cutoff=0.7)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:

@@ -203,9 +203,7 @@ class _Reader:
             place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
             reason = error.problem or error.context or "cannot be read"
             raise RequestError(f"{self.label}{place}: not valid YAML: {reason}") from None
-        except yaml.YAMLError as error:
-            raise RequestError(f"{self.label}: not valid YAML: {error}") from None
-        except ValueError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise RequestError(f"{self.label}: not valid YAML: {error}") from None
         except RecursionError:
             raise RequestError(f"{self.label}: sections in sections, too deep to read") from None
@@ -276,9 +274,7 @@ def dotted(path: KeyPath) -> str:
 
 def show(value: Any, limit: int = 60) -> str:
     """`value` as a message shows it: as YAML would write it, on one line, cut at `limit`."""
-    if isinstance(value, str):
-        text = repr(value)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         text = f"a section with {', '.join(map(str, value))}" if value else "{}"
     elif isinstance(value, list):
         text = "[" + ", ".join(show(item) for item in value) + "]"

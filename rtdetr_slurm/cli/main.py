@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.errors import UserError, near
 
 PROGRAM = "rtdetr-slurm"
 
@@ -54,8 +53,7 @@ def _run(arguments: list[str]) -> int:
         return ExitCode.OK
     name = arguments[0]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = near(name, COMMANDS)
         print(f"{PROGRAM}: there is no command '{name}'{hint}\n\n{_help()}", file=sys.stderr)
         return ExitCode.BAD_REQUEST
     module_name, summary = COMMANDS[name]

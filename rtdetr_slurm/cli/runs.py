@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from rtdetr_slurm.runs.run import Run, find_run, open_run
@@ -30,8 +31,6 @@ def chosen_run(args: argparse.Namespace) -> Run:
 
 def run_root(site: str | None) -> Path:
     """Where this site's runs are."""
-    import os
-
     from rtdetr_slurm.site.discover import find_site
 
-    return Path(find_site(site, os.environ).site.run_root).absolute()
+    return find_site(site, os.environ).run_root

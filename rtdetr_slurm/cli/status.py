@@ -77,7 +77,7 @@ def _print_table(reports: Sequence[RunReport]) -> None:
             f"[{_COLOURS[report.state]}]{report.state.value}[/]",
             stage.name,
             stage.job_id or "",
-            _epoch(stage),
+            stage.progress.shown_epoch,
             (stage.progress.eta or "") if stage.state is StageState.RUNNING else "",
             _metric(stage),
         )
@@ -90,13 +90,6 @@ def _stage_of_interest(report: RunReport) -> StageReport:
     if report.state is StageState.SUCCESS:
         return report.stages[-1]
     return next(stage for stage in report.stages if stage.state is report.state)
-
-
-def _epoch(stage: StageReport) -> str:
-    progress = stage.progress
-    if progress.epoch is None:
-        return ""
-    return f"{progress.epoch + 1}/{(progress.max_epoch or 0) + 1}"
 
 
 def _metric(stage: StageReport) -> str:
@@ -132,7 +125,7 @@ def _stage_facts(stage: StageReport) -> list[tuple[str, str]]:
         facts.append(("restarts", str(stage.restarts)))
     if progress.epoch is not None:
         eta = f", ETA {progress.eta}" if progress.eta and not stage.state.ended else ""
-        facts.append(("epoch", _epoch(stage) + eta))
+        facts.append(("epoch", stage.progress.shown_epoch + eta))
     facts += [(name, f"{value:.4f}") for name, value in progress.shown_metrics]
     if stage.failure is not None:
         facts.append(("failure", stage.failure.failure_class.value))

@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.submission.prepare import Prepared, freeze, prepare
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.submission.prepare import Prepared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rtdetr_slurm.submission.prepare import freeze, prepare  # the models of a spec
+
     prepared = prepare(
         args.spec,
         args.overrides,

@@ -66,7 +66,7 @@ def stage_line(stage: StageReport, *, progress: bool = True) -> str:
         parts.append(stage.detail)
     known = stage.progress
     if progress and known.epoch is not None and not stage.state.ended:
-        parts.append(f"epoch {known.epoch + 1}/{(known.max_epoch or 0) + 1}")
+        parts.append(f"epoch {known.shown_epoch}")
         parts += [f"ETA {known.eta}"] if known.eta else []
         parts += [f"{name} {value:.4f}" for name, value in known.shown_metrics]
     return ", ".join(parts)

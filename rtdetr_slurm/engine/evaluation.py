@@ -30,12 +30,10 @@ class Scores:
 
     Attributes:
         loss: of the layer that is read out, per box; NaN without a criterion.
-        detections: [D, 7]: image position, left, top, width, height, score, label.
     """
 
     metrics: metrics.Metrics
     loss: float
-    detections: NDArray[np.float64]
 
 
 @torch.no_grad()
@@ -72,7 +70,6 @@ def evaluate_detector(
     return Scores(
         metrics.score_detections(data.table, detections, data.class_ids),
         math.nan if criterion is None else loss / max(num_boxes, 1),
-        detections,
     )
 
 

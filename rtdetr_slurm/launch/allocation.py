@@ -218,8 +218,7 @@ def judge_warning(facts: OwnFacts, lead_s: int) -> StopReason:
 
 def topology_of(stage: Stage) -> str:
     """The spec section that a stage's nodes and GPUs come from, for messages."""
-    action = get_action(stage.action)
-    return action.topology or action.section
+    return get_action(stage.action).gpu_section
 
 
 def say(message: str) -> None:

@@ -11,7 +11,9 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from rtdetr_slurm.contract import SPEC_YAML
 from rtdetr_slurm.errors import SiteError, UserError
@@ -43,10 +45,9 @@ def main() -> int:
         say(str(error))
         write_node_error(run, task, rank, error)
         return error.exit_code
-    raise AssertionError("start() replaces this process or raises")
 
 
-def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> None:
+def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     """Check everything, then become the container (or the engine, on the host).
 
     Raises:
@@ -73,14 +74,12 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> None:
     if stage.container is None:
         argv = host_command(stage.command, stage.launch.python)
         _become(argv, host_environment(environ, inside))
+    container = replace(stage.container, apptainer=_apptainer(stage.container, environ))
     nv = stage.launch.accelerator == "cuda"
-    assert stage.container is not None
     argv = apptainer_argv(
-        stage.container, stage.command, workdir=str(workdir), binds=binds, scratch=scratch, nv=nv
+        container, stage.command, workdir=str(workdir), binds=binds, scratch=scratch, nv=nv
     )
-    _become(
-        [_apptainer(stage.container, environ), *argv[1:]], apptainer_environment(environ, inside)
-    )
+    _become(argv, apptainer_environment(environ, inside))
 
 
 def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
@@ -114,7 +113,7 @@ def _scratch(name: str | None) -> str | None:
     return path
 
 
-def _become(argv: list[str], env: Mapping[str, str]) -> None:
+def _become(argv: list[str], env: Mapping[str, str]) -> NoReturn:
     say(f"becomes {' '.join(argv)}")
     os.execve(argv[0], argv, dict(env))
 

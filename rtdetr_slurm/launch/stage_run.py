@@ -28,6 +28,7 @@ from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
+from rtdetr_slurm.runs.state import task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
 
 INPUTS_JSON = "inputs.json"
@@ -106,7 +107,7 @@ class StageRun:
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
-        names = {e["event"] for e in self.run.events() if e.get("stage") == self.task.stage.name}
+        names = {event["event"] for event in task_events(self.run.events(), self.task)}
         cancelled = names & {"cancelling", "withdrawn"}
         return replace(reason, why=FailureClass.CANCELLED) if cancelled else reason
 
@@ -165,14 +166,9 @@ class StageRun:
         self._note(lambda: keep_summary(self.run))
 
     def _record(self, event: str, **data: Any) -> None:
-        facts = {
-            "stage": self.task.stage.name,
-            "job_id": self.allocation.job_id,
-            "restart": self.allocation.restart,
-            **({} if self.task.index is None else {"task": self.task.index}),
-            **data,
-        }
-        self._note(lambda: self.run.record(event, **facts))
+        facts = self.task.event_facts(self.allocation.job_id)
+        restart = self.allocation.restart
+        self._note(lambda: self.run.record(event, **facts, restart=restart, **data))
 
     def _note(self, write: Callable[[], None]) -> None:
         """Write something down; a full disk must not keep the rest from happening."""

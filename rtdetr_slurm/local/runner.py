@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from rtdetr_slurm.contract import Env, ExitCode, FailureClass
+from rtdetr_slurm.contract import Env, ExitCode
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Dependency, StageTask
 from rtdetr_slurm.runs.report import keep_summary, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.state import NEVER_STARTED, StageState
 
 _POLL_S = 0.2
 _OTHER_RUN_POLL_S = 2.0
@@ -128,12 +128,8 @@ class Runner:
     def _record_cancelled(self, task: StageTask) -> None:
         self.run.record(
             "finished",
-            stage=task.stage.name,
-            job_id=task.job_id(self.job_id),
-            state=StageState.CANCELLED.value,
-            failure_class=FailureClass.CANCELLED.value,
-            reason="cancelled on request before it started",
-            **({} if task.index is None else {"task": task.index}),
+            **task.event_facts(task.job_id(self.job_id)),
+            **NEVER_STARTED,
         )
 
 

@@ -33,8 +33,7 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
 def _problems(stage: Stage, site: Site, job: str) -> Iterator[str]:
     """What is too much about one stage; `job` is the section that its entry is in."""
     limits, resources = site.limits, stage.resources
-    action = get_action(stage.action)
-    section = action.topology or action.section
+    section = get_action(stage.action).gpu_section
     if limits.max_nodes is not None and resources.nodes > limits.max_nodes:
         yield f"{section}.num_nodes: found {resources.nodes}; at most {limits.max_nodes}"
     gpus, most = resources.gpus_per_node, limits.max_gpus_per_node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
-from rtdetr_slurm.slurm.times import parse_minutes
 from rtdetr_slurm.spec.paths import absolute_paths, read_paths
 
 if TYPE_CHECKING:
@@ -67,18 +65,6 @@ def make_plan(
     return Plan(stages=stages, notes=tuple(notes))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the spec asks for one stage's job; None leaves it to the site."""
-
-    time: int | str | None
-    partition: str | None
-    account: str | None
-    qos: str | None
-    cpus_per_task: int | None
-    mem_gb: float | None
-
-
 def _stage(
     position: Position, loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, run_dir: Path
 ) -> Stage:
@@ -88,7 +74,7 @@ def _stage(
     return Stage(
         name=position.name,
         action=action.name,
-        resources=_resources(action, _asked(position, loaded), loaded, site, role),
+        resources=_resources(action, position, loaded, site, role),
         launch=_launch(loaded, site, role),
         container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(action, loaded),
@@ -104,22 +90,14 @@ def _results_dir(spec: Mapping[str, Any], position: Position) -> str:
     return str(section.get("results_dir") or Path(spec["results_dir"]) / position.name)
 
 
-def _asked(position: Position, loaded: LoadedSpec) -> _Asked:
-    """A follow-up's job is its entry's; the account that is charged is the chain's."""
-    job = loaded.job
-    if position.follow_up is None:
-        return _Asked(job.time, job.partition, job.account, job.qos, job.cpus_per_task, job.mem_gb)
-    own = position.follow_up
-    account = own.account or job.account
-    return _Asked(own.time, own.partition, account, own.qos, own.cpus_per_task, own.mem_gb)
-
-
 def _resources(
-    action: Action, asked: _Asked, loaded: LoadedSpec, site: Site, role: Role
+    action: Action, position: Position, loaded: LoadedSpec, site: Site, role: Role
 ) -> Resources:
+    """A follow-up's job is its entry's; the account that is charged is the chain's."""
+    asked = position.follow_up or loaded.job
     wanted = loaded.topology_of(action.name)
     nodes, gpu_ids = wanted.num_nodes, wanted.gpu_ids
-    section = action.topology or action.section
+    section = action.gpu_section
     if site.scheduler == "slurm" and gpu_ids != tuple(range(len(gpu_ids))):
         raise RequestError(
             f"{section}.gpu_ids: found {list(gpu_ids)}; on Slurm these are indices within "
@@ -130,7 +108,6 @@ def _resources(
             f"{section}.num_nodes: found {nodes}; site '{site.name}' runs on this machine "
             "only, so it must be 1"
         )
-    time = asked.time if asked.time is not None else role.time
     return Resources(
         nodes=nodes,
         gpu_ids=gpu_ids,
@@ -138,9 +115,9 @@ def _resources(
         gpu_type=role.gpu.type,
         cpus_per_task=asked.cpus_per_task or role.cpus_per_node(len(gpu_ids)),
         mem_gb=asked.mem_gb or role.mem_gb,
-        time_min=None if time is None else parse_minutes(time),
+        time_min=asked.time or role.time,
         partition=asked.partition or role.partition,
-        account=asked.account or role.account,
+        account=asked.account or loaded.job.account or role.account,
         qos=asked.qos or role.qos,
         constraint=role.constraint,
     )

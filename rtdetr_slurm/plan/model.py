@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from rtdetr_slurm.errors import RequestError
 
 DependencyKind = Literal["afterok", "afterany", "aftercorr"]
 """Slurm's words: after success; after the end, whatever it was; task by task of two arrays."""
-DEPENDENCY_KINDS: tuple[str, ...] = get_args(DependencyKind)
 
 
 @dataclass(frozen=True)
@@ -230,6 +229,11 @@ class StageTask:
     def job_id(self, submitted: str) -> str:
         """Its job id, from the one that the stage was submitted as."""
         return submitted if self.index is None else f"{submitted}_{self.index}"
+
+    def event_facts(self, job_id: str) -> dict[str, Any]:
+        """What every event about this task and its job holds."""
+        task = {} if self.index is None else {"task": self.index}
+        return {"stage": self.stage.name, "job_id": job_id, **task}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
     CheckpointFile,
     best_checkpoint,
+    best_first,
     last_checkpoint,
     list_checkpoints,
     verify_checkpoint,
@@ -104,8 +105,7 @@ def results_of(task: StageTask, end: Event | None) -> Results:
             picture=shown,
         )
     listed = list_checkpoints(folder)
-    scored = [c for c in listed if c.metric is not None]
-    top = max(scored, key=lambda c: (c.metric or 0.0, c.epoch), default=None)
+    top = next(iter(best_first(listed)), None)
     return Results(
         best=top.path if top else None,
         best_metric=top.metric if top else None,

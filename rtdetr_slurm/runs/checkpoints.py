@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +72,15 @@ def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda c: c.progress)
 
 
+def best_first(checkpoints: Iterable[CheckpointFile]) -> list[CheckpointFile]:
+    """Those that were scored, the highest val_mAP first; of equals the later epoch."""
+    scored = [(c.metric, c.epoch, c) for c in checkpoints if c.metric is not None]
+    return [c for *_, c in sorted(scored, key=lambda entry: entry[:2], reverse=True)]
+
+
 def best_checkpoint(results_dir: Path) -> CheckpointFile | None:
     """The whole checkpoint with the highest val_mAP; None when no checkpoint has one."""
-    scored = [c for c in list_checkpoints(results_dir) if c.metric is not None]
-    scored.sort(key=lambda c: (c.metric or 0.0, c.epoch), reverse=True)
-    return _first_whole(iter(scored))
+    return _first_whole(iter(best_first(list_checkpoints(results_dir))))
 
 
 def last_checkpoint(results_dir: Path) -> CheckpointFile | None:

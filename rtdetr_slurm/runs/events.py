@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import EVENT_VERSION
-from rtdetr_slurm.errors import NewerVersion
-from rtdetr_slurm.files import append_json_line, read_json_lines
+from rtdetr_slurm.files import append_json_line, read_json_lines, refuse_newer
 
 Event = dict[str, Any]
-"""`event` (submitting, submitted, refused, unclear, started, resolved, requeued, cancelling,
-finished), `timestamp`, `schema_version`, and what belongs to it: mostly stage, task, job_id."""
+"""`event` (submitting, submitted, refused, unclear, withdrawn, started, resolved, requeued,
+cancelling, finished), `timestamp`, `schema_version`, and what belongs to it: mostly stage, task,
+job_id."""
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:
@@ -57,9 +57,7 @@ def read_events(folder: Path) -> list[Event]:
 
 def _checked(path: Path) -> list[Event]:
     events = [e for e in read_json_lines(path) if _is_event(e)]
-    newest = max((e["schema_version"] for e in events), default=EVENT_VERSION)
-    if newest > EVENT_VERSION:
-        raise NewerVersion(path, newest, EVENT_VERSION)
+    refuse_newer(path, events, EVENT_VERSION)
     return events
 
 

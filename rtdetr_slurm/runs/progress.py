@@ -28,6 +28,11 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def shown_epoch(self) -> str:
+        """Epochs done and in all, `3/12`; empty before the first is done."""
+        return "" if self.epoch is None else f"{self.epoch + 1}/{(self.max_epoch or 0) + 1}"
+
+    @property
     def shown_metrics(self) -> list[tuple[str, float]]:
         return [(name, self.metrics[name]) for name in _SHOWN_METRICS if name in self.metrics]
 

@@ -33,6 +33,14 @@ class StageState(str, Enum):
         return self not in (StageState.QUEUED, StageState.RUNNING, StageState.UNKNOWN)
 
 
+NEVER_STARTED = {
+    "state": StageState.CANCELLED.value,
+    "failure_class": FailureClass.CANCELLED.value,
+    "reason": "cancelled on request before it started",
+}
+"""What a `finished` event says of a task that was cancelled in the queue."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """The state of one task, with what there is to say about it."""

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import STATUS_VERSION, FailureClass, Status
-from rtdetr_slurm.errors import NewerVersion
-from rtdetr_slurm.files import append_json_line, read_json_lines
+from rtdetr_slurm.files import append_json_line, read_json_lines, refuse_newer
 
-TERMINAL = frozenset({Status.SUCCESS, Status.FAILURE, Status.PREEMPTED})
+_TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
 
 
 class StatusLog:
@@ -83,19 +82,10 @@ def read_status(path: Path) -> list[dict[str, Any]]:
         NewerVersion: a newer rtdetr-slurm has written here.
     """
     lines = read_json_lines(path)
-    versions = [line.get("schema_version") for line in lines]
-    newest = max((v for v in versions if isinstance(v, int)), default=STATUS_VERSION)
-    if newest > STATUS_VERSION:
-        raise NewerVersion(path, newest, STATUS_VERSION)
+    refuse_newer(path, lines, STATUS_VERSION)
     return lines
 
 
-def last_status(path: Path) -> dict[str, Any] | None:
-    """The newest line of a status.json, or None."""
-    lines = read_status(path)
-    return lines[-1] if lines else None
-
-
-def is_terminal(line: Mapping[str, Any] | None) -> bool:
+def is_terminal(line: Mapping[str, Any]) -> bool:
     """Whether `line` says that the action has ended."""
-    return line is not None and line.get("status") in {s.value for s in TERMINAL}
+    return line.get("status") in _TERMINAL

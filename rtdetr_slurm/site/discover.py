@@ -27,6 +27,11 @@ class FoundSite:
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def run_root(self) -> Path:
+        """Absolute path of the folder with the site's runs."""
+        return Path(self.site.run_root).absolute()
+
 
 def find_site(
     option: str | None, environ: Mapping[str, str], admin: Path = ADMIN_PROFILE

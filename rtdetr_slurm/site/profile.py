@@ -17,7 +17,7 @@ from pydantic import (
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.slurm.times import parse_minutes
+from rtdetr_slurm.slurm.times import minutes_of_field
 
 RoleName = Literal["train", "cpu", "tensorrt"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
@@ -57,13 +57,6 @@ def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(digest):
         raise ValueError("64 hexadecimal digits, with or without 'sha256:' before them")
     return digest
-
-
-def _minutes(value: Any) -> Any:
-    # A float would have lost what was written; leave anything but an int or a str to pydantic.
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return value
-    return parse_minutes(value)
 
 
 def _image(value: Any) -> Any:
@@ -116,7 +109,7 @@ EnvName = Annotated[str, AfterValidator(_env_name)]
 EnvValue = Annotated[str, AfterValidator(_env_value)]
 EnvVariables = dict[EnvName, EnvValue | None]
 _ENV_ITEMS = TypeAdapter(list[Annotated[EnvVariables, BeforeValidator(_env_item)]])
-Minutes = Annotated[int, BeforeValidator(_minutes)]
+Minutes = Annotated[int, BeforeValidator(minutes_of_field)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 
 

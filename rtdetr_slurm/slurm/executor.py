@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.slurm.slurm import SlurmJob
 
 from rtdetr_slurm.slurm.client import SlurmClient
 
@@ -51,7 +50,9 @@ class BatchExecutor(submitit.SlurmExecutor):
         Raises:
             SubmissionRefused, SlurmUnreachable: as Slurm.sbatch.
         """
-        return str(self._submit_command(self._submitit_command_str).job_id)
+        script = self.folder / SCRIPT
+        script.write_text(self.script(), encoding="utf-8")
+        return SlurmClient().sbatch(script)
 
     @property
     def _submitit_command_str(self) -> str:
@@ -64,12 +65,6 @@ class BatchExecutor(submitit.SlurmExecutor):
             lines = text.splitlines(keepends=True)
             text = "".join(line for line in lines if not line.startswith("#SBATCH --wckey="))
         return text
-
-    def _submit_command(self, command: str) -> SlurmJob[None]:
-        script = self.folder / SCRIPT
-        script.write_text(self._make_submission_file_text(command, ""), encoding="utf-8")
-        job_id = SlurmClient().sbatch(script)
-        return SlurmJob(folder=self.folder, job_id=job_id, tasks=[0])
 
 
 SCRIPT = "job.sh"

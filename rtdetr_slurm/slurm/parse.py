@@ -76,7 +76,7 @@ def parse_squeue(text: str) -> dict[str, JobInfo]:
             comment=_or_empty(comment),
             source="squeue",
         )
-        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
+        jobs.update(_one_by_one(job))
     return jobs
 
 
@@ -102,7 +102,7 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
             comment=_or_empty(comment),
             source="sacct",
         )
-        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
+        jobs.update(_one_by_one(job))
     return jobs
 
 
@@ -127,8 +127,13 @@ def parse_scontrol_jobs(text: str) -> dict[str, JobInfo]:
             comment=_or_empty(values.get("Comment", "")),
             source="scontrol",
         )
-        jobs.update({job_id: replace(job, job_id=job_id) for job_id in expand(ids)})
+        jobs.update(_one_by_one(job))
     return jobs
+
+
+def _one_by_one(job: JobInfo) -> dict[str, JobInfo]:
+    """Job id → job, for each of those that a compressed id (`5_[0-3]`) stands for."""
+    return {job_id: replace(job, job_id=job_id) for job_id in expand(job.job_id)}
 
 
 def parse_own_facts(text: str) -> OwnFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _DAYS = re.compile(r"(\d+)-(\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2}))?")
 _CLOCK = re.compile(r"(\d+):(\d{1,2})(?::(\d{1,2}))?")
@@ -24,6 +25,16 @@ def parse_minutes(value: int | str) -> int:
     if minutes < 1:
         raise ValueError(f"at least one minute, as {TIME_FORMS}")
     return minutes
+
+
+def minutes_of_field(value: Any) -> Any:
+    """For a model's field: minutes of a number or text; anything else is left to its type.
+
+    Raises:
+        ValueError: as parse_minutes.
+    """
+    # true is one to Python.
+    return parse_minutes(value) if isinstance(value, str) or type(value) is int else value
 
 
 def format_minutes(minutes: int) -> str:

@@ -24,7 +24,8 @@ are those of NVIDIA TAO's RT-DETR, so that TAO's files work as they are; two sec
 `rtdetr-slurm default-specs train`, fill in what is marked `???`, and delete what you leave at its
 default.
 
-`rtdetr-slurm validate SPEC` checks a file, as `submit` does before it queues anything. All problems
+`rtdetr-slurm validate SPEC` checks a spec as `submit` does, but neither the data that it names nor
+the site, and an action that this version does not run is a note there and no error. All problems
 are reported at once, each with file, line and column, what was found, what is allowed, and the
 nearest valid name:
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, mode
 from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.slurm.times import parse_minutes
+from rtdetr_slurm.slurm.times import minutes_of_field
 from rtdetr_slurm.spec.fields import Section, field
 
 if TYPE_CHECKING:
@@ -17,14 +17,9 @@ else:
     ActionName = Literal[tuple(ACTIONS)]
 
 
-def _minutes(value: Any) -> Any:
-    # A number is checked by the type; true is one to Python.
-    return parse_minutes(value) if isinstance(value, str) or type(value) is int else value
-
-
 TimeLimit = Annotated[
     int,
-    BeforeValidator(_minutes),
+    BeforeValidator(minutes_of_field),
     WithJsonSchema(
         {
             "anyOf": [
@@ -40,13 +35,16 @@ TimeLimit = Annotated[
 """Minutes, written as a number or in one of Slurm's forms."""
 
 
+_NAME = r"^[A-Za-z0-9._-]{0,64}$"
+
+
 class FollowUp(Section):
     """An action that runs after the spec's own, with what its job needs otherwise."""
 
     action: ActionName = field(..., description="What to do.")
     name: str = field(
         "",
-        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        pattern=_NAME,
         description="Name of the stage; empty means the action's.",
     )
     time: TimeLimit | None = field(None, description="Time limit of its job, as job.time.")
@@ -56,7 +54,7 @@ class FollowUp(Section):
     cpus_per_task: int | None = field(
         None, ge=1, description="CPU cores per node, as job.cpus_per_task."
     )
-    mem_gb: int | None = field(None, ge=1, description="Memory per node in GB, as job.mem_gb.")
+    mem_gb: int | None = field(None, ge=1, description="Memory per node in GiB, as job.mem_gb.")
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +88,7 @@ class JobConfig(Section):
     )
     name: str = field(
         "",
-        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        pattern=_NAME,
         description="Name of the job in the queue; empty means the action's.",
     )
     time: TimeLimit | None = field(
@@ -105,7 +103,7 @@ class JobConfig(Section):
         None, ge=1, description="CPU cores per node; null means the site's."
     )
     mem_gb: int | None = field(
-        None, ge=1, description="Memory per node in GB; null means the site's."
+        None, ge=1, description="Memory per node in GiB; null means the site's."
     )
     requeue: bool = field(
         True, description="Go on by itself after a preemption or at the end of the time limit."

@@ -93,7 +93,6 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     assembled = assemble(load_yaml(path), overrides, action)
     action, filled = assembled.action, fill_references(assembled.source.data)
     data, gpu_notes = complete_gpus(_without_missing(filled.data))
-    actions: tuple[str, ...] = ()
     spec, wrong = _validate(data)
     problems = [*assembled.problems, *filled.problems, *wrong]
     if spec is not None:
@@ -105,7 +104,6 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         problems += [problem for problem in found if not _depends_on(problem, bad)]
     if problems or assembled.malformed or spec is None or action is None:
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
-    experiment = _experiment(spec, actions)
     topologies = dict.fromkeys(ACTIONS[name].topology for name in actions)
     notes = [gpu_notes[section] for section in topologies if section in gpu_notes]
     notes += notes_on_chain(experiment, actions, spec.job.parent)

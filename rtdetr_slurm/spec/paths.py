@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.resolved_spec import is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, walk
@@ -33,24 +32,6 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """The files and folders that the action reads, in the order of the spec, each once."""
-    return _paths(resolved, action, "read")
-
-
-def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
-    """The files and folders that the action writes, in the order of the spec, each once.
-
-    The common `results_dir` is one of them only where the action's own section names none.
-    """
-    own = (resolved.get(ACTIONS[action].section) or {}).get("results_dir")
-    kept = {key: value for key, value in resolved.items() if not (own and key == "results_dir")}
-    return _paths(kept, action, "write")
-
-
-def _path_fields() -> Iterator[FieldRef]:
-    return (ref for ref in walk(ExperimentConfig) if ref.extra("x-path"))
-
-
-def _paths(resolved: Mapping[str, Any], action: str, kind: str) -> list[str]:
     found: list[str] = []
 
     def note(value: Any) -> Any:
@@ -59,9 +40,13 @@ def _paths(resolved: Mapping[str, Any], action: str, kind: str) -> list[str]:
         return value
 
     for ref in _path_fields():
-        if ref.extra("x-path") == kind and action in ref.used_by:
+        if ref.extra("x-path") == "read" and action in ref.used_by:
             _mapped(resolved, ref.path, note)
     return list(dict.fromkeys(found))
+
+
+def _path_fields() -> Iterator[FieldRef]:
+    return (ref for ref in walk(ExperimentConfig) if ref.extra("x-path"))
 
 
 def _is_path(value: Any) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rtdetr_slurm.model_check import Problem, near
+from rtdetr_slurm.errors import near
+from rtdetr_slurm.model_check import NEAR, Problem
 from rtdetr_slurm.spec.experiment import SpecFile
 from rtdetr_slurm.spec.fields import FieldRef, Section, walk
 from rtdetr_slurm.spec.overrides import ALIASES, KEY, MISSING, parse_key
@@ -155,7 +156,7 @@ def _default(path: KeyPath) -> Any:
         if isinstance(values, list) and last < len(values):
             return values[last]
     names = [dotted(path) for path in _fields()]
-    raise _Wrong(f"there is no field {dotted(path)}{near(dotted(path), names)}")
+    raise _Wrong(f"there is no field {dotted(path)}{near(dotted(path), names, NEAR)}")
 
 
 def _as_text(value: Any, name: str) -> str:

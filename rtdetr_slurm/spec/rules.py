@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rtdetr_slurm.model_check import Problem, near
+from rtdetr_slurm.errors import near
+from rtdetr_slurm.model_check import NEAR, Problem
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
@@ -318,10 +319,8 @@ def check_automl(automl: AutoMLConfig) -> Problems:
     ]
     for path, name in wanted:
         if name not in fields:
-            yield Problem(
-                path,
-                f"found {show(name)}; allowed: the dotted path of a field{near(name, fields)}",
-            )
+            hint = near(name, fields, NEAR)
+            yield Problem(path, f"found {show(name)}; allowed: the dotted path of a field{hint}")
 
 
 def _no_repeats(path: KeyPath, values: Sequence[Any]) -> Problems:

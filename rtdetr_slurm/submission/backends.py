@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rtdetr_slurm.contract import JOBS_DIR
 from rtdetr_slurm.errors import SiteError
@@ -20,6 +20,9 @@ from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.slurm.executor import BatchExecutor
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,8 @@ class SlurmBackend:
     """One job, or job array, per stage; dependencies are Slurm's own."""
 
     def submit(self, run: Run, stage: Stage, after: Sequence[tuple[str, str]]) -> str:
-        from rtdetr_slurm.slurm.executor import BatchExecutor
-
-        folder = run.job_dir(stage.name)
-        folder.mkdir(exist_ok=True)
-        parameters = stage_parameters(stage, run.path, run.manifest["name"], after)
-        return BatchExecutor(folder, launch_command(run.path, stage), parameters).send()
+        run.job_dir(stage.name).mkdir(exist_ok=True)
+        return batch_executor(stage, run.path, run.manifest["name"], after).send()
 
     def facts(self, job_id: str) -> dict[str, Any]:  # noqa: ARG002
         return {}
@@ -127,35 +126,29 @@ def scripts(plan: Plan, run_dir: Path, name: str | None) -> dict[str, str]:
 
     Job ids of dependencies, which only sbatch gives out, are shown as the stages' names.
     """
-    from rtdetr_slurm.slurm.executor import BatchExecutor
-
     texts = {}
     for stage in plan.stages:
         if stage.launch.scheduler == "slurm":
             after = [(d.kind, f"<{d.on}>") for d in stage.depends_on]
-            parameters = stage_parameters(stage, run_dir, name, after)
-            folder = run_dir / JOBS_DIR / stage.name
-            command = launch_command(run_dir, stage)
-            texts[stage.name] = BatchExecutor(folder, command, parameters).script()
+            texts[stage.name] = batch_executor(stage, run_dir, name, after).script()
     return texts
 
 
-def stage_parameters(
+def batch_executor(
     stage: Stage, run_dir: Path, name: str | None, after: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """submitit's parameters for a stage of a run."""
-    return batch_parameters(
+) -> BatchExecutor:
+    """What writes and sends the batch script of a stage, behind (kind, job id) of others."""
+    from rtdetr_slurm.slurm.executor import BatchExecutor  # submitit is slow to import
+
+    command = [sys.executable, "-u", "-m", "rtdetr_slurm.launch", str(run_dir), stage.name]
+    parameters = batch_parameters(
         stage,
         chdir=str(run_dir),
         comment=token(run_dir.name, stage.name),
         job_name=name or f"rtdetr-{stage.name}",
         after=after,
     )
-
-
-def launch_command(run_dir: Path, stage: Stage) -> list[str]:
-    """What the batch script becomes."""
-    return [sys.executable, "-u", "-m", "rtdetr_slurm.launch", str(run_dir), stage.name]
+    return BatchExecutor(run_dir / JOBS_DIR / stage.name, command, parameters)
 
 
 def token(run_id: str, stage: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState
-from rtdetr_slurm.submission.backends import OpenTask, backend_of, open_tasks
+from rtdetr_slurm.runs.state import NEVER_STARTED
+from rtdetr_slurm.submission.backends import backend_of, open_tasks
 
 
 def cancel_run(run: Run) -> dict[str, str]:
@@ -27,25 +24,12 @@ def cancel_run(run: Run) -> dict[str, str]:
     ended = {stage.name for stage in report.stages if stage.state.ended}
     wanted = [one for one in tasks if one.task.name not in ended]
     for one in wanted:
-        run.record("cancelling", **_facts(one))
+        run.record("cancelling", **one.task.event_facts(one.job_id))
     if wanted:
         backend.cancel(wanted)
     for one in wanted:
         # What has not started has nobody else to write down its end.
         if not any(event["event"] == "started" for event in one.events):
-            run.record("finished", **_facts(one), **_NEVER_STARTED)
+            run.record("finished", **one.task.event_facts(one.job_id), **NEVER_STARTED)
     keep_summary(run)
     return {one.task.name: one.job_id for one in wanted}
-
-
-_NEVER_STARTED = {
-    "state": StageState.CANCELLED.value,
-    "failure_class": FailureClass.CANCELLED.value,
-    "reason": "cancelled on request before it started",
-}
-
-
-def _facts(one: OpenTask) -> dict[str, Any]:
-    index = one.task.index
-    task = {} if index is None else {"task": index}
-    return {"stage": one.task.stage.name, "job_id": one.job_id, **task}

@@ -79,13 +79,12 @@ def prepare(
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     loaded = load_spec(spec, [*overrides, *extra], action)
     refuse_unavailable(loaded)
-    for one in loaded.actions:
+    for one in dict.fromkeys(loaded.actions):
         check_sources(loaded.experiment, one)
     found = find_site(site, os.environ)
-    run_root = Path(found.site.run_root).absolute()
-    run_dir = run_root / new_run_id(loaded.action)
+    run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
-    continued = loaded.job.parent and find_parent(loaded.job.parent, run_root, found)
+    continued = loaded.job.parent and find_parent(loaded.job.parent, found)
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
     plan = replace(plan, notes=(*found.notes, *plan.notes))
     for stage in plan.stages:
@@ -96,14 +95,14 @@ def prepare(
     )
 
 
-def find_parent(reference: str, run_root: Path, site: FoundSite) -> Parent:
+def find_parent(reference: str, site: FoundSite) -> Parent:
     """The run to continue, and whether it is to be waited for.
 
     Raises:
         RequestError: there is no such run, it has no stage that leaves a checkpoint, it ended
             without success, or it cannot be waited for from here.
     """
-    folder = find_run(reference, lambda: run_root)
+    folder = find_run(reference, lambda: site.run_root)
     run = open_run(folder)
     trained = [s for s in run.plan.stages if get_action(s.action).trains and s.array is None]
     if not trained:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Dependency, Stage
-from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
+from rtdetr_slurm.runs.state import StageState, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.job_ids import array_of
-from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, token
+from rtdetr_slurm.submission.backends import Backend, backend_of, open_tasks, token
 
 _LOOKS, _LOOK_EVERY_S = 4, 3.0
 
@@ -36,7 +34,7 @@ def submit_run(run: Run) -> dict[str, str]:
         try:
             jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
         except SiteError as error:
-            _withdraw(run, stage, jobs, error)
+            _withdraw(run, stage, error)
             raise
     return jobs
 
@@ -66,23 +64,18 @@ def _job_of(dependency: Dependency, jobs: dict[str, str]) -> str | None:
     other = open_run(Path(dependency.on.run))
     [task] = other.plan.stage(dependency.on.stage).tasks()
     own = task_events(other.events(), task)
-    return None if recorded_end(own) is not None else job_id_of(own, task)
+    end = recorded_end(own)
+    ended_well = end is not None and end["state"] == StageState.SUCCESS.value
+    return None if ended_well else job_id_of(own, task)
 
 
-def _withdraw(run: Run, refused: Stage, jobs: dict[str, str], error: SiteError) -> None:
+def _withdraw(run: Run, refused: Stage, error: SiteError) -> None:
     """Take back what was queued before a stage was refused, and what would have come after it."""
     reason = f"stage {refused.name} was refused: {error}"
-    queued: list[OpenTask] = []
     for stage in run.plan.stages:
-        if stage is refused:
-            continue
-        run.record("withdrawn", stage=stage.name, reason=reason)
-        if stage.name in jobs:
-            events: Sequence[Event] = run.events()
-            for task in stage.tasks():
-                own = task_events(events, task)
-                queued.append(OpenTask(task, jobs[stage.name], own))
-    if queued:
+        if stage is not refused:
+            run.record("withdrawn", stage=stage.name, reason=reason)
+    if queued := list(open_tasks(run, run.events())):
         backend_of(run.plan).cancel(queued)
     keep_summary(run)
 

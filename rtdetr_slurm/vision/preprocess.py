@@ -24,6 +24,11 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(resized)
 
 
+def to_pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """uint8 [H, W, 3] to uint8 [3, height, width], resized."""
+    return torch.from_numpy(resize(image, size).copy()).permute(2, 0, 1)
+
+
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to float32 in 0..1, on whatever device they are."""
     return images.float().div_(255)
@@ -31,5 +36,4 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 def preprocess(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     """One RGB image, uint8 [H, W, 3], to a float32 input [1, 3, height, width] in 0..1."""
-    pixels = torch.from_numpy(resize(image, size).copy())
-    return to_unit_range(pixels.permute(2, 0, 1)[None])
+    return to_unit_range(to_pixels(image, size)[None])

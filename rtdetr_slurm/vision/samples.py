@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from rtdetr_slurm.vision.boxes import normalise_boxes
 from rtdetr_slurm.vision.images import BadImage, load_image
-from rtdetr_slurm.vision.preprocess import resize
+from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.table import Table
 
 MIN_BOX_SIDE = 1
@@ -77,22 +77,19 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; the copies need not have finished when this returns."""
-        return replace(
-            self,
-            pixels=self.pixels.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            boxes=self.boxes.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
-        )
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Called by the loader."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            pixels=self.pixels.pin_memory(),
-            labels=self.labels.pin_memory(),
-            boxes=self.boxes.pin_memory(),
-            sizes=self.sizes.pin_memory(),
+            pixels=move(self.pixels),
+            labels=move(self.labels),
+            boxes=move(self.boxes),
+            sizes=move(self.sizes),
         )
 
     def targets(self) -> list[Target]:
@@ -152,7 +149,7 @@ class EvaluationSet(Dataset[Sample]):
             return undecodable(image, (loaded,), self.size)
         height, width = loaded.shape[:2]
         corners, labels = training_boxes(self.table, image, height, width)
-        pixels = torch.from_numpy(resize(loaded, self.size).copy()).permute(2, 0, 1)
+        pixels = to_pixels(loaded, self.size)
         boxes = normalise_boxes(torch.from_numpy(corners), height, width)
         return Sample(image, pixels, torch.from_numpy(labels), boxes, (width, height))
 

@@ -33,6 +33,11 @@ class Rendezvous:
     launched: bool
 
 
+def node_rank_variable(environment: Mapping[str, str]) -> str:
+    """What holds the node's rank; TAO's launchers set RANK alone."""
+    return Env.NODE_RANK if Env.NODE_RANK in environment else Env.RANK
+
+
 def read_rendezvous(environment: Mapping[str, str], action: Action, asked: Topology) -> Rendezvous:
     """The rendezvous of this start.
 
@@ -55,8 +60,7 @@ def read_rendezvous(environment: Mapping[str, str], action: Action, asked: Topol
             )
         return Rendezvous(1, 0, asked.num_gpus, "127.0.0.1", free_port(), launched=False)
     nodes = _number(environment, Env.WORLD_SIZE, 1, None)
-    rank_name = Env.NODE_RANK if Env.NODE_RANK in environment else Env.RANK
-    node_rank = _number(environment, rank_name, 0, nodes - 1)
+    node_rank = _number(environment, node_rank_variable(environment), 0, nodes - 1)
     processes = _number(environment, Env.NUM_GPU_PER_NODE, 1, None)
     _check_agree(action, Env.WORLD_SIZE, nodes, "num_nodes", asked.num_nodes)
     _check_agree(action, Env.NUM_GPU_PER_NODE, processes, "num_gpus", asked.num_gpus)

@@ -12,7 +12,11 @@ from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.engine.process.arguments import Arguments
 from rtdetr_slurm.engine.process.distributed import choose_accelerator
 from rtdetr_slurm.engine.process.failures import remove_notes
-from rtdetr_slurm.engine.process.rendezvous import check_devices, read_rendezvous
+from rtdetr_slurm.engine.process.rendezvous import (
+    check_devices,
+    node_rank_variable,
+    read_rendezvous,
+)
 from rtdetr_slurm.engine.process.session import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.engine.process.torchrun import Cancelled, run_workers
@@ -26,14 +30,13 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
     Raises:
         UserError: the launch is not what the spec asks for, or this machine cannot do it.
     """
-    is_main = os.environ.get(Env.NODE_RANK, os.environ.get(Env.RANK, "0")) == "0"
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    status = StatusEnd(folder, is_main=is_main)
+    status = StatusEnd(folder, os.environ.get(node_rank_variable(os.environ), "0"))
     try:
         rendezvous = read_rendezvous(os.environ, get_action(arguments.action), loaded.topology)
         prepare_devices(loaded, rendezvous.processes_per_node, launched=rendezvous.launched)
-        if is_main:
+        if status.is_main:
             remove_notes(folder)
         end = run_workers(rendezvous, arguments.command_line())
     except UserError as error:

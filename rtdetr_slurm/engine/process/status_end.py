@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtdetr_slurm.contract import STATUS_JSON, Env, ExitCode, FailureClass
+from rtdetr_slurm.contract import STATUS_JSON, ExitCode, FailureClass
 from rtdetr_slurm.engine.process.failures import (
     RankFailure,
     leave_note,
@@ -27,17 +26,22 @@ class StatusEnd:
     """Writes the FAILURE line that a rank could not write: it was not rank 0, or it was killed.
 
     Only node 0 writes to status.json; the others leave notes for it.
+
+    Args:
+        folder: with the status.json.
+        node_rank: as the launch has it, which may be no number.
     """
 
-    def __init__(self, folder: Path, *, is_main: bool) -> None:
-        self.folder, self.is_main = folder, is_main
+    def __init__(self, folder: Path, node_rank: str) -> None:
+        self.folder, self.node_rank = folder, node_rank
+        self.is_main = node_rank == "0"
         self.status = StatusLog(folder / STATUS_JSON)
         self.lines_before = len(read_status(self.status.path))
 
     def failed(self, failure_class: FailureClass, reason: str) -> None:
         """End status.json with a FAILURE, unless this start has ended it already."""
         if not self.is_main:
-            rank = int(os.environ.get(Env.NODE_RANK, "1"))
+            rank = int(self.node_rank) if self.node_rank.isdecimal() else 1
             leave_note(self.folder, RankFailure(rank, failure_class, reason, time=time.time()))
         elif not self.is_over():
             self.status.fail(failure_class, reason)

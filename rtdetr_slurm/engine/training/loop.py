@@ -13,7 +13,6 @@ from rtdetr_slurm.contract import FailureClass, Kpi
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_metrics
 from rtdetr_slurm.engine.process.distributed import (
-    average_norm_statistics,
     average_over_ranks,
     barrier,
     spread_over_ranks,
@@ -146,9 +145,7 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     """Score the present weights; the KPIs on rank 0, nothing elsewhere."""
     assert training.validation is not None
     session, state = training.session, training.state
-    average_norm_statistics(state.model)
-    if state.ema is not None:
-        average_norm_statistics(state.ema.module)
+    state.average_norms()
     model = state.scored_model(session)
     try:
         scores = evaluate_detector(session, model, training.validation, training.criterion)

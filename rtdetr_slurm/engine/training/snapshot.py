@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.engine.process.distributed import (
-    average_norm_statistics,
-    gather_objects,
-    sum_over_ranks,
-)
+from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
 from rtdetr_slurm.engine.training.state import Position, TrainingState
@@ -32,9 +28,7 @@ def capture(
     Args:
         complete: whether the epoch is all done, with its validation.
     """
-    average_norm_statistics(state.model)
-    if state.ema is not None:
-        average_norm_statistics(state.ema.module)
+    state.average_norms()
     position, world_size = state.position, session.context.world_size
     loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=session.context.device)
     return {

@@ -15,7 +15,7 @@ from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare, TrainingData
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.models import RTDETR
-from rtdetr_slurm.engine.process.distributed import Context
+from rtdetr_slurm.engine.process.distributed import Context, average_norm_statistics
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
@@ -67,6 +67,12 @@ class TrainingState:
         self.objective.train()
         for norm in self.frozen_norms:
             norm.eval()
+
+    def average_norms(self) -> None:
+        """Make running statistics those of all ranks; every rank must call it."""
+        average_norm_statistics(self.model)
+        if self.ema is not None:
+            average_norm_statistics(self.ema.module)
 
     def scored_model(self, session: Session) -> nn.Module:
         """The weights that validation scores: the averaged ones where there are any."""

@@ -29,7 +29,7 @@ from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
-from rtdetr_slurm.plan.model import Stage, StageTask
+from rtdetr_slurm.plan.model import Array, Stage, StageTask
 from rtdetr_slurm.runs.report import read_summary
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
@@ -96,9 +96,10 @@ def shell_command(self: Step) -> list[str]:
     return ["/bin/bash", "-c", self.allocation.script]
 
 
-def execute(run: Run, stage: Stage, allocation: ShellAllocation) -> int:
-    allocation.script = allocation.script.replace("{status}", f"{stage.results_dir}/status.json")
-    allocation.task = StageTask(stage)
+def execute(run: Run, stage: Stage, allocation: ShellAllocation, index: int | None = None) -> int:
+    allocation.task = StageTask(stage, index)
+    status = f"{allocation.task.results_dir}/status.json"
+    allocation.script = allocation.script.replace("{status}", status)
     return StageRun(run, allocation, StopRequest()).execute()
 
 
@@ -232,6 +233,20 @@ def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage:
     assert run.events()[-1]["state"] == "cancelled"
     assert (last["status"], last["failure_class"]) == ("FAILURE", "cancelled")
     assert host.requeued == 0
+
+
+def test_a_cancelled_task_does_not_end_its_neighbour(run: Run, stage: Stage) -> None:
+    stage = replace(stage, array=Array(2))
+    write_checkpoint(Path(stage.results_dir) / "1" / "interrupted_epoch_003_step_000002.pth")
+    host = ShellAllocation(STOPPABLE)
+
+    def cancel() -> None:
+        run.record("cancelling", stage="train", task=0, job_id="77_0")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    when_started(run, cancel)
+    assert execute(run, stage, host, index=1) == 75
+    assert run.events()[-1]["event"] == "requeued"
 
 
 def test_what_slurm_ends_itself_is_not_signalled_again(run: Run, stage: Stage) -> None:

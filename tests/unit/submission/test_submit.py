@@ -339,10 +339,24 @@ def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
     assert "#SBATCH --dependency=afterok:41\n" in (run.job_dir("evaluate") / "job.sh").read_text()
     failure = {"state": "failed", "failure_class": "config", "reason": "bad image"}
     parent.record("finished", stage="train", job_id="41", restart=0, **failure)
+    late = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-cccc")
+    submit_run(late)
+    script = (late.job_dir("evaluate") / "job.sh").read_text()
+    assert "--dependency=afterok:41\n" in script, "a parent that has failed still stands in the way"
     slurm.answer("squeue", "echo '42|PENDING|DependencyNeverSatisfied|N/A||'")
     [stage_report] = survey(run).stages
     assert stage_report.state is StageState.SKIPPED
     assert stage_report.detail == "train failed: bad image"
+
+
+def test_a_parent_that_has_succeeded_is_not_waited_for(slurm: FakeSlurm, tmp_path: Path) -> None:
+    parent = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
+    parent.record("submitted", stage="train", job_id="41")
+    parent.record("finished", stage="train", job_id="41", restart=0, state="success")
+    stage = replace(EVALUATE, depends_on=(Dependency(Origin("train", str(parent.path))),))
+    run = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-bbbb")
+    submit_run(run)
+    assert "--dependency" not in (run.job_dir("evaluate") / "job.sh").read_text()
 
 
 def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Path) -> None:

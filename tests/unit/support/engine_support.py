@@ -174,3 +174,10 @@ def fresh_detector(session: Session, seed: int = 0) -> RTDETR:
     """As training with this seed begins."""
     torch.manual_seed(seed)
     return new_detector(session)
+
+
+def fresh_weights(workspace: Workspace) -> Path:
+    """A bare state dict of a detector that has learned nothing."""
+    path = workspace.root / "weights.pth"
+    torch.save(fresh_detector(workspace.session()).state_dict(), path)
+    return path

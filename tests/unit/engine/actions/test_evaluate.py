@@ -5,15 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from engine_support import (  # noqa: F401
-    TRAIN_IMAGES,
-    Workspace,
-    fresh_detector,
-    open_workspace,
-    stopping_at,
-    workspace,
-)
+from engine_support import Workspace, fresh_weights, stopping_at, workspace  # noqa: F401
 
 from rtdetr_slurm.engine.actions.evaluate import evaluate
 from rtdetr_slurm.engine.process.stop import Interrupted
@@ -25,9 +17,7 @@ from rtdetr_slurm.errors import RequestError
 class TestEvaluate:
     def test_weights_from_elsewhere(self, workspace: Workspace) -> None:
         """A bare state dict is scored, as long as its class heads have the right size."""
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        setting = f"evaluate.checkpoint={path}"
+        setting = f"evaluate.checkpoint={fresh_weights(workspace)}"
         size = ("evaluate.input_height=64", "evaluate.input_width=96")
         kpi = evaluate(workspace.session(setting, *size, name="evaluate"))
         assert set(kpi) == {"test_mAP", "test_mAP50"}
@@ -48,9 +38,7 @@ class TestEvaluate:
             evaluate(workspace.session(setting, name="evaluate"))
 
     def test_threshold_and_classes(self, workspace: Workspace) -> None:
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        setting = f"evaluate.checkpoint={path}"
+        setting = f"evaluate.checkpoint={fresh_weights(workspace)}"
         none = evaluate(workspace.session(setting, "evaluate.conf_threshold=0.99", name="evaluate"))
         assert none == {"test_mAP": 0, "test_mAP50": 0}
         evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
@@ -58,8 +46,7 @@ class TestEvaluate:
         assert set(scored["per_class"]) == {"square"}
 
     def test_interrupted(self, workspace: Workspace) -> None:
-        path = workspace.root / "weights.pth"
-        torch.save(fresh_detector(workspace.session(), 0).state_dict(), path)
-        session = workspace.session(f"evaluate.checkpoint={path}", name="evaluate")
+        weights = fresh_weights(workspace)
+        session = workspace.session(f"evaluate.checkpoint={weights}", name="evaluate")
         with pytest.raises(Interrupted):
             evaluate(stopping_at(session, 1))

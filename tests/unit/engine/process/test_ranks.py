@@ -104,14 +104,7 @@ def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     expected = load_checkpoint(whole / "model_epoch_001.pth")
     for name, tensor in expected["model"].items():
         torch.testing.assert_close(resumed["model"][name], tensor, rtol=0, atol=1e-5, msg=name)
-    kpis, again = (
-        {
-            line["epoch"]: line["kpi"]
-            for line in read_status(path / "status.json")
-            if "epoch" in line
-        }
-        for path in (whole, folder)
-    )
+    kpis, again = epoch_kpis(whole), epoch_kpis(folder)
     assert kpis.keys() == {0, 1}
     for epoch, kpi in kpis.items():
         assert again[epoch] == pytest.approx(kpi, abs=1e-5)

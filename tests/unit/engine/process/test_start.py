@@ -7,6 +7,7 @@ from engine_support import LAUNCH, Workspace, error_of, workspace  # noqa: F401
 
 from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.engine.process.distributed import choose_accelerator
+from rtdetr_slurm.engine.process.rendezvous import check_devices
 from rtdetr_slurm.errors import SiteError
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
@@ -38,6 +39,28 @@ class TestStart:
         last = workspace.status()[-1]
         assert (last["status"], last["failure_class"]) == ("FAILURE", "infra")
         assert "WORLD_SIZE=2" in last["reason"]
+
+    @pytest.mark.parametrize("variable", ["NODE_RANK", "RANK"])
+    def test_a_node_rank_that_is_no_number_is_refused(
+        self,
+        workspace: Workspace,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        variable: str,
+    ) -> None:
+        monkeypatch.delenv("NODE_RANK", raising=False)
+        launch = {k: v for k, v in LAUNCH.items() if k != "NODE_RANK"}
+        for name, value in (launch | {variable: "one"}).items():
+            monkeypatch.setenv(name, value)
+        code, error = error_of(capsys, "train", "-e", str(workspace.spec_file()))
+        assert code == 3
+        assert f"{variable} is 'one', which is not a whole number" in error
+
+    def test_fewer_devices_than_ranks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        check_devices(1, 1)
+        with pytest.raises(SiteError, match=r"2 GPUs are needed .*torch sees 1 .*='3'"):
+            check_devices(2, 1)
 
     @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="a GPU is there")
     def test_missing_gpu_ends_status_json(

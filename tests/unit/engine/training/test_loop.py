@@ -5,27 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from engine_support import (  # noqa: F401
-    TRAIN_IMAGES,
-    Workspace,
-    fresh_detector,
-    open_workspace,
-    stopping_at,
-    workspace,
-)
+from engine_support import Workspace, workspace  # noqa: F401
 
 from rtdetr_slurm.engine.training.loop import multi_scale
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
 
-class TestState:
-    def test_size_of_a_step_is_the_same_on_all_ranks(self, workspace: Workspace) -> None:
-        session = workspace.session("dataset.augmentation.multi_scales=[32, [64, 96], 96]")
+def test_size_of_a_step_is_the_same_on_all_ranks(workspace: Workspace) -> None:
+    session = workspace.session("dataset.augmentation.multi_scales=[32, [64, 96], 96]")
 
-        def sizes(images: torch.Tensor) -> list[Any]:
-            return [tuple(multi_scale(images, session, 3, step).shape[-2:]) for step in range(20)]
+    def sizes(images: torch.Tensor) -> list[Any]:
+        return [tuple(multi_scale(images, session, 3, step).shape[-2:]) for step in range(20)]
 
-        seen = sizes(torch.rand(1, 3, 64, 64))
-        assert seen == sizes(torch.rand(2, 3, 128, 96))
-        assert set(seen) == {(32, 32), (64, 96), (96, 96)}
+    seen = sizes(torch.rand(1, 3, 64, 64))
+    assert seen == sizes(torch.rand(2, 3, 128, 96))
+    assert set(seen) == {(32, 32), (64, 96), (96, 96)}
