@@ -21,6 +21,17 @@ from rtdetr_slurm.spec.fields import (
 ClassId = Annotated[int, Field(ge=0)]
 
 
+def scales_around(height: int, width: int) -> list[Any]:
+    """0.75 to 1.25 times a size in eleven steps, in multiples of 32; a square is one number."""
+    scales: list[Any] = []
+    for twentieths in range(15, 26):
+        sides = [max(1, (side * twentieths + 320) // 640) * 32 for side in (height, width)]
+        scale = sides[0] if height == width else sides
+        if scale not in scales:
+            scales.append(scale)
+    return scales
+
+
 class DataSource(Section):
     """Images with their annotations."""
 
@@ -74,12 +85,13 @@ class AugmentationConfig(Section):
         description="[height, width] that training images are resized to.",
     )
     multi_scales: list[Side | SpatialSize] = field(
-        [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+        scales_around(640, 640),
         used_by=TRAINING,
         honoured_by=TRAIN,
         automl="disabled",
         description="Sizes of which each training batch is resized to one at random: a number for "
-        "a square or [height, width]. An empty list keeps train_spatial_size.",
+        "a square or [height, width]. Left out, they are 0.75 to 1.25 times train_spatial_size. An "
+        "empty list keeps train_spatial_size.",
     )
     eval_spatial_size: SpatialSize = field(
         [640, 640],

@@ -13,12 +13,14 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
-from rtdetr_slurm.spec.fields import Section
+from rtdetr_slurm.spec.fields import TRAINING, Section
 from rtdetr_slurm.spec.job import JobConfig
-from rtdetr_slurm.spec.needs import check_chain, notes_on_chain
+from rtdetr_slurm.spec.needs import check_chain
+from rtdetr_slurm.spec.notes import notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
 from rtdetr_slurm.spec.references import fill_references
 from rtdetr_slurm.spec.rules import check_automl, check_experiment
+from rtdetr_slurm.spec.sizes import complete_scales
 from rtdetr_slurm.spec.topology import Topology, complete_gpus, read_topology
 from rtdetr_slurm.yaml_source import KeyPath, load_yaml, to_yaml
 
@@ -93,6 +95,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     assembled = assemble(load_yaml(path), overrides, action)
     action, filled = assembled.action, fill_references(assembled.source.data)
     data, gpu_notes = complete_gpus(_without_missing(filled.data))
+    data, scales_note = complete_scales(data)
     spec, wrong = _validate(data)
     problems = [*assembled.problems, *filled.problems, *wrong]
     if spec is not None:
@@ -106,6 +109,8 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
     topologies = dict.fromkeys(ACTIONS[name].topology for name in actions)
     notes = [gpu_notes[section] for section in topologies if section in gpu_notes]
+    if scales_note and set(actions) & {*TRAINING}:
+        notes.append(scales_note)
     notes += notes_on_chain(experiment, actions, spec.job.parent)
     return LoadedSpec(
         path=path,

@@ -10,6 +10,7 @@ from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
+from rtdetr_slurm.spec.sizes import count_cells, sizes_of
 from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
@@ -39,18 +40,6 @@ def checkpoint_from(actions: Sequence[str], index: int, parent: str | None) -> s
     return actions[trained] if trained is not None else parent and f"job.parent, {parent}"
 
 
-def notes_on_chain(
-    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
-) -> Iterator[str]:
-    """What the user may not expect: a value that is given wins over what would fill the field."""
-    for index, action in enumerate(actions):
-        source = checkpoint_from(actions, index, parent)
-        for ref, value in visit(experiment):
-            if source and value and action in ref.required_by and ref.extra("x-inferred"):
-                name = dotted(ref.path)
-                yield f"{name}: {value} is given, so {action} does not take that of {source}"
-
-
 def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
     if action not in TRAINING:
         return
@@ -66,6 +55,21 @@ def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
                 f"found {interval}; allowed: ≤ {train.num_epochs}, which is train.num_epochs",
                 also=(("train", "num_epochs"),),
             )
+
+
+def queries_fit_cells(experiment: ExperimentConfig, action: str) -> Problems:
+    """Queries are chosen among the cells of the feature maps."""
+    model = experiment.model
+    sizes = sizes_of(experiment, action)
+    size, at = min(sizes, key=lambda one: count_cells(model, one[0]), default=(None, ()))
+    if size is not None and model.num_queries > (most := count_cells(model, size)):
+        yield Problem(
+            ("model", "num_queries"),
+            f"found {model.num_queries}; allowed: ≤ {most}, the cells of the feature maps of an "
+            f"image of {size[0]} × {size[1]} pixels, the smallest of action '{action}' "
+            f"({dotted(at)})",
+            also=(at,),
+        )
 
 
 def required_is_given(
@@ -138,6 +142,7 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
 
 RULES = (
     intervals_fit_epochs,
+    queries_fit_cells,
     calibration_is_given,
     files_can_be_reached,
     backbone_is_available,

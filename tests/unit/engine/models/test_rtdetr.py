@@ -24,6 +24,7 @@ from rtdetr_slurm.engine.models.backbone import TIMM_NAMES, VD_DEPTHS
 from rtdetr_slurm.engine.models.layers import ACTIVATIONS, FrozenBatchNorm2d
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
+from rtdetr_slurm.spec.sizes import count_cells
 
 PUBLISHED = {
     18: ({"expansion": 0.5, "dec_layers": 3}, 20_184_464),
@@ -267,3 +268,19 @@ def test_image_sides_must_be_multiples_of_32() -> None:
 def test_more_queries_than_cells_are_refused() -> None:
     with pytest.raises(RequestError, match=r"num_queries is 200.*only 126 cells"):
         small_model(num_queries=200)(images())
+
+
+@pytest.mark.parametrize("stages", [[1, 2, 3], [0, 1]])
+def test_the_spec_counts_the_cells_that_queries_are_chosen_from(stages: list[int]) -> None:
+    levels = len(stages)
+    strides = [4 * 2**stage for stage in stages]
+    changes = {"return_interm_indices": stages, "feat_strides": strides}
+    changes |= {"num_feature_levels": levels, "feat_channels": [32] * levels}
+    changes |= {"use_encoder_idx": [levels - 1]}
+    maps = small_model(**changes).backbone(images(1, 64, 96))
+    cells = count_cells(small_config(**changes), (64, 96))
+    assert cells == sum(one.shape[-2] * one.shape[-1] for one in maps)
+    most = small_model(**changes, num_queries=cells).eval()
+    assert most(images(1, 64, 96))["pred_logits"].shape[1] == cells
+    with pytest.raises(RequestError, match=f"only {cells} cells"):
+        small_model(**changes, num_queries=cells + 1).eval()(images(1, 64, 96))

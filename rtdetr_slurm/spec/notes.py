@@ -1,0 +1,48 @@
+"""What the user of a valid spec may not expect, in a line each; pure, as rules.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import TRAINING, visit
+from rtdetr_slurm.spec.needs import checkpoint_from
+from rtdetr_slurm.spec.sizes import scored_size, training_sizes
+from rtdetr_slurm.yaml_source import dotted, show
+
+
+def notes_on_chain(
+    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
+) -> Iterator[str]:
+    """All notes on a spec that is valid for these actions."""
+    yield from given_checkpoints(experiment, actions, parent)
+    yield from sizes_never_trained(experiment, actions)
+
+
+def given_checkpoints(
+    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
+) -> Iterator[str]:
+    """A value that is given wins over what would fill the field."""
+    for index, action in enumerate(actions):
+        source = checkpoint_from(actions, index, parent)
+        for ref, value in visit(experiment):
+            if source and value and action in ref.required_by and ref.extra("x-inferred"):
+                name = dotted(ref.path)
+                yield f"{name}: {value} is given, so {action} does not take that of {source}"
+
+
+def sizes_never_trained(experiment: ExperimentConfig, actions: Sequence[str]) -> Iterator[str]:
+    """What is scored at a size, or a shape, that no training batch has, is scored too low."""
+    if not set(actions) & {*TRAINING}:
+        return
+    trained = training_sizes(experiment)
+    given = bool(experiment.dataset.augmentation.multi_scales)
+    scales = [show(list(size)) for size in trained]
+    spread = f"{scales[0]} to {scales[-1]}" if len(scales) > 1 else scales[0]
+    by = "multi_scales (left out, it follows train_spatial_size)" if given else "train_spatial_size"
+    for size, at in dict(filter(None, (scored_size(experiment, one) for one in actions))).items():
+        if size not in trained:
+            yield (
+                f"{dotted(at)}: images are scored at {show(list(size))}, a size that no training "
+                f"batch has, and are usually detected worse for it; batches have {spread}, by {by}"
+            )
