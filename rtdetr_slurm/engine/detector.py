@@ -16,6 +16,7 @@ from rtdetr_slurm.engine.training.checkpoint import (
     load_checkpoint,
 )
 from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.spec.modules import keeps_pretrained_norms
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,7 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
         RequestError: the weights cannot be read or do not fit.
     """
     experiment, cfg = session.experiment, session.experiment.train
-    # Weights for the backbone alone; a whole pretrained detector takes their place.
-    backbone_path = experiment.model.pretrained_backbone_path
-    if cfg.pretrained_model_path:
-        backbone_path = ""
-    constant = bool(backbone_path) and experiment.model.train_backbone
+    constant = keeps_pretrained_norms(experiment)
     checkpointing = cfg.activation_checkpoint and session.context.device.type == "cuda"
     if cfg.activation_checkpoint and not checkpointing:
         session.say(
@@ -62,8 +59,8 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
     )
     if cfg.pretrained_model_path and pretrained:
         session.say(str(load_weights(model, Path(cfg.pretrained_model_path), part="detector")))
-    elif backbone_path and pretrained:
-        session.say(str(load_weights(model, Path(backbone_path), part="backbone")))
+    elif (backbone := experiment.model.pretrained_backbone_path) and pretrained:
+        session.say(str(load_weights(model, Path(backbone), part="backbone")))
         if constant:
             session.say("the pretrained backbone's stem and batch norms are kept as they are")
     return _placed(model, session)

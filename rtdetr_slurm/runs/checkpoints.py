@@ -5,6 +5,7 @@ A .pth file is a zip archive; its CRCs tell a complete file from a torn one with
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 import zlib
@@ -15,6 +16,9 @@ from pathlib import Path
 from rtdetr_slurm.contract import CHECKPOINT_GLOB, INTERRUPTED_GLOB, STATUS_JSON, Kpi
 from rtdetr_slurm.runs.status import read_status
 
+_ZIP = b"PK"
+_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How torch.save began its files before they were zip archives: a pickled magic number."""
 _EPOCH = re.compile(r"model_epoch_(\d+)\.pth")
 _INTERRUPTED = re.compile(r"interrupted_epoch_(\d+)_step_(\d+)\.pth")
 
@@ -50,6 +54,42 @@ def verify_checkpoint(path: Path) -> str | None:
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         return f"{path} cannot be read: {error}"
     return f"{path} is damaged (record {broken} fails its checksum)" if broken else None
+
+
+def verify_weights(path: Path) -> str | None:
+    """None when `path` is a whole file of weights, of a kind that the engine reads.
+
+    PyTorch's format from before version 1.6 has no checksums: of it only the beginning is looked
+    at.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _safetensors_problem(path)
+        with path.open("rb") as stream:
+            start = stream.read(len(_LEGACY_TORCH))
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    if start == _LEGACY_TORCH:
+        return None
+    if not start.startswith(_ZIP):
+        return f"{path} is no file of weights: allowed are PyTorch's (.pth) and .safetensors"
+    return verify_checkpoint(path)
+
+
+def _safetensors_problem(path: Path) -> str | None:
+    """The file is as long as its header says: length of the header, header, tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(length)) if 0 < length <= size - 8 else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        return f"{path} is damaged, or no .safetensors file"
+    ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{path} is damaged: {size} bytes of {expected}"
 
 
 def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:

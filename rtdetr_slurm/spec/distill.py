@@ -32,6 +32,7 @@ class DistillConfig(Section):
     pretrained_teacher_model_path: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         inferred="parent_model",
         required_by=("distill",),
         description="Checkpoint (.pth) of the teacher.",

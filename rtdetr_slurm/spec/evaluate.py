@@ -11,6 +11,7 @@ class EvaluateConfig(Section):
     checkpoint: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         inferred="parent_model",
         used_by=("evaluate",),
         honoured_by=EVALUATE,

@@ -23,6 +23,7 @@ class ExportConfig(Section):
     checkpoint: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         inferred="parent_model",
         required_by=("export",),
         description="Checkpoint (.pth) to export.",

@@ -65,6 +65,7 @@ def field(
     no_effect_in: Sequence[str] = (),
     required_by: Sequence[str] = (),
     path: Literal["read", "write"] | None = None,
+    holds: Literal["weights", "checkpoint"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
     also_named: str | None = None,
@@ -91,6 +92,8 @@ def field(
             changes anything.
         required_by: those of the actions it is meant for that cannot start while it is empty.
         path: the value is a path, or a list of paths, that the action reads or writes.
+        holds: what its file is: `weights` in any format that can be read, or a `checkpoint` of
+            this engine. Looked at before a job is queued.
         source: the value is this kind of data source, meant for the actions that open it.
         inferred: TAO's inference function that fills an empty field from an earlier stage or run:
             `parent_model` is the checkpoint that was trained there.
@@ -124,6 +127,7 @@ def field(
         "x-no-effect-in": list(no_effect_in) or None,
         "x-required-by": list(required_by) or None,
         "x-path": path,
+        "x-holds": holds,
         "x-inferred": inferred,
         "x-also-named": also_named,
         "x-also-default": list(also_default) or None,

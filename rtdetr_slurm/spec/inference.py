@@ -11,6 +11,7 @@ class InferenceConfig(Section):
     checkpoint: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         inferred="parent_model",
         used_by=("inference",),
         required_by=("inference",),

@@ -22,7 +22,7 @@ from rtdetr_slurm.spec.references import fill_references
 from rtdetr_slurm.spec.rules import check_automl, check_experiment
 from rtdetr_slurm.spec.sizes import complete_scales
 from rtdetr_slurm.spec.topology import Topology, complete_gpus, read_topology
-from rtdetr_slurm.yaml_source import KeyPath, load_yaml, to_yaml
+from rtdetr_slurm.yaml_source import KeyPath, YamlSource, load_yaml, to_yaml
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class LoadedSpec:
         actions: all that it asks for, in the order they run: its own, then those of job.then.
         experiment: TAO's sections; `model_fields_set` are those given or used by the actions.
         automl_explicit: whether the spec itself sets automl.policy.
+        source: where each value stands.
         notes: lines for the user about what was filled in or passed over.
     """
 
@@ -44,6 +45,7 @@ class LoadedSpec:
     job: JobConfig
     automl: AutoMLConfig
     automl_explicit: bool
+    source: YamlSource
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,6 +122,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         job=spec.job,
         automl=spec.automl,
         automl_explicit=spec.automl.policy is not None,
+        source=assembled.source,
         notes=tuple(notes),
     )
 

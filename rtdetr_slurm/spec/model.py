@@ -61,7 +61,7 @@ class FrozenFmConfig(Section):
     )
     backbone: FoundationModel = field("radio_v2-l", description="Which RADIO model to add.")
     checkpoint: OptionalText = field(
-        "", path="read", description="File with the RADIO model's weights."
+        "", path="read", holds="weights", description="File with the RADIO model's weights."
     )
 
 
@@ -78,6 +78,7 @@ class ModelConfig(Section):
     pretrained_backbone_path: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         used_by=TRAINING,
         honoured_by=TRAIN,
         description="Weights for the backbone alone (.pth or .safetensors), loaded before training "

@@ -10,6 +10,7 @@ from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
+from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of
 from rtdetr_slurm.yaml_source import dotted, show
 
@@ -44,10 +45,10 @@ def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
     if action not in TRAINING:
         return
     train = experiment.train
-    names = ["validation_interval"]
+    intervals = ["validation_interval"]
     if train.checkpoint_interval_unit == "epoch":
-        names.append("checkpoint_interval")
-    for name in names:
+        intervals.append("checkpoint_interval")
+    for name in intervals:
         interval = getattr(train, name)
         if interval > train.num_epochs:
             yield Problem(
@@ -70,6 +71,29 @@ def queries_fit_cells(experiment: ExperimentConfig, action: str) -> Problems:
             f"({dotted(at)})",
             also=(at,),
         )
+
+
+def frozen_names_exist(experiment: ExperimentConfig, action: str) -> Problems:
+    """What train.freeze names is in the detector, and leaves something to train."""
+    frozen, model = experiment.train.freeze, experiment.model
+    built = model.backbone in AVAILABLE_BACKBONES and model.return_interm_indices
+    if action not in TRAINING or not (frozen and built and model.feat_channels):
+        return
+    tree = detector_modules(experiment)
+    for index, name in enumerate(frozen):
+        known, inside = find(tree, name)
+        if not name or known != name:
+            there = f"{known or 'the detector'} has {', '.join(inside or ()) or 'nothing inside'}"
+            yield Problem(
+                ("train", "freeze", index),
+                f"found {show(name)}, which the detector does not have; {there}",
+                also=(("model", "backbone"),),
+            )
+    constant = [*frozen] if model.train_backbone else [*frozen, "backbone"]
+    inside_frozen = tuple(f"{name}." for name in constant)
+    parameters = (name for name, is_parameter in names(tree) if is_parameter)
+    if all(f"{name}.".startswith(inside_frozen) for name in parameters):
+        yield Problem(("train", "freeze"), f"found {show(frozen)}, which leaves nothing to train")
 
 
 def required_is_given(
@@ -143,6 +167,7 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
 RULES = (
     intervals_fit_epochs,
     queries_fit_cells,
+    frozen_names_exist,
     calibration_is_given,
     files_can_be_reached,
     backbone_is_available,

@@ -32,17 +32,28 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """The files and folders that the action reads, in the order of the spec, each once."""
-    found: list[str] = []
+    found = [value for _, _, value in read_fields(resolved, action) if _is_path(value)]
+    return list(dict.fromkeys(found))
 
-    def note(value: Any) -> Any:
-        if _is_path(value):
-            found.append(value)
-        return value
 
+def read_fields(
+    resolved: Mapping[str, Any], action: str
+) -> Iterator[tuple[FieldRef, KeyPath, Any]]:
+    """Every value of the fields whose files and folders the action reads, with its place."""
     for ref in _path_fields():
         if ref.extra("x-path") == "read" and action in ref.used_by:
-            _mapped(resolved, ref.path, note)
-    return list(dict.fromkeys(found))
+            yield from ((ref, at, value) for at, value in _values(resolved, ref.path))
+
+
+def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
+    """The files and folders that the spec names for the action to write."""
+    return [
+        value
+        for ref in _path_fields()
+        if ref.extra("x-path") == "write" and action in ref.used_by and len(ref.path) > 1
+        for _, value in _values(resolved, ref.path)
+        if _is_path(value)
+    ]
 
 
 def _path_fields() -> Iterator[FieldRef]:
@@ -63,3 +74,14 @@ def _mapped(node: Any, path: KeyPath, function: Callable[[Any], Any]) -> Any:
     if isinstance(node, Mapping) and key in node:
         return {**node, key: _mapped(node[key], path[1:], function)}
     return node
+
+
+def _values(node: Any, path: KeyPath, at: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """The value, or each of the list of values, at `path`, with the place it really has."""
+    if isinstance(node, list) and (not path or path[0] == "[]"):
+        for index, item in enumerate(node):
+            yield from _values(item, path[1:], (*at, index))
+    elif not path:
+        yield at, node
+    elif isinstance(node, Mapping) and path[0] in node:
+        yield from _values(node[path[0]], path[1:], (*at, path[0]))

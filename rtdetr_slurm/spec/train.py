@@ -204,6 +204,7 @@ class TrainConfig(Section):
     pretrained_model_path: OptionalText = field(
         "",
         path="read",
+        holds="weights",
         honoured_by=TRAIN,
         description="Weights of a whole detector to start from: a checkpoint of this engine or of "
         "TAO, or a published RT-DETR in the official or the Hugging Face layout.",
@@ -211,6 +212,7 @@ class TrainConfig(Section):
     resume_training_checkpoint_path: OptionalText = field(
         "",
         path="read",
+        holds="checkpoint",
         honoured_by=TRAIN,
         description="Checkpoint to continue from, with optimizer, schedule and random numbers.",
     )

@@ -25,6 +25,7 @@ from rtdetr_slurm.runs.run import Run, create_run, find_run, new_run_id, open_ru
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.survey import survey_run
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -86,6 +87,7 @@ def prepare(
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     continued = loaded.job.parent and find_parent(loaded.job.parent, found)
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
+    check_files(loaded, frozen, plan)
     plan = replace(plan, notes=(*found.notes, *plan.notes))
     for stage in plan.stages:
         if stage.container is not None:

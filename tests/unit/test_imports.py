@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "runs": {"plan", "slurm"},
     "launch": {"plan", "runs", "slurm"},
     "local": {"plan", "runs", "slurm"},
-    "submission": {"data", "local", "plan", "runs", "site", "slurm", "spec"},
+    "submission": {"data", "local", "model_check", "plan", "runs", "site", "slurm", "spec"},
     "api": {"runs", "site", "submission"},
     "cli": {"model_check", "plan", "runs", "site", "spec", "submission"},
     "vision": {"data", "runs", "spec"},

@@ -206,3 +206,42 @@ def test_backbones_that_are_not_available_are_named(tmp_path: Path) -> None:
     load(tmp_path, TRAIN, "model.backbone=resnet_18_vd", action="train")
     line = only(problems(tmp_path, TRAIN, "model.backbone=resnet_180_vd", action="train"))
     assert line.endswith("did you mean 'resnet_18_vd'?")
+
+
+# --- what is not trained ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        ("[encodr]", "[0]: found 'encodr', which the detector does not have; the detector has "
+         "backbone, encoder, decoder"),
+        ("[backbone, backbone.layer5]", "[1]: found 'backbone.layer5', which the detector does not "
+         "have; backbone has conv1, bn1, act1, maxpool, layer1, layer2, layer3, layer4"),
+        ("[backbone.layer1.0.conv1.weight.x]", "[0]: found 'backbone.layer1.0.conv1.weight.x', "
+         "which the detector does not have; backbone.layer1.0.conv1.weight has nothing inside"),
+        ("[encoder.pan_blocks.2]", "encoder.pan_blocks has 0, 1"),
+        ('[""]', "the detector has backbone, encoder, decoder"),
+        ("[backbone, decoder, encoder]", ": found ['backbone', 'decoder', 'encoder'], which leaves "
+         "nothing to train"),
+    ],
+)  # fmt: skip
+def test_names_that_cannot_be_frozen(tmp_path: Path, freeze: str, message: str) -> None:
+    line = only(problems(tmp_path, TRAIN, f"train.freeze={freeze}", action="train"))
+    assert line.startswith(f"override 'train.freeze={freeze}': train.freeze")
+    assert message in line
+
+
+def test_names_that_can_be_frozen(tmp_path: Path) -> None:
+    names = "[backbone.layer1.0, encoder.fpn_blocks.0.bottlenecks, decoder.enc_score_head.bias]"
+    load(tmp_path, TRAIN, f"train.freeze={names}", action="train")
+    vd = ["model.backbone=resnet_18_vd", "train.freeze=[backbone.res_layers.0.blocks.1]"]
+    load(tmp_path, TRAIN, *vd, action="train")
+    load(tmp_path, EVALUATE, "train.freeze=[anything]", action="evaluate")
+    line = only(problems(tmp_path, TRAIN, "train.freeze=[encoder, decoder]",
+                         "model.train_backbone=false", action="train"))  # fmt: skip
+    assert "leaves nothing to train" in line
+
+
+def test_a_model_that_is_wrong_anyway_is_named_alone(tmp_path: Path) -> None:
+    for wrong in ("model.feat_channels=[]", "model.return_interm_indices=[]"):
+        for line in problems(tmp_path, TRAIN, wrong, "train.freeze=[x]", action="train"):
+            assert "freeze" not in line

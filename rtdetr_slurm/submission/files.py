@@ -1,0 +1,61 @@
+"""The files that a spec names besides its data, looked at before anything is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rtdetr_slurm.model_check import InvalidInput, Problem, locate
+from rtdetr_slurm.plan.model import Plan, Stage
+from rtdetr_slurm.resolved_spec import is_uri
+from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_weights
+from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec.paths import read_fields, written_paths
+
+_VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights}
+
+
+def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None:
+    """Refuse files that are missing or torn.
+
+    What is left empty, to be filled when its stage starts, and what an earlier stage will have
+    written by then, is not looked at.
+
+    Args:
+        spec: frozen, of `loaded`.
+
+    Raises:
+        InvalidInput: with all of them, by the places in the spec.
+    """
+    found: list[Problem] = []
+    for number, stage in enumerate(plan.stages):
+        found += _problems(stage, plan.stages[:number], spec)
+    if found:
+        raise InvalidInput(locate(loaded.source, found))
+
+
+def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -> Iterator[Problem]:
+    made = [Path(one.results_dir) for one in earlier]
+    made += [Path(path) for one in earlier for path in written_paths(spec, one.action)]
+    for ref, at, value in read_fields(spec, stage.action):
+        if ref.path[0] == "dataset" or not value:
+            continue  # data have their own check
+        path = Path(unquote(urlsplit(value).path) if is_uri(value) else value)
+        if any(path.is_relative_to(place) for place in made):
+            continue
+        problem = _problem(path, ref.extra("x-holds"))
+        if problem is not None:
+            yield Problem(at, f"found {value}; {problem}")
+
+
+def _problem(path: Path, holds: str | None) -> str | None:
+    try:
+        if not path.exists():
+            return "there is no such file"
+        if holds is None:
+            return None
+        return f"{path} is a folder; allowed: a file" if path.is_dir() else _VERIFY[holds](path)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
