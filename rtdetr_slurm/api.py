@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.runs.artefacts import Results
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, find_run
@@ -70,8 +71,16 @@ class SubmittedRun:
         return {stage.name: stage.results for stage in self.status().stages}
 
     def cancel(self) -> dict[str, str]:
-        """Cancel what has not ended; returns stage name → job id of what was cancelled."""
-        return cancel_run(self.record)
+        """Cancel what has not ended; returns stage name → job id of what was cancelled.
+
+        Raises:
+            SiteError: the scheduler refuses or cannot be asked, or nobody can say whether a stage
+                was queued; such a job ends as soon as it starts.
+        """
+        result = cancel_run(self.record)
+        if result.unknown:
+            raise SiteError(f"{self.id}: not known to be queued: {', '.join(result.unknown)}")
+        return dict(result.jobs)
 
 
 def submit(

@@ -16,9 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     found = chosen_run(args)
-    cancelled = cancel_run(found)
-    if not cancelled:
-        print(f"{found.id} has ended already; nothing to cancel", file=sys.stderr)
-    for stage, job_id in cancelled.items():
-        print(f"cancelling {found.id}: {stage}, job {job_id}", file=sys.stderr)
-    return ExitCode.OK
+    result = cancel_run(found)
+    for task, job_id in result.jobs.items():
+        _say(f"cancelling {found.id}: {task}, job {job_id}")
+    for task in result.gone:
+        _say(f"cancelled {found.id}: {task}, which has no job (any more)")
+    for task in result.unknown:
+        _say(
+            f"{found.id}: whether {task} was queued is not known (sbatch was begun, and no answer "
+            "of it recorded); Slurm shows no job of it. Should one turn up, it ends as soon as it "
+            "starts"
+        )
+    if not (result.jobs or result.gone or result.unknown):
+        _say(f"{found.id} has ended already; nothing to cancel")
+    return ExitCode.SITE_CANNOT if result.unknown else ExitCode.OK
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -115,7 +115,7 @@ def _stage_facts(stage: StageReport) -> list[tuple[str, str]]:
     detail = f" ({stage.detail})" if stage.detail else ""
     facts = [("stage", stage.name), ("state", stage.state.value + detail)]
     if stage.job_id:
-        slurm = f", {job.state} says {job.source}" if job else ""
+        slurm = f", {job.state} says {job.source}" if job and not job.gone else ""
         facts.append(("job", stage.job_id + slurm))
     if job and job.nodes:
         facts.append(("nodes", job.nodes))

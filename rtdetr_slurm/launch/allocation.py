@@ -19,6 +19,7 @@ from rtdetr_slurm.plan.model import Resources, Stage, StageTask
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm.commands import Slurm
+from rtdetr_slurm.slurm.environment import job_environment
 from rtdetr_slurm.slurm.job_ids import array_task, own_job_id
 from rtdetr_slurm.slurm.parse import OwnFacts, parse_notice
 
@@ -88,7 +89,7 @@ class SlurmAllocation(Allocation):
 
     def __init__(self, run: Run, stage: Stage, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._slurm = Slurm(environ)
+        self._slurm = Slurm(job_environment(environ))
         self.task = StageTask(stage, array_task(environ))
         self.job_id = own_job_id(environ)
         self.restart = int(environ.get("SLURM_RESTART_COUNT") or 0)

@@ -28,7 +28,7 @@ from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
-from rtdetr_slurm.runs.state import task_events
+from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
 
 INPUTS_JSON = "inputs.json"
@@ -53,6 +53,10 @@ class StageRun:
         self._record("started", host=os.uname().nodename)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
+            if is_to_end(task_events(self.run.events(), self.task)):
+                begun = self.status.path.exists()
+                verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, begun)
+                return self._close(verdict)
             self._prepare()
             self.allocation.check()
             verdict = decide(self._witnesses(self._run_step()))
@@ -107,8 +111,7 @@ class StageRun:
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
-        names = {event["event"] for event in task_events(self.run.events(), self.task)}
-        cancelled = names & {"cancelling", "withdrawn"}
+        cancelled = is_to_end(task_events(self.run.events(), self.task))
         return replace(reason, why=FailureClass.CANCELLED) if cancelled else reason
 
     # --- after the step --------------------------------------------------------------------

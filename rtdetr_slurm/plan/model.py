@@ -230,10 +230,11 @@ class StageTask:
         """Its job id, from the one that the stage was submitted as."""
         return submitted if self.index is None else f"{submitted}_{self.index}"
 
-    def event_facts(self, job_id: str) -> dict[str, Any]:
-        """What every event about this task and its job holds."""
+    def event_facts(self, job_id: str | None) -> dict[str, Any]:
+        """What every event about this task and its job, where it has one, holds."""
         task = {} if self.index is None else {"task": self.index}
-        return {"stage": self.stage.name, "job_id": job_id, **task}
+        job = {} if job_id is None else {"job_id": job_id}
+        return {"stage": self.stage.name, **job, **task}
 
 
 @dataclass(frozen=True)

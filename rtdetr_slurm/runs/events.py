@@ -20,8 +20,8 @@ from rtdetr_slurm.files import append_json_line, read_json_lines, refuse_newer
 
 Event = dict[str, Any]
 """`event` (submitting, submitted, refused, unclear, withdrawn, started, resolved, requeued,
-cancelling, finished), `timestamp`, `schema_version`, and what belongs to it: mostly stage, task,
-job_id."""
+cancelling, not_cancelled, finished), `timestamp`, `schema_version`, and what belongs to it: mostly
+stage, task, job_id."""
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:

@@ -56,7 +56,7 @@ class StageReport:
 
     def to_json(self) -> dict[str, Any]:
         job, progress, results, failure = self.job, self.progress, self.results, self.failure
-        slurm = job if job is not None and job.source != "local" else None
+        slurm = None if job is None or job.gone or job.source == "local" else job
         return {
             "name": self.name,
             "action": self.action,
@@ -213,8 +213,8 @@ def read_summary(run_dir: Path) -> RunReport | None:
 def _report_task(
     run: Run, task: StageTask, own: list[Event], jobs: Mapping[str, JobInfo]
 ) -> StageReport:
-    job_id = job_id_of(own, task)
     job = jobs.get(task.name)
+    job_id = job_id_of(own, task) or (job.job_id or None if job else None)
     lines = status_lines_of(status_path(task), own)
     log = run.log_path(task.stage.name, job_id) if job_id else None
     found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])

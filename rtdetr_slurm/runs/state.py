@@ -12,7 +12,7 @@ from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
 from rtdetr_slurm.slurm.job_ids import is_job_id
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.parse import JobInfo, is_cluster
 from rtdetr_slurm.slurm.states import ACTIVE, COMPLETED, ENDED, PENDING
 
 
@@ -33,10 +33,11 @@ class StageState(str, Enum):
         return self not in (StageState.QUEUED, StageState.RUNNING, StageState.UNKNOWN)
 
 
+CANCELLED_BEFORE = "cancelled on request before it started"
 NEVER_STARTED = {
     "state": StageState.CANCELLED.value,
     "failure_class": FailureClass.CANCELLED.value,
-    "reason": "cancelled on request before it started",
+    "reason": CANCELLED_BEFORE,
 }
 """What a `finished` event says of a task that was cancelled in the queue."""
 
@@ -84,6 +85,26 @@ def recorded_end(events: Sequence[Event]) -> Event | None:
     return last if all(restart_of(event) <= restart_of(last) for event in later) else None
 
 
+def cluster_of(events: Sequence[Event]) -> str | None:
+    """The cluster that the task was sent to, where sbatch named one."""
+    names = (event.get("cluster") for event in reversed(events))
+    return next((name for name in names if is_cluster(name)), None)
+
+
+def is_to_end(events: Sequence[Event]) -> bool:
+    """Whether somebody has asked for the task's end, and it has not come yet.
+
+    Withdrawn, and never clearly queued, means the same: a job that turns up nevertheless ends.
+    """
+    wish = False
+    for event in events:
+        if event["event"] in ("cancelling", "withdrawn", "unclear"):
+            wish = True
+        elif event["event"] in ("not_cancelled", "finished"):
+            wish = False
+    return wish
+
+
 def restart_of(event: Event) -> int:
     """The number of the start that an event belongs to."""
     return int(event.get("restart") or 0)
@@ -102,7 +123,7 @@ def judge(
 
     Args:
         events: the task's events.
-        job: what the scheduler says; None when it does not know the job (any more).
+        job: what the scheduler says; None when it was not asked.
         status_line: the last line of the task's status.json.
         log_tail: last lines of the job's log.
     """
@@ -110,15 +131,15 @@ def judge(
     end = recorded_end(events)
     if end is not None and not pending:
         return _recorded(end)
-    if job is None:
-        found = _unheard_of(events, status_line)
+    if job is None or job.gone:
+        found = _unheard_of(events, status_line, asked=job is not None)
     elif pending:
         found = Judgement(StageState.QUEUED, job.reason)
     elif job.state in ACTIVE:
         found = Judgement(StageState.RUNNING, job.reason)
     else:
         found = _ended(job, status_line, log_tail)
-    if not found.state.ended and any(event["event"] == "cancelling" for event in events):
+    if found.state in (StageState.QUEUED, StageState.RUNNING) and is_to_end(events):
         return Judgement(found.state, "cancelling")
     return found
 
@@ -131,7 +152,9 @@ def _recorded(end: Event) -> Judgement:
     return Judgement(state, "", Failure(FailureClass(end["failure_class"]), reason))
 
 
-def _unheard_of(events: Sequence[Event], status_line: Mapping[str, Any] | None) -> Judgement:
+def _unheard_of(
+    events: Sequence[Event], status_line: Mapping[str, Any] | None, *, asked: bool
+) -> Judgement:
     if status_line is not None and status_line.get("status") == Status.SUCCESS.value:
         detail = "status.json says so; the scheduler has forgotten the job"
         return Judgement(StageState.SUCCESS, detail)
@@ -144,9 +167,14 @@ def _unheard_of(events: Sequence[Event], status_line: Mapping[str, Any] | None) 
         if event["event"] == "withdrawn":
             failure = Failure(FailureClass.CANCELLED, str(event.get("reason", "")))
             return Judgement(StageState.CANCELLED, "", failure)
-    if not any(event.get("job_id") for event in events):
+    was_queued = any(event.get("job_id") for event in events)
+    was_sent = any(event["event"] == "submitting" for event in events)
+    if is_to_end(events) and ((was_queued and asked) or not (was_queued or was_sent)):
+        failure = Failure(FailureClass.CANCELLED, "cancelled on request")
+        return Judgement(StageState.CANCELLED, "", failure)
+    if not was_queued:
         detail = "submission was begun, and no answer of it recorded"
-        return Judgement(StageState.UNKNOWN, detail if events else "not submitted")
+        return Judgement(StageState.UNKNOWN, detail if was_sent else "not submitted")
     detail = "the scheduler does not know the job, and no end is recorded"
     return Judgement(StageState.UNKNOWN, detail)
 

@@ -3,53 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from rtdetr_slurm.slurm.commands import Slurm
 from rtdetr_slurm.slurm.environment import submission_environment
+from rtdetr_slurm.slurm.identity import Sought, gone, in_accounting, in_queue
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ENDED
 
 
 class SlurmClient(Slurm):
-    """Slurm as seen by the current user, whatever an enclosing job left in the environment."""
+    """Slurm as seen by the current user, whatever an enclosing job left in the environment.
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        super().__init__(submission_environment(os.environ if environ is None else environ))
+    Args:
+        cluster: that sbatch named; None where there is but one.
+    """
 
-    def jobs(self, job_ids: Iterable[str], since: str | None = None) -> dict[str, JobInfo]:
-        """What is known about the jobs: one squeue, then sacct, then scontrol for the rest.
+    def __init__(
+        self, cluster: str | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        env = submission_environment(os.environ if environ is None else environ)
+        super().__init__(env, cluster)
 
-        Jobs that nobody knows (any more) are left out. Without accounting, sacct simply adds
-        nothing.
+    def find(self, sought: Sequence[Sought]) -> list[JobInfo]:
+        """What is known about each job: one squeue for all, then sacct for those that are over.
 
-        Args:
-            since: ISO date and time from which sacct looks; its own default is midnight.
-
-        Raises:
-            SlurmUnreachable: not even squeue answers.
-        """
-        wanted = set(job_ids)
-        if not wanted:
-            return {}
-        found = {i: job for i, job in self.squeue().items() if i in wanted}
-        if missing := wanted - set(found):
-            accounted = self.sacct(missing, since)
-            found |= {i: job for i, job in accounted.items() if i in missing}
-        # squeue shows ended jobs for a few minutes, but not how they ended; scontrol does.
-        for job_id in sorted(wanted):
-            job = found.get(job_id)
-            if job is None or (job.source == "squeue" and job.state in ENDED):
-                shown = self.show_job(job_id)
-                if shown is not None:
-                    found[job_id] = shown
-        return found
-
-    def find_by_comment(self, comment: str, since: str | None = None) -> list[str]:
-        """Ids of this user's jobs that carry exactly this comment.
+        Without accounting, sacct simply adds nothing. A job that nobody knows is GONE.
 
         Raises:
             SlurmUnreachable: squeue does not answer, so that nothing can be said.
         """
-        known = self.sacct(None, since) | self.squeue()
-        return sorted(i for i, job in known.items() if job.comment == comment)
+        if not sought:
+            return []
+        by_comment: dict[str, list[JobInfo]] = {}
+        for queued in self.squeue().values():
+            by_comment.setdefault(queued.comment, []).append(queued)
+        candidates = ((one, in_queue(one, by_comment.get(one.token, []))) for one in sought)
+        found = {one: job for one, job in candidates if job is not None}
+        # squeue shows ended jobs for a few minutes, but not how they ended; scontrol does.
+        shown = self.show_jobs([job.job_id for job in found.values() if job.state in ENDED])
+        for one, job in found.items():
+            told = shown.get(job.job_id)
+            found[one] = told if told is not None and told.comment == one.token else job
+        accounted = self._accounted([one for one in sought if one not in found])
+        return [found.get(one) or accounted.get(one) or gone(one) for one in sought]
+
+    def _accounted(self, sought: Sequence[Sought]) -> dict[Sought, JobInfo]:
+        """What sacct knows, asked once by number and once for jobs of which no number is known."""
+        numbered = [one for one in sought if one.job_id is not None]
+        nameless = [one for one in sought if one.job_id is None]
+        found: dict[Sought, JobInfo] = {}
+        for group in (numbered, nameless):
+            if group:
+                ids = None if group is nameless else [one.job_id or "" for one in group]
+                jobs = self.sacct(ids, min(one.since for one in group)).values()
+                found |= {one: job for one in group if (job := in_accounting(one, jobs))}
+        return found

@@ -5,11 +5,13 @@ Standard library only: login node and compute node share it.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.slurm.parse import (
@@ -17,6 +19,7 @@ from rtdetr_slurm.slurm.parse import (
     SQUEUE_FORMAT,
     JobInfo,
     OwnFacts,
+    Queued,
     parse_own_facts,
     parse_sacct,
     parse_sbatch,
@@ -26,6 +29,11 @@ from rtdetr_slurm.slurm.parse import (
 
 TIMEOUT_S = 60.0
 """Slurm's own clients retry for a while when the controller is slow; this is beyond that."""
+SBATCH_TIMEOUT_S = 300.0
+"""sbatch itself tries for some minutes while the queue is full or the controller busy."""
+
+_KILLED = 128
+"""A shell's exit code above this says by which signal its command ended."""
 
 
 class SlurmUnreachable(SiteError):
@@ -54,23 +62,26 @@ class Slurm:
 
     Args:
         environ: of the commands; Slurm takes options from it.
+        cluster: that is meant; None: the one that the environment leads to.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], cluster: str | None = None) -> None:
         self._environ = dict(environ)
+        self._there = [] if cluster is None else [f"--clusters={cluster}"]
 
-    def sbatch(self, script: Path) -> str:
-        """Queue a batch script; returns the job id.
+    def sbatch(self, script: Path) -> Queued:
+        """Queue a batch script.
 
         Raises:
             SubmissionRefused: sbatch rejected the job and says why.
             SlurmUnreachable: there is no knowing whether the job was queued.
         """
-        answer = self.call(["sbatch", "--parsable", str(script)])
-        job_id = parse_sbatch(answer.out)
-        if job_id is not None:
-            return job_id
-        if answer.code == 0 or _is_unclear(answer.message):
+        argv = ["sbatch", "--parsable", *self._there, str(script)]
+        answer = self.call(argv, SBATCH_TIMEOUT_S)
+        queued = parse_sbatch(answer.out)
+        if queued is not None:
+            return queued
+        if _is_unclear(answer):
             raise SlurmUnreachable(f"sbatch gave no clear answer: {answer.message}")
         raise SubmissionRefused(f"sbatch refused the job: {answer.message}")
 
@@ -81,9 +92,9 @@ class Slurm:
             SlurmUnreachable: it does not answer.
         """
         argv = ["squeue", "--me", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}"]
-        answer = self.call(argv)
+        answer = self.call([*argv, *self._there])
         if answer.code != 0:
-            raise SlurmUnreachable(f"squeue does not answer: {answer.err.strip()}")
+            raise SlurmUnreachable(f"squeue does not answer: {answer.message}")
         return parse_squeue(answer.out)
 
     def sacct(
@@ -99,15 +110,25 @@ class Slurm:
         argv += [f"--starttime={since}"] if since else []
         argv += [f"--jobs={','.join(sorted(job_ids))}"] if job_ids is not None else []
         try:
-            answer = self.call(argv)
+            answer = self.call([*argv, *self._there])
         except SiteError:
             return {}
         return parse_sacct(answer.out) if answer.code == 0 else {}
 
-    def show_job(self, job_id: str) -> JobInfo | None:
-        """One job or array task as slurmctld has it; None when it has forgotten it."""
-        answer = self.call(["scontrol", "--oneliner", "show", "job", job_id])
-        return parse_scontrol_jobs(answer.out).get(job_id) if answer.code == 0 else None
+    def show_jobs(self, job_ids: Sequence[str]) -> dict[str, JobInfo]:
+        """Jobs and array tasks as slurmctld has them; those that it has forgotten are left out.
+
+        scontrol takes one id or none: one job is asked for, of several all that there are.
+        """
+        if not job_ids:
+            return {}
+        which = job_ids if len(job_ids) == 1 else []
+        try:
+            answer = self.call(["scontrol", *self._there, "--oneliner", "show", "job", *which])
+        except SiteError:
+            return {}
+        known = parse_scontrol_jobs(answer.out) if answer.code == 0 else {}
+        return {i: job for i, job in known.items() if i in job_ids}
 
     def own_facts(self, job_id: str) -> OwnFacts:
         """Why and when the calling job is to end.
@@ -131,9 +152,10 @@ class Slurm:
         Raises:
             SiteError: scancel says no.
         """
-        answer = self.call(["scancel", *job_ids])
-        if answer.code != 0 and "already completed" not in answer.err:
-            raise SiteError(f"scancel {' '.join(job_ids)}: {answer.err.strip()}")
+        answer = self.call(["scancel", *self._there, *job_ids])
+        over = ("already completed", "completing or completed", "Invalid job id")
+        if answer.code != 0 and not any(words in answer.err for words in over):
+            raise SiteError(f"scancel {' '.join(job_ids)}: {answer.message}")
 
     def signal_steps(self, job_id: str, signum: int) -> None:
         """Signal every process of a job's steps, and not its batch script.
@@ -141,7 +163,7 @@ class Slurm:
         Raises:
             SiteError: scancel says no.
         """
-        name = Signals(signum).name.removeprefix("SIG")
+        name = signal.Signals(signum).name.removeprefix("SIG")
         self.output(["scancel", f"--signal={name}", job_id])
 
     def output(self, argv: Sequence[str]) -> str:
@@ -151,34 +173,47 @@ class Slurm:
             raise SiteError(f"{' '.join(argv)}: {answer.message}")
         return answer.out
 
-    def call(self, argv: Sequence[str]) -> Answer:
-        """Run one command.
+    def call(self, argv: Sequence[str], timeout_s: float | None = None) -> Answer:
+        """Run one command, in a session of its own: what is given up is given up with all that
+        it has started (many sites have sbatch in a wrapper), and Ctrl-C reaches only us.
 
         Raises:
             SiteError: there is no such command here.
             SlurmUnreachable: it took too long.
         """
+        limit = TIMEOUT_S if timeout_s is None else timeout_s
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 argv,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=TIMEOUT_S,
-                check=False,
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise SiteError(
                 f"there is no '{argv[0]}' on PATH; is this a node of a Slurm cluster?"
             ) from None
-        except subprocess.TimeoutExpired:
-            raise SlurmUnreachable(f"{argv[0]} gave no answer in {TIMEOUT_S:.0f} s") from None
-        return Answer(done.returncode, done.stdout, done.stderr)
+        with process:
+            try:
+                out, err = process.communicate(timeout=limit)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    message = f"{argv[0]} gave no answer in {limit:.0f} s"
+                    raise SlurmUnreachable(message) from None
+                raise
+        return Answer(process.returncode, out, err)
 
 
-def _is_unclear(message: str) -> bool:
-    """Whether sbatch failed in the talk with the controller rather than on the request."""
+def _is_unclear(answer: Answer) -> bool:
+    """Whether sbatch was cut short, or failed in the talk with the controller rather than on the
+    request: then the job may be queued, or about to be."""
+    if answer.code <= 0 or answer.code > _KILLED:
+        return True
     signs = ("timed out", "Unable to contact", "Socket", "Zero Bytes", "communication", "Transport")
-    return any(sign.lower() in message.lower() for sign in signs)
+    return any(sign.lower() in answer.message.lower() for sign in signs)

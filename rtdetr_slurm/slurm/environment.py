@@ -8,7 +8,8 @@ from collections.abc import Mapping
 _SCHEDULER_VARIABLE = re.compile(
     r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|PMI|PMIX)\d?_.*"
 )
-_KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"})
+"""What finds the cluster, and what it knows the user by where it has JWT authentication."""
 
 
 def submission_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -22,3 +23,10 @@ def submission_environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name in _KEPT or not _SCHEDULER_VARIABLE.fullmatch(name)
     }
+
+
+def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The same for commands inside a job, which are about itself, on its own cluster."""
+    found = submission_environment(environ)
+    found.pop("SLURM_CLUSTERS", None)
+    return found

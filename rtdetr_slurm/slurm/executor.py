@@ -15,6 +15,7 @@ from typing import Any
 import submitit
 
 from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.slurm.parse import Queued
 
 
 class BatchExecutor(submitit.SlurmExecutor):
@@ -44,15 +45,15 @@ class BatchExecutor(submitit.SlurmExecutor):
         """The batch script, byte for byte as `send` sends it."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
-    def send(self) -> str:
-        """Queue it; returns the job id.
+    def send(self, cluster: str | None = None) -> Queued:
+        """Queue it, on `cluster` where Slurm has several.
 
         Raises:
             SubmissionRefused, SlurmUnreachable: as Slurm.sbatch.
         """
         script = self.folder / SCRIPT
         script.write_text(self.script(), encoding="utf-8")
-        return SlurmClient().sbatch(script)
+        return SlurmClient(cluster).sbatch(script)
 
     @property
     def _submitit_command_str(self) -> str:

@@ -51,6 +51,12 @@ def array_of(job_id: str) -> str:
     return job_id.partition("_")[0]
 
 
+def task_of(job_id: str) -> int | None:
+    """The index of an array's task; None of a job that is no array's."""
+    task = job_id.partition("_")[2]
+    return int(task) if task else None
+
+
 def numbers_of(job_id: str) -> tuple[int, int]:
     """Job number and array index (0 where there is none), such as a port is made of."""
     job, _, task = job_id.partition("_")

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.slurm.job_ids import expand
-from rtdetr_slurm.slurm.states import RUNNING
+from rtdetr_slurm.slurm.states import ENDED, ENDING, GONE
 from rtdetr_slurm.slurm.times import parse_clock
 
 SQUEUE_FORMAT = "%i|%T|%r|%S|%N|%k"
-SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,Comment"
+SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,Comment,WorkDir"
 
 _STATE = re.compile(r"[A-Z_]+")
+_CLUSTER = re.compile(r"\w[\w.-]*")
 _NOTHING = frozenset({"", "None", "(null)", "N/A", "Unknown", "None assigned"})
 
 
@@ -28,7 +29,8 @@ class JobInfo:
     Attributes:
         state: the first word of Slurm's state (`RUNNING`, `CANCELLED`, ...).
         reason: why it is pending or ended, empty when Slurm gives none.
-        source: who said it: `squeue`, `sacct`, `scontrol`, or `local`.
+        work_dir: the folder it runs in, where sacct was asked.
+        source: who said it: `squeue`, `sacct`, `scontrol`, `local`, or `nobody`.
     """
 
     job_id: str
@@ -39,7 +41,30 @@ class JobInfo:
     expected_start: str | None = None
     nodes: str = ""
     comment: str = ""
+    work_dir: str = ""
     source: str = "squeue"
+
+    @property
+    def gone(self) -> bool:
+        """Whether the scheduler was asked and does not know the job."""
+        return self.state == GONE
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left of it to end."""
+        return self.gone or self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that sbatch has queued.
+
+    Attributes:
+        cluster: its name where Slurm has several; job ids are only good together with it.
+    """
+
+    job_id: str
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +112,10 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
     """
     jobs = {}
     for line in text.splitlines():
-        fields = line.split("|", 5)
-        if len(fields) != 6:
+        fields = line.split("|", 6)
+        if len(fields) != 7:
             continue
-        ids, state, exit_code, reason, nodes, comment = fields
+        ids, state, exit_code, reason, nodes, comment, work_dir = fields
         code, signal = parse_exit_code(exit_code)
         job = JobInfo(
             ids,
@@ -100,6 +125,7 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
             signal=signal,
             nodes=_or_empty(nodes),
             comment=_or_empty(comment),
+            work_dir=work_dir,
             source="sacct",
         )
         jobs.update(_one_by_one(job))
@@ -141,7 +167,7 @@ def parse_own_facts(text: str) -> OwnFacts:
     values = _values(text)
     limit, used = (parse_clock(values.get(key, "")) for key in ("TimeLimit", "RunTime"))
     return OwnFacts(
-        running=values.get("JobState") in RUNNING,
+        running=first_word(values.get("JobState", "")) not in ENDING,
         restarts=int(values.get("Restarts") or 0),
         preempted=bool(_or_empty(values.get("PreemptTime", ""))),
         seconds_left=None if limit is None or used is None else limit - used,
@@ -166,10 +192,15 @@ def parse_notice(log: Sequence[str], number: str) -> FailureClass | None:
     return None
 
 
-def parse_sbatch(text: str) -> str | None:
-    """The job id in the answer of `sbatch --parsable` (`id` or `id;cluster`)."""
-    match = re.search(r"^(\d+)(;\S+)?$", text.strip(), re.MULTILINE)
-    return match[1] if match else None
+def parse_sbatch(text: str) -> Queued | None:
+    """The answer of `sbatch --parsable`: `id`, or `id;cluster`; None when it is neither."""
+    match = re.search(r"^(\d+)(?:;(\S+))?$", text.strip(), re.MULTILINE)
+    return Queued(match[1], match[2]) if match else None
+
+
+def is_cluster(name: object) -> bool:
+    """Whether `name`, read from a record, can be the name of a cluster."""
+    return isinstance(name, str) and _CLUSTER.fullmatch(name) is not None
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

@@ -32,5 +32,11 @@ FAILURES: Mapping[str, FailureClass] = {
 
 ENDED = frozenset({COMPLETED, "FAILED", *FAILURES})
 
+ENDING = ENDED | PENDING | {"COMPLETING"}
+"""What slurmctld says of a job that it does not let run any more."""
+
+GONE = "GONE"
+"""Our own word: slurmctld does not have the job, and accounting no end of it."""
+
 NEVER_SATISFIED = "DependencyNeverSatisfied"
 """The reason of a job whose dependency can no longer come true."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
+from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.slurm.identity import Sought
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
 
@@ -27,48 +28,75 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenTask:
-    """A task without a recorded end, with its job id and its events."""
+    """A task that was sent off and has no recorded end.
 
+    Attributes:
+        token: of its job.
+        job_id: as recorded, or found by the token; None while neither is so.
+        others: the job ids of the run's other stages.
+    """
+
+    run: Run
     task: StageTask
-    job_id: str
+    job_id: str | None
     events: Sequence[Event]
+    others: frozenset[str] = frozenset()
+
+    @property
+    def token(self) -> str:
+        return token(self.run.id, self.task.stage.name)
 
 
 class Backend(Protocol):
     """Where the jobs of a run go."""
 
-    def submit(self, run: Run, stage: Stage, after: Sequence[tuple[str, str]]) -> str:
-        """Queue a stage behind (kind, job id) of others; returns its job id."""
-
-    def facts(self, job_id: str) -> dict[str, Any]:
-        """What the `submitted` event holds besides the job id."""
+    def submit(
+        self, run: Run, stage: Stage, after: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> dict[str, Any]:
+        """Queue a stage behind (kind, facts) of others; returns its facts, which the `submitted`
+        event holds: `job_id`, and what else is needed to find the job again."""
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
-        """What the scheduler says about the job of each task; None where it does not know it."""
+        """What the scheduler says about the job of each task; None where it cannot say anything.
+
+        Raises:
+            SiteError: it cannot be asked.
+        """
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
-        """End jobs, queued or running."""
+        """End jobs, queued or running, each under the id that `jobs` has found it by.
+
+        Raises:
+            SiteError: the scheduler refuses.
+        """
 
 
 class SlurmBackend:
     """One job, or job array, per stage; dependencies are Slurm's own."""
 
-    def submit(self, run: Run, stage: Stage, after: Sequence[tuple[str, str]]) -> str:
+    def submit(
+        self, run: Run, stage: Stage, after: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> dict[str, Any]:
         run.job_dir(stage.name).mkdir(exist_ok=True)
-        return batch_executor(stage, run.path, run.manifest["name"], after).send()
-
-    def facts(self, job_id: str) -> dict[str, Any]:  # noqa: ARG002
-        return {}
+        ids = [(kind, facts["job_id"]) for kind, facts in after]
+        # A job can only wait for one of its own cluster.
+        cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
+        queued = batch_executor(stage, run.path, run.manifest["name"], ids).send(cluster)
+        return {
+            "job_id": queued.job_id,
+            **({"cluster": queued.cluster} if queued.cluster else {}),
+        }
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
-        if not tasks:
-            return []
-        since = min(_begun(one.events) for one in tasks)
-        known = SlurmClient().jobs([one.job_id for one in tasks], since)
-        return [known.get(one.job_id) for one in tasks]
+        found: dict[int, JobInfo] = {}
+        for cluster, numbers in _by_cluster(tasks).items():
+            jobs = SlurmClient(cluster).find([_sought(tasks[number]) for number in numbers])
+            found.update(zip(numbers, jobs, strict=True))
+        return [found[number] for number in range(len(tasks))]
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
-        SlurmClient().scancel([open_task.job_id for open_task in tasks])
+        for cluster, numbers in _by_cluster(tasks).items():
+            SlurmClient(cluster).scancel([tasks[number].job_id or "" for number in numbers])
 
 
 class LocalBackend:
@@ -77,22 +105,26 @@ class LocalBackend:
     def __init__(self) -> None:
         self._runners: dict[Path, str] = {}
 
-    def submit(self, run: Run, stage: Stage, after: Sequence[tuple[str, str]]) -> str:  # noqa: ARG002
+    def submit(
+        self,
+        run: Run,
+        stage: Stage,  # noqa: ARG002
+        after: Sequence[tuple[str, Mapping[str, Any]]],  # noqa: ARG002
+    ) -> dict[str, Any]:
         if run.path not in self._runners:
             for one in run.plan.stages:
                 run.job_dir(one.name).mkdir(exist_ok=True)
             self._runners[run.path] = start_runner(run)
-        return self._runners[run.path]
-
-    def facts(self, job_id: str) -> dict[str, Any]:
-        return process_facts(job_id)
+        pid = self._runners[run.path]
+        return {"job_id": pid, **process_facts(pid)}
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
         found: list[JobInfo | None] = []
         for one in tasks:
             submitted = _submitted(one.events)
             started = any(event["event"] == "started" for event in one.events)
-            job = None if submitted is None else local_job(submitted, one.job_id, started=started)
+            job_id = one.job_id or ""
+            job = None if submitted is None else local_job(submitted, job_id, started=started)
             found.append(job)
         return found
 
@@ -112,13 +144,23 @@ def backend_of(plan: Plan) -> Backend:
     raise SiteError(f"there is no scheduler '{scheduler}'; allowed: slurm, local")
 
 
-def open_tasks(run: Run, events: Sequence[Event]) -> Iterator[OpenTask]:
-    """The tasks that have a job and no recorded end."""
+def open_tasks(run: Run, events: Sequence[Event]) -> list[OpenTask]:
+    """The tasks that have a job, or may have one, and no recorded end."""
+    known = {
+        stage.name: number
+        for stage in run.plan.stages
+        if (number := job_id_of(task_events(events, StageTask(stage)), StageTask(stage)))
+    }
+    found = []
     for task in run.plan.tasks():
         own = task_events(events, task)
+        names = {event["event"] for event in own}
         job_id = job_id_of(own, task)
-        if job_id is not None and recorded_end(own) is None:
-            yield OpenTask(task, job_id, own)
+        may_have_one = "submitting" in names and "refused" not in names
+        if recorded_end(own) is None and (job_id is not None or may_have_one):
+            others = frozenset(n for name, n in known.items() if name != task.stage.name)
+            found.append(OpenTask(run, task, job_id, own, others))
+    return found
 
 
 def scripts(plan: Plan, run_dir: Path, name: str | None) -> dict[str, str]:
@@ -154,6 +196,25 @@ def batch_executor(
 def token(run_id: str, stage: str) -> str:
     """What marks a job as this stage of this run, in the job's comment."""
     return f"rtdetr-slurm:{run_id}:{stage}"
+
+
+def _by_cluster(tasks: Sequence[OpenTask]) -> dict[str | None, list[int]]:
+    """Numbers of tasks by the cluster that they went to."""
+    groups: dict[str | None, list[int]] = {}
+    for number, one in enumerate(tasks):
+        groups.setdefault(cluster_of(one.events), []).append(number)
+    return groups
+
+
+def _sought(one: OpenTask) -> Sought:
+    return Sought(
+        token=one.token,
+        work_dir=str(one.run.path),
+        since=_begun(one.events),
+        job_id=one.job_id,
+        task=one.task.index,
+        not_ids=one.others,
+    )
 
 
 def _begun(events: Sequence[Event]) -> str:

@@ -2,34 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import NEVER_STARTED
-from rtdetr_slurm.submission.backends import backend_of, open_tasks
+from rtdetr_slurm.slurm.commands import SlurmUnreachable
+from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks
 
 
-def cancel_run(run: Run) -> dict[str, str]:
-    """Cancel what has not ended, the whole chain; returns task name → job id of what was cancelled.
+@dataclass(frozen=True)
+class Cancelled:
+    """What came of a wish to cancel.
 
-    The wish is recorded first, so that the stage run, which sees only a signal, knows why.
+    Attributes:
+        jobs: task name → id of the job that was ended.
+        gone: names of tasks that have no job, or none any more.
+        unknown: names of tasks of which nobody can say whether they have a job.
+    """
+
+    jobs: Mapping[str, str]
+    gone: Sequence[str]
+    unknown: Sequence[str]
+
+
+def cancel_run(run: Run) -> Cancelled:
+    """Cancel what has not ended, the whole chain.
+
+    The wish is recorded first: the stage run, which sees only a signal, knows why, and a job that
+    nobody knows of yet ends as soon as it starts.
 
     Raises:
-        SiteError: the scheduler refuses, or the job is a process of another machine.
+        SiteError: the scheduler refuses or cannot be asked, or the job is a process of another
+            machine.
     """
     events = run.events()
     backend = backend_of(run.plan)
-    tasks = list(open_tasks(run, events))
-    jobs = {t.task.name: j for t, j in zip(tasks, backend.jobs(tasks), strict=True) if j}
-    report = report_run(run, jobs, events)
-    ended = {stage.name for stage in report.stages if stage.state.ended}
-    wanted = [one for one in tasks if one.task.name not in ended]
-    for one in wanted:
-        run.record("cancelling", **one.task.event_facts(one.job_id))
-    if wanted:
-        backend.cancel(wanted)
-    for one in wanted:
+    sent = {one.task.name: one for one in open_tasks(run, events)}
+    try:
+        jobs = backend.jobs(list(sent.values()))
+    except SlurmUnreachable as error:
+        for task in _unended(run, {}, events):
+            run.record("cancelling", **task.event_facts(None))
+        raise SlurmUnreachable(
+            f"{error}. Nothing was ended; the wish to cancel is on record, and what starts or is "
+            "asked to stop obeys it. Cancel once more when Slurm answers"
+        ) from error
+    known = {name: job for name, job in zip(sent, jobs, strict=True) if job is not None}
+    there: list[OpenTask] = []
+    gone: list[str] = []
+    unknown: list[str] = []
+    for task in _unended(run, known, events):
+        one, job = sent.get(task.name), known.get(task.name)
+        if one is not None and job is not None:
+            one = replace(one, job_id=job.job_id or None)
+        run.record("cancelling", **task.event_facts(None if one is None else one.job_id))
+        if one is not None and one.job_id is None:
+            unknown.append(task.name)
+        elif one is None or (job is not None and job.gone):
+            gone.append(task.name)
+        else:
+            there.append(one)
+    _end(run, backend, there)
+    keep_summary(run)
+    return Cancelled({one.task.name: one.job_id or "" for one in there}, gone, unknown)
+
+
+def found_jobs(backend: Backend, tasks: Sequence[OpenTask]) -> list[OpenTask]:
+    """The tasks that have a job that has not ended, each with the id it was found by.
+
+    Raises:
+        SiteError: the scheduler cannot be asked.
+    """
+    jobs = zip(tasks, backend.jobs(tasks), strict=True)
+    return [replace(one, job_id=job.job_id) for one, job in jobs if job and not job.over]
+
+
+def _end(run: Run, backend: Backend, tasks: Sequence[OpenTask]) -> None:
+    try:
+        if tasks:
+            backend.cancel(tasks)
+    except SlurmUnreachable:
+        raise  # it may have happened
+    except SiteError as error:
+        for one in tasks:
+            facts = one.task.event_facts(one.job_id)
+            run.record("not_cancelled", reason=str(error), **facts)
+        raise
+    for one in tasks:
         # What has not started has nobody else to write down its end.
         if not any(event["event"] == "started" for event in one.events):
             run.record("finished", **one.task.event_facts(one.job_id), **NEVER_STARTED)
-    keep_summary(run)
-    return {one.task.name: one.job_id for one in wanted}
+
+
+def _unended(
+    run: Run, known: Mapping[str, JobInfo], events: Sequence[Event]
+) -> Sequence[StageTask]:
+    report = report_run(run, known, [*events])
+    names = {stage.name for stage in report.stages if not stage.state.ended}
+    return [task for task in run.plan.tasks() if task.name in names]

@@ -3,58 +3,79 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Dependency, Stage
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import StageState, job_id_of, recorded_end, task_events
-from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.runs.state import (
+    StageState,
+    cluster_of,
+    is_to_end,
+    job_id_of,
+    recorded_end,
+    task_events,
+)
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import Backend, backend_of, open_tasks, token
+from rtdetr_slurm.submission.cancel import found_jobs
 
-_LOOKS, _LOOK_EVERY_S = 4, 3.0
+_LOOKS, _LOOK_EVERY_S = 10, 3.0
+"""A controller that was too slow to answer sbatch may also be slow to queue the job."""
+
+Facts = Mapping[str, Any]
+"""What is known of a submitted job: its id, and what the back end adds."""
 
 
 def submit_run(run: Run) -> dict[str, str]:
     """Submit every stage; returns stage name → job id.
 
-    When a stage is refused, those already queued are cancelled, and the record says so.
+    When a stage is refused, or submitting is interrupted, what was queued is cancelled, and the
+    record says so.
 
     Raises:
         SubmissionRefused: the scheduler refused a stage.
-        SlurmUnreachable: sbatch's answer was unclear, and so is whether the job exists.
-        SiteError: the local job did not start.
+        SlurmUnreachable: sbatch's answer was unclear, and no job of it was found.
+        SiteError: the local job did not start, or the run was cancelled meanwhile.
     """
     backend = backend_of(run.plan)
-    jobs: dict[str, str] = {}
+    jobs: dict[str, Facts] = {}
     for stage in run.plan.stages:
         try:
             jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
         except SiteError as error:
-            _withdraw(run, stage, error)
+            problem = _withdraw(run, f"stage {stage.name}: {error}", but=stage)
+            if problem:
+                raise type(error)(f"{error}; {problem}") from error
             raise
-    return jobs
+        except KeyboardInterrupt:
+            _withdraw(run, "its submission was interrupted")
+            raise
+    return {name: facts["job_id"] for name, facts in jobs.items()}
 
 
-def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: dict[str, str]) -> str:
+def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, Facts]) -> Facts:
     mark = token(run.id, stage.name)
-    after = [(d.kind, job_id) for d in stage.depends_on if (job_id := _job_of(d, jobs))]
+    after = [(d.kind, facts) for d in stage.depends_on if (facts := _job_of(d, jobs))]
     run.record("submitting", stage=stage.name, token=mark)
     try:
-        job_id = backend.submit(run, stage, after)
+        facts = backend.submit(run, stage, after)
     except SlurmUnreachable as error:
-        job_id = _reconciled(run, stage, mark, error)
+        facts = {"job_id": _reconciled(run, stage, backend, error)}
     except SiteError as error:
         run.record("refused", stage=stage.name, reason=str(error))
         raise
-    run.record("submitted", stage=stage.name, job_id=job_id, **backend.facts(job_id))
-    return job_id
+    run.record("submitted", stage=stage.name, **facts)
+    if any(is_to_end(task_events(run.events(), task)) for task in stage.tasks()):
+        raise SiteError(f"{run.id} was cancelled while it was being submitted")
+    return facts
 
 
-def _job_of(dependency: Dependency, jobs: dict[str, str]) -> str | None:
+def _job_of(dependency: Dependency, jobs: Mapping[str, Facts]) -> Facts | None:
     """The job that a dependency is on; None for one that has ended well already.
 
     Slurm forgets ended jobs, and a dependency on one that it does not know is refused.
@@ -66,36 +87,48 @@ def _job_of(dependency: Dependency, jobs: dict[str, str]) -> str | None:
     own = task_events(other.events(), task)
     end = recorded_end(own)
     ended_well = end is not None and end["state"] == StageState.SUCCESS.value
-    return None if ended_well else job_id_of(own, task)
+    job_id = None if ended_well else job_id_of(own, task)
+    return None if job_id is None else {"job_id": job_id, "cluster": cluster_of(own)}
 
 
-def _withdraw(run: Run, refused: Stage, error: SiteError) -> None:
-    """Take back what was queued before a stage was refused, and what would have come after it."""
-    reason = f"stage {refused.name} was refused: {error}"
+def _withdraw(run: Run, reason: str, but: Stage | None = None) -> str:
+    """Take back what was queued, and what would have come after it; returns what went wrong.
+
+    What could not be taken back ends as soon as it starts: the record says so.
+
+    Args:
+        but: the stage whose own record says already that it came to nothing.
+    """
     for stage in run.plan.stages:
-        if stage is not refused:
+        if stage is not but:
             run.record("withdrawn", stage=stage.name, reason=reason)
-    if queued := list(open_tasks(run, run.events())):
-        backend_of(run.plan).cancel(queued)
+    backend = backend_of(run.plan)
+    try:
+        if queued := found_jobs(backend, open_tasks(run, run.events())):
+            backend.cancel(queued)
+    except SiteError as error:
+        return f"what was queued before could not be cancelled: {error}"
     keep_summary(run)
+    return ""
 
 
-def _reconciled(run: Run, stage: Stage, mark: str, unclear: SlurmUnreachable) -> str:
+def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreachable) -> str:
     """The id of the job that an unclear sbatch did queue, found by its token."""
-    found_none = ""
-    for _ in range(_LOOKS):  # a controller too slow to answer may also be slow to list the job
+    looked = ""
+    for _ in range(_LOOKS):
+        ours = [one for one in open_tasks(run, run.events()) if one.task.stage is stage]
         try:
-            found = sorted(set(map(array_of, SlurmClient().find_by_comment(mark))))
+            found = [job.job_id for job in backend.jobs(ours) if job and not job.gone]
         except SiteError as error:
-            found_none = f"; nor can the queue be asked ({error})"
+            looked = f"; nor can the queue be asked ({error})"
         else:
-            if len(found) == 1:
-                return found[0]
-            found_none = f"; the queue shows {len(found)} jobs with the comment '{mark}'"
+            if found:
+                return array_of(found[0])
+            looked = "; Slurm has no job with its token"
         time.sleep(_LOOK_EVERY_S)
     run.record("unclear", stage=stage.name, reason=str(unclear))
     raise SlurmUnreachable(
-        f"{unclear}{found_none}. The job is not sent again, lest it run twice: look for that "
-        f"comment in `squeue --me -o '%i %k'`; if nothing shows up, submit once more "
-        f"(run folder: {run.path})"
+        f"{unclear}{looked}. The job is not sent again, lest it run twice: should it turn up "
+        f"after all (comment '{token(run.id, stage.name)}' in `squeue --me -o '%i %k'`), it ends "
+        f"as soon as it starts, so submit once more (run folder: {run.path})"
     )

@@ -22,6 +22,7 @@ from rtdetr_slurm.launch.allocation import (
 from rtdetr_slurm.launch.step import Step
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.parse import OwnFacts
 
 BATCH = {
@@ -168,13 +169,31 @@ def test_a_warning_is_the_jobs_own_affair(run: Run, programs: Path) -> None:
     assert allocation.quietly_preempted()
 
 
-def test_a_slurm_that_does_not_answer_is_no_reason_to_give_up(run: Run, programs: Path) -> None:
-    program(programs, "scontrol", "exit 1")
+@pytest.mark.parametrize("scontrol", ["exit 1", "sleep 9"])
+def test_a_slurm_that_does_not_answer_is_no_reason_to_give_up(
+    run: Run,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    scontrol: str,
+) -> None:
+    monkeypatch.setattr(commands, "TIMEOUT_S", 0.2)
+    program(programs, "scontrol", scontrol)
     allocation = SlurmAllocation(run, STAGE, BATCH | os.environ)
     assert allocation.why_stopped(12, 120) == StopReason(FailureClass.PREEMPTED, by_scheduler=False)
+    assert (
+        "Slurm does not say why, so this counts as preemption: scontrol" in capfd.readouterr().err
+    )
     assert not allocation.quietly_preempted()
+    assert "does not say whether the job was preempted: scontrol" in capfd.readouterr().err
     with pytest.raises(SiteError, match="scontrol"):
         allocation.requeue()
+
+
+def test_a_state_that_nobody_has_heard_of_is_no_end(run: Run, programs: Path) -> None:
+    program(programs, "scontrol", facts("EXPEDITING"))
+    stop = SlurmAllocation(run, STAGE, BATCH | os.environ).why_stopped(12, 120)
+    assert stop == StopReason(FailureClass.PREEMPTED, by_scheduler=False)
 
 
 @pytest.mark.parametrize(("restarts", "called"), [(0, True), (1, False)])

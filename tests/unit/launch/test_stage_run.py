@@ -235,6 +235,35 @@ def test_a_cancelled_training_is_stopped_and_does_not_come_back(run: Run, stage:
     assert host.requeued == 0
 
 
+@pytest.mark.parametrize("event", ["cancelling", "withdrawn", "unclear"])
+def test_what_was_cancelled_before_it_started_ends_at_once(
+    run: Run, stage: Stage, tmp_path: Path, event: str
+) -> None:
+    """Also when nobody knew of the job then: sbatch was still at work, or gave no clear answer."""
+    run.record(event, stage="train")
+    assert execute(run, stage, ShellAllocation(f"touch {tmp_path}/started")) == 1
+    assert not (tmp_path / "started").exists()
+    end = run.events()[-1]
+    assert (end["event"], end["state"]) == ("finished", "cancelled")
+    summary = read_summary(run.path)
+    assert summary is not None
+    assert summary.state is StageState.CANCELLED
+
+
+def test_a_cancel_that_was_refused_does_not_end_an_interrupted_run(run: Run, stage: Stage) -> None:
+    write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
+    host = ShellAllocation(STOPPABLE)
+
+    def refused() -> None:
+        for event in ("cancelling", "not_cancelled"):
+            run.record(event, stage="train", job_id="77")
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    when_started(run, refused)
+    assert execute(run, stage, host) == 75
+    assert host.requeued == 1
+
+
 def test_a_cancelled_task_does_not_end_its_neighbour(run: Run, stage: Stage) -> None:
     stage = replace(stage, array=Array(2))
     write_checkpoint(Path(stage.results_dir) / "1" / "interrupted_epoch_003_step_000002.pth")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.slurm.environment import submission_environment
+from rtdetr_slurm.slurm.environment import job_environment, submission_environment
 from rtdetr_slurm.slurm.parse import (
     OwnFacts,
+    Queued,
     first_word,
+    is_cluster,
     parse_exit_code,
     parse_notice,
     parse_own_facts,
@@ -38,14 +40,15 @@ def test_squeue() -> None:
 
 def test_sacct_takes_the_last_record_of_a_requeued_job() -> None:
     text = (
-        "12|PREEMPTED|0:0|None|node1|\n"
-        "12|CANCELLED by 1000|0:15|None|node2|c\n"
-        "12.0|COMPLETED|0:0|None|node2|\n"
-        "13|OUT_OF_MEMORY|0:125|None|node2|\n"
+        "12|PREEMPTED|0:0|None|node1||/r\n"
+        "12|CANCELLED by 1000|0:15|None|node2|c|/a | b\n"
+        "12.0|COMPLETED|0:0|None|node2||/r\n"
+        "13|OUT_OF_MEMORY|0:125|None|node2||/r\n"
     )
     jobs = parse_sacct(text)
     job = jobs["12"]
     assert (job.state, job.exit_code, job.signal, job.comment) == ("CANCELLED", 0, 15, "c")
+    assert job.work_dir == "/a | b"
     assert jobs["13"].state == "OUT_OF_MEMORY"
     assert set(jobs) == {"12", "13"}
 
@@ -61,11 +64,25 @@ def test_scontrol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "job_id"),
-    [("17\n", "17"), ("17;cluster\n", "17"), ("note\n17\n", "17"), ("", None), ("error 5", None)],
+    ("text", "answer"),
+    [
+        ("17\n", Queued("17")),
+        ("17;east\n", Queued("17", "east")),
+        ("note\n17\n", Queued("17")),
+        ("", None),
+        ("error 5", None),
+    ],
 )
-def test_sbatch(text: str, job_id: str | None) -> None:
-    assert parse_sbatch(text) == job_id
+def test_sbatch(text: str, answer: Queued | None) -> None:
+    assert parse_sbatch(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("east", True), ("a-1.b", True), ("--help", False), ("a,b", False), ("", False), (3, False)],
+)
+def test_names_of_clusters(name: object, good: bool) -> None:
+    assert is_cluster(name) is good
 
 
 @pytest.mark.parametrize("text", ["CANCELLED by 1000", "CANCELLED+", "CANCELLED", " CANCELLED "])
@@ -83,6 +100,7 @@ def test_what_an_enclosing_job_left_does_not_reach_sbatch() -> None:
         "PATH": "/bin",
         "SLURM_CONF": "/etc/slurm.conf",
         "SLURM_CLUSTERS": "a",
+        "SLURM_JWT": "token",
         "SLURMFORGE": "not Slurm's",
         "MY_SLURM_X": "not Slurm's",
     }
@@ -102,6 +120,8 @@ def test_what_an_enclosing_job_left_does_not_reach_sbatch() -> None:
         "SACCT_FORMAT": "x",
     }
     assert submission_environment(kept | dropped) == kept
+    del kept["SLURM_CLUSTERS"]
+    assert job_environment(kept | dropped | {"SLURM_CLUSTERS": "a,b"}) == kept
 
 
 # --- arrays ------------------------------------------------------------------------------------
@@ -115,7 +135,7 @@ def test_pending_tasks_of_an_array_are_taken_apart() -> None:
         "20_4": "PENDING",
         "20_7": "PENDING",
     }
-    assert set(parse_sacct("20_[2-3]|PENDING|0:0|None||c\n20_1|COMPLETED|0:0|None|n|c\n")) == {
+    assert set(parse_sacct("20_[2-3]|PENDING|0:0|||c|/r\n20_1|COMPLETED|0:0||n|c|/r\n")) == {
         "20_1",
         "20_2",
         "20_3",

@@ -9,63 +9,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from launch_support import STAGE, make_run
+from slurm_support import FakeSlurm, queue_line, submitted
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.state import StageState, is_to_end, task_events
+from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
-from rtdetr_slurm.submission import submit
+from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.submission.backends import token
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
 from rtdetr_slurm.submission.survey import survey_run, survey_runs
-
-
-class FakeSlurm:
-    """A folder on PATH with programs that answer as told and note how they were called."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.answer("sbatch", "echo 42")
-        self.answer("squeue", "true")
-        self.answer("sacct", "true")
-        self.answer("scontrol", "exit 1")
-        self.answer("scancel", "true")
-
-    def answer(self, program: str, body: str) -> None:
-        path = self.folder / program
-        path.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/{program}.calls\n{body}\n')
-        path.chmod(0o755)
-
-    def calls(self, program: str) -> list[str]:
-        notes = self.folder / f"{program}.calls"
-        return notes.read_text().splitlines() if notes.exists() else []
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setattr(submit, "_LOOK_EVERY_S", 0.01)
-    return FakeSlurm(folder)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return make_run(tmp_path / "runs", STAGE)
-
-
-def queue_line(run: Run, job_id: str, state: str = "PENDING") -> str:
-    return f"{job_id}|{state}|None|N/A||{token(run.id, 'train')}"
 
 
 def survey(run: Run) -> RunReport:
@@ -125,6 +89,9 @@ def test_a_refusal_is_passed_on_in_slurms_words(slurm: FakeSlurm, run: Run) -> N
         "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1",
         "echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1",
         "echo 'Submitted, perhaps'",
+        "true",
+        "kill -9 $$",
+        "echo 'sbatch: error: the wrapper was ended' >&2; exit 143",
     ],
 )
 def test_a_job_queued_behind_an_unclear_answer_is_adopted(
@@ -144,10 +111,85 @@ def test_a_job_that_shows_up_late_is_adopted(slurm: FakeSlurm, run: Run) -> None
     assert submit_run(run) == {"train": "77"}
 
 
-def test_a_job_that_only_accounting_knows_is_adopted(slurm: FakeSlurm, run: Run) -> None:
+@pytest.mark.parametrize("comment", ["", "rtdetr-slurm:train-20260102-030405-abcd:train"])
+def test_a_job_that_only_accounting_knows_is_adopted(
+    slurm: FakeSlurm, run: Run, comment: str
+) -> None:
+    """By its folder where accounting keeps no comments."""
     slurm.answer("sbatch", "echo garbage")
-    slurm.answer("sacct", f"echo '77|COMPLETED|0:0|None|n|{token(run.id, 'train')}'")
+    slurm.answer("sacct", f"echo '77|COMPLETED|0:0|None|n|{comment}|{run.path}'")
     assert submit_run(run) == {"train": "77"}
+
+
+def test_an_sbatch_that_takes_too_long_is_given_up_with_all_that_it_started(
+    slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many sites have sbatch in a wrapper: whoever is still at work could queue the job later."""
+    monkeypatch.setattr(commands, "SBATCH_TIMEOUT_S", 0.3)
+    slurm.answer("sbatch", f"(sleep 1; touch {slurm.folder}/late) & wait")
+    slurm.answer("squeue", f"echo '{queue_line(run, '77')}'")
+    assert submit_run(run) == {"train": "77"}
+    assert names(run) == ["submitting", "submitted"]
+    time.sleep(1)
+    assert not (slurm.folder / "late").exists()
+
+
+@pytest.mark.parametrize("stranger", ["78|COMPLETED|0:0|None|n||/runs/other", "78|PENDING|||||"])
+def test_an_other_job_in_accounting_is_not_adopted(
+    slurm: FakeSlurm, run: Run, stranger: str
+) -> None:
+    slurm.answer("sbatch", "echo garbage")
+    slurm.answer("sacct", f"echo '{stranger}'")
+    with pytest.raises(SlurmUnreachable):
+        submit_run(run)
+
+
+def test_a_job_that_turns_up_after_all_ends_when_it_starts(slurm: FakeSlurm, run: Run) -> None:
+    """Whoever was told that nothing was queued may submit again."""
+    slurm.answer("sbatch", "echo garbage")
+    with pytest.raises(SlurmUnreachable, match="ends as soon as it starts"):
+        submit_run(run)
+    assert is_to_end(run.events())
+
+
+def test_ctrl_c_in_sbatch_takes_the_run_back(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("sbatch", "case $* in *evaluate*) kill -INT $PPID; sleep 9;; *) echo 42;; esac")
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    with pytest.raises(KeyboardInterrupt):
+        submit_run(run)
+    assert slurm.calls("scancel") == ["42"]
+    assert [s.state for s in survey(run).stages] == [StageState.CANCELLED] * 2
+    events = run.events()
+    assert all(is_to_end(task_events(events, task)) for task in run.plan.tasks())
+
+
+def test_a_run_that_is_cancelled_while_it_is_submitted(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """`cancel` finds no job yet; the wish is obeyed as soon as sbatch has answered."""
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    wish = json.dumps(
+        {"event": "cancelling", "stage": "train", "timestamp": "2999", "schema_version": 1}
+    )
+    slurm.answer("sbatch", f"echo '{wish}' > {run.path}/events/other.jsonl; echo 42")
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    with pytest.raises(SiteError, match="was cancelled while it was being submitted"):
+        submit_run(run)
+    assert len(slurm.calls("sbatch")) == 1
+    assert slurm.calls("scancel") == ["42"]
+
+
+def test_a_follow_up_goes_to_the_cluster_of_the_first(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo '43;east';; *) echo '42;east';; esac")
+    assert submit_run(run) == {"train": "42", "evaluate": "43"}
+    first, second = slurm.calls("sbatch")
+    assert "--clusters" not in first
+    assert "--clusters=east" in second
+    line = queue_line(run, "42", "RUNNING")
+    slurm.answer("squeue", f"case $* in *--clusters=east*) echo '{line}';; esac")
+    assert survey(run).stages[0].state is StageState.RUNNING
+    assert set(cancel_run(run).jobs) == {"train"}
+    assert slurm.calls("scancel") == ["--clusters=east 42"]
 
 
 @pytest.mark.parametrize("queue", ["true", "exit 1"])
@@ -170,12 +212,14 @@ def test_slurm_sees_no_options_of_an_enclosing_job(
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
     monkeypatch.setenv("SBATCH_PARTITION", "x")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    monkeypatch.setenv("SLURM_JWT", "who I am")
     slurm.answer("sbatch", f"env > {slurm.folder}/env; echo 42")
     submit_run(run)
     env = (slurm.folder / "env").read_text()
     assert "SLURM_MEM_PER_CPU" not in env
     assert "SBATCH_PARTITION" not in env
     assert "SLURM_CONF=/etc/slurm.conf" in env
+    assert "SLURM_JWT=who I am" in env
 
 
 def test_states_come_from_one_squeue(slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -186,7 +230,7 @@ def test_states_come_from_one_squeue(slurm: FakeSlurm, tmp_path: Path) -> None:
     for number, run in enumerate(runs):
         run.record("submitting", stage="train")
         run.record("submitted", stage="train", job_id=str(100 + number))
-    lines = "\n".join(f"{100 + n}|RUNNING|None|N/A|n|" for n in range(5))
+    lines = "\n".join(queue_line(run, str(100 + n), "RUNNING") for n, run in enumerate(runs))
     slurm.answer("squeue", f"cat <<'END'\n{lines}\nEND")
     found = survey_runs([run.path for run in runs])
     assert [report.state for report in found.reports] == [StageState.RUNNING] * 5
@@ -195,31 +239,66 @@ def test_states_come_from_one_squeue(slurm: FakeSlurm, tmp_path: Path) -> None:
     assert slurm.calls("sacct") == []
 
 
-def submitted(run: Run) -> None:
-    run.record("submitting", stage="train")
-    run.record("submitted", stage="train", job_id="42")
+def test_one_call_tells_how_jobs_have_ended(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """Also of many jobs, and none is asked for what nobody knows."""
+    runs = [
+        make_run(tmp_path / "runs", STAGE, run_id=f"train-20260102-030405-{n:04x}")
+        for n in range(9)
+    ]
+    for number, run in enumerate(runs):
+        submitted(run, str(100 + number))
+    ended = list(enumerate(runs))[:4]
+    lines = [queue_line(run, str(100 + n), "FAILED") for n, run in ended]
+    slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in lines))
+    shown = [
+        f"JobId={100 + n} JobState=FAILED ExitCode=3:0 Comment={token(run.id, 'train')}"
+        for n, run in ended
+    ]
+    slurm.answer("scontrol", "\n".join(f"echo '{line}'" for line in shown))
+    found = survey_runs([run.path for run in runs])
+    assert [r.state.value for r in found.reports] == ["failed"] * 4 + ["unknown"] * 5
+    evidence = {r.stages[0].failure.evidence for r in found.reports if r.stages[0].failure}
+    assert evidence == {"exit code 3; the log is empty"}
+    assert [len(slurm.calls(p)) for p in ("squeue", "sacct", "scontrol")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("comment", ["rtdetr-slurm:train-20250101-000000-0000:train", "", "x"])
+def test_a_number_that_is_somebody_elses_now_says_nothing(
+    slurm: FakeSlurm, run: Run, comment: str
+) -> None:
+    """Ids start anew when Slurm loses its state."""
+    submitted(run)
+    slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}'")
+    slurm.answer("sacct", "echo '42|FAILED|1:0|None|n||/somewhere'")
+    [stage] = survey(run).stages
+    assert (stage.state, stage.job) == (StageState.UNKNOWN, JobInfo("42", "GONE", source="nobody"))
+    assert stage.to_json()["slurm_state"] is None
+
+
+def test_what_slurmctld_lost_is_not_queued_for_ever(slurm: FakeSlurm, run: Run) -> None:
+    submitted(run)
+    slurm.answer("sacct", f"echo '42|PENDING|0:0|None|||{run.path}'")
+    assert survey(run).state is StageState.UNKNOWN
+
+
+def test_a_job_whose_number_was_never_recorded_is_found_by_its_token(
+    slurm: FakeSlurm, run: Run
+) -> None:
+    run.record("submitting", stage="train", token=token(run.id, "train"))
+    slurm.answer("squeue", f"echo '{queue_line(run, '77', 'RUNNING')}'")
+    [stage] = survey(run).stages
+    assert (stage.state, stage.job_id) == (StageState.RUNNING, "77")
 
 
 def test_what_squeue_forgot_sacct_knows(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
-    slurm.answer("sacct", "echo '42|TIMEOUT|0:0|None|n|'")
+    slurm.answer("sacct", f"echo '42|TIMEOUT|0:0|None|n||{run.path}'")
     found = survey(run)
     failure = found.stages[0].failure
     assert failure is not None
     assert failure.failure_class.value == "timeout"
     [call] = slurm.calls("sacct")
     assert "--starttime=" in call, "sacct looks no further back than midnight by itself"
-
-
-@pytest.mark.parametrize("sacct", ["exit 1", "echo 'accounting storage is disabled' >&2; exit 1"])
-def test_without_accounting_scontrol_is_asked(slurm: FakeSlurm, run: Run, sacct: str) -> None:
-    submitted(run)
-    slurm.answer("sacct", sacct)
-    slurm.answer("scontrol", "echo 'JobId=42 JobState=NODE_FAIL Reason=None ExitCode=0:0'")
-    found = survey(run)
-    failure = found.stages[0].failure
-    assert failure is not None
-    assert failure.failure_class.value == "infra"
 
 
 def test_when_nobody_knows_the_state_is_unknown(slurm: FakeSlurm, run: Run) -> None:
@@ -239,33 +318,6 @@ def test_ended_runs_are_not_asked_about(slurm: FakeSlurm, run: Run) -> None:
     found = survey(run)
     assert found.state is StageState.SUCCESS
     assert slurm.calls("squeue") == []
-
-
-def test_cancel_records_the_wish_first(slurm: FakeSlurm, run: Run) -> None:
-    submitted(run)
-    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
-    slurm.answer("scancel", f"cat {run.path}/events/* > {slurm.folder}/then")
-    assert cancel_run(run) == {"train": "42"}
-    assert '"cancelling"' in (slurm.folder / "then").read_text()
-    assert slurm.calls("scancel") == ["42"]
-
-
-def test_what_is_cancelled_in_the_queue_has_ended(slurm: FakeSlurm, run: Run) -> None:
-    submitted(run)
-    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
-    assert cancel_run(run) == {"train": "42"}
-    asked = len(slurm.calls("squeue"))
-    found = survey(run)
-    assert found.state is StageState.CANCELLED
-    assert (run.path / "summary.json").exists()
-    assert len(slurm.calls("squeue")) == asked, "there is nothing left to ask"
-
-
-def test_cancel_of_an_ended_run_does_nothing(slurm: FakeSlurm, run: Run) -> None:
-    submitted(run)
-    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'FAILED')}'")
-    assert cancel_run(run) == {}
-    assert slurm.calls("scancel") == []
 
 
 def test_a_machine_without_slurm_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +349,7 @@ def test_a_refused_follow_up_takes_back_what_was_queued(slurm: FakeSlurm, tmp_pa
     third = replace(EVALUATE, name="again", results_dir="/runs/r/results/again")
     run = make_run(tmp_path / "runs", STAGE, EVALUATE, third)
     refusal = "echo 'sbatch: error: invalid account' >&2; exit 1"
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
     slurm.answer("sbatch", f"case $* in *evaluate*) {refusal};; *) echo 42;; esac")
     with pytest.raises(SubmissionRefused, match="invalid account"):
         submit_run(run)
@@ -310,7 +363,7 @@ def test_a_refused_follow_up_takes_back_what_was_queued(slurm: FakeSlurm, tmp_pa
         "again": StageState.CANCELLED,
     }
     reasons = [e["reason"] for e in run.events() if e["event"] == "withdrawn"]
-    assert all("stage evaluate was refused: sbatch refused the job" in r for r in reasons)
+    assert all("stage evaluate: sbatch refused the job" in r for r in reasons)
 
 
 def test_a_stage_whose_parent_failed_shows_as_skipped(slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -322,7 +375,7 @@ def test_a_stage_whose_parent_failed_shows_as_skipped(slurm: FakeSlurm, tmp_path
     failure = {"state": "failed", "failure_class": "oom_gpu", "reason": "no memory"}
     run.record("finished", stage="train", job_id="42", restart=0, **failure)
     for reason in ("DependencyNeverSatisfied", "None"):
-        slurm.answer("squeue", f"echo '43|CANCELLED|{reason}|N/A||'")
+        slurm.answer("squeue", f"echo '{queue_line(run, '43', 'CANCELLED', 'evaluate', reason)}'")
         found = survey(run)
         assert found.state is StageState.FAILED
         assert found.stages[1].state is StageState.SKIPPED
@@ -343,7 +396,8 @@ def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
     submit_run(late)
     script = (late.job_dir("evaluate") / "job.sh").read_text()
     assert "--dependency=afterok:41\n" in script, "a parent that has failed still stands in the way"
-    slurm.answer("squeue", "echo '42|PENDING|DependencyNeverSatisfied|N/A||'")
+    line = queue_line(run, "42", "PENDING", "evaluate", "DependencyNeverSatisfied")
+    slurm.answer("squeue", f"echo '{line}'")
     [stage_report] = survey(run).stages
     assert stage_report.state is StageState.SKIPPED
     assert stage_report.detail == "train failed: bad image"
@@ -365,7 +419,8 @@ def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Pat
     assert "#SBATCH --array=0-3%4\n" in (run.job_dir("train") / "job.sh").read_text()
     run.record("started", stage="train", task=0, job_id="42_0", restart=0)
     run.record("finished", stage="train", task=0, job_id="42_0", restart=0, state="success")
-    lines = "42_1|RUNNING|None|N/A|n|\n42_[2-3%1]|PENDING|JobArrayTaskLimit|N/A||"
+    waiting = queue_line(run, "42_[2-3%1]", reason="JobArrayTaskLimit")
+    lines = f"{queue_line(run, '42_1', 'RUNNING')}\n{waiting}"
     slurm.answer("squeue", f"cat <<'END'\n{lines}\nEND")
     found = survey(run)
     assert [(s.name, s.job_id, s.state.value) for s in found.stages] == [
@@ -374,7 +429,7 @@ def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Pat
         ("train.2", "42_2", "queued"),
         ("train.3", "42_3", "queued"),
     ]
-    assert set(cancel_run(run)) == {"train.1", "train.2", "train.3"}
+    assert set(cancel_run(run).jobs) == {"train.1", "train.2", "train.3"}
     assert slurm.calls("scancel") == ["42_1 42_2 42_3"]
 
 
@@ -385,7 +440,7 @@ def test_a_run_that_has_ended_costs_one_small_read(
     run.record("started", stage="train", job_id="42", restart=0)
     run.record("finished", stage="train", job_id="42", restart=0, state="success", reason="")
     before = survey(run)
-    assert cancel_run(run) == {}  # whoever sees the end leaves the summary
+    assert cancel_run(run).jobs == {}  # whoever sees the end leaves the summary
     read: list[str] = []
     real = Path.read_text
 

@@ -1,0 +1,26 @@
+"""A run, and programs on PATH that stand in for Slurm's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE, make_run
+from slurm_support import FakeSlurm
+
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.submission import submit
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(submit, "_LOOK_EVERY_S", 0.01)
+    return FakeSlurm(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "runs", STAGE)
