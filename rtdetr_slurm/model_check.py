@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from rtdetr_slurm.errors import RequestError, near
 from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, show
@@ -38,6 +38,39 @@ class Problem:
     message: str
     key: bool = False
     also: tuple[KeyPath, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Annotation of a text that matches a regular expression as a whole.
+
+    Attributes:
+        pattern: with `^` and `$`, as JSON Schema needs them.
+        allowed: what it says, in the words of a message; nobody is shown the expression.
+    """
+
+    pattern: str
+    allowed: str
+
+    def check(self, value: str) -> str:
+        """The value itself.
+
+        Raises:
+            ValueError: it does not match.
+        """
+        if not re.fullmatch(self.pattern, value):
+            raise ValueError(self.allowed)
+        return value
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self.pattern, "x-allowed": self.allowed}
 
 
 @dataclass(frozen=True)
@@ -201,7 +234,6 @@ _ALLOWED = {
     "too_long": "at most {max_length} entries (found {actual_length})",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
-    "string_pattern_mismatch": "text that matches {pattern}",
 }
 
 

@@ -13,6 +13,7 @@ from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
+from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths, read_paths
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ def make_plan(
             with one name or one results folder).
         SiteError: the site has no image for it, or a limit is exceeded.
     """
-    if site.scheduler == "slurm" and ("%" in str(run_dir) or "\n" in str(run_dir)):
+    folder = str(run_dir)
+    if site.scheduler == "slurm" and ("%" in folder or has_control_character(folder)):
         raise SiteError(
-            f"run_root: {str(run_dir.parent)!r} has a '%' or a line break, which sbatch would read "
-            "as something else; choose another folder"
+            f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
+            "character, which sbatch would read as something else; choose another folder"
         )
     positions = chain(loaded, spec, parent)
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)

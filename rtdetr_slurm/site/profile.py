@@ -17,6 +17,8 @@ from pydantic import (
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.model_check import Matches
+from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import minutes_of_field
 
 RoleName = Literal["train", "cpu", "tensorrt"]
@@ -32,7 +34,7 @@ _LAUNCH_ENV = frozenset(value for name, value in vars(Env).items() if name.isupp
 
 
 def _one_line(value: str) -> str:
-    if not value.strip() or "\n" in value or "\r" in value:
+    if not value.strip() or names.has_control_character(value):
         raise ValueError("one line of text")
     return value
 
@@ -105,6 +107,10 @@ def _env(value: Any) -> Any:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
+Name = Annotated[str, Matches(*names.NAME)]
+Names = Annotated[str, Matches(*names.NAMES)]
+Constraint = Annotated[str, Matches(*names.CONSTRAINT)]
+GpuType = Annotated[str, Matches(*names.GPU_TYPE)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 EnvValue = Annotated[str, AfterValidator(_env_value)]
 EnvVariables = dict[EnvName, EnvValue | None]
@@ -129,7 +135,7 @@ class Gpu(_Section):
         default="gpus-per-node",
         description="`--gpus-per-node=N`, `--gres=gpu:N`, or none where Slurm manages no GPUs.",
     )
-    type: Line | None = Field(default=None, description="GPU type, as in `--gres=gpu:a100:4`.")
+    type: GpuType | None = Field(default=None, description="GPU type, as in `--gres=gpu:a100:4`.")
 
 
 class SiteImage(_Section):
@@ -142,10 +148,10 @@ class SiteImage(_Section):
 class Role(_Section):
     """What the jobs of one role get; at the profile's top level, what those of all roles get."""
 
-    partition: Line | None = Field(default=None, description="sbatch --partition.")
-    account: Line | None = Field(default=None, description="sbatch --account.")
-    qos: Line | None = Field(default=None, description="sbatch --qos.")
-    constraint: Line | None = Field(default=None, description="sbatch --constraint.")
+    partition: Names | None = Field(default=None, description="sbatch --partition.")
+    account: Name | None = Field(default=None, description="sbatch --account.")
+    qos: Names | None = Field(default=None, description="sbatch --qos.")
+    constraint: Constraint | None = Field(default=None, description="sbatch --constraint.")
     time: Minutes | None = Field(default=None, description="Time limit of a job that names none.")
     cpus_per_task: int | None = Field(default=None, ge=1, description="CPUs per node.")
     cpus_per_gpu: int | None = Field(
@@ -191,7 +197,7 @@ class SiteBind(_Section):
 class Limits(_Section):
     """What a job may not exceed; those of /etc/rtdetr-slurm/site.yaml cannot be widened."""
 
-    partitions: list[Line] | None = Field(default=None, description="The only partitions allowed.")
+    partitions: list[Name] | None = Field(default=None, description="The only partitions allowed.")
     max_nodes: int | None = Field(default=None, ge=1)
     max_gpus_per_node: int | None = Field(default=None, ge=1)
     max_time: Minutes | None = Field(default=None, description="Longest time limit.")
@@ -211,7 +217,7 @@ class Site(Role):
         default="slurm", description="`local` runs on this machine, without a container."
     )
     roles: Roles = Roles()
-    wckey: Line | None = Field(default=None, description="sbatch --wckey; left out when null.")
+    wckey: Name | None = Field(default=None, description="sbatch --wckey; left out when null.")
     binds: list[Annotated[SiteBind, BeforeValidator(_bind)]] = Field(
         default_factory=list,
         description="Bound besides the data, results and run folders, which always are.",

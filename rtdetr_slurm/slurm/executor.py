@@ -8,13 +8,15 @@ pickle, so that a `submit` that dies right after sbatch has answered leaves a jo
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
 
+from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.slurm.parse import Queued
 
 
@@ -25,9 +27,13 @@ class BatchExecutor(submitit.SlurmExecutor):
         folder: of the script and of the job's log.
         command: what replaces the batch shell.
         parameters: of script.batch_parameters.
+
+    Raises:
+        SiteError: a parameter holds a line break, after which bash would read its own commands.
     """
 
     def __init__(self, folder: Path, command: Sequence[str], parameters: dict[str, Any]) -> None:
+        _refuse_control_characters({"output": str(folder), **parameters})
         super().__init__(folder)
         self._command = command
         # submitit's own callers give the size of an array by itself.
@@ -66,6 +72,21 @@ class BatchExecutor(submitit.SlurmExecutor):
             lines = text.splitlines(keepends=True)
             text = "".join(line for line in lines if not line.startswith("#SBATCH --wckey="))
         return text
+
+
+def _refuse_control_characters(parameters: Mapping[str, Any]) -> None:
+    """Whatever checked a value before: none gets out of its `#SBATCH` line.
+
+    The lines of `setup` are the administrator's own shell.
+    """
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            _refuse_control_characters(value)
+        elif name != "setup" and has_control_character(str(value)):
+            raise SiteError(
+                f"sbatch's {name} would be {value!r}: a line break or another control character "
+                "is not written to a batch script"
+            )
 
 
 SCRIPT = "job.sh"

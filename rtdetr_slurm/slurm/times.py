@@ -9,7 +9,10 @@ _DAYS = re.compile(r"(\d+)-(\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2}))?")
 _CLOCK = re.compile(r"(\d+):(\d{1,2})(?::(\d{1,2}))?")
 _PRINTED = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
 
-TIME_FORMS = "minutes, hours:minutes:seconds, or days-hours[:minutes[:seconds]]"
+TIME_FORMS = (
+    "minutes (120), hours:minutes:seconds (2:00:00), or days-hours (1-12), which minutes and "
+    "seconds may follow (1-12:30:00)"
+)
 
 
 def parse_minutes(value: int | str) -> int:

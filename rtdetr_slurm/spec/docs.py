@@ -201,6 +201,5 @@ def allowed_text(schema: dict[str, Any], model: dict[str, Any]) -> str:
     ]  # fmt: skip
     if "multipleOf" in schema:
         bounds.append(f"multiple of {schema['multipleOf']}")
-    if "pattern" in schema:
-        bounds.append(f"`{schema['pattern']}`")
-    return ", ".join([text, *bounds])
+    form = f" ({schema['x-allowed']})" if "x-allowed" in schema else ""
+    return ", ".join([text + form, *bounds])

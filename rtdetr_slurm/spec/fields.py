@@ -72,7 +72,6 @@ def field(
     ge: float | None = None,
     le: float | None = None,
     math_cond: str | None = None,
-    pattern: str | None = None,
     automl: Literal["default_parameter", "disabled"] | None = None,
     popular: bool = False,
     parent_param: bool = False,
@@ -137,7 +136,6 @@ def field(
     return Field(
         **({"default_factory": default} if nested else {"default": default}),
         description=description,
-        pattern=pattern,
         json_schema_extra={key: value for key, value in extra.items() if value is not None},
         **{name: bound for name, bound in bounds.items() if bound is not None},
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
+from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
 
@@ -28,6 +29,15 @@ class CalibrationConfig(Section):
     cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
 
 
+LayerPrecision = Annotated[
+    str,
+    Matches(
+        r"^.+:(fp32|fp16|bf16|int32|int8)$",
+        "the name of a layer, a colon, and fp32, fp16, bf16, int32 or int8",
+    ),
+]
+
+
 class TensorRtConfig(Section):
     """TensorRT's builder."""
 
@@ -40,12 +50,10 @@ class TensorRtConfig(Section):
         1, ge=1, popular=True, description="Batch size it is made fastest for."
     )
     max_batch_size: int = field(4, ge=1, description="Largest batch it can take.")
-    layers_precision: list[Annotated[str, Field(pattern=r"^.+:(fp32|fp16|bf16|int32|int8)$")]] = (
-        field(
-            [],
-            automl="disabled",
-            description="Layers with a number format of their own, written name:format.",
-        )
+    layers_precision: list[LayerPrecision] = field(
+        [],
+        automl="disabled",
+        description="Layers with a number format of their own, written name:format.",
     )
     calibration: CalibrationConfig = field(
         CalibrationConfig, automl="disabled", description="INT8 calibration."

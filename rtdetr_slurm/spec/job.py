@@ -8,7 +8,9 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, mode
 from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.slurm.times import minutes_of_field
+from rtdetr_slurm.model_check import Matches
+from rtdetr_slurm.slurm import names
+from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
 from rtdetr_slurm.spec.fields import Section, field
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ TimeLimit = Annotated[
                 {"type": "integer", "minimum": 1},
                 {
                     "type": "string",
+                    "x-allowed": TIME_FORMS,
                     "pattern": r"^(\d+|\d+:\d{1,2}:\d{1,2}|\d+-\d{1,2}(:\d{1,2}){0,2})$",
                 },
             ]
@@ -35,22 +38,26 @@ TimeLimit = Annotated[
 """Minutes, written as a number or in one of Slurm's forms."""
 
 
-_NAME = r"^[A-Za-z0-9._-]{0,64}$"
+JobName = Annotated[
+    str, Matches(f"^$|{names.JOB_NAME.pattern}", f"{names.JOB_NAME.allowed}, or '' for none")
+]
+Account = Annotated[str, Matches(*names.NAME)]
+Partition = Annotated[str, Matches(*names.NAMES)]
+Qos = Annotated[str, Matches(*names.NAMES)]
 
 
 class FollowUp(Section):
     """An action that runs after the spec's own, with what its job needs otherwise."""
 
     action: ActionName = field(..., description="What to do.")
-    name: str = field(
+    name: JobName = field(
         "",
-        pattern=_NAME,
         description="Name of the stage; empty means the action's.",
     )
     time: TimeLimit | None = field(None, description="Time limit of its job, as job.time.")
-    partition: str | None = field(None, description="Partition, as job.partition.")
-    account: str | None = field(None, description="Account to charge; null means job.account.")
-    qos: str | None = field(None, description="Quality of service, as job.qos.")
+    partition: Partition | None = field(None, description="Partition, as job.partition.")
+    account: Account | None = field(None, description="Account to charge; null means job.account.")
+    qos: Qos | None = field(None, description="Quality of service, as job.qos.")
     cpus_per_task: int | None = field(
         None, ge=1, description="CPU cores per node, as job.cpus_per_task."
     )
@@ -86,19 +93,17 @@ class JobConfig(Section):
         description="What to do, unless --action says otherwise. Null: the action whose section is "
         "the only one, or after which the file is named.",
     )
-    name: str = field(
+    name: JobName = field(
         "",
-        pattern=_NAME,
         description="Name of the job in the queue; empty means the action's.",
     )
     time: TimeLimit | None = field(
         None,
-        description="Time limit: minutes, hours:minutes:seconds or days-hours[:minutes[:seconds]]. "
-        "Null means the site's.",
+        description="Time limit; a number is minutes. Null means the site's.",
     )
-    partition: str | None = field(None, description="Partition; null means the site's.")
-    account: str | None = field(None, description="Account to charge; null means the site's.")
-    qos: str | None = field(None, description="Quality of service; null means the site's.")
+    partition: Partition | None = field(None, description="Partition; null means the site's.")
+    account: Account | None = field(None, description="Account to charge; null means the site's.")
+    qos: Qos | None = field(None, description="Quality of service; null means the site's.")
     cpus_per_task: int | None = field(
         None, ge=1, description="CPU cores per node; null means the site's."
     )

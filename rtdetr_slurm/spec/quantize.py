@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
+from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
 _ALIASES = {"float8_e4m3fn": "fp8_e4m3fn", "float8_e5m2": "fp8_e5m2"}
@@ -14,6 +15,10 @@ QuantDtype = Annotated[
     AfterValidator(lambda name: _ALIASES.get(name, name)),
 ]
 """Number format of a quantized tensor; PyTorch's spellings are read as TAO's."""
+
+Device = Annotated[
+    str, Matches(r"^(cuda|cpu|trt|cuda:[0-9]+)$", "cuda, cpu, trt, or one GPU such as cuda:1")
+]
 
 
 class TensorRule(Section):
@@ -77,9 +82,7 @@ class QuantizeConfig(Section):
         automl="disabled",
         description="Patterns of layers to leave out, whatever `layers` says.",
     )
-    device: str = field(
-        "cuda", pattern=r"^(cuda|cpu|trt|cuda:[0-9]+)$", description="Device to calibrate on."
-    )
+    device: Device = field("cuda", description="Device to calibrate on.")
     backend_kwargs: dict[str, Any] = field(
         {}, automl="disabled", description="Further arguments for the library."
     )

@@ -24,11 +24,10 @@ from rtdetr_slurm.runs.images import glance, record_image
 from rtdetr_slurm.runs.run import Run, create_run, find_run, new_run_id, open_run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
+from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.survey import survey_run
-
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def prepare(
         RequestError: the request is wrong.
         SiteError: the site cannot do it.
     """
-    if name is not None and not _NAME.fullmatch(name):
-        raise RequestError(f"--name {name!r}: allowed are 1 to 64 of A-Z a-z 0-9 . _ -")
+    if name is not None and not re.fullmatch(JOB_NAME.pattern, name):
+        raise RequestError(f"--name {name!r}: allowed are {JOB_NAME.allowed}")
     follow_ups = [then] if isinstance(then, str) else list(then)
     extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []

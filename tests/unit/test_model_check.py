@@ -66,8 +66,8 @@ from rtdetr_slurm.yaml_source import Position
         ("train: {gpu_ids: [-1]}",
          "spec.yaml:5:19: train.gpu_ids[0]: found -1; allowed: ≥ 0"),
         ("quantize: {device: gpu}",
-         "spec.yaml:5:20: quantize.device: found 'gpu'; allowed: text that matches "
-         "^(cuda|cpu|trt|cuda:[0-9]+)$"),
+         "spec.yaml:5:20: quantize.device: found 'gpu'; allowed: cuda, cpu, trt, or "
+         "one GPU such as cuda:1"),
         ("model: {loss_types: [vfl, l1]}",
          "spec.yaml:5:27: model.loss_types[1]: found 'l1'; allowed: vfl, boxes"),
         # sizes

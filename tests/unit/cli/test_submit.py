@@ -89,7 +89,7 @@ def test_options_and_overrides_come_in_any_order(folder: Path, capsys: Capture) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name", "a b"], "--name 'a b': allowed are 1 to 64 of A-Z a-z 0-9 . _ -"),
+        (["--name", "a b"], "--name 'a b': allowed are 1 to 64 letters, digits and . _ -"),
         (["--name", ""], "--name ''"),
         (["--action", "fly"], "no action 'fly'"),
         (["automl.policy=on"], "automl.policy: found on"),

@@ -143,7 +143,10 @@ def test_python_is_a_path_wherever_it_stands(machine: Machine) -> None:
     ("text", "message"),
     [
         ("acount: x\n", "{file}:1:1: acount: unknown key; did you mean 'account'?"),
-        ("time: soon\n", "{file}:1:7: time: found 'soon'; allowed: minutes, hours:minutes:seconds"),
+        (
+            "time: soon\n",
+            "{file}:1:7: time: found 'soon'; allowed: minutes (120), hours:minutes:seconds",
+        ),
         ("time: 12:30\n", "so write 12:30:00"),
         ("gpu: {request: gpus}\n", "{file}:1:16: gpu.request: found 'gpus'; allowed: "),
         ("signal_lead_s: 5\n", "{file}:1:16: signal_lead_s: found 5; allowed: ≥ 10"),

@@ -20,7 +20,7 @@ def test_job_section(tmp_path: Path) -> None:
     line = only(problems(tmp_path, TRAIN + "job: {partiton: x}\n", action="train"))
     assert line == "spec.yaml:5:7: job.partiton: unknown key; did you mean 'partition'?"
     line = only(problems(tmp_path, TRAIN, "job.name=a b", action="train"))
-    assert "job.name: found 'a b'; allowed: text that matches" in line
+    assert "job.name: found 'a b'; allowed: 1 to 64 letters, digits and . _ -" in line
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_time_limits_are_minutes(tmp_path: Path, text: str, minutes: int | None)
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ("0", "found 0; allowed: at least one minute, as minutes, hours:minutes:seconds, or days-"),
+        ("0", "found 0; allowed: at least one minute, as minutes (120), hours:minutes:"),
         ("-5", "found -5; allowed: at least one minute"),
-        ("0:00:00", "found '0:00:00'; allowed: at least one minute, as minutes, hours:"),
-        ("00:30", "found '00:30'; allowed: minutes, hours:minutes:seconds, or days-hours"),
+        ("0:00:00", "found '0:00:00'; allowed: at least one minute, as minutes (120), hours:"),
+        ("00:30", "found '00:30'; allowed: minutes (120), hours:minutes:seconds (2:00:00), or "),
         ("00:30", "so write 00:30:00 for the former"),
-        ("2h", "found '2h'; allowed: minutes, hours:minutes:seconds, or days-hours[:minutes["),
-        ("tomorrow", "found 'tomorrow'; allowed: minutes, hours:minutes:seconds"),
+        ("2h", "found '2h'; allowed: minutes (120), hours:minutes:seconds (2:00:00), or days-"),
+        ("tomorrow", "found 'tomorrow'; allowed: minutes (120), hours:minutes:seconds"),
         ("1.5", "found 1.5; allowed: an integer"),
         ("true", "found true; allowed: an integer"),
     ],
@@ -97,7 +97,7 @@ job:
         ("[{action: evaluate, tim: 3}]",
          "6:33: job.then[0].tim: unknown key; did you mean 'time'?"),
         ("[{action: evaluate, time: 2h}]", "6:39: job.then[0].time: found '2h'; allowed: minutes"),
-        ("[{action: evaluate, name: a b}]", "6:39: job.then[0].name: found 'a b'; allowed: text"),
+        ("[{action: evaluate, name: a b}]", "6:39: job.then[0].name: found 'a b'; allowed: 1 to"),
         ("[3]", "6:14: job.then[0]: found 3; allowed: the name of an action, or a section"),
         ("evaluate", "6:13: job.then: found 'evaluate' (text); allowed: a list"),
     ],

@@ -77,7 +77,7 @@ BROKEN = [
     ("gen_trt_engine", ["gen_trt_engine.batch_size=5"],
      "gen_trt_engine.batch_size: found 5; allowed: 1..4"),
     ("gen_trt_engine", ["gen_trt_engine.tensorrt.layers_precision=[head]"],
-     "gen_trt_engine.tensorrt.layers_precision[0]: found 'head'; allowed: text that matches"),
+     "gen_trt_engine.tensorrt.layers_precision[0]: found 'head'; allowed: the name of a layer"),
     ("quantize", ["quantize.mode=static_ptq",
                   "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"],
      "quantize.mode: found 'static_ptq'; allowed with backend 'torchao': 'weight_only_ptq'"),

@@ -1,0 +1,44 @@
+"""What Slurm takes where a user writes a name: for specs, site profiles and the batch script alike.
+
+Slurm itself hardly says what a name may hold. These are the characters that its option parsers
+give no other meaning, with those that clusters are known to use. Standard library only.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import NamedTuple
+
+
+class Form(NamedTuple):
+    """A regular expression that a whole text must match, and what it says in words."""
+
+    pattern: str
+    allowed: str
+
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@:/=-]*"
+_CHARACTERS = "letters, digits and _ . + - @ : / ="
+
+NAME = Form(rf"^{_NAME}$", f"a name of {_CHARACTERS}, such as my-project")
+"""An account, a wckey."""
+NAMES = Form(
+    rf"^{_NAME}(,{_NAME})*$",
+    f"a name of {_CHARACTERS}, or several with commas between them, such as gpu,gpu-long",
+)
+"""A partition, a quality of service; of several, Slurm takes the first that has room."""
+CONSTRAINT = Form(
+    r"^[A-Za-z0-9_.+@:/=!&|,*()\[\]-]+$",
+    "node features, joined by & | , with numbers and brackets as sbatch has them, without spaces, "
+    "such as a100&ib",
+)
+GPU_TYPE = Form(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$",
+    "the name of a GPU type of letters, digits and _ . + -, such as a100",
+)
+JOB_NAME = Form(r"^[A-Za-z0-9._-]{1,64}$", "1 to 64 letters, digits and . _ -")
+
+
+def has_control_character(text: str) -> bool:
+    """Whether a text holds a line break of any kind, or another character that is not shown."""
+    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
