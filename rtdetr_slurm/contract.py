@@ -61,6 +61,8 @@ class Env:
     CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
     ACCELERATOR = "RTDETR_ACCELERATOR"
     """`cuda` or `cpu`; unset means: cuda where torch sees a device, else cpu, said in one line."""
+    CPUS = "RTDETR_CPUS"
+    """CPU cores of this node that are the job's; unset: all that the process may run on."""
     RESUME = "RTDETR_RESUME"
     """`1` when this start continues an interrupted one in the same results folder."""
 

@@ -1,6 +1,6 @@
 """What runs inside the training container.
 
-process/    `rtdetr`: the command, torchrun, ranks, stopping, failures
+process/    `rtdetr`: the command, ranks, stopping, failures
 actions/    what the ranks do: one module per action
 training/   the loop and what it works with
 datasets/   batches of a rank

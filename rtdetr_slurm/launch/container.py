@@ -95,6 +95,7 @@ def inside_environment(
         "TMPDIR": scratch,
         "NCCL_SOCKET_IFNAME": launch.network_interface,
         "GLOO_SOCKET_IFNAME": launch.network_interface,
+        "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS"),
     }
     named = {n: environ.get(n) if value is None else value for n, value in launch.env.items()}
     contract = {
@@ -106,9 +107,18 @@ def inside_environment(
         Env.NUM_GPU_PER_NODE: str(stage.resources.gpus_per_node),
         Env.CUDA_VISIBLE_DEVICES: devices,
         Env.ACCELERATOR: launch.accelerator,
+        Env.CPUS: allocated_cpus(environ),
         Env.RESUME: environ.get(Env.RESUME),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }
     layers = (derived, named, contract)
     return {k: v for layer in layers for k, v in layer.items() if v is not None}
+
+
+def allocated_cpus(environ: Mapping[str, str]) -> str | None:
+    """CPU cores of this node that Slurm has given to the task, None where it does not say.
+
+    Not every cluster binds its tasks to them: on others a task may run on every core of the node.
+    """
+    return environ.get("SLURM_CPUS_PER_TASK") or environ.get("SLURM_CPUS_ON_NODE") or None

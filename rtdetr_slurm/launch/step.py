@@ -20,6 +20,7 @@ from rtdetr_slurm.contract import STOP_SIGNAL, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
+from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.runs.run import Run
 
 NODE_MODULE = "rtdetr_slurm.launch.node"
@@ -99,7 +100,11 @@ class Step:
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
         with subprocess.Popen(
-            argv, env=self.environment(), stdin=subprocess.DEVNULL, start_new_session=True
+            argv,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=ends_with_me(),
         ) as process:
             interruption = self._supervise(process, stop, why)
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode

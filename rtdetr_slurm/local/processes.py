@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.parse import JobInfo
 
 
@@ -25,18 +28,37 @@ def runner_is_alive(submitted: Mapping[str, Any]) -> bool | None:
     return start is not None and start == submitted.get("process_start")
 
 
-def local_job(submitted: Mapping[str, Any], job_id: str, *, started: bool) -> JobInfo | None:
-    """A stage as its runner has it: waiting for its turn, running, or over.
+def local_job(events: Sequence[Event], job_id: str) -> JobInfo | None:
+    """A stage as its runner has it: waiting for its turn, running, or over; None where that cannot
+    be known here.
 
     Args:
-        submitted: the stage's `submitted` event.
-        job_id: of the stage, or of the task of its array.
+        events: of the stage, or of the task of its array.
+        job_id: its own.
     """
-    alive = runner_is_alive(submitted)
+    submitted = submission_of(events)
+    alive = None if submitted is None else runner_is_alive(submitted)
     if alive is None:
         return None
+    started = any(event["event"] == "started" for event in events)
     state = ("RUNNING" if started else "PENDING") if alive else "ENDED"
     return JobInfo(job_id, state, source="local")
+
+
+def local_jobs(run: Run, events: Sequence[Event]) -> dict[str, JobInfo]:
+    """Task name → job, of the tasks without a recorded end; a dead runner's show as over."""
+    jobs = {}
+    for task in run.plan.tasks():
+        own = task_events(events, task)
+        job_id = job_id_of(own, task)
+        if job_id and recorded_end(own) is None and (job := local_job(own, job_id)):
+            jobs[task.name] = job
+    return jobs
+
+
+def submission_of(events: Sequence[Event]) -> Event | None:
+    """The `submitted` event of a stage, which says who its runner is."""
+    return next((event for event in events if event["event"] == "submitted"), None)
 
 
 def stop_runner(submitted: Mapping[str, Any]) -> None:

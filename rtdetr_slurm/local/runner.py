@@ -14,15 +14,21 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from rtdetr_slurm.contract import Env, ExitCode
+from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.local.processes import local_jobs
 from rtdetr_slurm.plan.model import Dependency, StageTask
 from rtdetr_slurm.runs.report import keep_summary, read_summary, report_run
-from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import NEVER_STARTED, StageState
+from rtdetr_slurm.runs.run import Run, open_run, status_path
+from rtdetr_slurm.runs.state import NEVER_STARTED, StageState, recorded_end, task_events
+from rtdetr_slurm.runs.status import StatusLog
 
 _POLL_S = 0.2
 _OTHER_RUN_POLL_S = 2.0
+_LAST_LINE_S = 1.0
+"""Time for the kernel to end what a killed stage has started, so that nothing is written behind
+the end."""
 
 
 class Runner:
@@ -68,11 +74,13 @@ class Runner:
         return dependency.kind == "afterany" or succeeded
 
     def _states_of(self, run_dir: Path, stage: str) -> list[StageState]:
-        """The states of another run's stage, once it has ended."""
+        """The states of another run's stage, once it has ended, or its runner has."""
         while not self.asked_to_stop:
             try:
                 other = open_run(run_dir)
-                report = read_summary(run_dir) or report_run(other, {}, other.events())
+                events = other.events()
+                jobs = local_jobs(other, events)
+                report = read_summary(run_dir) or report_run(other, jobs, events)
             except RequestError:
                 return [StageState.UNKNOWN]
             names = {task.name for task in other.plan.stage(stage).tasks()}
@@ -96,18 +104,25 @@ class Runner:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # It has an end to write down, so it is asked to end as by `cancel`.
+                preexec_fn=ends_with_me(signal.SIGTERM),
             )
         if self.asked_to_stop:  # the signal came while the child was being made
             self._child.terminate()
+        overdue = False
         while self._child.poll() is None:
             time.sleep(_POLL_S)
             left = None if end is None else end - time.monotonic()
             if left is not None and left < 0:
+                overdue = True
                 self._child.kill()
             elif left is not None and left < task.stage.launch.signal_lead_s and not warned:
                 warned = True
                 self._child.send_signal(signal.SIGUSR2)
-        return self._child.wait()
+        code = self._child.wait()
+        if code < 0:
+            self._record_killed(task, -code, overdue=overdue)
+        return code
 
     def command(self, task: StageTask) -> list[str]:
         """What a stage's job is on this machine."""
@@ -130,6 +145,28 @@ class Runner:
             "finished",
             **task.event_facts(task.job_id(self.job_id)),
             **NEVER_STARTED,
+        )
+
+    def _record_killed(self, task: StageTask, signum: int, *, overdue: bool) -> None:
+        """Write down the end of a stage that could not do so itself."""
+        own = task_events(self.run.events(), task)
+        if recorded_end(own) is not None:
+            return
+        time.sleep(_LAST_LINE_S)
+        why = FailureClass.UNKNOWN
+        reason = f"the process of the stage was killed by {signal.Signals(signum).name}"
+        if overdue:
+            why = FailureClass.TIMEOUT
+            reason = f"the time limit of {task.stage.resources.time_min} minutes was over"
+        elif self.asked_to_stop:
+            why, reason = FailureClass.CANCELLED, "cancelled on request"
+        state = StageState.CANCELLED if why is FailureClass.CANCELLED else StageState.FAILED
+        status = StatusLog(status_path(task))
+        if status.path.parent.is_dir():
+            status.fail(why, reason)
+        facts = task.event_facts(task.job_id(self.job_id))
+        self.run.record(
+            "finished", **facts, state=state.value, failure_class=why.value, reason=reason
         )
 
 

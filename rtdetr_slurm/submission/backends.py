@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rtdetr_slurm.contract import JOBS_DIR
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.local.processes import local_job, process_facts, stop_runner
+from rtdetr_slurm.local.processes import local_job, process_facts, stop_runner, submission_of
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.events import Event
@@ -119,17 +119,10 @@ class LocalBackend:
         return {"job_id": pid, **process_facts(pid)}
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
-        found: list[JobInfo | None] = []
-        for one in tasks:
-            submitted = _submitted(one.events)
-            started = any(event["event"] == "started" for event in one.events)
-            job_id = one.job_id or ""
-            job = None if submitted is None else local_job(submitted, job_id, started=started)
-            found.append(job)
-        return found
+        return [local_job(one.events, one.job_id or "") for one in tasks]
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
-        runners = {e["job_id"]: e for one in tasks if (e := _submitted(one.events))}
+        runners = {e["job_id"]: e for one in tasks if (e := submission_of(one.events))}
         for submitted in runners.values():
             stop_runner(submitted)
 
@@ -221,7 +214,3 @@ def _begun(events: Sequence[Event]) -> str:
     """When a task was submitted, as sacct takes it: local time."""
     moment = datetime.fromisoformat(events[0]["timestamp"]).astimezone()
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _submitted(events: Sequence[Event]) -> Event | None:
-    return next((event for event in events if event["event"] == "submitted"), None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.process.stop import ignore_signals
+from rtdetr_slurm.lifetime import end_with
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 
-_PR_SET_PDEATHSIG = 1
-"""Linux's prctl: send a signal when the parent ends."""
+BATCH_TIMEOUT = 20 * 60
+"""Seconds until a batch that does not come is an error; shorter than the other ranks wait for this
+one (distributed.COLLECTIVE_TIMEOUT), so that the cause is the first to be told."""
 
 
 def training_loader(
@@ -48,18 +51,19 @@ def _loader(
         multiprocessing_context="fork" if workers else None,
         pin_memory=pin_memory,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, os.getpid()),
+        timeout=BATCH_TIMEOUT if workers else 0,
         generator=torch.Generator(),  # else the loader draws from the model's random numbers
         **options,
     )
 
 
-def _start_worker(_number: int) -> None:
+def _start_worker(rank: int, _number: int) -> None:
     """A stop is the parent's business, its end is ours: what a loading process has inherited (the
     connections of a killed rank) would otherwise stay open until torch's watchdog looks, and the
     other ranks would wait for it."""
     ignore_signals()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with(rank)
 
 
 @atexit.register

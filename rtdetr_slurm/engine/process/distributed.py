@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtdetr_slurm.contract import Env
+from rtdetr_slurm.engine.process.environment import node_cpus
 from rtdetr_slurm.errors import SiteError, UserError
 
 T = TypeVar("T")
@@ -39,18 +40,13 @@ class Context:
 
     @property
     def cpus(self) -> int:
-        """CPU cores this rank may count on: those visible, shared among the node's ranks."""
-        return max(1, visible_cpus() // self.local_world_size)
+        """CPU cores this rank may count on: the node's, shared among its ranks."""
+        return max(1, node_cpus(os.environ) // self.local_world_size)
 
 
 def single_process(device: str | torch.device = "cpu") -> Context:
     """The context of one rank alone."""
     return Context(0, 1, 0, 1, torch.device(device))
-
-
-def visible_cpus() -> int:
-    """Cores this process may run on (a job's share of the node, not the whole node)."""
-    return len(os.sched_getaffinity(0))
 
 
 def choose_accelerator(wanted: str | None) -> str:
@@ -72,18 +68,35 @@ def choose_accelerator(wanted: str | None) -> str:
     return wanted or ("cuda" if found else "cpu")
 
 
+def check_devices(ranks: int, found: int) -> None:
+    """Refuse fewer CUDA devices than this node has ranks.
+
+    Raises:
+        SiteError: saying both numbers.
+    """
+    if found < ranks:
+        raise SiteError(
+            f"{ranks} GPUs are needed on this node, torch sees {found} "
+            f"({Env.CUDA_VISIBLE_DEVICES}={os.environ.get(Env.CUDA_VISIBLE_DEVICES)!r})"
+        )
+
+
 def join(accelerator: str) -> Context:
-    """Read torchrun's environment, choose the device, join the process group."""
+    """Read torchrun's environment, choose the device, join the process group.
+
+    Raises:
+        SiteError: there are fewer devices than ranks.
+    """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if accelerator == "cuda":
+        check_devices(local_world_size, torch.cuda.device_count())
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
     context = Context(rank, world_size, local_rank, local_world_size, device)
-    torch.set_num_threads(context.cpus)
     if world_size > 1:
         dist.init_process_group(
             "nccl" if accelerator == "cuda" else "gloo",

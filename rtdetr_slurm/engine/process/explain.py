@@ -26,6 +26,10 @@ def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
         return RankFailure(rank, FailureClass.CONFIG, no_space(error, error.filename), time=now)
     if "DataLoader worker" in str(error) and "killed by signal" in str(error):
         return RankFailure(rank, FailureClass.OOM_HOST, _first_line(error), time=now)
+    if "DataLoader timed out" in str(error):
+        reason = f"no batch came from the loading processes ({_first_line(error)}): the storage "
+        reason += "that the images are on does not answer, or is far too slow"
+        return RankFailure(rank, FailureClass.INFRA, reason, time=now)
     by_peer = world_size > 1 and _is_communication(error)
     reason = f"{type(error).__name__}: {_first_line(error)}"
     return RankFailure(

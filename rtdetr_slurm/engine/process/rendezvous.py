@@ -6,7 +6,6 @@ topology.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from rtdetr_slurm.spec import Topology
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the ranks of a start meet: what torchrun is told.
+    """Where the ranks of a start meet, in the words of torchrun.
 
     Attributes:
         launched: by an outer launcher (WORLD_SIZE was set), which has placed the devices already.
@@ -69,19 +68,6 @@ def read_rendezvous(environment: Mapping[str, str], action: Action, asked: Topol
         raise SiteError(f"{Env.MASTER_ADDR} is not set: the address of node 0 is needed")
     port = _number(environment, Env.MASTER_PORT, 1024, 65535)
     return Rendezvous(nodes, node_rank, processes, address, port, launched=True)
-
-
-def check_devices(processes: int, found: int) -> None:
-    """Refuse fewer CUDA devices than ranks.
-
-    Raises:
-        SiteError: saying both numbers.
-    """
-    if found < processes:
-        raise SiteError(
-            f"{processes} GPUs are needed on this node, torch sees {found} "
-            f"({Env.CUDA_VISIBLE_DEVICES}={os.environ.get(Env.CUDA_VISIBLE_DEVICES)!r})"
-        )
 
 
 def free_port() -> int:

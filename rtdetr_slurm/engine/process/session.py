@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import STATUS_JSON, Status
 from rtdetr_slurm.engine.process.distributed import Context, gather_objects
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.stop import StopFlag
-from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.status import StatusLog
 from rtdetr_slurm.vision.images import BadImage
@@ -98,38 +97,3 @@ class Session:
             if line not in self._recorded:
                 self._recorded.add(line)
                 self.record(Status.RUNNING, line, verbosity="WARNING")
-
-
-def results_folder(experiment: ExperimentConfig, action: str) -> Path:
-    """Where an action writes: `<its section>.results_dir`, else `results_dir`/<action>.
-
-    Raises:
-        RequestError: neither is set.
-    """
-    section = get_action(action).section
-    own = getattr(experiment, section).results_dir
-    if own:
-        return Path(own)
-    if experiment.results_dir:
-        return Path(experiment.results_dir, action)
-    raise RequestError(f"results_dir is not set: set it, or {section}.results_dir")
-
-
-def create_results_folder(folder: Path) -> None:
-    """Make the folder and see that files can be written there.
-
-    Raises:
-        ActionError: they cannot.
-    """
-    probe = folder / ".write-test"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(probe, "rtdetr\n")
-        probe.unlink(missing_ok=True)  # another rank may be doing the same
-    except OSError as error:
-        if error.errno is not None and error.strerror:
-            raise ActionError(
-                f"results_dir {folder} is not writable: {error.strerror}. Choose one that can "
-                "be written on every node"
-            ) from None
-        raise

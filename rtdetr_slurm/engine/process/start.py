@@ -1,31 +1,27 @@
-"""Starting the ranks of this node, and seeing that status.json tells how they ended."""
+"""Starting the ranks of this node, and seeing that status.json tells how they ended.
+
+No torch here: this process waits for as long as the ranks work, and would hold it for nothing.
+"""
 
 from __future__ import annotations
 
 import os
 
-import torch
-
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import Env, ExitCode, FailureClass
-from rtdetr_slurm.devices import chosen_devices
+from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.engine.process.arguments import Arguments
-from rtdetr_slurm.engine.process.distributed import choose_accelerator
+from rtdetr_slurm.engine.process.environment import rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
-from rtdetr_slurm.engine.process.rendezvous import (
-    check_devices,
-    node_rank_variable,
-    read_rendezvous,
-)
-from rtdetr_slurm.engine.process.session import create_results_folder, results_folder
+from rtdetr_slurm.engine.process.ranks import Cancelled, run_ranks
+from rtdetr_slurm.engine.process.rendezvous import node_rank_variable, read_rendezvous
+from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.status_end import StatusEnd
-from rtdetr_slurm.engine.process.torchrun import Cancelled, run_workers
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.spec import LoadedSpec
 
 
 def start(loaded: LoadedSpec, arguments: Arguments) -> int:
-    """Check the launch against the spec, run the workers, and return the exit code.
+    """Check the launch against the spec, run the ranks, and return the exit code.
 
     Raises:
         UserError: the launch is not what the spec asks for, or this machine cannot do it.
@@ -35,10 +31,10 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
     status = StatusEnd(folder, os.environ.get(node_rank_variable(os.environ), "0"))
     try:
         rendezvous = read_rendezvous(os.environ, get_action(arguments.action), loaded.topology)
-        prepare_devices(loaded, rendezvous.processes_per_node, launched=rendezvous.launched)
+        environment = rank_environment(os.environ, loaded.topology, rendezvous)
         if status.is_main:
             remove_notes(folder)
-        end = run_workers(rendezvous, arguments.command_line())
+        end = run_ranks(rendezvous, arguments.command_line(), environment)
     except UserError as error:
         status.failed(error.failure_class, str(error))
         raise
@@ -48,21 +44,3 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
     if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
         status.explain(end.failures)
     return end.exit_code
-
-
-def prepare_devices(loaded: LoadedSpec, processes: int, *, launched: bool) -> None:
-    """Choose the accelerator for the workers and see that every rank has a device.
-
-    Raises:
-        SiteError: CUDA is wanted and not there, or not often enough.
-    """
-    wanted = os.environ.get(Env.ACCELERATOR)
-    if wanted != "cpu" and not launched:
-        visible = os.environ.get(Env.CUDA_VISIBLE_DEVICES)
-        os.environ[Env.CUDA_VISIBLE_DEVICES] = chosen_devices(loaded.topology.gpu_ids, visible)
-    accelerator = choose_accelerator(wanted)
-    if not wanted:
-        print(f"rtdetr: runs on {accelerator} ({Env.ACCELERATOR} is not set)", flush=True)
-    if accelerator == "cuda":
-        check_devices(processes, torch.cuda.device_count())
-    os.environ[Env.ACCELERATOR] = accelerator

@@ -1,4 +1,4 @@
-"""One rank of an action: what torchrun starts.
+"""One rank of an action. ranks.py starts it, and so can torchrun:
 
 torchrun --nproc-per-node=2 -m rtdetr_slurm.engine.process.worker train -e spec.yaml [key=value ...]
 """
@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rtdetr_slurm.actions import require_available
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode, Status
@@ -19,7 +20,8 @@ from rtdetr_slurm.engine.process import distributed
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
 from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.failures import leave_note
-from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
+from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
+from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
         return run(loaded, arguments, stop)
     except UserError as error:
-        print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # all ranks of a node have met the same
+            print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
@@ -44,12 +47,12 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
     """Join the other ranks, run the action, and see that status.json tells how it ended."""
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    accelerator = distributed.choose_accelerator(os.environ.get(Env.ACCELERATOR))
+    context = join(folder)
     session = Session(
         name=arguments.action,
         experiment=loaded.experiment,
         resolved=loaded.resolved(),
-        context=distributed.join(accelerator),
+        context=context,
         results_dir=folder,
         stop=stop,
         skip_bad_images=(arguments.bad_images or loaded.job.bad_images) == "skip",
@@ -70,6 +73,25 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         return ExitCode.INTERRUPTED
     except Exception as error:
         return _report(session, error)
+
+
+def join(results_dir: Path) -> distributed.Context:
+    """Choose the device and join the other ranks; who cannot leaves a note.
+
+    Raises:
+        SiteError: this node lacks what is needed.
+    """
+    wanted = os.environ.get(Env.ACCELERATOR)
+    try:
+        accelerator = distributed.choose_accelerator(wanted)
+        context = distributed.join(accelerator)
+    except Exception as error:
+        rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+        leave_note(results_dir, explain(error, rank, ranks))
+        raise
+    if context.is_main and not wanted:
+        print(f"rtdetr: runs on {accelerator} ({Env.ACCELERATOR} is not set)", flush=True)
+    return context
 
 
 def _report(session: Session, error: Exception) -> int:

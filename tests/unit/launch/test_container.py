@@ -85,6 +85,20 @@ def test_what_a_site_adds() -> None:
     assert env["RTDETR_RESUME"] == "1"
 
 
+def test_threads_are_the_users_and_cpus_the_allocations() -> None:
+    slurm = {"SLURM_CPUS_ON_NODE": "32"}
+    env = inside_environment(TASK | slurm, STAGE, rank=0, devices=None, scratch=None)
+    assert (env["RTDETR_CPUS"], env.get("OMP_NUM_THREADS")) == ("32", None)
+    slurm |= {"SLURM_CPUS_PER_TASK": "4", "OMP_NUM_THREADS": "3"}
+    env = inside_environment(TASK | slurm, STAGE, rank=0, devices=None, scratch=None)
+    assert (env["RTDETR_CPUS"], env["OMP_NUM_THREADS"]) == ("4", "3")
+    launch = replace(STAGE.launch, env={"OMP_NUM_THREADS": "2"})
+    env = inside_environment(
+        TASK | slurm, replace(STAGE, launch=launch), rank=0, devices=None, scratch=None
+    )
+    assert env["OMP_NUM_THREADS"] == "2"
+
+
 def test_what_a_site_sets_wins_over_what_it_implies_and_not_over_the_launch() -> None:
     values = {"PROXY": "set", "TMPDIR": "/t", "NCCL_SOCKET_IFNAME": "^lo", "RANK": "7"}
     launch = replace(STAGE.launch, env=values, network_interface="ib0")

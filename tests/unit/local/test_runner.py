@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from launch_support import local_stage, make_run
 
+from rtdetr_slurm.local.processes import process_facts
 from rtdetr_slurm.local.runner import Runner
 from rtdetr_slurm.plan.model import Array, Dependency, DependencyKind, Origin, Stage, StageTask
 from rtdetr_slurm.runs.run import Run
@@ -106,6 +108,40 @@ def test_a_stage_of_another_run_is_waited_for(tmp_path: Path) -> None:
     runner = Scripts(later, {})
     assert runner.execute() == 1
     assert runner.states() == {"again": "skipped"}
+
+
+def test_a_run_whose_runner_was_killed_is_not_waited_for(tmp_path: Path) -> None:
+    """It can write down no end any more, neither of what it ran nor of what waited."""
+    parent = make_run(
+        tmp_path,
+        stage(tmp_path, "train"),
+        stage(tmp_path, "export", ("train", "afterok")),
+        run_id="train-20260101-000000-aaaa",
+    )
+    dead = subprocess.Popen(["sleep", "60"])
+    facts = {"job_id": str(dead.pid), **process_facts(str(dead.pid))}
+    for name in ("train", "export"):
+        parent.record("submitted", stage=name, **facts)
+    parent.record("started", stage="train", job_id=facts["job_id"], restart=0)
+    run = make_run(
+        tmp_path,
+        *(
+            replace(stage(tmp_path, name), depends_on=(Dependency(Origin(on, str(parent.path))),))
+            for name, on in (("evaluate", "train"), ("inference", "export"))
+        ),
+    )
+
+    def end() -> None:
+        time.sleep(0.5)
+        dead.kill()
+        dead.wait()
+
+    threading.Thread(target=end, daemon=True).start()
+    runner = Scripts(run, {})
+    begun = time.monotonic()
+    assert runner.execute() == 1
+    assert time.monotonic() - begun > 0.4
+    assert runner.states() == {"evaluate": "skipped", "inference": "skipped"}
 
 
 def limited(root: Path, seconds: float) -> Stage:

@@ -19,7 +19,8 @@ from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.distributed import Context, single_process
 from rtdetr_slurm.engine.process.entry import command
-from rtdetr_slurm.engine.process.session import Session, create_results_folder, results_folder
+from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
+from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.spec import LoadedSpec, load_spec

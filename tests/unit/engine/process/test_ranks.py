@@ -1,4 +1,5 @@
-"""Two ranks over gloo, started the way a job starts them."""
+"""The ranks of one node: their place, signals to them, exit codes from them, and that none is
+left."""
 
 from __future__ import annotations
 
@@ -11,138 +12,109 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from engine_support import Workspace, session_of, workspace  # noqa: F401
-from ranks import run_ranks
+from engine_support import LAUNCH
+from fake_ranks import start_fake
+from process_support import gone, pids_in
 
-from rtdetr_slurm.engine.actions.evaluate import evaluate
-from rtdetr_slurm.engine.actions.train import train
-from rtdetr_slurm.engine.process.distributed import Context
-from rtdetr_slurm.engine.process.torchrun import children
-from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
-from rtdetr_slurm.runs.status import read_status
-from rtdetr_slurm.spec import load_spec
+from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.engine.process.ranks import exit_code, killed, rank_variables, torchrun_command
+from rtdetr_slurm.engine.process.rendezvous import read_rendezvous
+from rtdetr_slurm.spec import Topology
 
-# ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
-
-TWO_RANKS = ["train.num_gpus=2", "train.gpu_ids=[0,1]", "dataset.batch_size=2"]
+RENDEZVOUS = read_rendezvous(LAUNCH, ACTIONS["train"], Topology(2, 4, (0, 1, 2, 3)))
 
 
-def start(workspace: Workspace, *overrides: str, resume: bool = False) -> subprocess.Popen[str]:
-    """`rtdetr train` on two ranks, one thread each."""
-    environment = os.environ | {
-        "RTDETR_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "RTDETR_RESUME": "1" if resume else "0",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "rtdetr_slurm.engine.process.entry", "train", "-e",
-         str(workspace.spec_file()), *TWO_RANKS, *overrides],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+class TestPlace:
+    def test_the_torchrun_command_that_does_the_same(self) -> None:
+        assert torchrun_command(RENDEZVOUS, ["train", "-e", "my spec.yaml"]) == (
+            "torchrun --nnodes=2 --node-rank=1 --nproc-per-node=4 --master-addr=node1 "
+            "--master-port=29400 -m rtdetr_slurm.engine.process.worker train -e 'my spec.yaml'"
+        )
+
+    def test_ranks_are_told_what_torchrun_tells_them(self, tmp_path: Path) -> None:
+        """Torchrun itself is asked."""
+        ours = rank_variables(RENDEZVOUS, 3)
+        assert (ours["RANK"], ours["WORLD_SIZE"], ours["LOCAL_RANK"]) == ("7", "8", "3")
+        script = tmp_path / "rank.py"
+        script.write_text("import os, json; print(json.dumps(dict(os.environ)))")
+        alone = read_rendezvous(
+            LAUNCH | {"WORLD_SIZE": "1", "NODE_RANK": "0", "NUM_GPU_PER_NODE": "1",
+                      "MASTER_ADDR": "127.0.0.1"},
+            ACTIONS["train"], Topology(1, 1, (0,)),
+        )  # fmt: skip
+        options = torchrun_command(alone, []).split()[1:-2]
+        command = [sys.executable, "-m", "torch.distributed.run", *options, str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        theirs = json.loads(done.stdout.splitlines()[-1])
+        ours = rank_variables(alone, 0)
+        assert ours == {name: theirs[name] for name in ours}
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=180)
-    return process.returncode, output
+class TestExitCodes:
+    def test_exit_codes_of_several_ranks(self) -> None:
+        assert exit_code([0, 0]) == 0
+        assert exit_code([75, 75]) == 75
+        assert exit_code([75, 1]) == 1
+        assert exit_code([0, 75]) == 1
+        assert exit_code([1, 2]) == 2
+        assert exit_code([-9]) == 1
+        (failure,) = killed({0: 1, 3: -9})
+        assert (failure.rank, failure.failure_class) == (3, FailureClass.OOM_HOST)
+        assert killed({0: -11})[0].failure_class is FailureClass.UNKNOWN
+
+    def test_a_failed_rank_ends_the_others(self) -> None:
+        """What we end ourselves has not run out of memory."""
+        launcher = start_fake("[ $RANK = 0 ] && exit 2; sleep 60", "2", "0.2")
+        output, _ = launcher.communicate(timeout=10)
+        assert launcher.returncode == 2
+        assert output.splitlines()[-1] == "[]"
+
+    def test_a_killed_rank_is_told(self) -> None:
+        launcher = start_fake("[ $RANK = 1 ] && kill -9 $$; exit 1")
+        output, _ = launcher.communicate(timeout=10)
+        assert launcher.returncode == 1
+        assert "rank 1 was killed by SIGKILL" in output
 
 
-@pytest.fixture
-def sparse(workspace: Workspace) -> Workspace:
-    """Half of the training images have no boxes, so that whole batches have none."""
-    path = workspace.data / "train" / "annotations.json"
-    content = json.loads(path.read_text())
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] % 2]
-    path.write_text(json.dumps(content))
-    return workspace
+STOPS = """
+import time
+time.sleep(0.5)                       # as if importing torch: no handler yet
+from rtdetr_slurm.engine.process.stop import StopFlag
+stop = StopFlag(); stop.listen()
+deadline = time.monotonic() + 10
+while not stop.requested and time.monotonic() < deadline: time.sleep(0.01)
+raise SystemExit(75 if stop.requested else 1)
+"""
+STUCK = "trap '' USR2 TERM HUP INT; echo $$ > $FOLDER/$RANK; kill -STOP $$; sleep 60"
 
 
-def epoch_kpis(folder: Path) -> dict[int, dict[str, float]]:
-    lines = read_status(folder / "status.json")
-    return {line["epoch"]: line["kpi"] for line in lines if "epoch" in line}
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGURG])
+    def test_an_early_request_to_stop_reaches_all_ranks_and_kills_nothing(
+        self, number: signal.Signals
+    ) -> None:
+        launcher = start_fake(f"exec {sys.executable} -c '{STOPS}'")
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        for _ in range(3):
+            launcher.send_signal(number)
+            time.sleep(0.05)
+        launcher.communicate(timeout=20)
+        assert launcher.returncode == 75
 
-
-def train_whole(context: Context, spec: Path, results: Path) -> None:
-    overrides = [*TWO_RANKS, f"results_dir={results}"]
-    train(session_of(load_spec(spec, overrides, action="train"), context))
-
-
-def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
-    """TERM while the workers start; they stop after their first step; the rest follows; and it is
-    the same training as one that was never stopped."""
-    process = start(sparse)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    while "torchrun" not in line:
-        line = process.stdout.readline()
-    assert "torchrun --nnodes=1 --node-rank=0 --nproc-per-node=2" in line
-    process.send_signal(signal.SIGTERM)
-    code, output = end(process)
-    assert code == 75, output
-    assert "Traceback" not in output
-    assert "exitcode" not in output  # torchrun's own words
-    assert [line["status"] for line in sparse.status()] == ["STARTED", "PREEMPTED"]
-    folder = sparse.results / "train"
-    stopped = load_checkpoint(folder / "interrupted_epoch_000_step_000001.pth")
-    assert (stopped["epoch"], stopped["step_in_epoch"], stopped["complete"]) == (0, 1, False)
-
-    code, output = end(start(sparse, resume=True))
-    assert code == 0, output
-    assert "2 ranks hold equal weights (spread 0)" in output
-    assert "Warning" not in output
-    assert [line["status"] for line in sparse.status()[2:]] == [
-        "STARTED",
-        "RUNNING",
-        "RUNNING",
-        "SUCCESS",
-    ]
-    resumed = load_checkpoint(folder / "model_epoch_001.pth")
-    assert len(resumed["rng"]) == 2
-
-    whole = sparse.root / "whole" / "train"
-    run_ranks(train_whole, sparse.root / "spec.yaml", whole.parent)
-    expected = load_checkpoint(whole / "model_epoch_001.pth")
-    for name, tensor in expected["model"].items():
-        torch.testing.assert_close(resumed["model"][name], tensor, rtol=0, atol=1e-5, msg=name)
-    kpis, again = epoch_kpis(whole), epoch_kpis(folder)
-    assert kpis.keys() == {0, 1}
-    for epoch, kpi in kpis.items():
-        assert again[epoch] == pytest.approx(kpi, abs=1e-5)
-
-    checkpoint = f"evaluate.checkpoint={whole / 'model_epoch_001.pth'}"
-    alone = evaluate(sparse.session(checkpoint, name="evaluate"))
-    scored = expected["metrics"]["metrics"]["mAP"]
-    assert alone["test_mAP"] == pytest.approx(scored, abs=1e-6)  # ranks and batches do not matter
-
-
-def test_failure_of_another_rank_is_told(workspace: Workspace) -> None:
-    """Rank 1 meets a broken image; status.json gets its reason, once, though rank 0 writes it."""
-    from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
-
-    sampler = DistributedBatchSampler(12, 2, rank=1, ranks=2, seed=7)
-    image = next(iter(sampler))[0][1] + 1
-    path = workspace.data / "train" / "images" / f"{image:06d}.jpg"
-    path.write_text("broken")
-    code, output = end(start(workspace))
-    assert code == 1, output
-    lines = workspace.status()
-    assert [line["status"] for line in lines] == ["STARTED", "FAILURE"]
-    assert lines[-1]["failure_class"] == "config"
-    assert f"image {path} cannot be decoded" in lines[-1]["reason"]
-    assert f"rtdetr: error: rank 1: image {path} cannot be decoded" in output
-
-
-def test_killed_rank_is_told(workspace: Workspace) -> None:
-    """As the kernel does when the memory is full."""
-    process = start(workspace, "train.num_epochs=1000")
-    deadline = time.monotonic() + 120
-    while not any("epoch" in line for line in workspace.status()):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
-    os.kill(max(children(process.pid)), signal.SIGKILL)
-    code, output = end(process)
-    assert code == 1, output
-    last = workspace.status()[-1]
-    assert (last["status"], last["failure_class"]) == ("FAILURE", "oom_host")
-    assert "was killed by SIGKILL" in last["reason"]
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, None])
+    def test_no_rank_outlives_the_launching_process(
+        self, number: signal.Signals | None, tmp_path: Path
+    ) -> None:
+        """Whether it cancels them or is killed itself; they are stuck, and hear nothing."""
+        launcher = start_fake(STUCK, env=os.environ | {"FOLDER": str(tmp_path)})
+        ranks = pids_in(tmp_path, 2)
+        launcher.send_signal(number or signal.SIGKILL)
+        output, _ = launcher.communicate(timeout=10)
+        if number is not None:
+            assert (launcher.returncode, output.splitlines()[-1]) == (
+                1,
+                f"stopped by {number.name}",
+            )
+        gone(ranks)

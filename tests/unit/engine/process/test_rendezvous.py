@@ -7,7 +7,6 @@ from engine_support import LAUNCH
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.engine.process.rendezvous import Rendezvous, read_rendezvous
-from rtdetr_slurm.engine.process.torchrun import torchrun_arguments
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.spec import Topology
 
@@ -61,6 +60,3 @@ class TestRendezvous:
             False,
         )
         assert rendezvous.master_addr == "127.0.0.1"
-        arguments = torchrun_arguments(rendezvous, ["train", "-e", "s.yaml"])
-        assert "--nproc-per-node=2" in arguments
-        assert arguments[-4:] == ["rtdetr_slurm.engine.process.worker", "train", "-e", "s.yaml"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from engine_support import LAUNCH, Workspace, error_of, workspace  # noqa: F401
 
 from rtdetr_slurm.devices import chosen_devices
-from rtdetr_slurm.engine.process.distributed import choose_accelerator
-from rtdetr_slurm.engine.process.rendezvous import check_devices
+from rtdetr_slurm.engine.process.distributed import check_devices, choose_accelerator
+from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.errors import SiteError
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
@@ -67,11 +70,21 @@ class TestStart:
         self,
         workspace: Workspace,
         monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
+        """The ranks find out; it is said once for all of them."""
         monkeypatch.setenv("RTDETR_ACCELERATOR", "cuda")
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-        code, error = error_of(capsys, "train", "-e", str(workspace.spec_file()))
-        assert code == 3
-        assert "sees no CUDA device" in error
-        assert workspace.status()[-1]["status"] == "FAILURE"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        overrides = ["train.num_gpus=2", "train.gpu_ids=[0,1]"]
+        assert command(["train", "-e", str(workspace.spec_file()), *overrides]) == 3
+        assert capfd.readouterr().err.count("sees no CUDA device") == 1
+        last = workspace.status()[-1]
+        assert (last["status"], last["failure_class"]) == ("FAILURE", "infra")
+        assert "sees no CUDA device" in last["reason"]
+
+    def test_the_launching_process_holds_no_torch(self) -> None:
+        """It waits on every node for as long as a training lasts."""
+        program = "import sys, rtdetr_slurm.engine.process.entry, rtdetr_slurm.engine.process.start"
+        program += "; print({'torch', 'numpy', 'PIL'} & {*sys.modules})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        assert done.stdout == b"set()\n"

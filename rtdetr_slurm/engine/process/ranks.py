@@ -1,0 +1,183 @@
+"""The ranks of this node: started as torchrun starts them, told to stop, ended together.
+
+torchrun's own agent would hold torch, half a gigabyte, on every node for as long as it waits.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import NoReturn
+
+from rtdetr_slurm.contract import ExitCode, FailureClass
+from rtdetr_slurm.engine.process.failures import RankFailure
+from rtdetr_slurm.engine.process.rendezvous import Rendezvous
+from rtdetr_slurm.engine.process.stop import STOP_SIGNALS
+from rtdetr_slurm.lifetime import ends_with_me
+
+WORKER_MODULE = "rtdetr_slurm.engine.process.worker"
+_POLL_SECONDS = 0.2
+_LAST_WORDS_SECONDS = 30.0
+"""How long the other ranks have to end by themselves when one has failed; some wait for it in a
+collective, and would for longer."""
+
+
+@dataclass(frozen=True)
+class RanksEnd:
+    """How the ranks of this node ended.
+
+    Attributes:
+        failures: of ranks that a signal ended; the others have told their own story.
+    """
+
+    exit_code: int
+    failures: list[RankFailure] = field(default_factory=list)
+
+
+class Cancelled(Exception):
+    """A signal other than a request to stop ended the ranks."""
+
+
+def torchrun_command(rendezvous: Rendezvous, arguments: Sequence[str]) -> str:
+    """The command line of torchrun that does the same."""
+    options = [
+        f"--nnodes={rendezvous.nodes}",
+        f"--node-rank={rendezvous.node_rank}",
+        f"--nproc-per-node={rendezvous.processes_per_node}",
+        f"--master-addr={rendezvous.master_addr}",
+        f"--master-port={rendezvous.master_port}",
+    ]
+    return shlex.join(["torchrun", *options, "-m", WORKER_MODULE, *arguments])
+
+
+def rank_command(arguments: Sequence[str]) -> list[str]:
+    """What a rank is."""
+    return [sys.executable, "-m", WORKER_MODULE, *arguments]
+
+
+def rank_variables(rendezvous: Rendezvous, local_rank: int) -> dict[str, str]:
+    """What torchrun tells a rank, and torch.distributed reads."""
+    ranks = rendezvous.processes_per_node
+    values = {
+        "RANK": rendezvous.node_rank * ranks + local_rank,
+        "WORLD_SIZE": rendezvous.nodes * ranks,
+        "LOCAL_RANK": local_rank,
+        "LOCAL_WORLD_SIZE": ranks,
+        "GROUP_RANK": rendezvous.node_rank,
+        "MASTER_ADDR": rendezvous.master_addr,
+        "MASTER_PORT": rendezvous.master_port,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def run_ranks(
+    rendezvous: Rendezvous, arguments: Sequence[str], environment: Mapping[str, str]
+) -> RanksEnd:
+    """Run the ranks of this node until they end; none is left afterwards.
+
+    The stop signals must be blocked in the calling process (stop.hold_signals): ranks inherit
+    that, so that a signal that comes while they start waits for them.
+
+    Args:
+        environment: of every rank, to which its place is added.
+
+    Raises:
+        Cancelled: by ctrl-C or a lost terminal; the ranks are gone.
+    """
+    print(f"rtdetr: starts its ranks like {torchrun_command(rendezvous, arguments)}", flush=True)
+    ranks: list[subprocess.Popen[bytes]] = []
+    first = rendezvous.node_rank * rendezvous.processes_per_node
+    try:
+        with _cancelling_signals():
+            for local_rank in range(rendezvous.processes_per_node):
+                ranks.append(
+                    subprocess.Popen(
+                        rank_command(arguments),
+                        env={**environment, **rank_variables(rendezvous, local_rank)},
+                        start_new_session=True,  # ctrl-C is for this process alone
+                        preexec_fn=ends_with_me(),
+                    )
+                )
+            codes = _wait(ranks)
+    finally:
+        end_ranks(ranks)
+    return RanksEnd(exit_code(codes.values()), killed({first + n: c for n, c in codes.items()}))
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+    """The exit codes, by local rank, of the ranks that ended by themselves: all, unless one fails.
+
+    Every stop signal that this process gets goes to all ranks as SIGUSR2.
+    """
+    deadline: float | None = None
+    while True:
+        if signal.sigtimedwait(STOP_SIGNALS, _POLL_SECONDS) is not None:
+            for rank in ranks:
+                rank.send_signal(signal.SIGUSR2)
+        codes = {n: code for n, rank in enumerate(ranks) if (code := rank.poll()) is not None}
+        if len(codes) == len(ranks) or (deadline is not None and time.monotonic() > deadline):
+            return codes
+        if deadline is None and not set(codes.values()) <= {ExitCode.OK, ExitCode.INTERRUPTED}:
+            deadline = time.monotonic() + _LAST_WORDS_SECONDS
+
+
+def end_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End those that are left."""
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.wait()
+
+
+@contextmanager
+def _cancelling_signals() -> Iterator[None]:
+    """A lost terminal cancels as ctrl-C does, unless it is to be ignored (nohup)."""
+
+    def cancel(number: int, _frame: FrameType | None) -> NoReturn:
+        raise Cancelled(f"stopped by {signal.Signals(number).name}")
+
+    before = {
+        number: signal.signal(number, cancel)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(codes: Iterable[int]) -> int:
+    """One exit code for those of several ranks: what a user can correct comes first."""
+    found = set(codes)
+    for code in (ExitCode.OK, ExitCode.INTERRUPTED):
+        if found == {code}:
+            return code
+    for code in (ExitCode.BAD_REQUEST, ExitCode.SITE_CANNOT):
+        if code in found:
+            return code
+    return ExitCode.FAILED
+
+
+def killed(codes: dict[int, int]) -> list[RankFailure]:
+    """Failures for the ranks that a signal ended (exit code -n)."""
+    failures = []
+    for rank, code in codes.items():
+        if code >= 0:
+            continue
+        name = signal.Signals(-code).name
+        failure_class = FailureClass.UNKNOWN
+        reason = f"rank {rank} was ended by {name}; the log has what it said last"
+        if -code == signal.SIGKILL:  # what the kernel sends when the memory is full
+            failure_class = FailureClass.OOM_HOST
+            reason = f"rank {rank} was killed by {name}: most often the node ran out of memory"
+        failures.append(RankFailure(rank, failure_class, reason, time=time.time()))
+    return failures
