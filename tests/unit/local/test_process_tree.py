@@ -1,7 +1,7 @@
 """Whoever of a local run's processes dies first: none is left, and the last line stays the last.
 
 Chain runner, stage run, node wrapper and launching process are the real ones; the ranks are scripts
-that are stuck in a step and would write to status.json for ever.
+that are stuck in a step and write to status.json all the while.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rtdetr_slurm.submission.survey import survey_run
 STUCK = """
 trap '' USR2 TERM URG
 echo $$ > {pids}/$RANK
-while sleep 0.02; do echo '{{"status": "RUNNING"}}' >> {results}/status.json; done
+for _ in $(seq 1500); do sleep 0.02; echo '{{"status": "RUNNING"}}' >> {results}/status.json; done
 """
 
 
