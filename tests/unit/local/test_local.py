@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launch_support import write_checkpoint
 from local_support import EVALUATED, write_workspace
 
 from rtdetr_slurm.runs.run import Run, open_run
@@ -23,7 +24,7 @@ BOTH = {"train", "evaluate"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local run, with: a name")
     write_workspace(folder)
-    (folder / "broken.pth").write_text("no checkpoint")
+    write_checkpoint(folder / "broken.pth")  # as far as can be seen without torch
     return folder
 
 
