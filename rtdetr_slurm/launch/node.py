@@ -29,6 +29,7 @@ from rtdetr_slurm.launch.container import (
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
+from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, StageTask
 from rtdetr_slurm.runs.run import Run, open_run
 
@@ -105,9 +106,11 @@ def _scratch(name: str | None) -> str | None:
     """The site's scratch folder on this node, with `$VAR` filled in here."""
     if name is None:
         return None
-    path = os.path.expandvars(name)
-    if "$" in path:
-        raise SiteError(f"scratch '{name}' names a variable that is not set on this node")
+    path = with_home(os.path.expandvars(name))
+    if path is None or "$" in path:
+        raise SiteError(f"scratch '{name}' names a variable or a user that this node does not have")
+    if reason := refusal(path):
+        raise SiteError(f"scratch '{name}' is {path} on this node; {reason}")
     if not os.access(path, os.W_OK | os.X_OK):
         raise SiteError(f"scratch folder {path} is missing on this node, or not writable")
     return path

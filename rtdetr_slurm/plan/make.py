@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.places import refusal
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.limits import check_limits
@@ -57,6 +58,7 @@ def make_plan(
             f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
             "character, which sbatch would read as something else; choose another folder"
         )
+    _refuse_system_folders([str(run_dir), spec["results_dir"]])
     positions = chain(loaded, spec, parent)
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
     _check_results_folders(stages)
@@ -73,6 +75,7 @@ def _stage(
     action = get_action(position.action)
     role = site.for_role(action.role)
     results_dir = _results_dir(spec, position)
+    _refuse_system_folders([results_dir, *read_paths(spec, action.name)])
     return Stage(
         name=position.name,
         action=action.name,
@@ -167,6 +170,13 @@ def _container(
         apptainer=site.apptainer,
         flags=tuple(site.apptainer_flags),
     )
+
+
+def _refuse_system_folders(paths: Sequence[str]) -> None:
+    """Relative paths that end at one; the others were refused where they stand."""
+    for path in paths:
+        if reason := refusal(path):
+            raise RequestError(f"found {path}; {reason}")
 
 
 def _check_results_folders(stages: tuple[Stage, ...]) -> None:

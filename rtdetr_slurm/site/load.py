@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.model_check import InvalidInput, Problem, check_model, locate
+from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.site.profile import ROLES, Limits, Site
 from rtdetr_slurm.yaml_source import KeyPath, YamlSource, dotted, load_yaml, show
 
@@ -159,11 +161,15 @@ def _unused(unused: _Given, container: _Given | None) -> Problem:
 def _layer(source: YamlSource, profile: Site, environ: Mapping[str, str]) -> dict[str, Any]:
     """The data as given, with `~` and `$VAR` filled in where a path of the login node stands."""
 
-    def expand(text: str, key: str, *, absolute: bool = True) -> str:
-        path = Path(_expand_variables(text, environ, f"{source.path}: {key}")).expanduser()
-        if absolute and not path.is_absolute():
+    def expand(text: str, key: str, *, absolute: bool = True, bound: bool = False) -> str:
+        path = with_home(_expand_variables(text, environ, f"{source.path}: {key}"))
+        if path is None:
+            raise SiteError(f"{source.path}: {key}: '{text}': there is no such user")
+        if absolute and not path.startswith("/"):
             raise SiteError(f"{source.path}: {key}: '{text}' must be an absolute path")
-        return str(path)
+        if bound and (reason := refusal(str(Path(path).absolute()))):
+            raise SiteError(f"{source.path}: {key}: found '{text}'; {reason}")
+        return os.path.normpath(path)
 
     def role(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         result = dict(section)
@@ -180,13 +186,19 @@ def _layer(source: YamlSource, profile: Site, environ: Mapping[str, str]) -> dic
             name: section and role(section, f"roles.{name}.") for name, section in roles.items()
         }
     if "run_root" in data:
-        data["run_root"] = expand(data["run_root"], "run_root", absolute=False)
+        data["run_root"] = expand(data["run_root"], "run_root", absolute=False, bound=True)
+    if "apptainer" in data:
+        data["apptainer"] = expand(data["apptainer"], "apptainer", absolute=False)
+    if (scratch := data.get("scratch")) and "$" not in scratch:
+        data["scratch"] = expand(scratch, "scratch", bound=True)
     if "binds" in data:
         data["binds"] = [
-            expand(b, "binds")
-            if isinstance(b, str)
-            else {**b, "source": expand(b["source"], "binds")}
-            for b in data["binds"]
+            {
+                "source": expand(one.source, "binds", bound=one.target is None),
+                "target": one.target and expand(one.target, "binds", bound=True),
+                "read_only": one.read_only,
+            }
+            for one in profile.binds
         ]
     if data.get("env"):
         data["env"] = profile.env  # a list of names merges per name, as a mapping does

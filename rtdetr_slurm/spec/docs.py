@@ -42,6 +42,9 @@ JSON Schema.
 - Sections of other actions may be in the file. They are checked and carried along, but they are
   never refused for being incomplete. `null` for a section means its defaults.
 - `???`, or an empty path, counts as not given; that is an error only where the action needs it.
+- A relative path counts from the folder that the command runs in; `~` is the home folder. `$HOME`
+  and other variables are not filled in and are refused, and so are folders of the system, such as
+  `/opt`, which a container needs itself.
 - A value other than the default that the action would have to ignore is refused by name. The column
   "Works in" says which actions honour a field in this version. Where it says "no effect", every
   valid value is accepted and none changes anything, because the field only repeats what another
@@ -76,6 +79,13 @@ CHECKPOINTS.
 for distill), `evaluate` or `inference`. Of the last two one is enough: `num_gpus: 2` means
 `gpu_ids: [0, 1]`, and `gpu_ids: [2, 3]` means `num_gpus: 2`. Both may be given and must then agree.
 The other actions run on one GPU.
+
+## Image sizes
+
+`multi_scales` left out goes from 0.75 to 1.25 times `train_spatial_size`, in its shape. Images that
+are scored at a size that no training batch has are usually detected worse: `validate` and `submit`
+say so. `model.num_queries` can be no more than the feature maps of the smallest image have cells,
+in training as in scoring.
 
 ## References
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rtdetr_slurm.actions import AVAILABLE, last_training
 from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
+from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, find, names
+from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of
 from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
+
+_VARIABLE = re.compile(r"\$[A-Za-z_(]")
+"""Not `${…}`: that is a reference, or escaped and meant as it stands."""
 
 
 def check_chain(
@@ -136,6 +143,27 @@ def files_can_be_reached(experiment: ExperimentConfig, action: str) -> Problems:
                 )
 
 
+def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
+    """No variables, which a spec does not fill in, and no folder of the system."""
+    for ref, value in visit(experiment):
+        if ref.extra("x-path") is None or action not in ref.used_by:
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if text and text != MISSING and (reason := _path_problem(text)):
+                yield Problem(ref.path, f"found {show(text)}; {reason}")
+
+
+def _path_problem(text: str) -> str | None:
+    if has_control_character(text):
+        return "allowed: a path without line breaks and other control characters"
+    if _VARIABLE.search(text):
+        return "a spec fills in no variables; allowed: the path itself, or ~ for the home folder"
+    path = with_home(text.removeprefix(FILE_URI[:-1]))
+    if path is None:
+        return "there is no such user; allowed: ~ for the own home folder, or a path"
+    return refusal(path) if path.startswith("/") else None
+
+
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
     name = experiment.model.backbone
     if action in AVAILABLE and name not in AVAILABLE_BACKBONES:
@@ -170,6 +198,7 @@ RULES = (
     frozen_names_exist,
     calibration_is_given,
     files_can_be_reached,
+    paths_are_meant,
     backbone_is_available,
     options_are_honoured,
 )

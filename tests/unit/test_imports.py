@@ -26,6 +26,7 @@ GROUND = {
     "errors",
     "files",
     "lifetime",
+    "places",
     "resolved_spec",
     "resources",
 }
