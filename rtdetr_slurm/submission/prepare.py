@@ -14,7 +14,6 @@ from typing import Any
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.data.coco import check_sources
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.chain import Parent
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
@@ -26,6 +25,7 @@ from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.survey import survey_run
 
@@ -79,15 +79,14 @@ def prepare(
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     loaded = load_spec(spec, [*overrides, *extra], action)
     refuse_unavailable(loaded)
-    for one in dict.fromkeys(loaded.actions):
-        check_sources(loaded.experiment, one)
     found = find_site(site, os.environ)
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     continued = loaded.job.parent and find_parent(loaded.job.parent, found)
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
     check_files(loaded, frozen, plan)
-    plan = replace(plan, notes=(*found.notes, *plan.notes))
+    data_notes = check_data(loaded, frozen)
+    plan = replace(plan, notes=(*found.notes, *plan.notes, *data_notes))
     for stage in plan.stages:
         if stage.container is not None:
             glance(Path(stage.container.image.path))

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from rtdetr_slurm.data.image_sizes import MAX_PIXELS
+
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,  # what Pillow raises for a broken PNG
@@ -18,19 +20,18 @@ _DECODE_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """A file that could not be turned into pixels, and why."""
+    """A file that cannot be used, and why: words that follow its name."""
 
     path: str
     reason: str
 
     def __str__(self) -> str:
-        return f"image {self.path} cannot be decoded: {self.reason}"
+        return f"image {self.path} {self.reason}"
 
 
 def load_image(path: Path) -> NDArray[np.uint8] | BadImage:
@@ -43,9 +44,14 @@ def load_image(path: Path) -> NDArray[np.uint8] | BadImage:
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
     except FileNotFoundError:
-        return BadImage(str(path), "the file does not exist")
+        return BadImage(str(path), "does not exist")
+    except Image.DecompressionBombError:
+        return BadImage(
+            str(path),
+            f"has more than {MAX_PIXELS} pixels, the most that are decoded; cut it into tiles",
+        )
     except _DECODE_ERRORS as error:
-        return BadImage(str(path), str(error) or type(error).__name__)
+        return BadImage(str(path), f"cannot be decoded: {error or type(error).__name__}")
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

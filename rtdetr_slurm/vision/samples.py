@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rtdetr_slurm.data.boxes import training_corners
+from rtdetr_slurm.data.image_sizes import size_mismatch
 from rtdetr_slurm.vision.boxes import normalise_boxes
 from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.table import Table
-
-MIN_BOX_SIDE = 1
-"""Boxes narrower or lower than this many pixels are not worth learning."""
 
 
 class Target(TypedDict):
@@ -116,18 +115,27 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def training_boxes(
     table: Table, image: int, height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What training learns from an image: no crowd regions, and boxes clipped to the image.
+    """What training learns from an image: no crowd regions, and of boxes `training_corners`.
 
     Returns:
-        Corners in pixels, float32 [T, 4], and labels [T]; boxes of less than a pixel are left out.
+        Corners in pixels, float32 [T, 4], and labels [T].
     """
     rows = table.rows(image)
-    keep = ~table.crowds[rows]
-    boxes = table.boxes[rows][keep]
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    corners = corners.clip(0, [width, height, width, height])
-    large = ((corners[:, 2:] - corners[:, :2]) >= MIN_BOX_SIDE).all(axis=1)
-    return corners[large].astype(np.float32), table.labels[rows][keep][large]
+    found = [training_corners(box, width, height) for box in table.boxes[rows].tolist()]
+    keep = ~table.crowds[rows] & np.array([corners is not None for corners in found], dtype=bool)
+    corners = np.array([c for c, kept in zip(found, keep, strict=True) if kept], np.float32)
+    return corners.reshape(-1, 4), table.labels[rows][keep]
+
+
+def open_image(table: Table, image: int) -> NDArray[np.uint8] | BadImage:
+    """Read an image of a table, uint8 [H, W, 3]; one of another size than annotated is bad."""
+    path = table.path(image)
+    loaded = load_image(path)
+    if isinstance(loaded, BadImage):
+        return loaded
+    height, width = loaded.shape[:2]
+    problem = size_mismatch(table.stated_size(image), (width, height))
+    return loaded if problem is None else BadImage(str(path), problem)
 
 
 class EvaluationSet(Dataset[Sample]):
@@ -144,7 +152,7 @@ class EvaluationSet(Dataset[Sample]):
         return len(self.table)
 
     def __getitem__(self, image: int) -> Sample:
-        loaded = load_image(self.table.path(image))
+        loaded = open_image(self.table, image)
         if isinstance(loaded, BadImage):
             return undecodable(image, (loaded,), self.size)
         height, width = loaded.shape[:2]

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetr_slurm.data.coco import Source, class_names
+from rtdetr_slurm.data.classes import class_names
+from rtdetr_slurm.data.coco import Source
+from rtdetr_slurm.data.image_sizes import Size
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Table:
         image_ids: int64 [I], as the annotation file of the source has them.
         names: all file names behind each other, UTF-8.
         name_ends: int64 [I + 1], where they start and end in `names`.
+        sizes: int64 [I, 2], width and height as annotated, 0 where not given.
         starts: int64 [I + 1], image i has the boxes starts[i] .. starts[i+1]-1.
         boxes: float64 [N, 4], x, y, width, height in pixels.
         labels: int64 [N], category ids.
@@ -41,6 +44,7 @@ class Table:
     image_ids: NDArray[np.int64]
     names: bytes
     name_ends: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     starts: NDArray[np.int64]
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -55,6 +59,11 @@ class Table:
         """The file of an image."""
         name = self.names[self.name_ends[image] : self.name_ends[image + 1]].decode()
         return Path(self.folders[self.source[image]], name)
+
+    def stated_size(self, image: int) -> Size:
+        """Width and height of an image as annotated, 0 where not given."""
+        width, height = self.sizes[image].tolist()
+        return width, height
 
     def describe(self, image: int) -> str:
         """An image as messages name it: its id and its file."""
@@ -94,6 +103,7 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
         image_ids=_int64(column("image_ids")),
         names=b"".join(encoded),
         name_ends=np.cumsum([0, *map(len, encoded)]),
+        sizes=_int64(np.stack([column("widths"), column("heights")], axis=1)),
         starts=np.searchsorted(image_of_box[order], np.arange(offsets[-1] + 1)),
         boxes=column("boxes").reshape(-1, 4)[order],
         labels=_int64(column("category_ids")[order]),

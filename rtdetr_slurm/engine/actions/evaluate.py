@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rtdetr_slurm.contract import Kpi
-from rtdetr_slurm.data.coco import check_sources
-from rtdetr_slurm.engine.datasets.sources import share_evaluation
+from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_examples, write_metrics
 from rtdetr_slurm.engine.process.session import Session
@@ -27,7 +26,7 @@ def evaluate(session: Session) -> dict[str, float]:
     cfg = session.experiment.evaluate
     height, width = session.experiment.dataset.augmentation.eval_spatial_size
     path = Path(cfg.checkpoint)
-    (source,) = check_sources(session.experiment, "evaluate")["test"]
+    (source,) = open_sources(session)["test"]
     detector = trained_detector(session, path)
     data = open_evaluation_data(
         session.experiment,

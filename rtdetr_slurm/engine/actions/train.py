@@ -11,8 +11,11 @@ from typing import Any
 import torch
 
 from rtdetr_slurm.contract import Env
-from rtdetr_slurm.data.coco import check_sources
-from rtdetr_slurm.engine.datasets.sources import open_training_data, share_evaluation
+from rtdetr_slurm.engine.datasets.sources import (
+    open_sources,
+    open_training_data,
+    share_evaluation,
+)
 from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.evaluation import write_examples
 from rtdetr_slurm.engine.losses import build_criterion
@@ -48,7 +51,7 @@ def train(
     cfg = experiment.train
     check_precision(cfg.precision, context.device)
     set_cudnn(cfg.cudnn)
-    sources = check_sources(experiment, "train")
+    sources = open_sources(session)
     start = on_main(lambda: find_start(session))
     begun = None if start is None else load_checkpoint(start)
     seed = choose_seed(cfg.seed, begun)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader
 
+from rtdetr_slurm.data.check import check_batch_fits, check_folders, check_sources
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
+from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.scoring import EvaluationData
 from rtdetr_slurm.vision.table import Table, open_table
@@ -41,6 +42,29 @@ class EvaluationShare:
     batch_size: int
 
 
+def open_sources(session: Session) -> dict[str, list[Source]]:
+    """Read and check what the action reads, as before it was queued; notes become warnings.
+
+    One rank reads for all, which may be many on a node; each looks for the image folders.
+
+    Returns:
+        Kind, as the action table names it, to the sources that the spec gives.
+
+    Raises:
+        RequestError: naming the source and the spec field, and what would be right.
+    """
+    checked = on_main(
+        lambda: check_sources(
+            session.experiment, session.name, skip_bad_images=session.skip_bad_images
+        )
+    )
+    check_folders(checked.sources)
+    if session.context.is_main:
+        for note in checked.notes:
+            session.warn(note)
+    return checked.sources
+
+
 def open_training_data(session: Session, sources: Sequence[Source], seed: int) -> TrainingData:
     """The training set: all `sources` together.
 
@@ -49,15 +73,10 @@ def open_training_data(session: Session, sources: Sequence[Source], seed: int) -
     """
     cfg, context = session.experiment.dataset, session.context
     table = open_table(sources, cfg.num_classes)
+    check_batch_fits(len(table), cfg.batch_size, context.world_size)
     sampler = DistributedBatchSampler(
         len(table), cfg.batch_size, context.rank, context.world_size, seed
     )
-    if not sampler.steps_per_epoch:
-        raise RequestError(
-            f"the training set has {len(table)} images, fewer than one batch on every rank: "
-            f"dataset.batch_size {cfg.batch_size} x {context.world_size} ranks = "
-            f"{cfg.batch_size * context.world_size}. Lower the batch size or use fewer GPUs"
-        )
     samples = TrainingSet(
         table, Augment(cfg.augmentation), seed, replace_bad=session.skip_bad_images
     )

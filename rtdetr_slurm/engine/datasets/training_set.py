@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.transforms import Augment
-from rtdetr_slurm.vision.images import BadImage, load_image
-from rtdetr_slurm.vision.samples import Sample, training_boxes, undecodable
+from rtdetr_slurm.vision.images import BadImage
+from rtdetr_slurm.vision.samples import Sample, open_image, training_boxes, undecodable
 from rtdetr_slurm.vision.table import Table
 
 
@@ -32,7 +32,7 @@ class TrainingSet(Dataset[Sample]):
         bad: list[BadImage] = []
         for attempt in range(self.attempts):
             image = (first + attempt) % len(self.table)
-            loaded = load_image(self.table.path(image))
+            loaded = open_image(self.table, image)
             if not isinstance(loaded, BadImage):
                 return self._augmented(epoch, image, loaded, tuple(bad))
             bad.append(loaded)

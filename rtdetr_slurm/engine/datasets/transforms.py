@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 
+from rtdetr_slurm.data.boxes import MIN_BOX_SIDE
 from rtdetr_slurm.vision.boxes import normalise_boxes
-from rtdetr_slurm.vision.samples import MIN_BOX_SIDE
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.dataset import AugmentationConfig

@@ -30,10 +30,6 @@ def describe(training: Training) -> None:
         f"{len(table)} training images with {len(table.labels)} boxes, validation: {scored}; "
         f"{data.sampler.steps_per_epoch} steps per epoch"
     )
-    crowds = int(table.crowds.sum())
-    flat = int(((table.boxes[:, 2:] <= 0).any(axis=1) & ~table.crowds).sum())
-    if crowds or flat:
-        session.say(f"not trained on: {crowds} crowd regions, {flat} boxes without extent")
     if workers(session) < cfg.dataset.workers:
         session.say(
             f"{workers(session)} loading processes per rank, not {cfg.dataset.workers} "

@@ -97,6 +97,7 @@ def test_options_and_overrides_come_in_any_order(folder: Path, capsys: Capture) 
         (["job.then=[export]", "export.onnx_file=/o"], "action 'export' is not available"),
         (["dataset.num_classes=1"], "num_classes"),
         (["train.num_nodes=2"], "it must be 1"),
+        (["train.num_gpus=9", "dataset.batch_size=8"], "8 x 9 ranks = 72. Lower the batch size"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_made(
@@ -107,6 +108,25 @@ def test_a_wrong_request_is_refused_before_anything_is_made(
     assert main(["submit", str(spec), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert tree(folder) == before
+
+
+def test_data_in_the_home_folder(folder: Path, capsys: Capture) -> None:
+    """What is looked for is what the frozen spec will name."""
+    spec = write_dataset(folder / "home" / "data")
+    spec.write_text(spec.read_text().replace(str(folder / "home"), "~"))
+    assert "image_dir: ~/data/images" in spec.read_text()
+    assert main(["submit", str(spec), "--dry-run"]) == 0
+
+
+def test_what_training_will_not_use_is_noted(folder: Path, capsys: Capture) -> None:
+    spec = write_dataset(folder / "data")
+    path = folder / "data" / "coco.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({"image_id": 1, "category_id": 1, "bbox": [0, 0, 0.5, 4]})
+    path.write_text(json.dumps(content))
+    assert main(["submit", str(spec), "--dry-run"]) == 0
+    note = f"note        {path} (dataset.train_data_sources): 1 of 2 boxes are trained on; not: 1 "
+    assert note in capsys.readouterr().out
 
 
 def test_a_missing_image_is_found_on_the_login_node(

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_support import coco, written
 
-from rtdetr_slurm.data.coco import check_sources, read_annotations
+from rtdetr_slurm.data.coco import read_annotations
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.spec import ExperimentConfig, load_spec
-
-
-def coco(**changes: Any) -> dict[str, Any]:
-    content = {
-        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "b.jpg"}],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
-        "annotations": [
-            {"id": 1, "image_id": 9, "category_id": 3, "bbox": [1, 2, 10, 20], "area": 150},
-            {"id": 2, "image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 5], "iscrowd": 1},
-        ],
-    }
-    return content | changes
-
-
-def written(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
 
 
 def test_reads_columns(tmp_path: Path) -> None:
@@ -73,6 +57,35 @@ def test_reads_columns(tmp_path: Path) -> None:
             '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, NaN]}]}',
             "holds nan where a finite number",
         ),
+        (coco(annotations=None), "'annotations' is null, not a list \\(\\[\\] where there are"),
+        (coco(images={}), "'images' is a dict, not a list"),
+        (
+            coco(images=[{"id": 2**63, "file_name": "a"}]),
+            "images\\[0\\] has the id 92233",
+        ),
+        (
+            coco(categories=[{"id": 2**70, "name": "a"}]),
+            "categories\\[0\\] has the id 11805",
+        ),
+        (
+            coco(images=[{"id": 1, "file_name": "a\0.jpg"}]),
+            "file_name 'a\\\\x00.jpg', which",
+        ),
+        (coco(images=[{"id": 1, "file_name": "a\ud800"}]), "which no file can have"),
+        (coco(images=[{"id": 1, "file_name": "a", "width": 0}]), "width 0; allowed is a whole"),
+        (coco(images=[{"id": 1, "file_name": "a", "height": "9"}]), "holds '9' where a finite"),
+        (
+            coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 10**400]}]),
+            "annotations\\[0\\] holds 1000000.*\\.\\.\\. where a finite number",
+        ),
+        (
+            json.dumps(coco())[:-2] + "1" * 5000 + "]}",
+            "is not JSON: .* at line 1 column",
+        ),
+        ('{"images": [' + "[" * 100_000, "is not JSON: nested too deeply at line 1 column 13"),
+        (json.dumps(coco(), indent=1).replace('"bbox"', '"bbox'), "is not JSON: .* at line 2[0-9]"),
+        (json.dumps(coco()) + "x", "Extra data at line 1 column"),
+        ('{"images": [], "images": []}', "a second 'images'"),
     ],
 )
 def test_refuses_other_files(tmp_path: Path, content: Any, message: str) -> None:
@@ -92,97 +105,84 @@ def test_refuses_missing_and_binary_files(tmp_path: Path) -> None:
         read_annotations(tmp_path)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A training and a validation source of the same content."""
-    for split in ("train", "val"):
-        written(tmp_path / split / "annotations.json", coco())
-        for name in ("a.jpg", "b.jpg"):
-            written(tmp_path / split / name, "")
-    return tmp_path
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [
+        *((0, 0), (1, 1), (1.0, 1), (False, 0), (True, 1), (None, 0)),
+        *(("0", 0), ("1", 1), ("False", 0), ("true", 1)),
+    ],
+)
+def test_what_iscrowd_says(tmp_path: Path, value: Any, crowd: int) -> None:
+    entry = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": value}
+    read = read_annotations(written(tmp_path / "a.json", coco(annotations=[entry])))
+    assert list(read.crowds) == [crowd]
 
 
-def experiment(folder: Path, *overrides: str, action: str = "train") -> ExperimentConfig:
-    def source(split: str) -> dict[str, str]:
-        return {
-            "image_dir": str(folder / split),
-            "json_file": str(folder / split / "annotations.json"),
-        }
-
-    spec = {
-        "results_dir": str(folder / "results"),
-        "dataset": {
-            "train_data_sources": [source("train")],
-            "val_data_sources": source("val"),
-            "test_data_sources": source("val"),
-            "num_classes": 4,
-        },
-        "model": {"num_queries": 10, "num_select": 10},
-        "evaluate": {"checkpoint": "model.pth"},
-    }
-    path = written(folder / "spec.yaml", spec)
-    return load_spec(path, overrides, action=action).experiment
+@pytest.mark.parametrize("value", [2, "", "no", [], {}, 0.5])
+def test_what_iscrowd_cannot_say(tmp_path: Path, value: Any) -> None:
+    entry = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": value}
+    path = written(tmp_path / "a.json", coco(annotations=[entry]))
+    with pytest.raises(RequestError, match=r"annotations\[0\] has iscrowd .*; allowed are 0, 1"):
+        read_annotations(path)
 
 
-@pytest.mark.parametrize("action", ["train", "evaluate"])
-def test_good_sources_pass(folder: Path, action: str) -> None:
-    check_sources(experiment(folder, action=action), action)
+def test_sizes_are_read_where_they_are_given(tmp_path: Path) -> None:
+    images = [
+        {"id": 7, "file_name": "a.jpg", "width": 640, "height": 480.0},
+        {"id": 9, "file_name": "b.jpg", "width": None},
+    ]
+    read = read_annotations(written(tmp_path / "a.json", coco(images=images)))
+    assert (list(read.widths), list(read.heights)) == ([640, 0], [480, 0])
 
 
-@pytest.mark.parametrize(("action", "split"), [("train", "train"), ("evaluate", "val")])
-def test_missing_folder(folder: Path, action: str, split: str) -> None:
-    (folder / split).rename(folder / "elsewhere")
-    with pytest.raises(RequestError, match=f"image folder .*/{split} .*does not exist"):
-        check_sources(experiment(folder, action=action), action)
+def test_lists_come_in_any_order_with_other_things_between(tmp_path: Path) -> None:
+    content = coco(info={"a": [1, {"b": 2}]}, licenses=[{"id": 1}], year=2017, note=None)
+    expected = read_annotations(written(tmp_path / "a.json", content))
+    turned = written(tmp_path / "b.json", dict(reversed(content.items())))
+    read = read_annotations(turned)
+    assert (read.image_index, read.boxes) == (expected.image_index, expected.boxes)
 
 
-def test_folder_without_the_images(folder: Path) -> None:
-    (folder / "train" / "a.jpg").unlink()
-    with pytest.raises(RequestError, match=r"has no file 'a.jpg', the first that .* names"):
-        check_sources(experiment(folder), "train")
+def test_a_byte_order_mark_is_passed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(coco()), encoding="utf-8-sig")
+    assert read_annotations(path).num_boxes == 2
 
 
-def test_num_classes_too_small(folder: Path) -> None:
-    with pytest.raises(RequestError) as caught:
-        check_sources(experiment(folder, "dataset.num_classes=3"), "train")
-    message = str(caught.value)
-    assert "category id 3 ('dog'), but dataset.num_classes is 3" in message
-    assert "set dataset.num_classes to 4" in message
-    assert "dataset.eval_class_ids to [1, 3]" in message
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from rtdetr_slurm.data.coco import read_annotations
+from rtdetr_slurm.errors import UserError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+try:
+    print(read_annotations(Path(sys.argv[1])).num_boxes)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+except UserError as error:
+    print(error.failure_class, error)
+"""
 
 
-def test_num_classes_of_a_category_without_boxes(folder: Path) -> None:
-    """What counts is the class list: validation may have boxes where training has none."""
-    content = coco()
-    content["categories"].append({"id": 90, "name": "toothbrush"})
-    written(folder / "val" / "annotations.json", content)
-    with pytest.raises(RequestError, match=r"set dataset.num_classes to 91"):
-        check_sources(experiment(folder), "train")
+def read_alone(*arguments: object) -> str:
+    """What a process of its own says about an annotation file."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_empty_training_set(folder: Path) -> None:
-    path = written(folder / "train" / "annotations.json", coco(images=[], annotations=[]))
-    with pytest.raises(RequestError, match="the training set is empty") as caught:
-        check_sources(experiment(folder), "train")
-    assert str(path) in str(caught.value)
-    written(path, coco(annotations=[]))
-    with pytest.raises(RequestError, match="the training set has no boxes"):
-        check_sources(experiment(folder), "train")
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """Twenty MiB, as segmentations make them."""
+    outline = [[round(number * 1.1, 2) for number in range(2000)]]
+    entry = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": outline}
+    path = written(tmp_path / "a.json", coco(annotations=[entry] * 1500))
+    assert path.stat().st_size > 18 << 20
+    boxes, kib = map(int, read_alone(path).split())
+    assert boxes == 1500
+    assert kib < 8 << 10
 
 
-def test_empty_validation_set(folder: Path) -> None:
-    written(folder / "val" / "annotations.json", coco(images=[], annotations=[]))
-    with pytest.raises(RequestError, match="names no images: nothing to score"):
-        check_sources(experiment(folder), "train")
-
-
-def test_same_id_with_two_names(folder: Path) -> None:
-    content = coco(categories=[{"id": 1, "name": "dog"}, {"id": 3, "name": "cat"}])
-    written(folder / "val" / "annotations.json", content)
-    with pytest.raises(RequestError, match=r"category id 1 is 'cat' in .* and 'dog' in"):
-        check_sources(experiment(folder), "train")
-
-
-def test_unknown_eval_class_ids(folder: Path) -> None:
-    with pytest.raises(RequestError, match=r"eval_class_ids holds \[2\].*1 \(cat\), 3 \(dog\)"):
-        check_sources(experiment(folder, "dataset.eval_class_ids=[1, 2]"), "train")
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", coco(info="x" * (64 << 20)))
+    said = read_alone(path, 100 << 20)
+    assert f"OOM_HOST annotation file {path}: its content does not fit into the memory" in said

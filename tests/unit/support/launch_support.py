@@ -70,14 +70,19 @@ def write_checkpoint(path: Path, content: str = "weights") -> Path:
 
 
 def write_dataset(folder: Path) -> Path:
-    """A COCO data set that `submit` accepts; returns a train spec that uses it."""
+    """A COCO data set that `submit` accepts, of 64 images; returns a train spec that uses it."""
     (folder / "images").mkdir(parents=True)
+    names = [f"{number}.jpg" for number in range(1, 65)]
     coco = {
-        "images": [{"id": 1, "file_name": "1.jpg", "width": 8, "height": 8}],
+        "images": [
+            {"id": number, "file_name": name, "width": 8, "height": 8}
+            for number, name in enumerate(names, start=1)
+        ],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
         "categories": [{"id": 1, "name": "thing"}],
     }
-    (folder / "images" / "1.jpg").touch()
+    for name in names:
+        (folder / "images" / name).touch()
     (folder / "coco.json").write_text(json.dumps(coco))
     spec = folder / "train.yaml"
     spec.write_text(

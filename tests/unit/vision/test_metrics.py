@@ -13,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtdetr_slurm.data.coco import Source, class_names, read_annotations
+from rtdetr_slurm.data.classes import class_names
+from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.vision.metrics import NAMES, Metrics, score_detections
 from rtdetr_slurm.vision.table import Table, build_table
 

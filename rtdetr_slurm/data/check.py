@@ -1,0 +1,139 @@
+"""The data of an action, checked before a job is queued, and again before the first step.
+
+What makes a run worthless is refused; what only costs something becomes a note. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.data.check_boxes import check_boxes
+from rtdetr_slurm.data.check_images import check_images
+from rtdetr_slurm.data.classes import check_eval_class_ids, class_names
+from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
+from rtdetr_slurm.errors import RequestError
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.dataset import DataSource
+    from rtdetr_slurm.spec.experiment import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """What an action reads.
+
+    Attributes:
+        sources: kind, as the action table names it (`train` for dataset.train_data_sources), to the
+            sources that the spec gives; nothing for images without annotations.
+        notes: lines for the user about what is not as it should be, and does no great harm.
+    """
+
+    sources: dict[str, list[Source]]
+    notes: tuple[str, ...]
+
+
+def check_sources(
+    experiment: ExperimentConfig,
+    action: str,
+    *,
+    skip_bad_images: bool = False,
+    read: Callable[[Path], CocoAnnotations] = read_annotations,
+) -> CheckedData:
+    """Read and check the data of `action`: folders, classes, images, boxes.
+
+    Args:
+        skip_bad_images: images that are missing or not as annotated are left out, and noted.
+        read: reads an annotation file; whoever checks several actions remembers what it has read.
+
+    Raises:
+        RequestError: naming the source and the spec field, and what would be right.
+        ActionError: the memory does not suffice for the annotations.
+    """
+    dataset = experiment.dataset
+    sources: dict[str, list[Source]] = {}
+    for kind, given in given_sources(experiment, action).items():
+        sources[kind] = [_open(kind, source, read) for source in given]
+        if kind in ("train", "test") and not given:
+            raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
+    every = [(kind, source) for kind, group in sources.items() for source in group]
+    class_names([source.annotations for _, source in every], dataset.num_classes)
+    notes = []
+    for kind, source in every:
+        setting = f"dataset.{kind}_data_sources"
+        if kind in ("val", "test"):
+            check_eval_class_ids(source.annotations, dataset.eval_class_ids)
+        notes += check_images(
+            source.image_dir, source.annotations, setting, skip_bad_images=skip_bad_images
+        )
+        if kind in ("train", "val", "test"):
+            notes += check_boxes(source.annotations, kind, experiment)
+    _check_not_empty(sources.get("train"))
+    return CheckedData(sources, tuple(notes))
+
+
+def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[DataSource]]:
+    """The annotated sources that `action` reads, by kind, as the spec gives them."""
+    found = {}
+    for kind in get_action(action).reads:
+        if kind != "infer":  # the one kind without annotations
+            given = getattr(experiment.dataset, f"{kind}_data_sources") or []
+            found[kind] = given if isinstance(given, list) else [given]
+    return found
+
+
+def check_folders(sources: Mapping[str, Sequence[Source]]) -> None:
+    """Refuse image folders that this machine does not have.
+
+    Raises:
+        RequestError: naming the folder.
+    """
+    for kind, group in sources.items():
+        for source in group:
+            _check_folder(source.image_dir, kind)
+
+
+def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:
+    """Refuse a training set that does not fill one batch on every rank.
+
+    Raises:
+        RequestError: with the numbers.
+    """
+    if images < batch_size * ranks:
+        raise RequestError(
+            f"the training set has {images} images, fewer than one batch on every rank: "
+            f"dataset.batch_size {batch_size} x {ranks} ranks = {batch_size * ranks}. Lower the "
+            "batch size or use fewer GPUs"
+        )
+
+
+def _open(kind: str, source: DataSource, read: Callable[[Path], CocoAnnotations]) -> Source:
+    _check_folder(Path(source.image_dir), kind)
+    annotations = read(Path(source.json_file))
+    if kind != "train" and not annotations.num_images:
+        raise RequestError(
+            f"{annotations.path} (dataset.{kind}_data_sources) names no images: nothing to score"
+        )
+    return Source(Path(source.image_dir), annotations)
+
+
+def _check_folder(folder: Path, kind: str) -> None:
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise RequestError(
+            f"image folder {folder} (dataset.{kind}_data_sources, image_dir) {problem}"
+        )
+
+
+def _check_not_empty(training: Sequence[Source] | None) -> None:
+    if training is None:
+        return
+    files = ", ".join(str(source.annotations.path) for source in training)
+    if not sum(source.annotations.num_images for source in training):
+        raise RequestError(f"the training set is empty: {files} names no images")
+    if not sum(source.annotations.num_boxes for source in training):
+        raise RequestError(f"the training set has no boxes: {files} holds no annotations")

@@ -1,0 +1,75 @@
+"""Category ids as class indices, as in TAO: a head with `num_classes` logits serves ids
+0 .. num_classes-1. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.errors import RequestError
+
+
+def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[int, str]:
+    """The classes of several sources together, id to name, sorted by id.
+
+    Raises:
+        RequestError: an id does not fit into `num_classes`, or ids and names are not one to one.
+    """
+    names: dict[int, str] = {}
+    ids: dict[str, int] = {}
+    origin: dict[int, Path] = {}
+    for source in sources:
+        for category, name in source.categories.items():
+            if names.get(category, name) != name:
+                raise RequestError(
+                    f"category id {category} is {names[category]!r} in {origin[category]} and "
+                    f"{name!r} in {source.path}: the same id must mean the same class everywhere"
+                    + _mapping(source, ids)
+                )
+            if ids.get(name, category) != category:
+                raise RequestError(
+                    f"class {name!r} has id {ids[name]} in {origin[ids[name]]} and id {category} "
+                    f"in {source.path}: two ids are two classes to the network"
+                    + _mapping(source, ids)
+                )
+            names[category], ids[name] = name, category
+            origin.setdefault(category, source.path)
+    if names and max(names) >= num_classes:
+        _too_few_classes(names, origin[max(names)], num_classes)
+    return dict(sorted(names.items()))
+
+
+def check_eval_class_ids(annotations: CocoAnnotations, class_ids: Sequence[int] | None) -> None:
+    """Refuse `dataset.eval_class_ids` that the annotation file does not know."""
+    unknown = sorted(set(class_ids or ()) - set(annotations.categories))
+    if unknown:
+        raise RequestError(
+            f"dataset.eval_class_ids holds {unknown}, but {annotations.path} has the categories "
+            f"{_describe(annotations.categories)}"
+        )
+
+
+def _mapping(source: CocoAnnotations, ids: Mapping[str, int]) -> str:
+    """How to change the ids of a source to those that its classes have already."""
+    changes = [
+        f"{category} to {ids[name]} ({name!r})"
+        for category, name in source.categories.items()
+        if ids.get(name, category) != category
+    ]
+    return f". To make them one, change in {source.path} {', '.join(changes)}" if changes else ""
+
+
+def _too_few_classes(names: Mapping[int, str], path: Path, num_classes: int) -> NoReturn:
+    largest = max(names)
+    raise RequestError(
+        f"{path} has category id {largest} ({names[largest]!r}), but dataset.num_classes is "
+        f"{num_classes}. Category ids are used as class indices, so num_classes must be at least "
+        f"the largest id + 1: set dataset.num_classes to {largest + 1}"
+    )
+
+
+def _describe(categories: Mapping[int, str], limit: int = 12) -> str:
+    shown = [f"{category} ({name})" for category, name in sorted(categories.items())[:limit]]
+    return ", ".join(shown) + (", ..." if len(categories) > limit else "")
