@@ -204,6 +204,7 @@ class DatasetConfig(Section):
     )
     dataset_type: Literal["serialized", "default"] = field(
         "serialized",
+        idle="the loading processes share one copy of the annotations in any case",
         description="How annotations are kept in memory: serialized shares one copy among the "
         "loading processes.",
     )

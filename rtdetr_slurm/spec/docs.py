@@ -48,7 +48,7 @@ JSON Schema.
 - A value other than the default that the action would have to ignore is refused by name. The column
   "Works in" says which actions honour a field in this version. Where it says "no effect", every
   valid value is accepted and none changes anything, because the field only repeats what another
-  one says or asks for what is never done here.
+  one says or asks for what is never done here; a note says so where it may surprise.
 
 ## The action
 

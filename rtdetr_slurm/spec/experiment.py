@@ -40,7 +40,10 @@ class ExperimentConfig(Section):
         "plain files need none.",
     )
     wandb: WandbConfig = field(
-        WandbConfig, automl="disabled", description="Weights & Biases. Nothing is sent from here."
+        WandbConfig,
+        automl="disabled",
+        idle="nothing is sent to Weights & Biases; TensorBoard's files have the curves",
+        description="Weights & Biases. Nothing is sent from here.",
     )
     model: ModelConfig = field(ModelConfig, automl="disabled", description="The detector.")
     dataset: DatasetConfig = field(

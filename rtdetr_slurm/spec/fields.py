@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.model_check import nested_model
-from rtdetr_slurm.yaml_source import KeyPath
+from rtdetr_slurm.yaml_source import KeyPath, dotted
 
 # Who honours a field. An action that is not available yet honours nothing, whatever is listed.
 TRAIN = ("train",)
@@ -63,6 +63,8 @@ def field(
     used_by: Sequence[str] | None = None,
     honoured_by: Sequence[str] = (),
     no_effect_in: Sequence[str] = (),
+    idle: str | None = None,
+    switch: str | None = None,
     required_by: Sequence[str] = (),
     path: Literal["read", "write"] | None = None,
     holds: Literal["weights", "checkpoint"] | None = None,
@@ -89,6 +91,9 @@ def field(
             is meant for, a value other than the default is refused by name.
         no_effect_in: actions in which every valid value is accepted because, by design, none
             changes anything.
+        idle: why no value of it changes anything in any action; one that is given is accepted, and
+            this is said.
+        switch: of a section: its field without which the others change nothing; likewise.
         required_by: those of the actions it is meant for that cannot start while it is empty.
         path: the value is a path, or a list of paths, that the action reads or writes.
         holds: what its file is: `weights` in any format that can be read, or a `checkpoint` of
@@ -123,7 +128,9 @@ def field(
         "x-parent-param": parent_param or None,
         "x-used-by": used_by and list(used_by),
         "x-honoured-by": list(honoured_by) or None,
-        "x-no-effect-in": list(no_effect_in) or None,
+        "x-no-effect-in": list(EVERY if idle else no_effect_in) or None,
+        "x-idle": idle,
+        "x-switch": switch,
         "x-required-by": list(required_by) or None,
         "x-path": path,
         "x-holds": holds,
@@ -173,6 +180,7 @@ class FieldRef:
         honoured_by: those of them in which it has its effect; inherited where it does not say.
         no_effect_in: actions in which it has none by design; inherited likewise. They may read it
             without being among those it is meant for.
+        idle: why it changes nothing in any action; inherited likewise.
         required_by: those of them that cannot start while it is empty.
     """
 
@@ -183,6 +191,7 @@ class FieldRef:
     used_by: tuple[str, ...]
     honoured_by: tuple[str, ...]
     no_effect_in: tuple[str, ...]
+    idle: str | None
     required_by: tuple[str, ...]
 
     @property
@@ -222,6 +231,7 @@ def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[
             no_effect_in=_among(
                 around, extra(info, "x-no-effect-in") or (above.no_effect_in if above else ())
             ),
+            idle=extra(info, "x-idle") or (above.idle if above else None),
             required_by=_among(used_by, extra(info, "x-required-by") or ()),
         )
 
@@ -249,6 +259,20 @@ def visit(section: Section, above: FieldRef | None = None) -> Iterator[tuple[Fie
         elif ref.nested is not None and isinstance(value, list):
             for index, item in enumerate(value):
                 yield from visit(item, replace(ref, path=(*ref.path, index)))
+
+
+def is_chosen(ref: FieldRef, value: Any) -> bool:
+    """Whether a value is neither the default nor what TAO's own files write in its place."""
+    return value != ref.default and value not in (ref.extra("x-also-default") or ())
+
+
+def switched_off(section: Section) -> dict[KeyPath, str]:
+    """The sections below `section` that their own switch has off, with the switch's name."""
+    return {
+        ref.path: dotted((*ref.path, switch))
+        for ref, value in visit(section)
+        if (switch := ref.extra("x-switch")) and not getattr(value, switch)
+    }
 
 
 def is_list(info: FieldInfo) -> bool:

@@ -321,18 +321,23 @@ class ModelConfig(Section):
     frozen_fm: FrozenFmConfig = field(
         FrozenFmConfig,
         automl="disabled",
+        switch="enabled",
         description="A frozen foundation model whose features are fused with the detector's.",
     )
     clip_max_norm: float = field(
-        0.1, description="Left over in TAO's schema and without effect; see train.clip_grad_norm."
+        0.1,
+        idle="train.clip_grad_norm is what clips the gradient",
+        description="Left over in TAO's schema and without effect; see train.clip_grad_norm.",
     )
     backbone_names: list[str] = field(
         ["backbone.0"],
         automl="disabled",
+        idle="they name modules of another of TAO's detectors",
         description="Left over in TAO's schema from another detector; without effect.",
     )
     linear_proj_names: list[str] = field(
         ["reference_points", "sampling_offsets"],
         automl="disabled",
+        idle="they name modules of another of TAO's detectors",
         description="Left over in TAO's schema from another detector; without effect.",
     )

@@ -11,7 +11,7 @@ from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import TRAINING, Section, readers, visit
+from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, readers, switched_off, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
@@ -178,13 +178,14 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
     """A value other than the default needs someone to honour it."""
     if action not in AVAILABLE:
         return
+    off = switched_off(experiment)
     for ref, value in visit(experiment):
         inside_list = any(isinstance(part, int) for part in ref.path)  # the list itself is compared
         heeded = action in (*ref.honoured_by, *ref.no_effect_in)
-        ignored = action in ref.used_by and not heeded
+        ignored = action in ref.used_by and not heeded and ref.path[:-1] not in off
         if inside_list or isinstance(value, Section) or not ignored:
             continue
-        if value != ref.default and value not in (ref.extra("x-also-default") or ()):
+        if is_chosen(ref, value):
             yield Problem(
                 ref.path,
                 f"found {show(value)}; this option is not available yet in action '{action}'; "

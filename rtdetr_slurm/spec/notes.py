@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import TRAINING, visit
+from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, switched_off, visit
 from rtdetr_slurm.spec.needs import checkpoint_from
 from rtdetr_slurm.spec.sizes import scored_size, training_sizes
 from rtdetr_slurm.yaml_source import dotted, show
@@ -17,6 +17,7 @@ def notes_on_chain(
     """All notes on a spec that is valid for these actions."""
     yield from given_checkpoints(experiment, actions, parent)
     yield from sizes_never_trained(experiment, actions)
+    yield from options_without_effect(experiment, actions)
 
 
 def given_checkpoints(
@@ -29,6 +30,20 @@ def given_checkpoints(
             if source and value and action in ref.required_by and ref.extra("x-inferred"):
                 name = dotted(ref.path)
                 yield f"{name}: {value} is given, so {action} does not take that of {source}"
+
+
+def options_without_effect(experiment: ExperimentConfig, actions: Sequence[str]) -> Iterator[str]:
+    """What was chosen and changes nothing, by the reason."""
+    off = switched_off(experiment)
+    chosen: dict[str, list[str]] = {}
+    for ref, value in visit(experiment):
+        switch = off.get(ref.path[:-1])
+        reason = ref.idle or (switch and f"{switch} is {show(False)}")
+        meant = not isinstance(value, Section) and bool({*actions} & {*ref.used_by})
+        if reason and meant and is_chosen(ref, value):
+            chosen.setdefault(reason, []).append(dotted(ref.path))
+    for reason, names in chosen.items():
+        yield f"{', '.join(names)}: without effect here, as {reason}"
 
 
 def sizes_never_trained(experiment: ExperimentConfig, actions: Sequence[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ def action_schema(action: str) -> dict[str, Any]:
     Sections of other actions are allowed, as everywhere. Beside the standard keywords:
     `automl_default_parameters`, `automl_disabled_parameters` and `popular` as in TAO's schemas, and
     per field `x-math-cond`, `x-depends-on`, `x-used-by`, `x-honoured-by`, `x-no-effect-in`,
-    `x-required-by`, `x-path`, `x-holds`, `x-inferred`, `x-also-named` and `x-automl`.
+    `x-idle`, `x-required-by`, `x-path`, `x-holds`, `x-inferred`, `x-also-named` and `x-automl`.
     """
     model = _models_schema()
     refs, sections = _refs(action), model["$defs"]
@@ -104,7 +104,7 @@ def _polished(node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
             result[key] = [action for action in value if action in AVAILABLE]
         elif isinstance(value, dict) and key != "default":
             result[key] = _polished(value, sections)
-        elif key != "x-template":
+        elif key not in ("x-template", "x-switch"):
             result[key] = value
     for name, each in list(result.get("properties", {}).items()):
         if also := each.get("x-also-named"):

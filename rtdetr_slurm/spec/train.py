@@ -47,6 +47,7 @@ class OptimConfig(Section):
         le=1.0,
         math_cond="> 0.0",
         automl="default_parameter",
+        idle="AdamW has no momentum",
         description="Momentum of SGD; AdamW has none.",
     )
     warmup_steps: int = field(
@@ -88,6 +89,7 @@ class OptimConfig(Section):
     )
     monitor_name: Literal["val_loss", "train_loss"] = field(
         "val_loss",
+        idle="neither of the two schedulers watches a value",
         description="Value a scheduler would watch; neither of the two schedulers watches one.",
     )
 
@@ -271,5 +273,8 @@ class TrainConfig(Section):
     cudnn: CudnnConfig = field(CudnnConfig, automl="disabled", description="cuDNN's switches.")
     is_dry_run: bool = field(False, description="Run one batch only, to see whether it works.")
     checkpointer: CheckpointerConfig = field(
-        CheckpointerConfig, automl="disabled", description="Checkpoints ranked by a metric."
+        CheckpointerConfig,
+        automl="disabled",
+        switch="enable_topk",
+        description="Checkpoints ranked by a metric.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtdetr_slurm.spec.fields import EVERY, OptionalText, Section, field
+from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
 
 class WandbConfig(Section):
@@ -10,7 +10,7 @@ class WandbConfig(Section):
 
     enable: bool = field(
         True,
-        no_effect_in=EVERY,
+        also_default=(False,),
         description="Log to Weights & Biases. TAO does so when it finds a login; this engine never "
         "sends anything.",
     )

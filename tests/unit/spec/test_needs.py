@@ -140,21 +140,15 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "wandb.project=mine",
-        "wandb.tags=[a]",
         "encryption_key=secret",
         "model.frozen_fm.enabled=true",
-        "model.clip_max_norm=1.0",
         "dataset.remap_mscoco_category=true",
-        "dataset.dataset_type=default",
         "dataset.augmentation.preserve_aspect_ratio=true",
         "train.is_dry_run=true",
         "train.distributed_strategy=fsdp",
         "train.checkpoint_interval_unit=step",
         "train.checkpointer.enable_topk=true",
         "train.optim.optimizer=SGD",
-        "train.optim.momentum=0.5",
-        "train.optim.monitor_name=train_loss",
     ],
 )
 def test_train_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
@@ -162,6 +156,41 @@ def test_train_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> No
     line = only(problems(tmp_path, TRAIN, override, action="train"))
     assert line.startswith(f"override '{override}': {name}: found ")
     assert "this option is not available yet in action 'train'; allowed: its default, " in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (["dataset.dataset_type=default"], "dataset.dataset_type: without effect here, as the "
+         "loading processes share one copy of the annotations in any case"),
+        (["train.optim.momentum=0.5"], "train.optim.momentum: without effect here, as AdamW has no "
+         "momentum"),
+        (["train.optim.monitor_name=train_loss"], "train.optim.monitor_name: without effect here"),
+        (["model.clip_max_norm=1.0"], "as train.clip_grad_norm is what clips the gradient"),
+        (["model.backbone_names=[b]", "model.linear_proj_names=[l]"],
+         "model.backbone_names, model.linear_proj_names: without effect here, as they name"),
+        (["wandb.project=mine", "wandb.tags=[a]", "wandb.save_code=true"],
+         "wandb.project, wandb.tags, wandb.save_code: without effect here, as nothing is sent"),
+        (["train.checkpointer.save_top_k=3"], "train.checkpointer.save_top_k: without effect here, "
+         "as train.checkpointer.enable_topk is false"),
+        (["model.frozen_fm.backbone=radio_v3-b"], "as model.frozen_fm.enabled is false"),
+    ],
+)  # fmt: skip
+def test_options_that_change_no_result_are_taken_and_that_is_said(
+    tmp_path: Path, overrides: list[str], note: str
+) -> None:
+    loaded = load(tmp_path, TRAIN, *overrides, action="train")
+    assert note in only([*loaded.notes])
+
+
+def test_options_of_other_actions_and_defaults_are_passed_over(tmp_path: Path) -> None:
+    assert load(tmp_path, EVALUATE, "train.optim.momentum=0.5", action="evaluate").notes == ()
+    defaults = [
+        "wandb.enable=false",
+        "wandb.tags=[training, tao-toolkit]",
+        "dataset.dataset_type=serialized",
+    ]
+    assert load(tmp_path, TRAIN, *defaults, action="train").notes == ()
 
 
 @pytest.mark.parametrize("override", ["evaluate.is_quantized=true", "evaluate.trt_engine=/e"])
