@@ -236,7 +236,9 @@ class ModelConfig(Section):
         used_by=TRAINING,
         honoured_by=TRAIN,
         no_effect_in=EVALUATE,
-        description="Denoising queries per image while training; 0 turns denoising off.",
+        description="Denoised copies of boxes per image while training, at most, each a pair of "
+        "queries: whole groups of all boxes, or, where an image has more, so many of them; 0 turns "
+        "denoising off.",
     )
     class_cost: float = field(
         2.0,

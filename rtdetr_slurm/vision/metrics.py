@@ -40,8 +40,7 @@ class Metrics:
 
     Attributes:
         summary: NAMES to value.
-        per_class: class name to {"AP": ..., "AP50": ...}; where two classes share a name, its id
-            is added.
+        per_class: class name to {"AP": ..., "AP50": ...}.
     """
 
     summary: dict[str, float]
@@ -104,12 +103,10 @@ def _per_class(
     precision: NDArray[np.float64], classes: dict[int, str], chosen: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """AP per class from precision [IoU thresholds, recalls, classes, areas, limits]."""
-    names = [classes[category] for category in chosen]
     rows = {}
-    for k, (category, name) in enumerate(zip(chosen, names, strict=True)):
-        label = name if names.count(name) == 1 else f"{name} ({category})"
+    for k, category in enumerate(chosen):
         at_all = precision[:, :, k, 0, -1]
-        rows[label] = {"AP": _mean_defined(at_all), "AP50": _mean_defined(at_all[0])}
+        rows[classes[category]] = {"AP": _mean_defined(at_all), "AP50": _mean_defined(at_all[0])}
     return rows
 
 

@@ -60,10 +60,16 @@ def evaluate(session: Session) -> dict[str, float]:
 def compare_classes(
     session: Session, trained: Mapping[int, str], scored: Mapping[int, str]
 ) -> None:
-    """Say where the same id has another name now than in training."""
+    """Say where the same id has another name now than in training, or a name another id."""
+    ids = {name: category for category, name in scored.items()}
     for category, name in trained.items():
-        if scored.get(category, name) != name:
+        problem = None
+        if ids.get(name, category) != category:
+            problem = f"class {name!r} had id {category} in training and has id {ids[name]}"
+        elif scored.get(category, name) != name:
+            problem = f"class {category} was {name!r} in training and is {scored[category]!r}"
+        if problem is not None:
             session.warn(
-                f"class {category} was '{name}' in training and is '{scored[category]}' in the "
-                "test annotations; if these are different things, the scores mean nothing"
+                f"{problem} in the test annotations; if these are different things, the scores "
+                "mean nothing"
             )

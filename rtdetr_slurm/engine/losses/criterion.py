@@ -73,6 +73,8 @@ class Criterion(nn.Module):
             unused = 0 * (logits.sum() + boxes.sum())
             if "dn_logits" in outputs:
                 logits, boxes = _full(outputs["dn_logits"]), _full(outputs["dn_boxes"])
+                if "dn_slots" in outputs:
+                    padded = padded.take(outputs["dn_slots"])
                 terms = self._dn_terms(logits, boxes, outputs["dn_groups"], padded, num_boxes)
                 names = [f"_dn_{i}" for i in range(layers)]
                 losses |= _named(terms, names, range(layers) if self.aux_loss else (layers - 1,))

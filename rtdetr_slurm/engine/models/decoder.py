@@ -126,7 +126,7 @@ class Decoder(nn.Module):
         num_queries: Q.
         num_layers: decoder layers.
         eval_idx: the layer whose predictions eval mode returns; -1 is the last.
-        dn_number: denoising budget per image; 0 switches denoising off.
+        dn_number: denoised copies of targets per image, at most; 0 switches denoising off.
     """
 
     def __init__(
@@ -260,6 +260,8 @@ class Decoder(nn.Module):
             outputs["dn_logits"], logits = logits[:, :, :number], logits[:, :, number:]
             outputs["dn_boxes"], boxes = boxes[:, :, :number], boxes[:, :, number:]
             outputs["dn_groups"] = denoising.groups
+            if denoising.slots is not None:
+                outputs["dn_slots"] = denoising.slots
         outputs["pred_logits"], outputs["pred_boxes"] = logits[-1], boxes[-1]
         outputs["set_logits"] = torch.cat([logits, enc_logits[None]])
         outputs["set_boxes"] = torch.cat([boxes, enc_box_logits.sigmoid()[None]])

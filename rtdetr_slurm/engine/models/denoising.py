@@ -32,6 +32,8 @@ class DenoisingQueries:
     allowed: Tensor
     """bool [N + Q, N + Q], True where the row's query may attend to the column's."""
     groups: int
+    slots: Tensor | None
+    """int64 [B, T], the targets that were copied, where not all were."""
 
 
 def _with_one_slot(targets: PaddedTargets) -> PaddedTargets:
@@ -52,15 +54,21 @@ def denoising_queries(
 
     Args:
         targets: of the batch; T boxes in the fullest image.
-        budget: positives per image to aim at; there are max(1, budget // T) groups of T.
+        budget: positives per image at most; there are budget // T groups of T. Of an image with
+            more boxes than that, as many are chosen at random. (The published implementations copy
+            them all: attention then grows with the square of the fullest image.)
         num_classes: also the label that `embed` maps to zero, used for padding.
         num_queries: Q.
         embed: int [B, N] labels to [B, N, D].
     """
+    slots = None
+    if targets.size > budget:
+        slots = _random_slots(targets.valid, budget)
+        targets = targets.take(slots)
     if targets.size == 0:
         targets, groups = _with_one_slot(targets), 1
     else:
-        groups = max(1, budget // targets.size)
+        groups = budget // targets.size
     repeat = 2 * groups
     valid = targets.valid.repeat(1, repeat)
     labels = targets.labels.masked_fill(~targets.valid, num_classes).to(torch.int32)
@@ -70,8 +78,14 @@ def denoising_queries(
     boxes = _noisy_boxes(targets.boxes.repeat(1, repeat, 1), negative)
     group = torch.arange(groups, device=labels.device).repeat_interleave(2 * targets.size)
     return DenoisingQueries(
-        embed(labels), inverse_sigmoid(boxes), _attention_mask(group, num_queries), groups
+        embed(labels), inverse_sigmoid(boxes), _attention_mask(group, num_queries), groups, slots
     )
+
+
+def _random_slots(valid: Tensor, number: int) -> Tensor:
+    """int64 [B, number]: slots drawn from the valid ones; padding where there are too few."""
+    order = torch.rand(valid.shape, device=valid.device).masked_fill_(~valid, 2)
+    return order.argsort(dim=1)[:, :number]
 
 
 def _noisy_labels(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:

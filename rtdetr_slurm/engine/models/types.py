@@ -35,6 +35,15 @@ class PaddedTargets:
         """T, the largest number of boxes in an image of the batch."""
         return self.labels.shape[1]
 
+    def take(self, slots: Tensor) -> PaddedTargets:
+        """The targets in some slots, int64 [B, T'], real boxes before padding."""
+        return PaddedTargets(
+            self.labels.gather(1, slots),
+            self.boxes.gather(1, slots[..., None].expand(-1, -1, 4)),
+            self.valid.gather(1, slots),
+            tuple(min(count, slots.shape[1]) for count in self.counts),
+        )
+
     @classmethod
     def from_list(
         cls, targets: Sequence[Target], dtype: torch.dtype | None = None
@@ -70,3 +79,6 @@ class Outputs(TypedDict, total=False):
     dn_groups: int
     """N = dn_groups * 2 * T: per group T queries from slightly moved boxes (positives), then T from
     far moved ones (negatives), in the order of the padded targets."""
+    dn_slots: Tensor
+    """int64 [B, T']: the padded targets that take part, in their order, where not all of them do; T
+    is then T'."""

@@ -7,7 +7,7 @@ import json
 import pytest
 from engine_support import Workspace, fresh_weights, stopping_at, workspace  # noqa: F401
 
-from rtdetr_slurm.engine.actions.evaluate import evaluate
+from rtdetr_slurm.engine.actions.evaluate import compare_classes, evaluate
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import RequestError
 
@@ -44,6 +44,15 @@ class TestEvaluate:
         evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
         scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
         assert set(scored["per_class"]) == {"square"}
+
+    def test_classes_of_another_training(self, workspace: Workspace) -> None:
+        session = workspace.session(name="evaluate")
+        compare_classes(session, {1: "cat", 2: "dog", 3: "owl"}, {1: "cat", 3: "cow", 4: "dog"})
+        said = [line["message"].split(" in the test")[0] for line in workspace.status("evaluate")]
+        assert said == [
+            "class 'dog' had id 2 in training and has id 4",
+            "class 3 was 'owl' in training and is 'cow'",
+        ]
 
     def test_interrupted(self, workspace: Workspace) -> None:
         weights = fresh_weights(workspace)

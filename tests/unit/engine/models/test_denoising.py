@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import torch
-from model_support import NUM_CLASSES, small_config, small_model, step, targets, without_gradient
+from model_support import (
+    NUM_CLASSES,
+    images,
+    small_config,
+    small_model,
+    step,
+    targets,
+    without_gradient,
+)
 from torch import nn
 
+from rtdetr_slurm.engine.losses import build_criterion
 from rtdetr_slurm.engine.models.denoising import denoising_queries
 from rtdetr_slurm.engine.models.types import PaddedTargets
 
@@ -32,8 +41,41 @@ def test_padded_targets() -> None:
 def test_number_of_groups() -> None:
     assert make((3, 1)).groups == 2  # 8 // 3
     assert make((3, 1)).content.shape == (2, 2 * 2 * 3, 4)
-    assert make((9,)).groups == 1  # never less than one
-    assert make((9,)).box_logits.shape == (1, 18, 4)
+    assert make((8,)).groups == 1
+    assert make((8,)).slots is None
+
+
+def test_of_more_boxes_than_the_budget_some_are_copied() -> None:
+    """Each as likely as the other, real ones before padding; 700 boxes make no 1,400 queries."""
+    batch = PaddedTargets.from_list(targets(20, 3, 12))
+    embed = nn.Embedding(NUM_CLASSES + 1, 4, NUM_CLASSES)
+    copied = torch.zeros(20)
+    for _ in range(200):
+        queries = denoising_queries(batch, 8, NUM_CLASSES, QUERIES, embed)
+        assert (queries.groups, queries.content.shape) == (1, (3, 2 * 8, 4))
+        assert queries.slots is not None
+        chosen = batch.take(queries.slots)
+        assert chosen.counts == (8, 3, 8)
+        assert chosen.valid.sum(1).tolist() == [8, 3, 8]
+        assert all(len(set(row)) == 8 for row in queries.slots.tolist())
+        assert set(queries.slots[1, :3].tolist()) == {0, 1, 2}
+        copied += torch.bincount(queries.slots[0], minlength=20)
+    assert copied.min() > 40  # 80 are expected
+    assert copied.max() < 120
+
+
+def test_the_loss_of_some_boxes_compares_them_with_themselves() -> None:
+    """Where the network returns the denoised boxes without their noise, there is no loss."""
+    batch, cfg = targets(20, 3), small_config()
+    outputs = small_model().train()(images(2), batch)
+    chosen = PaddedTargets.from_list(batch).take(outputs["dn_slots"])
+    assert outputs["dn_boxes"].shape == (3, 2, 2 * 8, 4)
+    outputs["dn_boxes"] = chosen.boxes.repeat(1, 2, 1).expand(3, -1, -1, -1)
+    terms = build_criterion(cfg)(outputs, batch, torch.tensor(4.0))
+    for layer in range(3):
+        assert terms[f"loss_bbox_dn_{layer}"] == 0
+        assert terms[f"loss_giou_dn_{layer}"].abs() < 1e-5
+    assert terms["loss_bbox"] > 0
 
 
 def test_attention_mask() -> None:
