@@ -114,7 +114,7 @@ def submit(
     prepared = prepare(
         Path(spec), overrides, action=action, site=site, name=name, then=then, parent=parent
     )
-    run = freeze(prepared)
+    run = freeze(prepared, _ignore)
     submit_run(run)
     return SubmittedRun(run)
 

@@ -91,7 +91,6 @@ CHECKPOINT_GLOB = "model_epoch_*.pth"
 INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
 """Full training state written when a run is stopped within an epoch, after so many steps of it;
 gone once superseded. Its name says how far it is, so that no reader needs torch to compare."""
-INTERRUPTED_GLOB = "interrupted_epoch_*.pth"
 
 
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------

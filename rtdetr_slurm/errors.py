@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 from rtdetr_slurm.contract import ExitCode, FailureClass
@@ -52,6 +54,35 @@ class ActionError(UserError):
     def __init__(self, message: str, failure_class: FailureClass = FailureClass.CONFIG) -> None:
         super().__init__(message)
         self.failure_class = failure_class
+
+
+_NOT_THIS_ONE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST}
+)
+"""What is wrong with a path that somebody has named, rather than with this machine."""
+
+_WHAT_TO_DO = {
+    errno.EACCES: "it is another user's, or its mode forbids it",
+    errno.EPERM: "it is another user's, or its mode forbids it",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or have the quota raised",
+    errno.EFBIG: "the limit on the size of files (ulimit -f) is too low",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENOMEM: "this machine, or the limit ulimit -v, leaves too little memory",
+    errno.ESTALE: "the file server has lost it; try again",
+    errno.EIO: "the disk or the file server failed; try again, then ask its administrator",
+}
+
+
+def explained(error: OSError) -> UserError:
+    """What the operating system has refused, for where nobody knows better what it means."""
+    said = error.strerror or str(error)
+    file = error.filename if error.filename is not None else "the operating system says"
+    what_to_do = _WHAT_TO_DO.get(error.errno or 0, "")
+    message = f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {said}"
+    kind = RequestError if error.errno in _NOT_THIS_ONE else SiteError
+    return kind(f"{message}; {what_to_do}" if what_to_do else message)
 
 
 def near(found: object, options: Iterable[str], cutoff: float = 0.6) -> str:

@@ -1,4 +1,5 @@
-"""Writing the record safely on local disks, NFS and Lustre. Standard library only.
+"""Writing the record safely on local disks, NFS and Lustre; records.py reads it back. Standard
+library only.
 
 A file is either replaced whole (temp + fsync + rename in the same folder) or appended to by
 exactly one writer; no locks, no reliance on modification times.
@@ -10,11 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rtdetr_slurm.errors import NewerVersion
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 
@@ -51,42 +50,11 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             line = "\n" + line
-        os.write(fd, line.encode())
+        # What is no text, such as a file name in another encoding, becomes an escape of JSON's.
+        os.write(fd, line.encode(errors="backslashreplace"))
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole JSON object in `path`, in order; torn or foreign lines are left out.
-
-    Returns an empty list when the file does not exist.
-    """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    records = []
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
-
-
-def refuse_newer(path: Path, lines: Iterable[Mapping[str, Any]], known: int) -> None:
-    """Refuse lines of `path` whose schema_version is above `known`; lines without one pass.
-
-    Raises:
-        NewerVersion: a newer rtdetr-slurm has written here.
-    """
-    versions = (line.get("schema_version") for line in lines)
-    newest = max((v for v in versions if isinstance(v, int)), default=known)
-    if newest > known:
-        raise NewerVersion(path, newest, known)
 
 
 def sha256_of(path: Path) -> str:

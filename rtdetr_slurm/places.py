@@ -7,7 +7,10 @@ all programs. Nobody means to keep data or results in one either.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+from rtdetr_slurm.errors import RequestError
 
 _WITH_ALL_BELOW = ("/proc", "/sys", "/dev", "/.singularity.d")
 _BUT = "/dev/shm"
@@ -42,8 +45,35 @@ def refusal(path: str) -> str | None:
 
 
 def with_home(path: str) -> str | None:
-    """A path with `~` or `~user` filled in; None: there is no such user."""
+    """A path with `~` or `~user` filled in; None: there is no such user, or HOME is empty."""
+    if path.startswith("~") and os.environ.get("HOME") == "":
+        return None
     try:
         return str(Path(path).expanduser())
     except RuntimeError:
         return None
+
+
+def user_folder(kind: str, default: str, environ: Mapping[str, str]) -> Path | None:
+    """Where the XDG rules put this user's files of one kind; None for a user without a home.
+
+    Args:
+        kind: `CONFIG`, `CACHE`.
+        default: the folder's name in the home folder.
+    """
+    named, home = environ.get(f"XDG_{kind}_HOME"), environ.get("HOME")
+    if named and Path(named).is_absolute():  # a relative one is to be ignored
+        return Path(named)
+    return Path(home) / default if home else None
+
+
+def expanded(text: str) -> Path:
+    """A path that a user has written, `~` and `~name` filled in.
+
+    Raises:
+        RequestError: there is no such home folder.
+    """
+    path = with_home(text)
+    if path is None:
+        raise RequestError(f"{text}: this home folder is not known; set HOME, or write it out")
+    return Path(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.runs import add_run_arguments, chosen_run
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.submission.cancel import cancel_run
@@ -18,19 +18,15 @@ def run(args: argparse.Namespace) -> int:
     found = chosen_run(args)
     result = cancel_run(found)
     for task, job_id in result.jobs.items():
-        _say(f"cancelling {found.id}: {task}, job {job_id}")
+        terminal.note(f"cancelling {found.id}: {task}, job {job_id}")
     for task in result.gone:
-        _say(f"cancelled {found.id}: {task}, which has no job (any more)")
+        terminal.note(f"cancelled {found.id}: {task}, which has no job (any more)")
     for task in result.unknown:
-        _say(
+        terminal.note(
             f"{found.id}: whether {task} was queued is not known (sbatch was begun, and no answer "
             "of it recorded); Slurm shows no job of it. Should one turn up, it ends as soon as it "
             "starts"
         )
     if not (result.jobs or result.gone or result.unknown):
-        _say(f"{found.id} has ended already; nothing to cancel")
+        terminal.note(f"{found.id} has ended already; nothing to cancel")
     return ExitCode.SITE_CANNOT if result.unknown else ExitCode.OK
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

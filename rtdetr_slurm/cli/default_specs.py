@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.resources import schemas_dir
 
 
@@ -23,14 +25,15 @@ def run(args: argparse.Namespace) -> int:
 
     text = template_yaml(args.action, str(schemas_dir() / f"{args.action}.schema.json"))
     if args.output is None:
-        print(text, end="")
+        terminal.out_lines(text)
         return ExitCode.OK
     try:
-        with args.output.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+        with args.output.open("x", encoding="utf-8"):
+            pass  # it is ours alone now
+        write_atomic(args.output, text)
     except FileExistsError:
         raise RequestError(f"{args.output} exists already and is left as it is") from None
     except OSError as error:
         raise RequestError(f"cannot write {args.output}: {error.strerror}") from None
-    print(args.output)
+    terminal.out(args.output)
     return ExitCode.OK

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import io
 
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.runs import add_run_arguments, chosen_run
 from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.records import exists, open_file
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, job_id_of, task_events
 
@@ -25,12 +27,13 @@ def _print_logs(run: Run) -> int:
     events = run.events()
     jobs = [(task, job_id_of(task_events(events, task), task)) for task in run.plan.tasks()]
     paths = [run.log_path(task.stage.name, job_id) for task, job_id in jobs if job_id]
-    logs = [path for path in dict.fromkeys(paths) if path.exists()]
+    logs = [path for path in dict.fromkeys(paths) if exists(path)]
     for path in logs:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            sys.stdout.writelines(stream)
+        with open_file(path) as stream:
+            for line in io.TextIOWrapper(stream, encoding="utf-8", errors="replace"):
+                terminal.out_lines(line)
     if not logs:
-        print(f"{run.id} has written no log yet", file=sys.stderr)
+        terminal.note(f"{run.id} has written no log yet")
     return ExitCode.OK
 
 
@@ -39,10 +42,6 @@ def _follow(run: Run) -> int:
     from rtdetr_slurm.submission.follow import Follower
 
     lines = StateLines(progress=False)
-    follower = Follower(run, on_line=_print_line, on_report=lines.report, on_note=lines.note)
+    follower = Follower(run, on_line=terminal.out_log, on_report=lines.report, on_note=lines.note)
     state = follower.follow().state
     return ExitCode.OK if state is StageState.SUCCESS else ExitCode.FAILED
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import UserError, near
+from rtdetr_slurm.errors import SiteError, UserError, explained, near
 
 PROGRAM = "rtdetr-slurm"
 
@@ -29,36 +29,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
+        terminal.open_streams()
+        try:
+            return _run(arguments)
+        finally:
+            terminal.flush()
     except UserError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _refused(error)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        terminal.last_words("")
         return 130
     except BrokenPipeError:
-        # The reader has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.abandon_streams()  # the reader has gone, and wants to hear nothing
         return ExitCode.FAILED
+    except MemoryError:
+        return _refused(SiteError("this machine, or the limit ulimit -v, leaves too little memory"))
+    except OSError as error:
+        return _refused(explained(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: object = None) -> None:  # noqa: ARG002
+        """On stdout; argparse itself says nothing when that fails."""
+        terminal.out_lines(self.format_help())
+
+
+def _refused(error: UserError) -> int:
+    terminal.last_words(f"{PROGRAM}: {error}")
+    return error.exit_code
 
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+        terminal.out_lines(_help())
         return ExitCode.OK if arguments else ExitCode.BAD_REQUEST
     if arguments[0] == "--version":
-        print(f"{PROGRAM} {__version__}")
+        terminal.out(f"{PROGRAM} {__version__}")
         return ExitCode.OK
     name = arguments[0]
     if name not in COMMANDS:
         hint = near(name, COMMANDS)
-        print(f"{PROGRAM}: there is no command '{name}'{hint}\n\n{_help()}", file=sys.stderr)
+        terminal.note(f"{PROGRAM}: there is no command '{name}'{hint}\n\n{_help()}")
         return ExitCode.BAD_REQUEST
     module_name, summary = COMMANDS[name]
     command = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(f"{PROGRAM} {name}", description=summary)
+    parser = _Parser(f"{PROGRAM} {name}", description=summary)
     command.add_arguments(parser)
     # Overrides (key=value) and options may come in any order.
     code: int = command.run(parser.parse_intermixed_args(arguments[1:]))

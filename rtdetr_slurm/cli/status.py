@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.runs import add_run_arguments, chosen_folder, run_root
 from rtdetr_slurm.cli.watching import result_lines
 from rtdetr_slurm.contract import ExitCode
@@ -38,51 +37,65 @@ def run(args: argparse.Namespace) -> int:
     report, notes = survey_run(chosen_folder(args))
     _print_notes(notes)
     if args.json:
-        print(json.dumps(report.to_json(), indent=2))
+        terminal.document(report.to_json())
     else:
         _print_page(report)
     return ExitCode.OK
 
 
 def _all_runs(root: Path, *, as_json: bool) -> int:
-    found = survey_runs([root / run_id for run_id in run_ids(root)])
+    folders = [root / run_id for run_id in run_ids(root)]
+    found = survey_runs(folders)
     _print_notes(found.notes)
     if as_json:
-        runs = [report.to_json() for report in found.reports]
-        print(json.dumps({"run_root": str(root), "runs": runs}, indent=2))
-    elif not found.reports:
-        print(f"no runs in {root}", file=sys.stderr)
+        runs = [found.reports[folder].to_json() for folder in folders if folder in found.reports]
+        unreadable = [
+            {"run_id": folder.name, "run_dir": str(folder), "reason": reason}
+            for folder, reason in found.unreadable.items()
+        ]
+        terminal.document({"run_root": str(root), "runs": runs, "unreadable": unreadable})
+        return ExitCode.OK
+    if folders:
+        _print_table({folder.name: found.reports.get(folder) for folder in folders})
     else:
-        _print_table(found.reports)
+        terminal.note(f"no runs in {root}")
+    _print_notes(f"unreadable: {reason}" for reason in found.unreadable.values())
     return ExitCode.OK
 
 
 def _print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        print(note, file=sys.stderr)
+        terminal.note(note)
 
 
-def _print_table(reports: Sequence[RunReport]) -> None:
-    from rich.console import Console
+def _print_table(runs: Mapping[str, RunReport | None]) -> None:
+    """A row for each run; None is one that cannot be read."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("RUN", "NAME", "STATE", "STAGE", "JOB", "EPOCH", "ETA", "METRIC"):
         table.add_column(heading, no_wrap=heading in ("RUN", "STATE"))
-    for report in reports:
-        stage = _stage_of_interest(report)
-        table.add_row(
-            report.run_id,
-            report.name or "",
-            f"[{_COLOURS[report.state]}]{report.state.value}[/]",
-            stage.name,
-            stage.job_id or "",
-            stage.progress.shown_epoch,
-            (stage.progress.eta or "") if stage.state is StageState.RUNNING else "",
-            _metric(stage),
-        )
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
+    for run_id, report in runs.items():
+        cells = [run_id, *(["", "unreadable"] if report is None else _cells(report))]
+        # As Text, in which a name like [red] is no markup.
+        texts = [Text(terminal.shown(cell)) for cell in cells]
+        texts[2].stylize("red" if report is None else _COLOURS[report.state])
+        table.add_row(*texts)
+    terminal.out_table(table)
+
+
+def _cells(report: RunReport) -> list[str]:
+    stage = _stage_of_interest(report)
+    return [
+        report.name or "",
+        report.state.value,
+        stage.name,
+        stage.job_id or "",
+        stage.progress.shown_epoch,
+        (stage.progress.eta or "") if stage.state is StageState.RUNNING else "",
+        _metric(stage),
+    ]
 
 
 def _stage_of_interest(report: RunReport) -> StageReport:
@@ -107,7 +120,7 @@ def _print_page(report: RunReport) -> None:
     for stage in report.stages:
         facts += [("", ""), *_stage_facts(stage)]
     for name, value in facts:
-        print(f"{name:<12} {value}".rstrip())
+        terminal.out(f"{name:<12} {value}".rstrip())
 
 
 def _stage_facts(stage: StageReport) -> list[tuple[str, str]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.runs.run import Run
 
@@ -52,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:
-            print(note, file=sys.stderr)
+            terminal.note(note)
     if args.dry_run:
         return _dry_run(prepared, as_json=args.json)
-    return _submit(args, freeze(prepared))
+    return _submit(args, freeze(prepared, terminal.note))
 
 
 def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
@@ -71,11 +70,11 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
             "plan": plan.to_json(),
             "scripts": texts,
         }
-        print(json.dumps(document, indent=2))
+        terminal.document(document)
         return ExitCode.OK
-    print(render_plan(plan, run_dir=str(run_dir), site_name=site))
+    terminal.out_lines(render_plan(plan, run_dir=str(run_dir), site_name=site))
     for stage_name, text in texts.items():
-        print(f"\nsbatch script of stage {stage_name}:\n\n{text}", end="")
+        terminal.out_lines(f"\nsbatch script of stage {stage_name}:\n\n{text}")
     return ExitCode.OK
 
 
@@ -87,14 +86,14 @@ def _submit(args: argparse.Namespace, created: Run) -> int:
     if not watched and args.json:
         stages = [{"name": name, "job_id": job_id} for name, job_id in jobs.items()]
         document = {"run_id": created.id, "run_dir": str(created.path), "stages": stages}
-        print(json.dumps(document, indent=2))
+        terminal.document(document)
         return ExitCode.OK
     ids = ", ".join(f"{name} {job_id}" for name, job_id in jobs.items())
-    print(f"submitted {created.id} (job: {ids})", file=sys.stderr)
+    terminal.note(f"submitted {created.id} (job: {ids})")
     if not watched:
-        print(created.path)
+        terminal.out(created.path)
         hint = f"rtdetr-slurm status {created.path}"
-        print(f"next: {hint}   (or logs, cancel)", file=sys.stderr)
+        terminal.note(f"next: {hint}   (or logs, cancel)")
         return ExitCode.OK
     from rtdetr_slurm.cli.watching import watch
 

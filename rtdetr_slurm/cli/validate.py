@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
 
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     except RequestError as error:
         if not args.json:
             raise
-        print(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
+        terminal.document({"valid": False, "problems": _problems(error)})
         return ExitCode.BAD_REQUEST
     notes = [*loaded.notes]
     try:
@@ -42,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
             "actions": loaded.actions,
             "notes": notes,
         }
-        print(json.dumps(report, indent=2))
+        terminal.document(report)
         return ExitCode.OK
     plural = "s" if len(loaded.actions) > 1 else ""
-    print(f"{args.spec}: valid for action{plural} {', '.join(loaded.actions)}")
+    terminal.out(f"{args.spec}: valid for action{plural} {', '.join(loaded.actions)}")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        terminal.note(f"note: {note}")
     return ExitCode.OK
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
+from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
@@ -30,26 +28,26 @@ class StateLines:
             line = stage_line(stage, progress=self._progress)
             if self._shown.get(stage.name) != line:
                 self._shown[stage.name] = line
-                print(line, file=sys.stderr, flush=True)
+                terminal.note(terminal.shown(line))
 
     def note(self, text: str) -> None:
         if self._shown.get("") != text:
             self._shown[""] = text
-            print(text, file=sys.stderr, flush=True)
+            terminal.note(text)
 
 
 def watch(run: Run, *, show_log: bool, as_json: bool) -> int:
     """Follow a run to its end and print its results; the exit code is the run's."""
     lines = StateLines(progress=not show_log)
-    on_line = _log_line if show_log else None
+    on_line = terminal.note_log if show_log else None
     follower = Follower(run, on_line=on_line, on_report=lines.report, on_note=lines.note)
     try:
         report = follower.follow()
     except KeyboardInterrupt:
-        print(f"\ndetached; the run goes on: rtdetr-slurm status {run.path}", file=sys.stderr)
+        terminal.note(f"\ndetached; the run goes on: rtdetr-slurm status {run.path}")
         return INTERRUPTED_BY_USER
     if as_json:
-        print(json.dumps(report.to_json(), indent=2))
+        terminal.document(report.to_json())
     else:
         print_end(report)
     return ExitCode.OK if report.state is StageState.SUCCESS else ExitCode.FAILED
@@ -76,18 +74,18 @@ def print_end(report: RunReport) -> None:
     """Results to stdout; what went wrong, and what to do about it, to stderr."""
     for stage in report.stages:
         if len(report.stages) > 1:
-            print(f"{stage.name}: {stage.state.value}")
+            terminal.out(f"{stage.name}: {stage.state.value}")
         failure = stage.failure
         if failure is not None:
-            print(f"{stage.name} failed ({failure.failure_class.value}):", file=sys.stderr)
-            print(f"  {failure.evidence}", file=sys.stderr)
-            print(f"  what to do: {failure.advice}", file=sys.stderr)
+            terminal.note(f"{stage.name} failed ({failure.failure_class.value}):")
+            terminal.note(f"  {terminal.shown(failure.evidence)}")
+            terminal.note(f"  what to do: {failure.advice}")
             if stage.log:
-                print(f"  log: {stage.log}", file=sys.stderr)
+                terminal.note(f"  log: {stage.log}")
         for name, value in stage.progress.shown_metrics:
-            print(f"{name:<12} {value:.4f}")
+            terminal.out(f"{name:<12} {value:.4f}")
         for name, text in result_lines(stage):
-            print(f"{name:<12} {text}")
+            terminal.out(f"{name:<12} {text}")
 
 
 def result_lines(stage: StageReport) -> list[tuple[str, str]]:
@@ -95,13 +93,11 @@ def result_lines(stage: StageReport) -> list[tuple[str, str]]:
     results = stage.results
     lines = []
     if results.best is not None:
-        lines.append(("best", f"{results.best} (val_mAP {results.best_metric:.4f})"))
+        scored = results.best_metric
+        said = "" if scored is None else f" (val_mAP {scored:.4f})"
+        lines.append(("best", f"{results.best}{said}"))
     if results.last is not None:
         lines.append(("last", str(results.last)))
     if results.picture is not None:
         lines.append(("picture", str(results.picture)))
     return lines
-
-
-def _log_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

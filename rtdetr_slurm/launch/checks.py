@@ -93,7 +93,7 @@ def check_container(container: Container, binds: Sequence[Bind], run: Run) -> No
     Args:
         binds: besides those of the plan.
     """
-    check_unchanged(run.manifest["images"][container.image.path])
+    check_unchanged(run.manifest.images[container.image.path])
     for bind in (*container.binds, *binds):
         if not os.path.lexists(bind.source):
             raise SiteError(f"{bind.source} does not exist on this node; it must, to be bound")

@@ -27,9 +27,6 @@ class Resolved:
     value: str
     source: str
 
-    def to_json(self) -> dict[str, str]:
-        return {"field": self.field, "value": self.value, "source": self.source}
-
 
 def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
     """The values of a task's inputs, now.

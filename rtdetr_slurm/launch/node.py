@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -26,11 +25,13 @@ from rtdetr_slurm.launch.container import (
     host_environment,
     inside_environment,
 )
+from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, StageTask
+from rtdetr_slurm.records import checked, read_json
 from rtdetr_slurm.runs.run import Run, open_run
 
 
@@ -86,7 +87,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
 def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
     """What the container must see of the inputs that the stage run has filled in, read-only."""
     path = run.job_dir(task.name) / INPUTS_JSON
-    values = [one["value"] for one in json.loads(path.read_text(encoding="utf-8"))]
+    values = [one.value for one in checked(tuple[Resolved, ...], read_json(path), path)]
     own = (str(run.path), str(task.results_dir))
     outside = [v for v in values if not any(Path(v).is_relative_to(folder) for folder in own)]
     return tuple(Bind(value, value, read_only=True) for value in dict.fromkeys(outside))

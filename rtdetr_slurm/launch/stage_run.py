@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
@@ -80,7 +80,7 @@ class StageRun:
         self._checkpoint_before = self._newest_checkpoint()
         inputs = resolve_inputs(self.run, self.task)
         self._spec = filled_in(self.run.spec, inputs)
-        values = [one.to_json() for one in inputs]
+        values = [asdict(one) for one in inputs]
         write_atomic(self.run.task_spec(self.task), spec_text(self._spec))
         folder = self.run.job_dir(self.task.name)
         write_atomic(folder / INPUTS_JSON, json.dumps(values, indent=2) + "\n")

@@ -19,7 +19,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.local.processes import local_jobs
 from rtdetr_slurm.plan.model import Dependency, StageTask
-from rtdetr_slurm.runs.report import keep_summary, read_summary, report_run
+from rtdetr_slurm.runs.report import keep_summary, stage_reports
 from rtdetr_slurm.runs.run import Run, open_run, status_path
 from rtdetr_slurm.runs.state import NEVER_STARTED, StageState, recorded_end, task_events
 from rtdetr_slurm.runs.status import StatusLog
@@ -77,14 +77,9 @@ class Runner:
         """The states of another run's stage, once it has ended, or its runner has."""
         while not self.asked_to_stop:
             try:
-                other = open_run(run_dir)
-                events = other.events()
-                jobs = local_jobs(other, events)
-                report = read_summary(run_dir) or report_run(other, jobs, events)
+                states = [one.state for one in stage_reports(run_dir, stage, local_jobs)]
             except RequestError:
                 return [StageState.UNKNOWN]
-            names = {task.name for task in other.plan.stage(stage).tasks()}
-            states = [one.state for one in report.stages if one.name in names]
             if all(state.ended for state in states):
                 return states
             time.sleep(_OTHER_RUN_POLL_S)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, get_action, last_training
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.model import Dependency, Input, Origin
+from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
@@ -18,9 +17,6 @@ from rtdetr_slurm.yaml_source import dotted
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import LoadedSpec
     from rtdetr_slurm.spec.job import FollowUp
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
-"""Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
     positions = [first]
     for entry in loaded.job.then:
         name = entry.name or entry.action
-        if not _NAME.fullmatch(name):
+        if not STAGE_NAME.fullmatch(name):
             raise RequestError(
                 f"job.then: found the name '{name}'; allowed: letters, digits, _ and -, beginning "
                 "with a letter, and one dot before a further such word"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError
 
+STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
+"""Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
+
+_MOST_NODES, _MOST_TASKS = 100_000, 4_000_001
+"""More is no cluster, and no array that Slurm takes; a plan read from a file is held to it."""
+
+Scheduler = Literal["slurm", "local"]
 DependencyKind = Literal["afterok", "afterany", "aftercorr"]
 """Slurm's words: after success; after the end, whatever it was; task by task of two arrays."""
 
@@ -23,7 +32,7 @@ class Resources:
             stage that needs none. On Slurm they count within the allocation, 0..n-1; on the local
             machine they are the devices themselves.
         gpu_request: how GPUs are asked for: `gpus-per-node`, `gres`, or `none`.
-        time_min: wall-clock limit in minutes; None leaves it to the partition.
+        time_min: wall-clock limit in minutes, on Slurm whole ones; None leaves it to the partition.
         mem_gb: memory per node in GiB; None leaves it to the cluster.
     """
 
@@ -33,11 +42,14 @@ class Resources:
     gpu_type: str | None = None
     cpus_per_task: int | None = None
     mem_gb: float | None = None
-    time_min: int | None = None
+    time_min: float | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+
+    def __post_init__(self) -> None:
+        _within("nodes", self.nodes, _MOST_NODES)
 
     @property
     def gpus_per_node(self) -> int:
@@ -81,7 +93,6 @@ class Launch:
     """What the stage run and the node wrapper need to know about the site.
 
     Attributes:
-        scheduler: `slurm` or `local`.
         accelerator: `cuda` or `cpu`; None (local only): whatever the engine finds, which it says.
         signal_lead_s: seconds between the warning signal and the end of the time limit.
         env: host environment variables for the engine: name to value, None for the host's own.
@@ -89,7 +100,7 @@ class Launch:
         python: that runs the program where there is no container; None: this very one.
     """
 
-    scheduler: str
+    scheduler: Scheduler
     accelerator: str | None
     signal_lead_s: int
     requeue: bool
@@ -134,6 +145,9 @@ class Array:
 
     size: int
     throttle: int | None = None
+
+    def __post_init__(self) -> None:
+        _within("size", self.size, _MOST_TASKS)
 
 
 @dataclass(frozen=True)
@@ -181,32 +195,24 @@ class Stage:
     array: Array | None = None
     inputs: tuple[Input, ...] = ()
 
+    def __post_init__(self) -> None:
+        # The name becomes a folder, and more: it is never a path, and no option of a command.
+        if not STAGE_NAME.fullmatch(self.name):
+            raise RequestError(f"{self.name!r} is no name of a stage")
+        if not Path(self.results_dir).is_absolute():
+            raise RequestError(f"results_dir {self.results_dir!r} is not absolute")
+        get_action(self.action)
+
     def tasks(self) -> list[StageTask]:
         """Its array's tasks, or itself as the only one."""
         if self.array is None:
             return [StageTask(self)]
         return [StageTask(self, index) for index in range(self.array.size)]
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Stage:
-        """Rebuild a stage from `to_json()`'s (possibly JSON round-tripped) output."""
-        values = dict(data)
-        values["resources"] = _make(Resources, data["resources"])
-        values["launch"] = _make(Launch, data["launch"])
-        values["container"] = _container_from_json(data["container"])
-        values["command"] = tuple(data["command"])
-        values["depends_on"] = tuple(
-            Dependency(Origin(**d["on"]), d["kind"]) for d in data["depends_on"]
-        )
-        values["array"] = None if data["array"] is None else Array(**data["array"])
-        values["inputs"] = tuple(
-            Input(i["field"], i["function"], i["origin"] and Origin(**i["origin"]), i["uri"])
-            for i in data["inputs"]
-        )
-        return Stage(**values)
+    def origins(self) -> list[Origin]:
+        """Whatever it waits for or takes something from."""
+        taken = [one.origin for one in self.inputs if one.origin is not None]
+        return [*(dependency.on for dependency in self.depends_on), *taken]
 
 
 @dataclass(frozen=True)
@@ -245,6 +251,18 @@ class Plan:
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise RequestError("a plan has at least one stage")
+        before: set[str] = set()
+        for stage in self.stages:
+            if stage.name in before:
+                raise RequestError(f"there are two stages called {stage.name!r}")
+            for origin in stage.origins():
+                if origin.run is None and origin.stage not in before:
+                    raise RequestError(f"{stage.name} needs {origin}, which is no stage before it")
+            before.add(stage.name)
+
     def stage(self, name: str) -> Stage:
         """The stage called `name`.
 
@@ -262,25 +280,9 @@ class Plan:
         return (task for stage in self.stages for task in stage.tasks())
 
     def to_json(self) -> dict[str, Any]:
-        return {"stages": [s.to_json() for s in self.stages], "notes": list(self.notes)}
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Plan:
-        stages = tuple(Stage.from_json(s) for s in data["stages"])
-        return Plan(stages=stages, notes=tuple(data["notes"]))
+        return asdict(self)
 
 
-def _make(cls: type[Any], data: Mapping[str, Any]) -> Any:
-    """A dataclass from JSON, lists as the tuples they were."""
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
-
-
-def _container_from_json(data: Mapping[str, Any] | None) -> Container | None:
-    if data is None:
-        return None
-    return Container(
-        image=Image(**data["image"]),
-        binds=tuple(Bind(**b) for b in data["binds"]),
-        apptainer=data["apptainer"],
-        flags=tuple(data["flags"]),
-    )
+def _within(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise RequestError(f"{name}: found {value}; expected 1 to {most}")

@@ -5,7 +5,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.records import BadRecord, exists, read_json
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
     CheckpointFile,
@@ -24,7 +24,7 @@ from rtdetr_slurm.runs.checkpoints import (
     list_checkpoints,
     verify_checkpoint,
 )
-from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.events import Event, RecordedCheckpoint
 
 
 def artefact_problem(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> str | None:
@@ -48,10 +48,12 @@ def artefact_problem(action: Action, results_dir: Path, spec: Mapping[str, Any])
 def _file_problem(path: Path) -> str | None:
     try:
         if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
+            read_json(path)
         elif not path.stat().st_size:
             return f"{path} is empty"
-    except (OSError, ValueError) as error:
+    except BadRecord as error:
+        return str(error)
+    except OSError as error:
         return f"{path} cannot be read: {error}"
     return None
 
@@ -66,7 +68,7 @@ class Results:
     picture: Path | None = None
 
 
-def verified_checkpoints(results_dir: Path) -> dict[str, dict[str, Any]]:
+def verified_checkpoints(results_dir: Path) -> dict[str, RecordedCheckpoint]:
     """The best and the last whole checkpoint with their digests, as an event records them.
 
     Reads the files from end to end, so it is done once, when a stage ends.
@@ -92,11 +94,11 @@ def results_of(task: StageTask, end: Event | None) -> Results:
     """
     folder = task.results_dir
     picture = folder / ANNOTATED_IMAGE
-    shown = picture if picture.exists() else None
+    shown = picture if exists(picture) else None
     if not get_action(task.stage.action).trains:
         return Results(picture=shown)
     if end is not None:
-        recorded = end.get("checkpoints") or {}
+        recorded = end.get("checkpoints", {})
         best, last = recorded.get("best"), recorded.get("last")
         return Results(
             best=folder / best["file"] if best else None,

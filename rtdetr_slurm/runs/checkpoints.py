@@ -5,22 +5,25 @@ A .pth file is a zip archive; its CRCs tell a complete file from a torn one with
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from rtdetr_slurm.contract import CHECKPOINT_GLOB, INTERRUPTED_GLOB, STATUS_JSON, Kpi
+from rtdetr_slurm.contract import STATUS_JSON, Kpi
+from rtdetr_slurm.records import BadRecord, names_in, open_file
 from rtdetr_slurm.runs.status import read_status
 
 _ZIP = b"PK"
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How torch.save began its files before they were zip archives: a pickled magic number."""
-_EPOCH = re.compile(r"model_epoch_(\d+)\.pth")
-_INTERRUPTED = re.compile(r"interrupted_epoch_(\d+)_step_(\d+)\.pth")
+_EPOCH = re.compile(r"model_epoch_([0-9]{1,9})\.pth")
+_INTERRUPTED = re.compile(r"interrupted_epoch_([0-9]{1,9})_step_([0-9]{1,12})\.pth")
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class CheckpointFile:
 def verify_checkpoint(path: Path) -> str | None:
     """None when `path` is a whole torch checkpoint, else what is wrong with it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return f"{path} is a zip archive but not a torch checkpoint"
             broken = archive.testzip()
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        return f"{path} cannot be read: {error}"
+    except Exception as error:  # zipfile raises of many kinds on a damaged archive
+        return _unreadable(path, error)
     return f"{path} is damaged (record {broken} fails its checksum)" if broken else None
 
 
@@ -63,12 +66,12 @@ def verify_weights(path: Path) -> str | None:
     at.
     """
     try:
-        if path.suffix == ".safetensors":
-            return _safetensors_problem(path)
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
+            if path.suffix == ".safetensors":
+                return _safetensors_problem(path, stream)
             start = stream.read(len(_LEGACY_TORCH))
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+    except (OSError, BadRecord) as error:
+        return _unreadable(path, error)
     if start == _LEGACY_TORCH:
         return None
     if not start.startswith(_ZIP):
@@ -76,39 +79,48 @@ def verify_weights(path: Path) -> str | None:
     return verify_checkpoint(path)
 
 
-def _safetensors_problem(path: Path) -> str | None:
+def _safetensors_problem(path: Path, stream: BinaryIO) -> str | None:
     """The file is as long as its header says: length of the header, header, tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            header = json.loads(stream.read(length)) if 0 < length <= size - 8 else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
+    size = os.fstat(stream.fileno()).st_size
+    length = int.from_bytes(stream.read(8), "little")
+    try:
+        header = json.loads(stream.read(length) if 0 < length <= size - 8 else b"")
+        ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return f"{path} is damaged, or no .safetensors file"
-    ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{path} is damaged: {size} bytes of {expected}"
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, BadRecord):
+        return str(error)
+    why = os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else error
+    return f"{path} cannot be read: {why}"
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Whether it is the name of an epoch's checkpoint."""
+    return _EPOCH.fullmatch(name) is not None
 
 
 def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     """The epoch checkpoints of a results folder, by epoch, with the val_mAP of their epoch."""
     metrics = _metric_by_epoch(results_dir)
     found = []
-    for path in results_dir.glob(CHECKPOINT_GLOB):
-        if match := _EPOCH.fullmatch(path.name):
+    for name in names_in(results_dir):
+        if match := _EPOCH.fullmatch(name):
             epoch = int(match[1])
-            found.append(CheckpointFile(path, epoch, metric=metrics.get(epoch)))
+            found.append(CheckpointFile(results_dir / name, epoch, metric=metrics.get(epoch)))
     return sorted(found, key=lambda c: c.epoch)
 
 
 def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
     """The checkpoints that interruptions have left, the furthest last."""
     found = []
-    for path in results_dir.glob(INTERRUPTED_GLOB):
-        if match := _INTERRUPTED.fullmatch(path.name):
-            found.append(CheckpointFile(path, int(match[1]), step=int(match[2])))
+    for name in names_in(results_dir):
+        if match := _INTERRUPTED.fullmatch(name):
+            found.append(CheckpointFile(results_dir / name, int(match[1]), step=int(match[2])))
     return sorted(found, key=lambda c: c.progress)
 
 
@@ -163,7 +175,7 @@ def _metric_by_epoch(results_dir: Path) -> dict[int, float]:
     """val_mAP per epoch as status.json has it; the newest line of an epoch counts."""
     metrics: dict[int, float] = {}
     for line in read_status(results_dir / STATUS_JSON):
-        value, epoch = (line.get("kpi") or {}).get(Kpi.VAL_MAP), line.get("epoch")
-        if isinstance(value, int | float) and isinstance(epoch, int):
+        value, epoch = line.get("kpi", {}).get(Kpi.VAL_MAP), line.get("epoch")
+        if isinstance(value, int | float) and epoch is not None:
             metrics[epoch] = float(value)
     return metrics

@@ -8,20 +8,65 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from heapq import merge
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from rtdetr_slurm.contract import EVENT_VERSION
-from rtdetr_slurm.files import append_json_line, read_json_lines, refuse_newer
+from rtdetr_slurm.contract import EVENT_VERSION, FailureClass
+from rtdetr_slurm.files import append_json_line
+from rtdetr_slurm.records import (
+    BadRecord,
+    Prose,
+    checked,
+    moment,
+    names_in,
+    read_json_lines,
+    refuse_newer,
+)
+from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
+from rtdetr_slurm.slurm.job_ids import is_job_id
+from rtdetr_slurm.slurm.parse import is_cluster
 
-Event = dict[str, Any]
-"""`event` (submitting, submitted, refused, unclear, withdrawn, started, resolved, requeued,
-cancelling, not_cancelled, finished), `timestamp`, `schema_version`, and what belongs to it: mostly
-stage, task, job_id."""
+
+class RecordedCheckpoint(TypedDict):
+    """A checkpoint as a stage's end has verified it; `file` is a name in its results folder."""
+
+    file: str
+    epoch: int
+    metric: float | None
+    sha256: str
+
+
+class RecordedCheckpoints(TypedDict, total=False):
+    best: RecordedCheckpoint
+    last: RecordedCheckpoint
+
+
+class _Stamp(TypedDict):
+    schema_version: int
+    timestamp: str
+    event: str
+    """submitting, submitted, refused, unclear, withdrawn, started, resolved, requeued, cancelling,
+    not_cancelled, finished"""
+
+
+class Event(_Stamp, total=False):
+    """One line of an event file, with all that somebody reads of it."""
+
+    stage: str
+    task: int
+    job_id: str
+    cluster: str
+    restart: int
+    reason: Prose
+    state: Literal["success", "failed", "cancelled"]
+    failure_class: FailureClass
+    checkpoints: RecordedCheckpoints
+    host: str
+    process_start: int | None
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:
@@ -50,23 +95,42 @@ def read_events(folder: Path) -> list[Event]:
 
     Raises:
         NewerVersion: a newer rtdetr-slurm has written here.
+        BadRecord: a file or a line of it cannot be read.
     """
-    writers = [_in_time(_checked(path)) for path in sorted(folder.glob("*.jsonl"))]
+    files = [folder / name for name in names_in(folder) if name.endswith(".jsonl")]
+    writers = [_in_time(_events_of(path)) for path in files]
     return [event for _, event in merge(*writers, key=lambda pair: pair[0])]
 
 
-def _checked(path: Path) -> list[Event]:
-    events = [e for e in read_json_lines(path) if _is_event(e)]
-    refuse_newer(path, events, EVENT_VERSION)
-    return events
+def _events_of(path: Path) -> list[Event]:
+    lines = list(read_json_lines(path))
+    refuse_newer(path, (line for _, line in lines), EVENT_VERSION)
+    return [_event(path, number, line) for number, line in lines]
 
 
-def _is_event(entry: Event) -> bool:
-    return (
-        isinstance(entry.get("event"), str)
-        and isinstance(entry.get("timestamp"), str)
-        and isinstance(entry.get("schema_version"), int)
-    )
+def _event(path: Path, number: int, line: Mapping[str, Any]) -> Event:
+    event = checked(Event, line, path, number)
+    try:
+        moment(event["timestamp"])
+    except ValueError as error:
+        raise BadRecord(path, f"timestamp: {error}", number) from error
+    # Both go into commands and paths.
+    if "job_id" in event and not is_job_id(event["job_id"]):
+        raise BadRecord(path, f"job_id: {event['job_id']!r} is no job id", number)
+    if "cluster" in event and not is_cluster(event["cluster"]):
+        raise BadRecord(path, f"cluster: {event['cluster']!r} is no cluster's name", number)
+    if event["event"] == "submitted" and "job_id" not in event:
+        raise BadRecord(path, "job_id: this field is missing", number)
+    if event["event"] == "finished":
+        needed = ("state",) if event.get("state") == "success" else ("state", "failure_class")
+        for name in needed:
+            if name not in event:
+                raise BadRecord(path, f"{name}: this field is missing", number)
+    checkpoints = event.get("checkpoints", {})
+    for one in (checkpoints.get("best"), checkpoints.get("last")):
+        if one is not None and not is_checkpoint_name(one["file"]):
+            raise BadRecord(path, f"checkpoints: {one['file']!r} is no checkpoint's name", number)
+    return event
 
 
 def _in_time(events: Sequence[Event]) -> list[tuple[str, Event]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import sha256_of, write_atomic
+from rtdetr_slurm.records import BadRecord, checked, read_json
 
 _VERSION_LABEL = "org.opencontainers.image.version"
 _HEAD_BYTES = 64 * 1024
@@ -39,8 +38,16 @@ class ImageRecord:
     sha256: str | None = None
     version: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+
+@dataclass(frozen=True)
+class _Remembered:
+    sha256: str
+    version: str | None
+
+
+@dataclass(frozen=True)
+class _Cache:
+    images: Mapping[str, _Remembered]
 
 
 def glance(path: Path) -> ImageRecord:
@@ -56,32 +63,44 @@ def glance(path: Path) -> ImageRecord:
             head = stream.read(_HEAD_BYTES)
         return ImageRecord(str(path), path.stat().st_size, hashlib.sha256(head).hexdigest())
     except OSError as error:
-        raise SiteError(
-            f"container image {path}: {error.strerror}; build it from the Apptainerfile on a file "
-            "system that every node sees, and name it as `image` in the site profile"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
-def check_unchanged(recorded: Mapping[str, Any]) -> None:
+def _unreadable(path: Path, error: OSError) -> SiteError:
+    return SiteError(
+        f"container image {path}: {error.strerror}; build it from the Apptainerfile on a file "
+        "system that every node sees, and name it as `image` in the site profile"
+    )
+
+
+def check_unchanged(recorded: ImageRecord) -> None:
     """Compare an image with its record in run.json, cheaply.
 
     Raises:
         SiteError: it is gone, or another one is in its place.
     """
-    now = glance(Path(recorded["path"]))
-    if (now.size, now.head_sha256) != (recorded["size"], recorded["head_sha256"]):
+    now = glance(Path(recorded.path))
+    if (now.size, now.head_sha256) != (recorded.size, recorded.head_sha256):
         raise SiteError(
             f"container image {now.path} is not the one this run was submitted with "
-            f"(size {now.size}, was {recorded['size']}); submit again to use the new one"
+            f"(size {now.size}, was {recorded.size}); submit again to use the new one"
         )
 
 
-def record_image(path: Path, demanded: str | None, apptainer: str, cache: Path) -> ImageRecord:
+def record_image(
+    path: Path,
+    demanded: str | None,
+    apptainer: str,
+    cache: Path | None,
+    on_note: Callable[[str], None],
+) -> ImageRecord:
     """The full record of an image; what costs time is done once and remembered in `cache`.
 
     Args:
         demanded: SHA-256 that the site profile asks for, or None.
         apptainer: the program that reads the image's labels, where this machine has it.
+        cache: a file; without one, or with one that cannot be used, all is done each time.
+        on_note: is told what takes its time, and what could not be remembered.
 
     Raises:
         SiteError: the image is missing, or its digest is not the demanded one.
@@ -91,7 +110,10 @@ def record_image(path: Path, demanded: str | None, apptainer: str, cache: Path) 
         if demanded is not None:
             raise SiteError(f"{path} is a folder; a sha256 can only be demanded of a SIF file")
         return replace(seen, version=_label_version(path, apptainer))
-    sha256, version = _remembered(path, seen, apptainer, cache)
+    try:
+        sha256, version = _remembered(path, seen, apptainer, cache, on_note)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if demanded is not None and sha256 != demanded:
         raise SiteError(
             f"container image {path} has sha256 {sha256}; the site profile demands {demanded}"
@@ -100,22 +122,36 @@ def record_image(path: Path, demanded: str | None, apptainer: str, cache: Path) 
 
 
 def _remembered(
-    path: Path, seen: ImageRecord, apptainer: str, cache: Path
+    path: Path,
+    seen: ImageRecord,
+    apptainer: str,
+    cache: Path | None,
+    on_note: Callable[[str], None],
 ) -> tuple[str, str | None]:
     facts = path.stat()
     key = f"{path}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ino}:{seen.head_sha256}"
+    known = _read_cache(cache)
+    if key in known:
+        return known[key].sha256, known[key].version
+    # Seconds for a large image, once; the user should know what takes them.
+    on_note(f"computing the digest of {path} (once)")
+    found = _Remembered(sha256_of(path), _label_version(path, apptainer))
+    if cache is not None:
+        text = json.dumps(asdict(_Cache({**known, key: found})), indent=1)
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache, text + "\n")
+        except OSError as error:
+            on_note(f"the digest cannot be remembered in {cache}: {error.strerror}")
+    return found.sha256, found.version
+
+
+def _read_cache(cache: Path | None) -> Mapping[str, _Remembered]:
+    """What is remembered; nothing where that cannot be read, for it can be found out again."""
     try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        known = {}
-    if key not in known:
-        # Seconds for a large image, once; the user should know what takes them.
-        print(f"computing the digest of {path} (once)", file=sys.stderr, flush=True)
-        known[key] = [sha256_of(path), _label_version(path, apptainer)]
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache, json.dumps(known, indent=1) + "\n")
-    sha256, version = known[key]
-    return sha256, version
+        return {} if cache is None else checked(_Cache, read_json(cache), cache).images
+    except (FileNotFoundError, BadRecord):
+        return {}
 
 
 def _label_version(path: Path, apptainer: str) -> str | None:
@@ -124,8 +160,7 @@ def _label_version(path: Path, apptainer: str) -> str | None:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
         )
-        labels = json.loads(done.stdout)["data"]["attributes"]["labels"]
+        version = json.loads(done.stdout)["data"]["attributes"]["labels"][_VERSION_LABEL]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return None  # many login nodes have no apptainer; the digest pins the image all the same
-    version = labels.get(_VERSION_LABEL)
     return version if isinstance(version, str) else None

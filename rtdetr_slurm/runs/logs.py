@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rtdetr_slurm.runs.status import read_status
+from rtdetr_slurm.records import exists, moment, open_file
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.status import StatusLine, read_status
 
 _TAIL_BYTES = 64 * 1024
 
@@ -16,7 +16,7 @@ _TAIL_BYTES = 64 * 1024
 def tail(path: Path, lines: int = 200) -> list[str]:
     """The last lines of a text file, at most 64 KiB of them; empty when there is none yet."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - _TAIL_BYTES))
             text = stream.read().decode(errors="replace")
@@ -30,13 +30,13 @@ class LogReader:
 
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self.path = path
-        self._offset = path.stat().st_size if from_end and path.exists() else 0
+        self._offset = path.stat().st_size if from_end and exists(path) else 0
         self._rest = b""
 
     def new_lines(self, *, end: bool = False) -> list[str]:
         """Whole lines only, unless `end` says that nothing more will come."""
         try:
-            with self.path.open("rb") as stream:
+            with open_file(self.path) as stream:
                 stream.seek(self._offset)
                 data = stream.read()
         except FileNotFoundError:
@@ -48,7 +48,7 @@ class LogReader:
         return [line.decode(errors="replace") for line in lines]
 
 
-def status_lines_of(path: Path, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def status_lines_of(path: Path, events: Sequence[Event]) -> list[StatusLine]:
     """The lines of a status.json that belong to this stage: none from before its submission.
 
     A results folder that the user names may hold the record of an earlier run.
@@ -57,13 +57,6 @@ def status_lines_of(path: Path, events: Sequence[Mapping[str, Any]]) -> list[dic
     lines = read_status(path)
     if begin is None:
         return lines
-    start = datetime.fromisoformat(begin)
-    return [line for line in lines if _moment(line, start) >= start]
-
-
-def _moment(line: Mapping[str, Any], default: datetime) -> datetime:
-    """When a line was written; a line without a timestamp counts as the stage's own."""
-    try:
-        return datetime.fromisoformat(str(line.get("timestamp")))
-    except ValueError:
-        return default
+    start = moment(begin)
+    # A line without a timestamp counts as the stage's own.
+    return [line for line in lines if moment(line.get("timestamp", begin)) >= start]

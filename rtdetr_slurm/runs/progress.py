@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtdetr_slurm.contract import Kpi
+from rtdetr_slurm.runs.status import StatusLine
 
 _SHOWN_METRICS = (Kpi.VAL_MAP, Kpi.VAL_MAP50, Kpi.TEST_MAP, Kpi.TEST_MAP50, Kpi.TRAIN_LOSS)
 
@@ -37,15 +38,17 @@ class Progress:
         return [(name, self.metrics[name]) for name in _SHOWN_METRICS if name in self.metrics]
 
 
-def progress_of(lines: Sequence[Mapping[str, Any]]) -> Progress:
+def progress_of(lines: Sequence[StatusLine]) -> Progress:
     """The newest value of everything that status lines carry."""
     known: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     for line in lines:
-        known.update({k: line[k] for k in ("epoch", "max_epoch") if isinstance(line.get(k), int)})
-        if isinstance(line.get("eta"), str):
+        if "epoch" in line:
+            known["epoch"] = line["epoch"]
+        if "max_epoch" in line:
+            known["max_epoch"] = line["max_epoch"]
+        if "eta" in line:
             known["eta"] = line["eta"].partition(".")[0]
-        kpi = line.get("kpi")
-        if isinstance(kpi, Mapping):
-            metrics.update({k: v for k, v in kpi.items() if isinstance(v, int | float)})
+        kpi = line.get("kpi", {})
+        metrics.update({k: v for k, v in kpi.items() if isinstance(v, int | float)})
     return Progress(metrics=metrics, **known)

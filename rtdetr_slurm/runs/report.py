@@ -4,15 +4,16 @@ summary.json keeps. Standard library only."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rtdetr_slurm.contract import RUN_VERSION, SUMMARY_JSON, FailureClass
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Origin, StageTask
+from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
 from rtdetr_slurm.runs.artefacts import Results, results_of
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
@@ -29,6 +30,50 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
+
+FailureSummary = TypedDict(
+    "FailureSummary", {"class": FailureClass, "evidence": Prose, "advice": Prose}
+)
+
+
+class StageSummary(TypedDict):
+    """A stage, or a task of its array, as `--json` and summary.json have it."""
+
+    name: str
+    action: str
+    state: StageState
+    detail: Prose
+    job_id: str | None
+    slurm_state: str | None
+    slurm_reason: str | None
+    expected_start: str | None
+    nodes: str | None
+    restarts: int
+    epoch: int | None
+    max_epoch: int | None
+    eta: Prose | None
+    metrics: Mapping[str, float]
+    failure: FailureSummary | None
+    best_checkpoint: str | None
+    best_val_mAP: float | None
+    last_checkpoint: str | None
+    picture: str | None
+    results_dir: str
+    log: str | None
+
+
+class RunSummary(TypedDict):
+    """A run as `--json` and summary.json have it."""
+
+    schema_version: int
+    run_id: str
+    run_dir: str
+    name: str | None
+    action: str
+    created: str
+    user: str
+    state: StageState
+    stages: tuple[StageSummary, ...]
 
 
 @dataclass(frozen=True)
@@ -54,30 +99,25 @@ class StageReport:
     results_dir: str = ""
     log: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> StageSummary:
         job, progress, results, failure = self.job, self.progress, self.results, self.failure
         slurm = None if job is None or job.gone or job.source == "local" else job
         return {
             "name": self.name,
             "action": self.action,
-            "state": self.state.value,
+            "state": self.state,
             "detail": self.detail,
             "job_id": self.job_id,
-            "slurm_state": slurm and slurm.state,
-            "slurm_reason": slurm and slurm.reason,
-            "expected_start": slurm and slurm.expected_start,
-            "nodes": slurm and slurm.nodes,
+            "slurm_state": slurm.state if slurm else None,
+            "slurm_reason": slurm.reason if slurm else None,
+            "expected_start": slurm.expected_start if slurm else None,
+            "nodes": slurm.nodes if slurm else None,
             "restarts": self.restarts,
             "epoch": progress.epoch,
             "max_epoch": progress.max_epoch,
             "eta": progress.eta,
             "metrics": dict(progress.metrics),
-            "failure": failure
-            and {
-                "class": failure.failure_class.value,
-                "evidence": failure.evidence,
-                "advice": failure.advice,
-            },
+            "failure": None if failure is None else _failure_summary(failure),
             "best_checkpoint": _text(results.best),
             "best_val_mAP": results.best_metric,
             "last_checkpoint": _text(results.last),
@@ -87,14 +127,14 @@ class StageReport:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> StageReport:
+    def from_json(data: StageSummary) -> StageReport:
         failure = data["failure"]
         return StageReport(
             name=data["name"],
             action=data["action"],
-            state=StageState(data["state"]),
+            state=data["state"],
             detail=data["detail"],
-            failure=failure and Failure(FailureClass(failure["class"]), failure["evidence"]),
+            failure=failure and Failure(failure["class"], failure["evidence"]),
             job_id=data["job_id"],
             restarts=data["restarts"],
             progress=Progress(data["epoch"], data["max_epoch"], data["eta"], data["metrics"]),
@@ -140,7 +180,7 @@ class RunReport:
         """Whether nothing of it will change any more."""
         return all(stage.state.ended for stage in self.stages)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RunSummary:
         return {
             "schema_version": RUN_VERSION,
             "run_id": self.run_id,
@@ -149,36 +189,51 @@ class RunReport:
             "action": self.action,
             "created": self.created,
             "user": self.user,
-            "state": self.state.value,
-            "stages": [stage.to_json() for stage in self.stages],
+            "state": self.state,
+            "stages": tuple(stage.to_json() for stage in self.stages),
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> RunReport:
-        names = ("run_id", "run_dir", "name", "action", "created", "user")
-        stages = tuple(StageReport.from_json(stage) for stage in data["stages"])
-        return RunReport(**{name: data[name] for name in names}, stages=stages)
+    def from_json(data: RunSummary) -> RunReport:
+        return RunReport(
+            run_id=data["run_id"],
+            run_dir=data["run_dir"],
+            name=data["name"],
+            action=data["action"],
+            created=data["created"],
+            user=data["user"],
+            stages=tuple(StageReport.from_json(stage) for stage in data["stages"]),
+        )
 
 
-def report_run(run: Run, jobs: Mapping[str, JobInfo], events: list[Event]) -> RunReport:
+def report_run(
+    run: Run,
+    jobs: Mapping[str, JobInfo],
+    events: list[Event],
+    waiting: frozenset[Path] = frozenset(),
+) -> RunReport:
     """Report on a run from its record and from what the scheduler says of its jobs.
 
     Args:
         jobs: task name to job; empty where the record alone is to speak.
         events: of the run.
+        waiting: the runs that wait for this one, and are reported on because of that.
     """
     reports: dict[str, StageReport] = {}
     for task in run.plan.tasks():
         own = task_events(events, task)
-        reports[task.name] = _skipped_or(_report_task(run, task, own, jobs), task, own, reports)
+        found = _report_task(run, task, own, jobs)
+        if _may_be_skipped(found, own):
+            found = _skipped_or(found, run, task, reports, waiting | {run.path})
+        reports[task.name] = found
     manifest = run.manifest
     return RunReport(
         run_id=run.id,
         run_dir=str(run.path),
-        name=manifest["name"],
-        action=manifest["action"],
-        created=manifest["created"],
-        user=manifest["user"],
+        name=manifest.name,
+        action=manifest.action,
+        created=manifest.created,
+        user=manifest.user,
         stages=tuple(reports.values()),
     )
 
@@ -197,17 +252,49 @@ def read_summary(run_dir: Path) -> RunReport | None:
     """The report of a run that has ended, from one small file; None while there is none.
 
     Raises:
-        RequestError: it was written by another version.
+        RequestError: it cannot be read, or was written by another version.
     """
     path = run_dir / SUMMARY_JSON
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read: {error}") from error
     check_version(path, content)
-    return RunReport.from_json(content)
+    summary = checked(RunSummary, content, path)
+    if not summary["stages"]:
+        raise BadRecord(path, "stages: there is none")
+    return RunReport.from_json(summary)
+
+
+def no_jobs(_run: Run, _events: list[Event]) -> Mapping[str, JobInfo]:
+    """For a report from the record alone."""
+    return {}
+
+
+def stage_reports(
+    run_dir: Path,
+    stage: str,
+    jobs: Callable[[Run, list[Event]], Mapping[str, JobInfo]] = no_jobs,
+    waiting: frozenset[Path] = frozenset(),
+) -> list[StageReport]:
+    """The reports on one stage of a run, task by task.
+
+    Args:
+        jobs: what the scheduler says, by task name.
+        waiting: as of report_run.
+
+    Raises:
+        RequestError: the run cannot be read, or it waits for one that waits for it.
+    """
+    run = open_run(run_dir)
+    if run.path in waiting:
+        raise RequestError(f"{run.path} waits for a run that waits for it")
+    report = read_summary(run_dir)
+    if report is None:
+        events = run.events()
+        report = report_run(run, jobs(run, events), events, waiting)
+    names = {task.name for task in run.plan.stage(stage).tasks()}
+    return [one for one in report.stages if one.name in names]
 
 
 def _report_task(
@@ -235,17 +322,23 @@ def _report_task(
     )
 
 
+def _may_be_skipped(report: StageReport, own: list[Event]) -> bool:
+    begun = {"started", "cancelling", "refused", "withdrawn"}
+    return report.state is not StageState.SUCCESS and not any(e["event"] in begun for e in own)
+
+
 def _skipped_or(
-    report: StageReport, task: StageTask, own: list[Event], before: Mapping[str, StageReport]
+    report: StageReport,
+    run: Run,
+    task: StageTask,
+    before: Mapping[str, StageReport],
+    waiting: frozenset[Path],
 ) -> StageReport:
     """The report, or that the stage never started because of what it depends on."""
-    begun = {"started", "cancelling", "refused", "withdrawn"}
-    if report.state is StageState.SUCCESS or any(event["event"] in begun for event in own):
-        return report
     for dependency in task.stage.depends_on:
         if dependency.kind == "afterany":
             continue
-        reason = _unmet(dependency.on, before)
+        reason = _unmet(dependency.on, run, before, waiting)
         if reason is None and report.job is not None and report.job.reason == NEVER_SATISFIED:
             reason = f"{dependency.on} did not succeed"
         if reason is not None:
@@ -253,26 +346,34 @@ def _skipped_or(
     return report
 
 
-def _unmet(origin: Origin, before: Mapping[str, StageReport]) -> str | None:
+def _unmet(
+    origin: Origin, run: Run, before: Mapping[str, StageReport], waiting: frozenset[Path]
+) -> str | None:
     """Why a stage's success can no longer be waited for; None while it may come, or has come."""
-    if origin.run is not None:
+    if origin.run is None:
+        parents = [before[task.name] for task in run.plan.stage(origin.stage).tasks()]
+    else:
         try:
-            other = open_run(Path(origin.run))
-            summary = read_summary(other.path) or report_run(other, {}, other.events())
+            parents = stage_reports(Path(origin.run), origin.stage, no_jobs, waiting)
         except RequestError as error:
             return f"{origin} cannot be read: {error}"
-        before = {stage.name: stage for stage in summary.stages}
-    for name, parent in before.items():
-        stage, _, index = name.rpartition(".")
-        meant = name == origin.stage or (stage == origin.stage and index.isdigit())
-        if meant and parent.state.ended and parent.state is not StageState.SUCCESS:
-            return f"{name} {_did_not_succeed(parent)}"
+    for parent in parents:
+        if parent.state.ended and parent.state is not StageState.SUCCESS:
+            return f"{parent.name} {_did_not_succeed(parent)}"
     return None
 
 
 def _did_not_succeed(parent: StageReport) -> str:
     reason = parent.failure.evidence if parent.failure else parent.detail
     return f"{parent.state.value}: {reason}" if reason else parent.state.value
+
+
+def _failure_summary(failure: Failure) -> FailureSummary:
+    return {
+        "class": failure.failure_class,
+        "evidence": failure.evidence,
+        "advice": failure.advice,
+    }
 
 
 def _text(path: Path | None) -> str | None:

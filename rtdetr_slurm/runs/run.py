@@ -8,10 +8,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ from rtdetr_slurm.contract import (
 )
 from rtdetr_slurm.errors import NewerVersion, RequestError, SiteError
 from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.places import expanded
 from rtdetr_slurm.plan.model import Plan, StageTask
+from rtdetr_slurm.records import BadRecord, checked, exists, names_in, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
+from rtdetr_slurm.runs.images import ImageRecord
 
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -40,30 +43,81 @@ def new_run_id(action: str, now: datetime | None = None) -> str:
 
 
 @dataclass(frozen=True)
+class FrozenSpec:
+    """The spec of a run, and where it came from.
+
+    Attributes:
+        sha256: of spec.yaml.
+        resolved: all of it but the inputs of its stages.
+    """
+
+    source: str
+    overrides: tuple[str, ...]
+    sha256: str
+    resolved: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """run.json: what was decided when a run was submitted.
+
+    Attributes:
+        name: of the job in the queue, where the user gave one.
+        created: ISO 8601 in UTC.
+        parent: the run that this one continues, as the user wrote it.
+        images: by path.
+        site, site_sources: the merged profile and its files, for people.
+    """
+
+    name: str | None
+    action: str
+    created: str
+    user: str
+    parent: str | None
+    package_version: str
+    spec: FrozenSpec
+    images: Mapping[str, ImageRecord]
+    site: Mapping[str, Any]
+    site_sources: tuple[str, ...]
+    plan: Plan
+    run_id: str
+    schema_version: int = RUN_VERSION
+
+    def __post_init__(self) -> None:
+        for stage in self.plan.stages:
+            if stage.container is not None and stage.container.image.path not in self.images:
+                raise RequestError(f"images: there is no record of {stage.container.image.path}")
+
+
+def freeze_spec(source: str, overrides: Sequence[str], resolved: Mapping[str, Any]) -> FrozenSpec:
+    """The record of a resolved spec, plain data, that was written in `source`."""
+    digest = hashlib.sha256(spec_text(resolved).encode()).hexdigest()
+    return FrozenSpec(source, tuple(overrides), digest, resolved)
+
+
+@dataclass(frozen=True)
 class Run:
     """One run folder on disk.
 
     Attributes:
         path: absolute path of the folder; its name is the run id.
-        manifest: the content of run.json.
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def id(self) -> str:
         return self.path.name
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        return Plan.from_json(self.manifest["plan"])
+        return self.manifest.plan
 
     @property
     def spec(self) -> Mapping[str, Any]:
         """The frozen spec, resolved but for the inputs of its stages."""
-        spec: Mapping[str, Any] = self.manifest["spec"]["resolved"]
-        return spec
+        return self.manifest.spec.resolved
 
     def job_dir(self, name: str) -> Path:
         """The folder of a stage (`train`: script and logs) or of an array's task (`train.4`)."""
@@ -93,36 +147,33 @@ def status_path(task: StageTask) -> Path:
     return task.results_dir / STATUS_JSON
 
 
-def create_run(path: Path, manifest: Mapping[str, Any], spec: Mapping[str, Any]) -> Run:
+def create_run(path: Path, manifest: Manifest) -> Run:
     """Make the run folder with run.json and spec.yaml, which are never written again.
 
-    Args:
-        manifest: all of run.json but for what is known here; `spec` in it says where it came from.
-        spec: resolved, as plain data.
-
     Raises:
-        SiteError: the folder cannot be made there.
+        SiteError: the folder cannot be made there; nothing of it is left.
     """
-    text = spec_text(spec)
-    origin = {**manifest["spec"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    complete = {
-        "schema_version": RUN_VERSION,
-        "run_id": path.name,
-        **manifest,
-        "spec": {**origin, "resolved": spec},
-    }
     try:
         path.mkdir(parents=True)
+    except OSError as error:
+        raise _cannot_make(path, error) from error
+    try:
         for name in (EVENTS_DIR, JOBS_DIR, RESULTS_DIR):
             (path / name).mkdir()
-        write_atomic(path / SPEC_YAML, text)
-        write_atomic(path / RUN_JSON, json.dumps(complete, indent=2, allow_nan=False) + "\n")
+        write_atomic(path / SPEC_YAML, spec_text(manifest.spec.resolved))
+        text = json.dumps(asdict(manifest), indent=2, allow_nan=False)
+        write_atomic(path / RUN_JSON, text + "\n")
     except OSError as error:
-        raise SiteError(
-            f"cannot make the run folder {path}: {error.strerror}; "
-            "run_root in the site profile must be a folder you may write to"
-        ) from error
+        shutil.rmtree(path, ignore_errors=True)
+        raise _cannot_make(path, error) from error
     return open_run(path)
+
+
+def _cannot_make(path: Path, error: OSError) -> SiteError:
+    return SiteError(
+        f"cannot make the run folder {path}: {error.strerror}; run_root in the site profile must "
+        "be a folder that you may write to, with space left"
+    )
 
 
 def open_run(path: Path) -> Run:
@@ -132,11 +183,11 @@ def open_run(path: Path) -> Run:
         RequestError: `path` holds no run.json that this version can read.
     """
     try:
-        manifest = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} is not a run folder: {RUN_JSON}: {error}") from error
-    check_version(path / RUN_JSON, manifest)
-    return Run(path.absolute(), manifest)
+        content = read_json(path / RUN_JSON)
+    except FileNotFoundError:
+        raise RequestError(f"{path} is not a run folder: there is no {RUN_JSON} in it") from None
+    check_version(path / RUN_JSON, content)
+    return Run(path.absolute(), checked(Manifest, content, path / RUN_JSON))
 
 
 def check_version(path: Path, content: Any) -> None:
@@ -148,22 +199,34 @@ def check_version(path: Path, content: Any) -> None:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version == RUN_VERSION:
         return
+    if version is None:
+        raise BadRecord(path, "this is no object with a schema_version")
     if isinstance(version, int) and version > RUN_VERSION:
         raise NewerVersion(path, version, RUN_VERSION)
-    raise RequestError(
-        f"{path}: version {version} cannot be read any more; this rtdetr-slurm reads {RUN_VERSION}"
+    raise BadRecord(
+        path, f"version {version!r} cannot be read any more; this rtdetr-slurm reads {RUN_VERSION}"
     )
 
 
 def run_ids(root: Path) -> list[str]:
-    """Ids of all runs below `root`, newest first; a folder without run.json is not (yet) a run."""
-    try:
-        names = [entry.name for entry in os.scandir(root) if _RUN_ID.fullmatch(entry.name)]
-    except FileNotFoundError:
-        return []
+    """Ids of all runs below `root`, newest first; a folder without run.json is not (yet) a run.
+
+    One that this user may not look into counts: whoever opens it hears why it cannot be read.
+
+    Raises:
+        BadRecord: `root` cannot be read.
+    """
+    names = [name for name in names_in(root) if _RUN_ID.fullmatch(name)]
     # The id ends in date, time and chance, so sorting by those is sorting by age.
     names.sort(key=lambda name: name.split("-", 1)[1], reverse=True)
-    return [name for name in names if (root / name / RUN_JSON).is_file()]
+    return [name for name in names if _is_run(root / name)]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return exists(folder / RUN_JSON)
+    except BadRecord:
+        return True
 
 
 def find_run(reference: str, run_root: Callable[[], Path]) -> Path:
@@ -175,9 +238,9 @@ def find_run(reference: str, run_root: Callable[[], Path]) -> Path:
     Raises:
         RequestError: no run or several; names the nearest ids.
     """
-    if os.sep in reference or (Path(reference) / RUN_JSON).is_file():
-        path = Path(reference).expanduser().absolute()
-        if not (path / RUN_JSON).is_file():
+    if os.sep in reference or _is_run(Path(reference)):
+        path = expanded(reference).absolute()
+        if not _is_run(path):
             raise RequestError(f"{path} is not a run folder: there is no {RUN_JSON} in it")
         return path
     root = run_root()

@@ -11,8 +11,7 @@ from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
-from rtdetr_slurm.slurm.job_ids import is_job_id
-from rtdetr_slurm.slurm.parse import JobInfo, is_cluster
+from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, COMPLETED, ENDED, PENDING
 
 
@@ -61,14 +60,10 @@ def task_events(events: Sequence[Event], task: StageTask) -> list[Event]:
 
 
 def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:
-    """The task's job id, from its own events; None while none is recorded.
-
-    It goes into commands and paths, so what is no job id is none.
-    """
+    """The task's job id, from its own events; None while none is recorded."""
     for event in reversed(events):
-        job_id = str(event.get("job_id") or "")
-        if is_job_id(job_id):
-            return job_id if event.get("task") is not None else task.job_id(job_id)
+        if "job_id" in event:
+            return event["job_id"] if "task" in event else task.job_id(event["job_id"])
     return None
 
 
@@ -87,8 +82,7 @@ def recorded_end(events: Sequence[Event]) -> Event | None:
 
 def cluster_of(events: Sequence[Event]) -> str | None:
     """The cluster that the task was sent to, where sbatch named one."""
-    names = (event.get("cluster") for event in reversed(events))
-    return next((name for name in names if is_cluster(name)), None)
+    return next((event["cluster"] for event in reversed(events) if "cluster" in event), None)
 
 
 def is_to_end(events: Sequence[Event]) -> bool:
@@ -107,7 +101,7 @@ def is_to_end(events: Sequence[Event]) -> bool:
 
 def restart_of(event: Event) -> int:
     """The number of the start that an event belongs to."""
-    return int(event.get("restart") or 0)
+    return event.get("restart", 0)
 
 
 def judge(
@@ -145,8 +139,7 @@ def judge(
 
 
 def _recorded(end: Event) -> Judgement:
-    state = StageState(end["state"])
-    reason = str(end.get("reason", ""))
+    state, reason = StageState(end["state"]), end.get("reason", "")
     if state is StageState.SUCCESS:
         return Judgement(state, reason)
     return Judgement(state, "", Failure(FailureClass(end["failure_class"]), reason))

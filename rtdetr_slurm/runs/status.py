@@ -12,12 +12,38 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rtdetr_slurm.contract import STATUS_VERSION, FailureClass, Status
-from rtdetr_slurm.files import append_json_line, read_json_lines, refuse_newer
+from rtdetr_slurm.files import append_json_line
+from rtdetr_slurm.records import (
+    BadRecord,
+    Prose,
+    checked,
+    moment,
+    read_json_lines,
+    refuse_newer,
+)
 
 _TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
+
+
+class StatusLine(TypedDict, total=False):
+    """One line of a status.json, with all that somebody reads of it.
+
+    `kpi`: numbers; TAO also writes them as text, which nobody reads. `eta`: TAO's `h:mm:ss.micro`.
+    """
+
+    schema_version: int
+    timestamp: str
+    status: Prose
+    message: Prose
+    reason: Prose
+    failure_class: Prose
+    epoch: int
+    max_epoch: int
+    eta: Prose
+    kpi: Mapping[str, float | str | None]
 
 
 class StatusLog:
@@ -73,19 +99,30 @@ class StatusLog:
         )
 
 
-def read_status(path: Path) -> list[dict[str, Any]]:
+def read_status(path: Path) -> list[StatusLine]:
     """All lines of a status.json, oldest first; empty when there is none yet.
 
     Lines without a version are TAO's own.
 
     Raises:
         NewerVersion: a newer rtdetr-slurm has written here.
+        BadRecord: it cannot be read, or a line of it has a field of another type.
     """
-    lines = read_json_lines(path)
-    refuse_newer(path, lines, STATUS_VERSION)
-    return lines
+    lines = list(read_json_lines(path))
+    refuse_newer(path, (line for _, line in lines), STATUS_VERSION)
+    return [_status_line(path, number, line) for number, line in lines]
 
 
-def is_terminal(line: Mapping[str, Any]) -> bool:
+def _status_line(path: Path, number: int, line: Mapping[str, Any]) -> StatusLine:
+    found = checked(StatusLine, line, path, number)
+    try:
+        if "timestamp" in found:
+            moment(found["timestamp"])
+    except ValueError as error:
+        raise BadRecord(path, f"timestamp: {error}", number) from error
+    return found
+
+
+def is_terminal(line: StatusLine) -> bool:
     """Whether `line` says that the action has ended."""
     return line.get("status") in _TERMINAL

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.places import expanded, user_folder
 from rtdetr_slurm.resources import specs_dir
 from rtdetr_slurm.site.load import load_site
 from rtdetr_slurm.site.profile import Gpu, Site
@@ -56,9 +58,10 @@ def find_site(
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         note = "no sbatch on PATH and no site profile: runs on this machine (site 'local')"
         return FoundSite(local_site(), notes=(note,))
+    own = _user_profile(environ)
     raise SiteError(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
-        f"write one at {_user_profile(environ)} or name one with --site FILE or ${Env.SITE}: "
+        f"write one{f' at {own}' if own else ''} or name one with --site FILE or ${Env.SITE}: "
         f"{specs_dir() / 'site-gpu-cluster.yaml'} is an example to copy, docs/site.md explains "
         "each key. "
         "With --site local the job runs on this machine instead, outside Slurm."
@@ -70,20 +73,34 @@ def local_site() -> Site:
     return Site(name=LOCAL, scheduler="local", gpu=Gpu(request="none"), signal_lead_s=60)
 
 
-def _user_profile(environ: Mapping[str, str]) -> Path:
-    config = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")) / ".config"
-    return Path(config).expanduser() / "rtdetr-slurm" / "site.yaml"
+def _user_profile(environ: Mapping[str, str]) -> Path | None:
+    config = user_folder("CONFIG", ".config", environ)
+    return config and config / "rtdetr-slurm" / "site.yaml"
 
 
 def _profile_files(option: str | None, environ: Mapping[str, str], admin: Path) -> list[Path]:
     files = []
     for what, name in (("--site", option), (f"${Env.SITE}", environ.get(Env.SITE))):
         if name and name != LOCAL:
-            path = Path(name).expanduser()
-            if not path.is_file():
+            path = expanded(name)
+            if not _is_there(path):
                 raise SiteError(
                     f"{what}: there is no file {path}; allowed: a site profile, or 'local'"
                 )
             files.append(path)
-    files += [path for path in (_user_profile(environ), admin) if path.is_file()]
+    own = _user_profile(environ)
+    files += [path for path in (own, admin) if path is not None and _is_there(path)]
     return files
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file; a folder that may not be searched could hide a profile."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise SiteError(
+            f"cannot look for the site profile {path}: {error.strerror}; set HOME (or "
+            "XDG_CONFIG_HOME) to a folder of your own"
+        ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_ID = re.compile(r"\d+(_\d+)?")
+_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
 _PENDING = re.compile(r"(\d+)_\[([\d,:\-]+)(?:%\d+)?\]")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?(?::(\d+))?")
 

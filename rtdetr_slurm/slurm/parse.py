@@ -198,9 +198,9 @@ def parse_sbatch(text: str) -> Queued | None:
     return Queued(match[1], match[2]) if match else None
 
 
-def is_cluster(name: object) -> bool:
+def is_cluster(name: str) -> bool:
     """Whether `name`, read from a record, can be the name of a cluster."""
-    return isinstance(name, str) and _CLUSTER.fullmatch(name) is not None
+    return _CLUSTER.fullmatch(name) is not None
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -40,9 +41,9 @@ def minutes_of_field(value: Any) -> Any:
     return parse_minutes(value) if isinstance(value, str) or type(value) is int else value
 
 
-def format_minutes(minutes: int) -> str:
+def format_minutes(minutes: float) -> str:
     """`days-hh:mm:00`, without the days where there are none."""
-    days, rest = divmod(minutes, 24 * 60)
+    days, rest = divmod(math.ceil(minutes), 24 * 60)
     clock = f"{rest // 60:02d}:{rest % 60:02d}:00"
     return f"{days}-{clock}" if days else clock
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.places import expanded
 from rtdetr_slurm.resolved_spec import is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, walk
@@ -22,7 +23,7 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
     def absolute(value: Any) -> Any:
         if not _is_path(value):
             return value
-        return os.path.normpath(cwd / Path(value).expanduser())
+        return os.path.normpath(cwd / expanded(value))
 
     result: Any = resolved
     for ref in _path_fields():

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtdetr_slurm.contract import JOBS_DIR
-from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.local.processes import local_job, process_facts, stop_runner, submission_of
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
@@ -81,7 +80,7 @@ class SlurmBackend:
         ids = [(kind, facts["job_id"]) for kind, facts in after]
         # A job can only wait for one of its own cluster.
         cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
-        queued = batch_executor(stage, run.path, run.manifest["name"], ids).send(cluster)
+        queued = batch_executor(stage, run.path, run.manifest.name, ids).send(cluster)
         return {
             "job_id": queued.job_id,
             **({"cluster": queued.cluster} if queued.cluster else {}),
@@ -129,12 +128,7 @@ class LocalBackend:
 
 def backend_of(plan: Plan) -> Backend:
     """The backend that all stages of a plan go to."""
-    scheduler = plan.stages[0].launch.scheduler
-    if scheduler == "slurm":
-        return SlurmBackend()
-    if scheduler == "local":
-        return LocalBackend()
-    raise SiteError(f"there is no scheduler '{scheduler}'; allowed: slurm, local")
+    return SlurmBackend() if plan.stages[0].launch.scheduler == "slurm" else LocalBackend()
 
 
 def open_tasks(run: Run, events: Sequence[Event]) -> list[OpenTask]:

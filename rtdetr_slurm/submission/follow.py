@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.report import RunReport
@@ -82,7 +82,7 @@ class Follower:
     def _pass_on_lines(self, *, end: bool) -> None:
         if self._on_line is None:
             return
-        events: Sequence[dict[str, object]] = self.run.events()
+        events = self.run.events()
         for task in self.run.plan.tasks():
             job_id = job_id_of(task_events(events, task), task)
             if job_id and task.name not in self._readers:

@@ -6,7 +6,7 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,12 +15,21 @@ from typing import Any
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.places import user_folder
 from rtdetr_slurm.plan.chain import Parent
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Origin, Plan
 from rtdetr_slurm.runs.artefacts import parent_model
 from rtdetr_slurm.runs.images import glance, record_image
-from rtdetr_slurm.runs.run import Run, create_run, find_run, new_run_id, open_run
+from rtdetr_slurm.runs.run import (
+    Manifest,
+    Run,
+    create_run,
+    find_run,
+    freeze_spec,
+    new_run_id,
+    open_run,
+)
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
@@ -130,35 +139,40 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     return Parent(origin, ended=False)
 
 
-def freeze(prepared: Prepared) -> Run:
+def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
     """Make the run folder: everything that was decided, before anything is queued.
+
+    Args:
+        on_note: is told what takes its time.
 
     Raises:
         SiteError: it cannot be made, or an image is not the one that the profile demands.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = user_folder("CACHE", ".cache", os.environ)
+    remembered = cache and cache / "rtdetr-slurm" / "images.json"
     images = {}
     for stage in prepared.plan.stages:
         if stage.container is not None and stage.container.image.path not in images:
             image, apptainer = stage.container.image, stage.container.apptainer
-            remembered = cache / "rtdetr-slurm" / "images.json"
-            record = record_image(Path(image.path), image.sha256, apptainer, remembered)
-            images[image.path] = record.to_json()
+            images[image.path] = record_image(
+                Path(image.path), image.sha256, apptainer, remembered, on_note
+            )
     loaded, site = prepared.loaded, prepared.site
-    manifest = {
-        "name": prepared.name,
-        "action": loaded.action,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "user": _user(),
-        "parent": loaded.job.parent,
-        "package_version": __version__,
-        "spec": {"source": str(loaded.path.absolute()), "overrides": list(prepared.overrides)},
-        "images": images,
-        "site": site.site.model_dump(mode="json"),
-        "site_sources": [str(path) for path in site.sources],
-        "plan": prepared.plan.to_json(),
-    }
-    return create_run(prepared.run_dir, manifest, prepared.spec)
+    manifest = Manifest(
+        name=prepared.name,
+        action=loaded.action,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        user=_user(),
+        parent=loaded.job.parent,
+        package_version=__version__,
+        spec=freeze_spec(str(loaded.path.absolute()), prepared.overrides, prepared.spec),
+        images=images,
+        site=site.site.model_dump(mode="json"),
+        site_sources=tuple(str(path) for path in site.sources),
+        plan=prepared.plan,
+        run_id=prepared.run_dir.name,
+    )
+    return create_run(prepared.run_dir, manifest)
 
 
 def _user() -> str:

@@ -19,11 +19,13 @@ class Survey:
     """What was found out.
 
     Attributes:
-        reports: of the runs that can be read, in the order asked for.
+        reports: of the runs that can be read, by folder, in the order asked for.
+        unreadable: why the others cannot, by folder.
         notes: what could not be found out, a line each.
     """
 
-    reports: tuple[RunReport, ...]
+    reports: Mapping[Path, RunReport]
+    unreadable: Mapping[Path, str]
     notes: tuple[str, ...] = ()
 
 
@@ -33,28 +35,26 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
     A Slurm that does not answer is no failure of a run: such runs are judged by their own record.
     One damaged run does not hide the others.
     """
-    summaries: dict[Path, RunReport] = {}
+    reports: dict[Path, RunReport] = {}
+    unreadable: dict[Path, str] = {}
     unended: dict[Path, tuple[Run, list[Event]]] = {}
-    notes: list[str] = []
     for folder in folders:
         try:
-            summary = read_summary(folder)
-            if summary is not None:
-                summaries[folder] = summary
-                continue
-            run = open_run(folder)
-            unended[folder] = (run, run.events())
+            if summary := read_summary(folder):
+                reports[folder] = summary
+            else:
+                run = open_run(folder)
+                unended[folder] = (run, run.events())
         except RequestError as error:
-            notes.append(str(error))
-    jobs, unasked = _jobs(unended)
-    reports = dict(summaries)
+            unreadable[folder] = str(error)
+    jobs, notes = _jobs(unended)
     for folder, (run, events) in unended.items():
         try:
             reports[folder] = report_run(run, jobs[folder], events)
         except RequestError as error:
-            notes.append(str(error))
-    ordered = tuple(reports[folder] for folder in folders if folder in reports)
-    return Survey(ordered, (*notes, *unasked))
+            unreadable[folder] = str(error)
+    ordered = {folder: reports[folder] for folder in folders if folder in reports}
+    return Survey(ordered, unreadable, tuple(notes))
 
 
 def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
@@ -64,9 +64,9 @@ def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
         RequestError: it cannot be read.
     """
     found = survey_runs([folder])
-    if not found.reports:
-        raise RequestError("; ".join(found.notes))
-    return found.reports[0], found.notes
+    if folder in found.unreadable:
+        raise RequestError(found.unreadable[folder])
+    return found.reports[folder], found.notes
 
 
 def _jobs(

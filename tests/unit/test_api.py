@@ -73,7 +73,7 @@ def test_a_finished_run_is_continued_by_another(chain: SubmittedRun) -> None:
     assert scores.progress.metrics["test_mAP"] == pytest.approx(
         chain.status().stages[1].progress.metrics["test_mAP"]
     )
-    assert again.record.manifest["parent"] == chain.id
+    assert again.record.manifest.parent == chain.id
 
 
 def test_runs_are_opened_by_id_beginning_or_path(chain: SubmittedRun) -> None:

@@ -27,6 +27,7 @@ GROUND = {
     "files",
     "lifetime",
     "places",
+    "records",
     "resolved_spec",
     "resources",
 }

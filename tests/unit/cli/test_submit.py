@@ -10,6 +10,7 @@ from launch_support import STAGE, local_stage, make_run, write_checkpoint, write
 
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.runs.artefacts import verified_checkpoints
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import StatusLog
 
@@ -161,7 +162,7 @@ def a_failed_run(folder: Path) -> Run:
         state="failed",
         failure_class="oom_gpu",
         reason="CUDA out of memory",
-        checkpoints={"best": {"file": "model_epoch_002.pth", "metric": 0.25}},
+        checkpoints=verified_checkpoints(results),
     )
     return run
 
@@ -205,10 +206,14 @@ def test_status_of_all_runs(folder: Path, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     [line] = [line for line in out.splitlines() if run.id in line]
     assert line.split() == [run.id, "failed", "train", "77", "3/10", "val_mAP", "0.2500"]
-    assert f"{damaged.path} is not a run folder" in err
+    assert [damaged.id, "unreadable"] in [line.split() for line in out.splitlines()]
+    assert f"unreadable: {damaged.path}/run.json: this is not JSON" in err
     assert main(["status", "--json"]) == 0
-    [only] = json.loads(capsys.readouterr().out)["runs"]
-    assert only["run_id"] == run.id
+    document = json.loads(capsys.readouterr().out)
+    assert [one["run_id"] for one in document["runs"]] == [run.id]
+    [unreadable] = document["unreadable"]
+    assert unreadable["run_id"] == damaged.id
+    assert "run.json: this is not JSON" in unreadable["reason"]
 
 
 def test_logs(folder: Path, capsys: Capture) -> None:

@@ -110,8 +110,8 @@ def test_image_and_binds_must_be_here(tmp_path: Path) -> None:
     image.write_text("SIF")
     container = Container(Image(str(image)), (Bind(str(data), "/data"),))
     run = make_run(tmp_path, replace(STAGE, container=container))
-    images = {str(image): glance(image).to_json()}
-    run = replace(run, manifest={**run.manifest, "images": images})
+    images = {str(image): glance(image)}
+    run = replace(run, manifest=replace(run.manifest, images={**run.manifest.images, **images}))
     with pytest.raises(SiteError, match="data does not exist on this node"):
         checks.check_container(container, (), run)
     data.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def test_the_best_checkpoint_of_a_stage_before(tmp_path: Path) -> None:
     assert resolve_inputs(run, task)[1].value.endswith("model_epoch_002.pth")
 
 
+def inputs_json(value: Path) -> str:
+    return json.dumps([{"field": "evaluate.checkpoint", "value": str(value), "source": "it"}])
+
+
 def test_a_checkpoint_of_another_run(tmp_path: Path) -> None:
     train = replace(STAGE, results_dir=str(tmp_path / "elsewhere"))
     parent = make_run(tmp_path, train, run_id="train-20260101-000000-aaaa")
@@ -69,9 +74,9 @@ def test_a_checkpoint_of_another_run(tmp_path: Path) -> None:
         "parent_model of train of train-20260101-000000-aaaa",
     )
     # The container must see it.
-    (run.job_dir("evaluate") / INPUTS_JSON).write_text(f'[{{"value": "{best}"}}]')
+    (run.job_dir("evaluate") / INPUTS_JSON).write_text(inputs_json(best))
     assert input_binds(run, task) == (Bind(str(best), str(best), read_only=True),)
-    (run.job_dir("evaluate") / INPUTS_JSON).write_text(f'[{{"value": "{run.path}/x"}}]')
+    (run.job_dir("evaluate") / INPUTS_JSON).write_text(inputs_json(run.path / "x"))
     assert input_binds(run, task) == ()
 
 

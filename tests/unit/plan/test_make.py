@@ -15,6 +15,7 @@ from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Array, Bind, Dependency, Input, Origin, Plan, Stage
 from rtdetr_slurm.plan.render import render_plan
+from rtdetr_slurm.records import checked
 from rtdetr_slurm.site.discover import local_site
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.spec import load_spec
@@ -233,7 +234,7 @@ def test_a_plan_survives_json() -> None:
         inputs=(Input("a.b", "output_dir"), Input("c", "parent_model", Origin("train", "/r/y"))),
     )
     made = Plan((STAGE, other), ("a note",))
-    assert Plan.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert checked(Plan, json.loads(json.dumps(made.to_json())), "run.json") == made
 
 
 def test_a_plan_as_text(tmp_path: Path) -> None:

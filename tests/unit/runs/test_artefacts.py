@@ -46,7 +46,7 @@ def test_an_evaluation_leaves_its_metrics(tmp_path: Path) -> None:
     evaluate = get_action("evaluate")
     assert "metrics.json cannot be read" in (artefact_problem(evaluate, tmp_path, {}) or "")
     (tmp_path / "metrics.json").write_text('{"metrics"')
-    assert "metrics.json cannot be read" in (artefact_problem(evaluate, tmp_path, {}) or "")
+    assert "metrics.json: this is not JSON" in (artefact_problem(evaluate, tmp_path, {}) or "")
     (tmp_path / "metrics.json").write_text("{}")
     assert artefact_problem(evaluate, tmp_path, {}) is None
 

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.records import BadRecord
 from rtdetr_slurm.runs.events import read_events, record_event
 
 
 def line(timestamp: str, event: str, **data: Any) -> str:
+    timestamp += "+00:00" if "T" in timestamp else "T00:00:00+00:00"
     return json.dumps({"schema_version": 1, "timestamp": timestamp, "event": event, **data}) + "\n"
 
 
@@ -57,10 +59,73 @@ def test_a_clock_that_is_set_back_does_not_reorder_a_writer(tmp_path: Path) -> N
     assert names(tmp_path) == ["b1", "a1", "a2"]
 
 
-def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"event": "submi\n[]\n{"event": 7}\n{"x": 1}\n')
+def test_what_a_crash_leaves_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"event": "submi\n\0\0\0\0\n')
     (tmp_path / "b.jsonl").write_text(line("2026-01-03", "b1"))
     assert names(tmp_path) == ["b1"]
+
+
+def test_a_line_separator_in_a_reason_ends_no_line(tmp_path: Path) -> None:
+    record_event(tmp_path, "refused", reason="a\u2028b\x85c\udc80")
+    assert [event["reason"] for event in read_events(tmp_path)] == ["a\u2028b\x85c\udc80"]
+
+
+GOOD = {
+    "schema_version": 1,
+    "timestamp": "2026-01-03T00:00:00+00:00",
+    "event": "finished",
+    "stage": "train",
+    "job_id": "7_1",
+    "state": "failed",
+    "failure_class": "infra",
+    "checkpoints": {"last": {"file": "model_epoch_001.pth", "epoch": 1, "metric": 1, "sha256": ""}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"event": None}, "event: found None; expected text"),
+        ({"event": ...}, "event: this field is missing"),
+        ({"timestamp": ...}, "timestamp: this field is missing"),
+        ({"timestamp": "yesterday"}, "timestamp: Invalid isoformat string"),
+        ({"timestamp": "2026-01-03T00:00:00"}, "timestamp: .* is not a time with its time zone"),
+        ({"timestamp": "0001-01-01T00:00:00+00:00"}, "timestamp"),
+        ({"job_id": "--user=x"}, "job_id: '--user=x' is no job id"),
+        *[({"job_id": no}, "job_id: ") for no in ("7\n", "7;8", "", None, "../7", 7.5)],
+        ({"cluster": "-M x"}, "cluster: '-M x' is no cluster's name"),
+        ({"job_id": 7}, "job_id: found 7; expected text"),
+        ({"job_id": "٣"}, "job_id"),
+        ({"event": "submitted", "job_id": ...}, "job_id: this field is missing"),
+        ({"task": "1"}, "task: found '1'; expected a whole number"),
+        ({"restart": True}, "restart: found True; expected a whole number"),
+        ({"restart": 10**400}, "restart"),
+        ({"state": "running"}, "state: found 'running'; expected one of success, failed, cancel"),
+        ({"state": ...}, "state: this field is missing"),
+        ({"failure_class": ...}, "failure_class: this field is missing"),
+        ({"failure_class": "x"}, "failure_class: found 'x'; expected one of infra, preempted"),
+        ({"checkpoints": []}, "checkpoints: found a list; expected an object"),
+        ({"checkpoints": {"last": {}}}, r"checkpoints\.last\.epoch: this field is missing"),
+        (
+            {"checkpoints": {"best": {**GOOD["checkpoints"]["last"], "file": "../x.pth"}}},
+            "checkpoints: '../x.pth' is no checkpoint's name",
+        ),
+    ],
+)
+def test_a_line_that_is_no_event_is_told_by_its_field(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    text = json.dumps({k: v for k, v in (GOOD | change).items() if v is not ...})
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD) + "\n" + text + "\n")
+    with pytest.raises(BadRecord, match=rf"a\.jsonl:2: {said}"):
+        read_events(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", "nonsense", "\x1b[2J", "[" * 100_000])
+def test_a_line_that_is_no_object_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.jsonl").write_text(text + "\n")
+    with pytest.raises(BadRecord, match=r"a\.jsonl:1: "):
+        read_events(tmp_path)
 
 
 def test_a_newer_version_says_so(tmp_path: Path) -> None:

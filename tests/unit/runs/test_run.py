@@ -11,7 +11,7 @@ import pytest
 from launch_support import STAGE, make_run
 
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.runs.run import Run, create_run, find_run, new_run_id, open_run, run_ids
+from rtdetr_slurm.runs.run import Run, find_run, new_run_id, open_run, run_ids
 
 
 def test_run_ids_tell_action_and_time() -> None:
@@ -27,9 +27,9 @@ def test_a_run_reads_back_as_it_was_made(tmp_path: Path) -> None:
     assert again.plan.stages == (STAGE,)
     assert again.spec == {"train": {}}
     assert (run.path / "spec.yaml").read_text() == "train: {}\n"
-    assert again.manifest["schema_version"] == 2
-    assert again.manifest["run_id"] == run.id
-    assert re.fullmatch(r"[0-9a-f]{64}", again.manifest["spec"]["sha256"])
+    assert again.manifest.schema_version == 2
+    assert again.manifest.run_id == run.id
+    assert re.fullmatch(r"[0-9a-f]{64}", again.manifest.spec.sha256)
     assert {p.name for p in run.path.iterdir()} == {
         *("run.json", "spec.yaml", "events", "jobs", "results"),
     }
@@ -44,7 +44,7 @@ def test_a_run_folder_is_made_only_once(tmp_path: Path) -> None:
 def test_an_unusable_run_root_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SiteError, match="run_root in the site profile"):
-        create_run(tmp_path / "file" / "train-1", {"spec": {}}, {})
+        make_run(tmp_path / "file", STAGE)
 
 
 def many_runs(root: Path) -> list[Run]:

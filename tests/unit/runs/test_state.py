@@ -129,8 +129,3 @@ def test_each_task_of_an_array_has_its_own_events_and_job_id() -> None:
     assert [job_id_of(task_events(events, task), task) for task in tasks] == ["7_0", "7_1", "7_2"]
     assert job_id_of([SUBMITTED], StageTask(STAGE)) == "7"
     assert job_id_of([SUBMITTING], StageTask(STAGE)) is None
-
-
-@pytest.mark.parametrize("job_id", ["--user=x", "7;8", "", None, "../7", 7.5])
-def test_what_is_no_job_id_reaches_no_command(job_id: object) -> None:
-    assert job_id_of([SUBMITTED | {"job_id": job_id}], StageTask(STAGE)) is None

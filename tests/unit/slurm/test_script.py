@@ -64,7 +64,8 @@ ARRAY = replace(
 
 
 def script(stage: Stage, run_dir: Path = RUN_DIR, name: str | None = None) -> str:
-    return scripts(Plan((stage,)), run_dir, name)["train"]
+    before = (replace(STAGE, name="stage"), replace(STAGE, name="other"))
+    return scripts(Plan((*before, stage)), run_dir, name)["train"]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from launch_support import STAGE, make_run
 from slurm_support import FakeSlurm, queue_line, submitted
 
+from rtdetr_slurm import records
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.report import RunReport
@@ -168,7 +170,12 @@ def test_a_run_that_is_cancelled_while_it_is_submitted(slurm: FakeSlurm, tmp_pat
     """`cancel` finds no job yet; the wish is obeyed as soon as sbatch has answered."""
     run = make_run(tmp_path / "runs", STAGE, EVALUATE)
     wish = json.dumps(
-        {"event": "cancelling", "stage": "train", "timestamp": "2999", "schema_version": 1}
+        {
+            "event": "cancelling",
+            "stage": "train",
+            "timestamp": "2999-01-01T00:00:00+00:00",
+            "schema_version": 1,
+        }
     )
     slurm.answer("sbatch", f"echo '{wish}' > {run.path}/events/other.jsonl; echo 42")
     slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
@@ -233,7 +240,7 @@ def test_states_come_from_one_squeue(slurm: FakeSlurm, tmp_path: Path) -> None:
     lines = "\n".join(queue_line(run, str(100 + n), "RUNNING") for n, run in enumerate(runs))
     slurm.answer("squeue", f"cat <<'END'\n{lines}\nEND")
     found = survey_runs([run.path for run in runs])
-    assert [report.state for report in found.reports] == [StageState.RUNNING] * 5
+    assert [report.state for report in found.reports.values()] == [StageState.RUNNING] * 5
     assert found.notes == ()
     assert len(slurm.calls("squeue")) == 1
     assert slurm.calls("sacct") == []
@@ -255,9 +262,9 @@ def test_one_call_tells_how_jobs_have_ended(slurm: FakeSlurm, tmp_path: Path) ->
         for n, run in ended
     ]
     slurm.answer("scontrol", "\n".join(f"echo '{line}'" for line in shown))
-    found = survey_runs([run.path for run in runs])
-    assert [r.state.value for r in found.reports] == ["failed"] * 4 + ["unknown"] * 5
-    evidence = {r.stages[0].failure.evidence for r in found.reports if r.stages[0].failure}
+    reports = survey_runs([run.path for run in runs]).reports.values()
+    assert [r.state.value for r in reports] == ["failed"] * 4 + ["unknown"] * 5
+    evidence = {r.stages[0].failure.evidence for r in reports if r.stages[0].failure}
     assert evidence == {"exit code 3; the log is empty"}
     assert [len(slurm.calls(p)) for p in ("squeue", "sacct", "scontrol")] == [1, 1, 1]
 
@@ -442,13 +449,13 @@ def test_a_run_that_has_ended_costs_one_small_read(
     before = survey(run)
     assert cancel_run(run).jobs == {}  # whoever sees the end leaves the summary
     read: list[str] = []
-    real = Path.read_text
+    real = records.open_file
 
-    def noted(self: Path, *args: str, **options: str) -> str:
-        read.append(self.name)
-        return real(self, *args, **options)
+    def noted(path: Path) -> BinaryIO:
+        read.append(path.name)
+        return real(path)
 
-    monkeypatch.setattr(Path, "read_text", noted)
+    monkeypatch.setattr(records, "open_file", noted)
     assert survey(run).to_json() == before.to_json()
     assert read == ["summary.json"]
     assert slurm.calls("squeue") == []
@@ -463,6 +470,8 @@ def test_one_damaged_run_does_not_hide_the_others(slurm: FakeSlurm, tmp_path: Pa
     (tmp_path / "results" / "status.json").write_text('{"schema_version": 9}\n')
     (bad.path / "run.json").write_text("[]")
     found = survey_runs([bad.path, good.path, strange.path])
-    assert [report.run_id for report in found.reports] == [good.id]
-    assert str(bad.path) in found.notes[0]
-    assert "status.json: version 9 is newer than version 1" in found.notes[1]
+    assert [report.run_id for report in found.reports.values()] == [good.id]
+    assert list(found.unreadable) == [bad.path, strange.path]
+    assert f"{bad.path}/run.json: this is no object" in found.unreadable[bad.path]
+    newer_said = "status.json: version 9 is newer than version 1"
+    assert newer_said in found.unreadable[strange.path]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
-from rtdetr_slurm.runs.run import Run, create_run
+from rtdetr_slurm.runs.images import ImageRecord
+from rtdetr_slurm.runs.run import Manifest, Run, create_run, freeze_spec
 
 STAGE = Stage(
     name="train",
@@ -45,16 +46,22 @@ def make_run(
     root: Path, *stages: Stage, run_id: str = "train-20260102-030405-abcd", spec: Any = None
 ) -> Run:
     """A run folder as `submit` makes it."""
-    manifest: dict[str, Any] = {
-        "name": None,
-        "action": stages[0].action,
-        "created": "2026-01-02T03:04:05+00:00",
-        "user": "someone",
-        "images": {},
-        "spec": {"source": "/home/someone/train.yaml", "overrides": []},
-        "plan": Plan(stages).to_json(),
-    }
-    run = create_run(root / run_id, manifest, spec or {"train": {}})
+    paths = {stage.container.image.path for stage in stages if stage.container is not None}
+    manifest = Manifest(
+        name=None,
+        action=stages[0].action,
+        created="2026-01-02T03:04:05+00:00",
+        user="someone",
+        parent=None,
+        package_version="1.2.3",
+        spec=freeze_spec("/home/someone/train.yaml", [], spec or {"train": {}}),
+        images={path: ImageRecord(path, 7, "0" * 64) for path in paths},
+        site={"name": "here"},
+        site_sources=(),
+        plan=Plan(stages),
+        run_id=run_id,
+    )
+    run = create_run(root / run_id, manifest)
     for stage in stages:
         run.job_dir(stage.name).mkdir()
     return run

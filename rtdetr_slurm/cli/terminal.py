@@ -1,0 +1,125 @@
+"""What is printed: results to stdout, messages to stderr. No other module of cli/ prints.
+
+Names, reasons and logs come from files that others have written, and a terminal obeys control
+characters. So what is no printable text is shown as the escape that Python writes for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_slurm.errors import ActionError, explained
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def shown(text: object) -> str:
+    """Text on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def shown_lines(text: str) -> str:
+    """The same for text of several lines, with tabs."""
+    lines = text.split("\n")
+    return "\n".join("\t".join(map(shown, line.split("\t"))) for line in lines)
+
+
+def out(text: object) -> None:
+    """A line of the result."""
+    with _writing():
+        print(shown(text), flush=True)
+
+
+def out_lines(text: str) -> None:
+    """A result of several lines."""
+    with _writing():
+        print(shown_lines(text.removesuffix("\n")))
+
+
+def out_log(line: str) -> None:
+    """A line of a log that grows; a progress bar's, which end with \\r, become lines."""
+    with _writing():
+        print(shown_lines(line.replace("\r", "\n")), flush=True)
+
+
+def out_table(table: Table) -> None:
+    """A table of texts that have been through `shown`."""
+    from rich.console import Console
+
+    with _writing():
+        Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def document(content: Any) -> None:
+    """The result as one JSON document."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    with _writing():
+        print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves
+
+
+def note(text: object) -> None:
+    """A message of one or several lines."""
+    print(shown_lines(str(text)), file=sys.stderr, flush=True)
+
+
+def note_log(line: str) -> None:
+    """A line of a log beside a result."""
+    note(line.replace("\r", "\n"))
+
+
+# --- the streams themselves ----------------------------------------------------------------
+def open_streams() -> None:
+    """See that there are two streams, and that they take every text.
+
+    Raises:
+        ActionError: stdout is closed. Nothing is begun then: the next file that is opened would
+            take its place, and the result be written there.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        raise ActionError("standard output is closed; send it to a file or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write out what is still held back."""
+    if sys.stdout is not None:
+        with _writing():
+            sys.stdout.flush()
+
+
+def last_words(text: str) -> None:
+    """A message with which the program ends, wherever it can still be written."""
+    with suppress(OSError):
+        note(text)
+        return
+    abandon_streams()
+
+
+def abandon_streams() -> None:
+    """Write no more: what is held back for a stream that fails would fail again at the exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # no stream, or one without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        error.filename = "standard output"
+        raise ActionError(str(explained(error))) from error
