@@ -23,11 +23,28 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
     problems = [
         problem
         for number, stage in enumerate(stages)
-        for problem in _problems(stage, site, "job" if number == 0 else f"job.then[{number - 1}]")
+        for problem in _problems(stage, site, _job(number))
     ]
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
+
+
+def notes_on_time(stages: Sequence[Stage]) -> Iterator[str]:
+    """Stages whose time limit leaves nothing before the signal that ends them."""
+    for number, stage in enumerate(stages):
+        lead, limit = stage.launch.signal_lead_s, stage.resources.time_min
+        if stage.launch.scheduler == "slurm" and limit is not None and limit * 60 <= lead:
+            yield (
+                f"{_job(number)}.time: stage {stage.name} has {format_minutes(limit)}, and is "
+                f"asked to stop {lead} s before its end (signal_lead_s of the site profile), so as "
+                "soon as it starts; give it more time"
+            )
+
+
+def _job(number: int) -> str:
+    """The section of the spec that a stage's job has its own settings from."""
+    return "job" if number == 0 else f"job.then[{number - 1}]"
 
 
 def _problems(stage: Stage, site: Site, job: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.places import refusal
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
-from rtdetr_slurm.plan.limits import check_limits
+from rtdetr_slurm.plan.limits import check_limits, notes_on_time
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths, read_paths
@@ -64,7 +64,7 @@ def make_plan(
     _check_results_folders(stages)
     check_limits(stages, site)
     trains = get_action(loaded.action).trains
-    notes = [*loaded.notes]
+    notes = [*loaded.notes, *notes_on_time(stages)]
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
     return Plan(stages=stages, notes=tuple(notes))
 

@@ -20,7 +20,7 @@ class Failure:
 
     @property
     def advice(self) -> str:
-        return ADVICE[self.failure_class]
+        return ONE_VALUE_ADVICE if ONE_VALUE in self.evidence else ADVICE[self.failure_class]
 
 
 ADVICE: Mapping[FailureClass, str] = {
@@ -42,6 +42,13 @@ ADVICE: Mapping[FailureClass, str] = {
     FailureClass.UNKNOWN: "read the log (rtdetr-slurm logs RUN); nothing known was found in it",
 }
 
+ONE_VALUE = "Expected more than 1 value per channel"
+"""PyTorch's words where batch norm gets a single value to take statistics of."""
+ONE_VALUE_ADVICE = (
+    "a batch of one image whose coarsest feature map has one cell: raise dataset.batch_size, or "
+    "train with larger images (dataset.augmentation.multi_scales, train_spatial_size)"
+)
+
 _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
     (failure_class, re.compile(pattern, re.IGNORECASE))
     for failure_class, pattern in (
@@ -51,6 +58,7 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
         (FailureClass.OOM_HOST, r"DataLoader worker .* is killed by signal: (Killed|Bus error)"),
         (FailureClass.OOM_HOST, r"insufficient shared memory"),
         (FailureClass.CONFIG, r"device-side assert triggered"),
+        (FailureClass.CONFIG, ONE_VALUE),
         (FailureClass.CONFIG, r"No space left on device|Disk quota exceeded"),
         (FailureClass.INFRA, r"\bXid\b|uncorrectable ECC|CUDA error: (unspecified launch|ECC)"),
         (

@@ -102,8 +102,8 @@ or `[0]`. An unknown name, a circle, a resolver (`${oc.env:HOME}`) and a relativ
 
 ## Overrides
 
-`key=value` on the command line, with a YAML value, sets any field; list positions are written `.0`
-or `[0]`:
+`key=value` on the command line, with a YAML value, sets any field, each once; list positions are
+written `.0` or `[0]`:
 
     rtdetr-slurm submit train.yaml train.optim.lr=2e-4 train.gpu_ids=[0,1] train.num_gpus=2 \\
         dataset.train_data_sources[0].image_dir=/data/images

@@ -85,7 +85,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     """Read, complete and check a spec.
 
     Args:
-        overrides: `key=value` with YAML values, later ones winning.
+        overrides: `key=value` with YAML values, no field twice.
         action: what to do, if the spec is not to decide.
 
     Raises:

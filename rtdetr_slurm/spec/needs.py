@@ -15,7 +15,8 @@ from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, readers, swit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
-from rtdetr_slurm.spec.sizes import count_cells, sizes_of
+from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
+from rtdetr_slurm.spec.topology import read_topology
 from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
@@ -78,6 +79,23 @@ def queries_fit_cells(experiment: ExperimentConfig, action: str) -> Problems:
             f"({dotted(at)})",
             also=(at,),
         )
+
+
+def batch_norm_has_values(experiment: ExperimentConfig, action: str) -> Problems:
+    """One image with one cell gives batch norm nothing to take statistics of; ranks share them."""
+    topology = read_topology(experiment, action)
+    one_image = experiment.dataset.batch_size * topology.num_nodes * topology.num_gpus == 1
+    if action not in TRAINING or not one_image:
+        return
+    coarsest = max(experiment.model.feat_strides, default=1)
+    for (height, width), at in training_sizes(experiment).items():
+        if height <= coarsest and width <= coarsest:
+            yield Problem(
+                ("dataset", "batch_size"),
+                f"found 1; allowed: ≥ 2 with images of {height} × {width} pixels ({dotted(at)}), "
+                "whose coarsest feature map has one cell: batch norm needs more than one value",
+                also=(at,),
+            )
 
 
 def frozen_names_exist(experiment: ExperimentConfig, action: str) -> Problems:
@@ -196,6 +214,7 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
 RULES = (
     intervals_fit_epochs,
     queries_fit_cells,
+    batch_norm_has_values,
     frozen_names_exist,
     calibration_is_given,
     files_can_be_reached,

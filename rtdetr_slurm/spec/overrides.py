@@ -106,7 +106,7 @@ def assemble(source: YamlSource, texts: Sequence[str], action: str | None) -> As
             draft.problems.append(Problem((), reason))
     if action is not None:
         overrides = _place_num_gpus(draft, overrides, action)
-        draft.refuse_two_names(overrides)
+        draft.refuse_repeats(overrides)
     return draft.result(action)
 
 
@@ -238,14 +238,14 @@ class _Draft:
             if override.key == key:
                 self._malformed(override.text, "", reason)
 
-    def refuse_two_names(self, overrides: Sequence[Override]) -> None:
-        """Two overrides of one field are a mistake when they call it by different names."""
-        named: dict[KeyPath, Override] = {}
-        for override in overrides:
-            first = named.setdefault(override.path, override)
-            if parse_key(first.key) != parse_key(override.key):
-                reason = f"given twice: also by override {first.text!r}"
-                self._malformed(override.text, dotted(override.path), reason)
+    def refuse_repeats(self, overrides: Sequence[Override]) -> None:
+        """An override that another one takes the place of is a mistake, by whatever names."""
+        for number, later in enumerate(overrides):
+            for earlier in overrides[:number]:
+                if earlier.path[: len(later.path)] == later.path:
+                    reason = f"given twice: also by override {earlier.text!r}; give one of them"
+                    self._malformed(later.text, dotted(later.path), reason)
+                    break
 
     def result(self, action: str | None) -> Assembled:
         source = replace(

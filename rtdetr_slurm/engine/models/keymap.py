@@ -28,6 +28,7 @@ from rtdetr_slurm.errors import RequestError
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
+OWN = "this engine's"
 HUGGING_FACE = "Hugging Face"
 OFFICIAL_V1 = "official v1"
 OFFICIAL_V2 = "official v2"
@@ -109,6 +110,8 @@ def own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
         for name, tensor in stripped.items()
         if not DROPPED.search(name)
     }
+    if renamed.keys() == state.keys():
+        layout = OWN
     return layout, _pack_attention(renamed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import AVAILABLE, DEPLOY, get_action
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec.overrides import NUM_GPUS
 
 DEFAULT_SPECS = "default_specs"
 
@@ -41,13 +43,31 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     """
     options = _parser().parse_intermixed_args(argv)
     check_action(options.action)
-    overrides = tuple(options.overrides)
+    overrides = (*options.overrides, *_of_flags(options))
     malformed = [item for item in overrides if "=" not in item]
     if malformed:
         raise RequestError(f"unexpected argument '{malformed[0]}': overrides are written key=value")
     if options.spec is None and options.action != DEFAULT_SPECS:
         raise RequestError(f"rtdetr {options.action} needs a spec file: -e FILE")
     return Arguments(options.action, options.spec or Path(), overrides, options.bad_images)
+
+
+_FLAGS = {
+    "results_dir": ("-r", "DIR", "results_dir"),
+    "key": ("-k", "KEY", "encryption_key"),
+    "gpus": ("-g", "N", NUM_GPUS),
+}
+"""Flags that TAO's commands had before they took overrides: short form, value, the override."""
+
+
+def _of_flags(options: argparse.Namespace) -> list[str]:
+    """The overrides that TAO's flags stand for."""
+    given = {override: getattr(options, name) for name, (_, _, override) in _FLAGS.items()}
+    return [
+        f"{override}={value if override == NUM_GPUS else json.dumps(value, ensure_ascii=False)}"
+        for override, value in given.items()
+        if value is not None
+    ]
 
 
 def check_action(action: str) -> None:
@@ -78,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="values that replace the spec's"
     )
+    for name, (short, value, override) in _FLAGS.items():
+        parser.add_argument(
+            short,
+            f"--{name}",
+            metavar=value,
+            help=f"TAO's flag for the override {override}={value}",
+        )
     parser.add_argument(
         "--bad-images",
         choices=("stop", "skip"),

@@ -15,6 +15,7 @@ from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, pars
 from rtdetr_slurm.engine.process.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.spec import ExperimentConfig, load_spec, to_yaml
+from rtdetr_slurm.spec.overrides import parse_override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,10 +49,10 @@ def write_default_spec(arguments: Arguments) -> int:
     Raises:
         RequestError: no folder is named, or it holds such a file already.
     """
-    given = dict(item.split("=", 1) for item in arguments.overrides)
+    given = {item.key: item.value for item in map(parse_override, arguments.overrides)}
     if set(given) != {"results_dir"} or not given["results_dir"]:
         raise RequestError("default_specs takes exactly results_dir=DIR, the folder to write to")
-    path = Path(given["results_dir"], EXPERIMENT_YAML)
+    path = Path(str(given["results_dir"]), EXPERIMENT_YAML)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x") as stream:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure, is_no_space, no_space
 from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.runs.failures import ONE_VALUE
 
 
 def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
@@ -30,6 +31,8 @@ def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
         reason = f"no batch came from the loading processes ({_first_line(error)}): the storage "
         reason += "that the images are on does not answer, or is far too slow"
         return RankFailure(rank, FailureClass.INFRA, reason, time=now)
+    if ONE_VALUE in str(error):
+        return RankFailure(rank, FailureClass.CONFIG, _first_line(error), time=now)
     by_peer = world_size > 1 and _is_communication(error)
     reason = f"{type(error).__name__}: {_first_line(error)}"
     return RankFailure(

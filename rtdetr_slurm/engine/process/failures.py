@@ -11,10 +11,12 @@ from pathlib import Path
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.runs.failures import ADVICE
+from rtdetr_slurm.runs.failures import ONE_VALUE, Failure
 
 NOTE_PATTERN = ".failure-rank-*.json"
 """Notes that failed ranks leave in the results folder for the launching process of node 0."""
+
+_OUT_OF_MEMORY = (FailureClass.OOM_GPU, FailureClass.OOM_HOST)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ class RankFailure:
     time: float = 0.0
 
     def __str__(self) -> str:
-        """The reason as a person is told it: where memory was short, with what to do about it."""
-        if self.failure_class in (FailureClass.OOM_GPU, FailureClass.OOM_HOST):
-            return f"{self.reason.rstrip('. ')}; {ADVICE[self.failure_class]}"
+        """The reason as a person is told it: where it is PyTorch's own, with what to do about
+        it."""
+        if self.failure_class in _OUT_OF_MEMORY or ONE_VALUE in self.reason:
+            return f"{self.reason.rstrip('. ')}; {Failure(self.failure_class, self.reason).advice}"
         return self.reason
 
 

@@ -248,3 +248,25 @@ def test_a_plan_as_text(tmp_path: Path) -> None:
     assert "bind      /other/images (read-only)" in text
     assert "command   rtdetr train -e spec.yaml" in text
     assert "after     nothing: starts at once" in text
+
+
+@pytest.mark.parametrize(
+    ("minutes", "overrides", "named"),
+    [
+        (None, [], []),
+        (None, ["job.time=2"], ["job.time: stage train has 00:02:00, and is asked to stop 120 s"]),
+        (None, ["job.time=3"], []),
+        (1, [], ["job.time: stage train", "job.then[0].time: stage evaluate"]),
+        (1, ["job.time=60"], ["job.then[0].time: stage evaluate has 00:01:00"]),
+    ],
+)
+def test_a_time_limit_within_the_signals_lead_is_said(
+    tmp_path: Path, minutes: int | None, overrides: list[str], named: list[str]
+) -> None:
+    test = "dataset.test_data_sources={image_dir: /i, json_file: /j}"
+    chain = [test, "job.then=[evaluate]", "automl.policy=off", *overrides]
+    notes = plan(tmp_path, site(time=minutes), *chain).notes
+    assert [note[: len(name)] for note, name in zip(notes, named, strict=True)] == named
+    for note in notes:
+        assert note.endswith("so as soon as it starts; give it more time")
+    assert plan(tmp_path, site(scheduler="local", time=1), "automl.policy=off").notes == ()

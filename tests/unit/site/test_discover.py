@@ -9,6 +9,9 @@ from site_support import Machine
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.resources import specs_dir
+from rtdetr_slurm.site.profile import Site
+from rtdetr_slurm.site.variables import KEYS
+from rtdetr_slurm.slurm.environment import submission_environment
 
 
 @pytest.fixture
@@ -50,3 +53,27 @@ def test_a_named_profile_must_exist(machine: Machine) -> None:
     machine.env["RTDETR_SLURM_SITE"] = "/nowhere/site.yaml"
     with pytest.raises(SiteError, match=r"\$RTDETR_SLURM_SITE: there is no file"):
         machine.find()
+
+
+def test_sbatchs_own_variables_are_said_with_what_does_the_same(machine: Machine) -> None:
+    machine.write_user("image: /i.sif\n")
+    assert machine.find().notes == ()
+    machine.env |= {
+        "SBATCH_ACCOUNT": "lab",
+        "SBATCH_RESERVATION": "r",
+        "SBATCH_JOB_NAME": "j",
+        "SBATCH_QOS": "",
+        "SLURM_JOB_ID": "7",
+        "SLURM_CONF": "/etc/slurm.conf",
+    }
+    account, name, reservation = machine.find().notes
+    assert account == (
+        "SBATCH_ACCOUNT='lab' in the environment is not passed on; account in the site profile "
+        "does the same"
+    )
+    assert name.endswith("job.name in the spec, and --name, do the same")
+    assert reservation.endswith("no key of the site profile does the same")
+    machine.write_user("scheduler: local\n")
+    assert machine.find().notes == ()
+    assert set(KEYS.values()) <= set(Site.model_fields)
+    assert submission_environment(dict.fromkeys(KEYS, "x")) == {}

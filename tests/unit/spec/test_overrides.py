@@ -131,9 +131,22 @@ def test_list_positions(tmp_path: Path) -> None:
     assert from_nothing.train_data_sources[0].image_dir == "/i"
 
 
-def test_the_last_of_two_overrides_wins(tmp_path: Path) -> None:
-    overrides = ["train.seed=1", "train.seed=2"]
-    assert load(tmp_path, TRAIN, *overrides).experiment.train.seed == 2
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train.seed=1", "train.seed=2"),
+        ("train.seed=1", "train.seed=1"),
+        ("train.gpu_ids.0=1", "train.gpu_ids[0]=2"),
+        ("train.seed=1", "train={seed: 2}"),  # the first would be lost
+    ],
+)
+def test_a_field_is_overridden_once(tmp_path: Path, overrides: tuple[str, str]) -> None:
+    line = only(problems(tmp_path, TRAIN, *overrides))
+    assert line.startswith(f"override {overrides[1]!r}: train")
+    assert line.endswith(f"given twice: also by override {overrides[0]!r}; give one of them")
+
+
+def test_a_part_of_an_override_can_be_set_after_it(tmp_path: Path) -> None:
     assert load(tmp_path, TRAIN, "train={seed: 1}", "train.seed=2").experiment.train.seed == 2
 
 

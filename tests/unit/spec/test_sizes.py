@@ -107,3 +107,20 @@ def test_a_wrong_size_is_named_where_it_stands(tmp_path: Path) -> None:
     text = "dataset:\n  augmentation: {train_spatial_size: [96, x]}\n"
     line = only(problems(tmp_path, text, *NEEDED["train"], action="train"))
     assert "train_spatial_size[1]: found 'x' (text); allowed: an integer" in line
+
+
+ONE_CELL = ["dataset.augmentation.train_spatial_size=[32, 32]", "model.num_queries=1",
+            "model.num_select=1", "dataset.batch_size=1"]  # fmt: skip
+
+
+def test_batch_norm_needs_more_than_one_value(tmp_path: Path) -> None:
+    needed = [*NEEDED["train"], *ONE_CELL]
+    line = only(problems(tmp_path, "", *needed, f"{SCALES}=[64, 32]", action="train"))
+    assert line == (
+        "override 'dataset.batch_size=1': dataset.batch_size: found 1; allowed: ≥ 2 with images of "
+        f"32 × 32 pixels ({SCALES}[1]), whose coarsest feature map has one cell: batch norm needs "
+        "more than one value"
+    )
+    load(tmp_path, "", *needed, f"{SCALES}=[64, [32, 64]]", action="train")
+    load(tmp_path, "", *needed, f"{SCALES}=[]", "train.num_gpus=2", action="train")
+    load(tmp_path, "", *needed[:-1], f"{SCALES}=[]", "dataset.batch_size=2", action="train")

@@ -115,7 +115,7 @@ def renamed(state: State, rules: list[tuple[str, str]]) -> State:
 
 
 LAYOUTS: dict[str, tuple[Callable[[State], State], str]] = {
-    "own": (dict, "official v2"),
+    "own": (dict, "this engine's"),
     "official v1": (official_v1, "official v1"),
     "official v2": (official_v2, "official v2"),
     "TAO": (tao, "official v1"),

@@ -31,6 +31,20 @@ class TestArguments:
         assert expected.overrides == ("a=1", "b.c=2")
 
     @pytest.mark.parametrize(
+        ("flags", "override"),
+        [
+            (["-r", "/out"], 'results_dir="/out"'),
+            (["--results_dir", "12"], 'results_dir="12"'),
+            (["-k", "tlt_encode"], 'encryption_key="tlt_encode"'),
+            (["--gpus", "2"], "num_gpus=2"),
+        ],
+    )
+    def test_taos_flags_are_overrides(self, flags: list[str], override: str) -> None:
+        parsed = parse(["train", "-e", "s.yaml", *flags, "a=1"])
+        assert parsed.overrides == ("a=1", override)
+        assert parse(parsed.command_line()) == parsed
+
+    @pytest.mark.parametrize(
         ("argv", "message"),
         [
             (["gen_trt_engine", "-e", "s.yaml"], "gen_trt_engine is a deploy action"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.failures import RankFailure
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.runs.failures import ADVICE
+from rtdetr_slurm.runs.failures import ADVICE, ONE_VALUE, ONE_VALUE_ADVICE, classify
 
 
 class TestExplain:
@@ -34,3 +35,18 @@ class TestExplain:
         assert not of(lost, 1).by_peer
         killed_loader = RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
         assert of(killed_loader).failure_class is FailureClass.OOM_HOST
+
+    def test_batch_norm_of_one_value_is_a_matter_of_the_spec(self) -> None:
+        """As PyTorch itself raises it."""
+        with pytest.raises(ValueError, match="more than 1 value") as error:
+            torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+        failure = explain(error.value, 0, 1)
+        assert (failure.failure_class, failure.expected) == (FailureClass.CONFIG, True)
+        assert failure.reason.startswith(ONE_VALUE)
+        assert str(failure).endswith("train_spatial_size)")
+        assert "raise dataset.batch_size" in str(failure)
+        line = {"status": "FAILURE", "reason": failure.reason, "failure_class": "config"}
+        assert classify(status_line=line).advice == ONE_VALUE_ADVICE
+        from_log = classify(log_tail=[f"ValueError: {error.value}"])
+        assert from_log.failure_class is FailureClass.CONFIG
+        assert from_log.advice == ONE_VALUE_ADVICE
