@@ -301,7 +301,7 @@ def _report_task(
     run: Run, task: StageTask, own: list[Event], jobs: Mapping[str, JobInfo]
 ) -> StageReport:
     job = jobs.get(task.name)
-    job_id = job_id_of(own, task) or (job.job_id or None if job else None)
+    job_id = (job.job_id if job is not None else "") or job_id_of(own, task)
     lines = status_lines_of(status_path(task), own)
     log = run.log_path(task.stage.name, job_id) if job_id else None
     found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])
