@@ -37,6 +37,9 @@ class ExitCode:
     """Interrupted after a full checkpoint was written; the same command goes on from it."""
 
 
+END_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+"""What asks the stage run for an end: Slurm's warning, and whoever ends the job."""
+
 STOP_SIGNAL = signal.SIGURG
 """What the stage run sends to every process of the step to have the training stop at the next
 step boundary. It is a signal that whoever does not expect it ignores: Slurm signals all processes
@@ -68,6 +71,8 @@ class Env:
 
     SITE = "RTDETR_SLURM_SITE"
     """Path of the site profile (login side)."""
+    WARNED = "RTDETR_SLURM_WARNED"
+    """File in which the batch script notes the signals that it gets, by name, a line each."""
     LOCAL_JOB_ID = "RTDETR_SLURM_LOCAL_JOB_ID"
     """Id of a job of the local site: what the chain runner tells the stages that it starts."""
     LOCAL_TASK = "RTDETR_SLURM_LOCAL_TASK"
@@ -80,6 +85,8 @@ SPEC_YAML = "spec.yaml"
 EVENTS_DIR = "events"
 SUMMARY_JSON = "summary.json"
 JOBS_DIR = "jobs"
+CONTROLLER_ZIP = "controller.zip"
+"""In jobs/: the launch code of the version that submitted the run; python runs it as it is."""
 RESULTS_DIR = "results"
 
 EXPERIMENT_YAML = "experiment.yaml"

@@ -18,8 +18,11 @@ from typing import Any
 _BLOCK_BYTES = 4 * 1024 * 1024
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """Replace `path` with `data` so that a reader sees the old or the new content, never a part.
+
+    Args:
+        mode: of the file, less what the umask takes away.
 
     Raises:
         OSError: the folder is missing or not writable, or the disk is full; `path` is untouched.
@@ -31,7 +34,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             stream.write(payload)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o666 & ~_umask())
+        Path(name).chmod(mode & ~_umask())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -1,24 +1,32 @@
-"""`python -m rtdetr_slurm.launch RUN STAGE`: what the batch script becomes."""
+"""`python -m rtdetr_slurm.launch stage RUN STAGE`, what the batch script runs on node 0, and
+`… node RUN STAGE [TASK]`, the node wrapper. A run's own archive of this code is called alike."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import make_allocation, say
+from rtdetr_slurm.launch.node import run_node
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.runs.run import open_run
 
 
 def main() -> int:
-    """Run one stage, or one task of its array; returns the exit code."""
-    stop = StopRequest()
+    """Run one stage, or one task of its array, or one node of it; returns the exit code."""
+    part, *arguments = sys.argv[1:]
+    return run_node(arguments) if part == "node" else _run_stage(arguments)
+
+
+def _run_stage(arguments: Sequence[str]) -> int:
+    stop = StopRequest(os.environ)
     try:
-        run = open_run(Path(sys.argv[1]))
-        stage = run.plan.stage(sys.argv[2])
+        run = open_run(Path(arguments[0]))
+        stage = run.plan.stage(arguments[1])
         allocation = make_allocation(run, stage, os.environ)
     except UserError as error:
         say(str(error))

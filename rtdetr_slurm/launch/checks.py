@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.devices import chosen_devices
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.launch.allocation import topology_of
+from rtdetr_slurm.launch.allocation import say, topology_of
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
 from rtdetr_slurm.plan.model import Bind, Container, Resources, Stage
 from rtdetr_slurm.runs.images import check_unchanged
@@ -107,6 +109,27 @@ def check_python(python: str | None) -> None:
         raise SiteError(
             f"python {python} (of the site profile) is not a program on this node; make the "
             "environment on a file system that every node sees"
+        )
+
+
+def check_engine(python: str, env: Mapping[str, str]) -> None:
+    """The environment of a job without a container has this package; another version is said.
+
+    It may have been upgraded since the run was submitted, or between two starts of it.
+    """
+    code = "import rtdetr_slurm; print(rtdetr_slurm.__version__)"
+    argv = [python, "-c", code]
+    try:
+        done = subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        )
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip() or "no reason given").splitlines()[-1]
+        raise SiteError(f"{python} cannot load rtdetr_slurm on this node: {reason}") from error
+    if (found := done.stdout.strip()) != __version__:
+        say(
+            f"NOTE: this start runs the engine of rtdetr-slurm {found} ({python}); the run was "
+            f"submitted with {__version__}"
         )
 
 

@@ -1,15 +1,11 @@
-"""The node wrapper: one per node, run by the inner srun, replaced by apptainer if all is well.
-
-`python -m rtdetr_slurm.launch.node RUN STAGE [TASK]`
-"""
+"""The node wrapper: one per node, run by the inner srun, replaced by apptainer if all is well."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -35,10 +31,15 @@ from rtdetr_slurm.records import checked, read_json
 from rtdetr_slurm.runs.run import Run, open_run
 
 
-def main() -> int:
-    run = open_run(Path(sys.argv[1]))
-    stage = run.plan.stage(sys.argv[2])
-    task = StageTask(stage, int(sys.argv[3]) if len(sys.argv) > 3 else None)
+def run_node(arguments: Sequence[str]) -> int:
+    """Start one node of a stage; returns only where a check refuses.
+
+    Args:
+        arguments: run folder, stage, and the task of an array.
+    """
+    run = open_run(Path(arguments[0]))
+    stage = run.plan.stage(arguments[1])
+    task = StageTask(stage, int(arguments[2]) if len(arguments) > 2 else None)
     rank = int(os.environ.get("SLURM_PROCID", "0")) if stage.launch.scheduler == "slurm" else 0
     try:
         start(run, task, os.environ)
@@ -75,7 +76,9 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     os.chdir(workdir)
     if stage.container is None:
         argv = host_command(stage.command, stage.launch.python)
-        _become(argv, host_environment(environ, inside))
+        env = host_environment(environ, inside)
+        checks.check_engine(argv[0], env)
+        _become(argv, env)
     container = replace(stage.container, apptainer=_apptainer(stage.container, environ))
     nv = stage.launch.accelerator == "cuda"
     argv = apptainer_argv(
@@ -120,7 +123,3 @@ def _scratch(name: str | None) -> str | None:
 def _become(argv: list[str], env: Mapping[str, str]) -> NoReturn:
     say(f"becomes {' '.join(argv)}")
     os.execve(argv[0], argv, dict(env))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,14 @@ from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
-from rtdetr_slurm.launch.verdict import Kind, Verdict, Witnesses, decide
+from rtdetr_slurm.launch.verdict import (
+    MAX_STARTS_IN_VAIN,
+    Kind,
+    Verdict,
+    Witnesses,
+    decide,
+    given_up,
+)
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
 from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
@@ -28,7 +35,7 @@ from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
-from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, task_events
+from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
 
 INPUTS_JSON = "inputs.json"
@@ -46,17 +53,22 @@ class StageRun:
         self.status = StatusLog(status_path(self.task))
         self._spec: dict[str, Any] = {}
         self._lines_before = 0
-        self._checkpoint_before: tuple[Any, ...] | None = None
+        self._reached_before = self._reached()
+        self._in_vain = starts_in_vain(
+            task_events(run.events(), self.task), allocation.restart, self._reached_before
+        )
 
     def execute(self) -> int:
         """Start, watch, judge; returns the exit code."""
-        self._record("started", host=os.uname().nodename)
+        self._record("started", host=os.uname().nodename, reached=self._reached_before)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
             if is_to_end(task_events(self.run.events(), self.task)):
                 begun = self.status.path.exists()
                 verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, begun)
                 return self._close(verdict)
+            if self._in_vain >= MAX_STARTS_IN_VAIN:
+                return self._close(given_up(self._in_vain))
             self._prepare()
             self.allocation.check()
             verdict = decide(self._witnesses(self._run_step()))
@@ -77,7 +89,6 @@ class StageRun:
         """
         self._make_folders()
         self._lines_before = len(read_status(self.status.path))
-        self._checkpoint_before = self._newest_checkpoint()
         inputs = resolve_inputs(self.run, self.task)
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
@@ -126,18 +137,20 @@ class StageRun:
             node_error=read_node_errors(self.run, self.task),
             artefact_problem=artefact_problem(self.action, self.results, self._spec),
             resume_from=None if resume is None else resume.path.name,
-            progressed=self._newest_checkpoint() not in (None, self._checkpoint_before),
+            progressed=self._reached() > self._reached_before,
+            starts_in_vain=self._in_vain + 1,
             requeue_allowed=self.task.stage.launch.requeue,
             log_tail=tail(log),
         )
 
-    def _newest_checkpoint(self) -> tuple[Any, ...] | None:
-        """What tells one state of the newest resumable file from another, without reading it."""
-        candidates = resume_candidates(self.results)
-        if not candidates:
-            return None
-        facts = candidates[0].path.stat()
-        return (candidates[0].path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    def _reached(self) -> tuple[int, int]:
+        """How far the training is by its furthest file, without reading it: epochs, and steps of
+        the next one."""
+        try:
+            candidates = resume_candidates(self.results)
+        except UserError:
+            return (0, 0)  # a record that cannot be read is told of when the stage is prepared
+        return candidates[0].progress if candidates else (0, 0)
 
     def _close(self, verdict: Verdict) -> int:
         """Write down the end, requeue where that is the verdict, return the exit code."""

@@ -12,18 +12,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
-from rtdetr_slurm.contract import STOP_SIGNAL, Env, ExitCode, FailureClass
+from rtdetr_slurm.contract import END_SIGNALS, STOP_SIGNAL, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
 from rtdetr_slurm.lifetime import ends_with_me
-from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.run import Run, python_archive
 
-NODE_MODULE = "rtdetr_slurm.launch.node"
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
 _RECORD_MARGIN_S = 10.0
@@ -31,16 +31,42 @@ _RECORD_MARGIN_S = 10.0
 
 
 class StopRequest:
-    """The first signal that asked this process for an end."""
+    """The first signal that asked this process for an end.
 
-    def __init__(self) -> None:
+    One that came while the batch script's module lines ran, or before this process was ready, is
+    in the note that the script keeps; the chain runner of `local` starts it with them blocked.
+
+    Args:
+        environ: tells where the note is.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self.signum: int | None = None
-        for signum in (signal.SIGUSR2, signal.SIGTERM):
+        for signum in END_SIGNALS:
             signal.signal(signum, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
+        # Only now: whatever comes from here on arrives.
+        for name in _noted(environ.get(Env.WARNED)):
+            self._note(signal.Signals[f"SIG{name}"], None)
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signum
+
+
+def _noted(path: str | None) -> list[str]:
+    known = {signum.name.removeprefix("SIG") for signum in END_SIGNALS}
+    try:
+        return [] if path is None else [w for w in Path(path).read_text().split() if w in known]
+    except FileNotFoundError:
+        return []
+
+
+def _this_code() -> list[str]:
+    """What starts this very code again: the run's archive that it came from, or the package."""
+    archive = getattr(getattr(__spec__, "loader", None), "archive", None)
+    package = [sys.executable, "-m", "rtdetr_slurm.launch"]
+    return package if archive is None else python_archive(Path(archive))
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,7 @@ class Step:
         """What starts the node wrapper on every node."""
         task = self.allocation.task
         index = [] if task.index is None else [str(task.index)]
-        wrapper = [sys.executable, "-m", NODE_MODULE, str(self.run.path), task.stage.name, *index]
+        wrapper = [*_this_code(), "node", str(self.run.path), task.stage.name, *index]
         return [*self.allocation.prefix(task.stage.resources), *wrapper]
 
     def environment(self) -> dict[str, str]:
@@ -96,6 +122,10 @@ class Step:
         Args:
             why: what a stop signal means.
         """
+        if stop.signum is not None:
+            reason = why(stop.signum)
+            say(f"starts nothing, for it has been asked to stop already ({reason.why.value})")
+            return StepEnd(ExitCode.INTERRUPTED, reason.why)
         argv = self.command()
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.

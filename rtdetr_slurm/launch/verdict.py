@@ -22,7 +22,8 @@ class Witnesses:
         node_error: what a node wrapper refused.
         artefact_problem: what is wrong with what proves the success; None when it is whole.
         resume_from: where a further start would go on; None when it would begin anew.
-        progressed: whether this start wrote a newer checkpoint than it found.
+        progressed: whether this start has left a checkpoint further on than the one it found.
+        starts_in_vain: how many starts in a row, this one included, began where this one did.
         requeue_allowed: by the site and by the spec.
     """
 
@@ -33,11 +34,16 @@ class Witnesses:
     artefact_problem: str | None = None
     resume_from: str | None = None
     progressed: bool = False
+    starts_in_vain: int = 1
     requeue_allowed: bool = False
     log_tail: Sequence[str] = ()
 
     def last_status(self) -> str | None:
         return None if self.last_line is None else str(self.last_line.get("status"))
+
+
+MAX_STARTS_IN_VAIN = 10
+"""So often in a row may a job start without getting further before it is given up."""
 
 
 class Kind(str, Enum):
@@ -90,12 +96,13 @@ def decide(end: Witnesses) -> Verdict:
 
 
 def _was_interrupted(end: Witnesses) -> bool:
-    # srun reports the highest code of all nodes, so 75 can hide behind a killed neighbour's 137;
-    # the PREEMPTED line is written only after the full checkpoint.
-    if end.exit_code == ExitCode.INTERRUPTED or end.last_status() == Status.PREEMPTED.value:
+    if end.exit_code == ExitCode.INTERRUPTED:
         return True
     if end.interruption is None:
+        # A training that a killed neighbour takes along also ends as if it were preempted.
         return False
+    # srun reports the highest code of all nodes, so 75 can hide behind a killed neighbour's 137;
+    # the PREEMPTED line is written only after the full checkpoint.
     line = end.last_line or {}
     return line.get("failure_class") not in _NOT_THE_INTERRUPTION
 
@@ -120,7 +127,15 @@ def _obstacle(end: Witnesses, why: FailureClass) -> str | None:
         return f"requeue is not allowed (job.requeue, or the site){left}"
     if why is FailureClass.TIMEOUT and not end.progressed:
         return "no checkpoint was written since its start, so another start would end the same way"
+    if not end.progressed and end.starts_in_vain >= MAX_STARTS_IN_VAIN:
+        return given_up(end.starts_in_vain).reason
     return None
+
+
+def given_up(starts: int) -> Verdict:
+    """The verdict on a job that Slurm has started so often, and always in vain."""
+    reason = f"{starts} starts in a row have not got further, so it does not go back to the queue"
+    return Verdict(Kind.FAILED, reason, FailureClass.PREEMPTED, write_status=True)
 
 
 def _failed(failure: Failure, *, write: bool) -> Verdict:

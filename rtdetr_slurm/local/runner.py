@@ -11,16 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rtdetr_slurm.contract import Env, ExitCode, FailureClass
+from rtdetr_slurm.contract import END_SIGNALS, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.local.processes import local_jobs
 from rtdetr_slurm.plan.model import Dependency, StageTask
 from rtdetr_slurm.runs.report import keep_summary, stage_reports
-from rtdetr_slurm.runs.run import Run, open_run, status_path
+from rtdetr_slurm.runs.run import Run, open_run, stage_command, status_path
 from rtdetr_slurm.runs.state import NEVER_STARTED, StageState, recorded_end, task_events
 from rtdetr_slurm.runs.status import StatusLog
 
@@ -91,7 +93,7 @@ class Runner:
         end = None if limit is None else time.monotonic() + 60 * limit
         warned = False
         log = self.run.log_path(task.stage.name, task.job_id(self.job_id))
-        with log.open("ab") as output:
+        with log.open("ab") as output, _end_signals_blocked():
             self._child = subprocess.Popen(
                 self.command(task),
                 env=self._environment(task),
@@ -121,11 +123,12 @@ class Runner:
 
     def command(self, task: StageTask) -> list[str]:
         """What a stage's job is on this machine."""
-        return [sys.executable, "-m", "rtdetr_slurm.launch", str(self.run.path), task.stage.name]
+        return stage_command(self.run.path, task.stage.name)
 
     def _environment(self, task: StageTask) -> dict[str, str]:
         env = {**os.environ, Env.LOCAL_JOB_ID: self.job_id}
-        env.pop(Env.LOCAL_TASK, None)
+        for name in (Env.LOCAL_TASK, Env.WARNED):  # WARNED is of a Slurm job around this one
+            env.pop(name, None)
         if task.index is not None:
             env[Env.LOCAL_TASK] = str(task.index)
         return env
@@ -163,6 +166,17 @@ class Runner:
         self.run.record(
             "finished", **facts, state=state.value, failure_class=why.value, reason=reason
         )
+
+
+@contextmanager
+def _end_signals_blocked() -> Iterator[None]:
+    """A child started in here gets these signals once it can hear them (launch.step), and is not
+    killed by one that comes before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import (
+    CONTROLLER_ZIP,
     EVENTS_DIR,
     JOBS_DIR,
     RESULTS_DIR,
@@ -33,6 +35,8 @@ from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.runs.images import ImageRecord
 
+PRIVATE_DIR, _PRIVATE_FILE = 0o755, 0o644
+"""Modes, less the umask, of what decides on what is executed later: others do not write it."""
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
 
@@ -143,6 +147,16 @@ class Run:
         record_event(self.path / EVENTS_DIR, event, **data)
 
 
+def stage_command(run_dir: Path, stage: str) -> list[str]:
+    """What runs a stage, or a task of its array, inside its job: the run's own launch code."""
+    return [*python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP), "stage", str(run_dir), stage]
+
+
+def python_archive(path: Path) -> list[str]:
+    """This Python on an archive of code, isolated from all that is installed."""
+    return [sys.executable, "-I", "-S", "-u", str(path)]
+
+
 def status_path(task: StageTask) -> Path:
     return task.results_dir / STATUS_JSON
 
@@ -154,15 +168,17 @@ def create_run(path: Path, manifest: Manifest) -> Run:
         SiteError: the folder cannot be made there; nothing of it is left.
     """
     try:
-        path.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=PRIVATE_DIR)
     except OSError as error:
         raise _cannot_make(path, error) from error
     try:
-        for name in (EVENTS_DIR, JOBS_DIR, RESULTS_DIR):
+        (path / JOBS_DIR).mkdir(mode=PRIVATE_DIR)
+        for name in (EVENTS_DIR, RESULTS_DIR):
             (path / name).mkdir()
-        write_atomic(path / SPEC_YAML, spec_text(manifest.spec.resolved))
+        write_atomic(path / SPEC_YAML, spec_text(manifest.spec.resolved), mode=_PRIVATE_FILE)
         text = json.dumps(asdict(manifest), indent=2, allow_nan=False)
-        write_atomic(path / RUN_JSON, text + "\n")
+        write_atomic(path / RUN_JSON, text + "\n", mode=_PRIVATE_FILE)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
         raise _cannot_make(path, error) from error

@@ -99,6 +99,19 @@ def is_to_end(events: Sequence[Event]) -> bool:
     return wish
 
 
+def starts_in_vain(events: Sequence[Event], restart: int, reached: tuple[int, int]) -> int:
+    """How many starts in a row, before start number `restart`, began where this one begins.
+
+    Args:
+        reached: how far the training is now: epochs, and steps of the next one.
+    """
+    begins = {restart_of(e): e.get("reached") for e in events if e["event"] == "started"}
+    count = 0
+    while begins.get(restart - 1 - count) == [*reached]:
+        count += 1
+    return count
+
+
 def restart_of(event: Event) -> int:
     """The number of the start that an event belongs to."""
     return event.get("restart", 0)

@@ -1,13 +1,12 @@
 """The submitit adapter: submitit writes the batch script, our client sends it.
 
-The script runs our own module, as a process that replaces the batch shell (`--signal=B:` reaches
-only that one), with the run and the stage as its arguments. Nothing at run time depends on a
-pickle, so that a `submit` that dies right after sbatch has answered leaves a job that runs.
+The script runs our own code, with the run and the stage as its arguments. Nothing at run time
+depends on a pickle, so that a `submit` that dies right after sbatch has answered leaves a job that
+runs.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from typing import Any
 import submitit
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.slurm.parse import Queued
+from rtdetr_slurm.slurm.script import controller_lines
 
 
 class BatchExecutor(submitit.SlurmExecutor):
@@ -25,7 +26,7 @@ class BatchExecutor(submitit.SlurmExecutor):
 
     Args:
         folder: of the script and of the job's log.
-        command: what replaces the batch shell.
+        command: the controller.
         parameters: of script.batch_parameters.
 
     Raises:
@@ -58,12 +59,12 @@ class BatchExecutor(submitit.SlurmExecutor):
             SubmissionRefused, SlurmUnreachable: as Slurm.sbatch.
         """
         script = self.folder / SCRIPT
-        script.write_text(self.script(), encoding="utf-8")
+        write_atomic(script, self.script(), mode=0o600)  # others must not write what is executed
         return SlurmClient(cluster).sbatch(script)
 
     @property
     def _submitit_command_str(self) -> str:
-        return f"exec {shlex.join(self._command)}"
+        return controller_lines(self._command)
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         text: str = super()._make_submission_file_text(command, uid)

@@ -1,18 +1,54 @@
-"""What a stage asks of sbatch, as submitit's parameters. Pure."""
+"""What a stage asks of sbatch, as submitit's parameters, and what its script runs. Pure."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rtdetr_slurm.contract import END_SIGNALS, Env
+
 if TYPE_CHECKING:
     from rtdetr_slurm.plan.model import Resources, Stage
+
+_SIGNALS = [signum.name.removeprefix("SIG") for signum in END_SIGNALS]
+
+
+def first_lines(job_dir: str) -> list[str]:
+    """Before all else, module lines included: an asked-for end is noted, and handed on to the
+    controller once there is one; and no credential goes on into the job."""
+    note = f'{shlex.quote(job_dir)}/"warned-$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}"'
+    hear = f'again=1; echo "$1" >> "${Env.WARNED}"; kill -s "$1" $controller'
+    return [
+        f"export {Env.WARNED}={note}",
+        f"asked() {{ {hear}; }} 2> /dev/null",
+        "controller=",
+        *(f"trap 'asked {name}' {name}" for name in _SIGNALS),
+        "unset SLURM_JWT",
+    ]
+
+
+def controller_lines(command: Sequence[str]) -> str:
+    """Runs the controller; the shell stays, for `--signal=B:` reaches only it.
+
+    What it hands on before the controller can hear is ignored there, and read from the note.
+    """
+    names = " ".join(_SIGNALS)
+    return (
+        f"(trap '' {names}; exec {shlex.join(command)}) &\n"
+        "controller=$!\n"
+        # A signal ends a wait; one more tells how the controller itself ended.
+        "again=1\n"
+        'while [ "$again" ]; do again=; wait $controller; code=$?; done\n'
+        "exit $code"
+    )
 
 
 def batch_parameters(
     stage: Stage,
     *,
     chdir: str,
+    job_dir: str,
     comment: str,
     job_name: str,
     after: Sequence[tuple[str, str]] = (),
@@ -20,6 +56,7 @@ def batch_parameters(
     """submitit's parameters for a stage; None means: not on the script.
 
     Args:
+        job_dir: the stage's folder, for what its job leaves there.
         after: (kind, job id) of each dependency.
     """
     resources, launch = stage.resources, stage.launch
@@ -38,7 +75,7 @@ def batch_parameters(
         "dependency": _dependency(after),
         "use_srun": False,
         "stderr_to_stdout": True,
-        "setup": list(launch.module_lines) or None,
+        "setup": [*first_lines(job_dir), *launch.module_lines],
         "additional_parameters": {
             "signal": f"B:USR2@{launch.signal_lead_s}",
             "chdir": chdir,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from rtdetr_slurm.local.processes import local_job, process_facts, stop_runner, 
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
 from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.identity import Sought
@@ -76,7 +75,7 @@ class SlurmBackend:
     def submit(
         self, run: Run, stage: Stage, after: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> dict[str, Any]:
-        run.job_dir(stage.name).mkdir(exist_ok=True)
+        run.job_dir(stage.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
         ids = [(kind, facts["job_id"]) for kind, facts in after]
         # A job can only wait for one of its own cluster.
         cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
@@ -112,7 +111,7 @@ class LocalBackend:
     ) -> dict[str, Any]:
         if run.path not in self._runners:
             for one in run.plan.stages:
-                run.job_dir(one.name).mkdir(exist_ok=True)
+                run.job_dir(one.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
             self._runners[run.path] = start_runner(run)
         pid = self._runners[run.path]
         return {"job_id": pid, **process_facts(pid)}
@@ -169,15 +168,16 @@ def batch_executor(
     """What writes and sends the batch script of a stage, behind (kind, job id) of others."""
     from rtdetr_slurm.slurm.executor import BatchExecutor  # submitit is slow to import
 
-    command = [sys.executable, "-u", "-m", "rtdetr_slurm.launch", str(run_dir), stage.name]
+    job_dir = run_dir / JOBS_DIR / stage.name
     parameters = batch_parameters(
         stage,
         chdir=str(run_dir),
+        job_dir=str(job_dir),
         comment=token(run_dir.name, stage.name),
         job_name=name or f"rtdetr-{stage.name}",
         after=after,
     )
-    return BatchExecutor(run_dir / JOBS_DIR / stage.name, command, parameters)
+    return BatchExecutor(job_dir, stage_command(run_dir, stage.name), parameters)
 
 
 def token(run_id: str, stage: str) -> str:

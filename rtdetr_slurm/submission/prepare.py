@@ -34,6 +34,7 @@ from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.survey import survey_run
@@ -172,7 +173,9 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
         plan=prepared.plan,
         run_id=prepared.run_dir.name,
     )
-    return create_run(prepared.run_dir, manifest)
+    run = create_run(prepared.run_dir, manifest)
+    write_controller(run)
+    return run
 
 
 def _user() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -18,6 +19,7 @@ import torch
 import yaml
 
 from rtdetr_slurm.launch.rendezvous import master_port
+from rtdetr_slurm.slurm.client import SlurmClient
 
 from .harness import jobs, slurm
 from .harness.cli import (
@@ -79,6 +81,11 @@ def test_status_and_sacct_agree(trained: Submitted, cluster: slurm.Slurm) -> Non
     assert "gres/gpu=4" in job[2]
     assert batch[1] == "COMPLETED"
     assert [step[1] for step in steps if step[0] == f"{trained.job}.0"] == ["COMPLETED"]
+    # Accounting keeps no comment, as with Slurm's defaults: the folder tells whose job it is.
+    [known] = (
+        SlurmClient(environ={**os.environ, **cluster.environment()}).sacct([trained.job]).values()
+    )
+    assert (known.comment, known.work_dir) == ("", str(trained.folder))
     table = trained.cli("status").stdout
     assert re.search(rf"{trained.folder.name}.*success.*{trained.job}", table)
 
@@ -117,18 +124,29 @@ def test_trained_checkpoint_is_evaluated_on_two_gpus(
 
 
 def test_preempted_run_goes_on_at_its_step(
-    cli: Cli, cluster: slurm.Slurm, dataset: Dataset
+    cli_env: dict[str, str], cluster: slurm.Slurm, dataset: Dataset, tmp_path: Path, site: Path
 ) -> None:
+    """Preempted twice: while module lines run, and in its second epoch."""
+    modules = [f"touch {tmp_path}/modules", "sleep 2"]
+    profile = yaml.safe_load(site.read_text()) | {"module_lines": modules}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
+    cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=3)
     run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
-    run.wait(lambda stage: stage["epoch"] is not None)
+    while not (tmp_path / "modules").exists():
+        time.sleep(0.1)
     # What Slurm sends before the time limit, and on preemption with send_user_signal.
     cluster.command("scancel", "--signal=USR2", "--batch", run.job)
     run.wait(lambda stage: stage["restarts"] == 1)
+    assert "starts nothing, for it has been asked to stop already (preempted)" in run.log()
+    run.wait(lambda stage: stage["epoch"] is not None)
+    cluster.command("scancel", "--signal=USR2", "--batch", run.job)
+    run.wait(lambda stage: stage["restarts"] == 2)
     run.wait(lambda stage: stage["state"] == "success")
-    assert run.events().count("requeued") == 1
+    assert run.events().count("requeued") == 2
+    assert f"{run.folder}/jobs/controller.zip node {run.folder} train" in run.log()
     statuses = [line["status"] for line in run.status_lines()]
-    assert statuses.count("PREEMPTED") == 1
+    assert statuses.count("PREEMPTED") == 2
     assert statuses[-1] == "SUCCESS"
     epochs = [line for line in run.status_lines() if "epoch" in line and "kpi" in line]
     assert [line["epoch"] for line in epochs] == [0, 1, 2]

@@ -29,6 +29,7 @@ from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
+from rtdetr_slurm.launch.verdict import MAX_STARTS_IN_VAIN
 from rtdetr_slurm.plan.model import Array, Stage, StageTask
 from rtdetr_slurm.runs.report import read_summary
 from rtdetr_slurm.runs.run import Run
@@ -100,7 +101,7 @@ def execute(run: Run, stage: Stage, allocation: ShellAllocation, index: int | No
     allocation.task = StageTask(stage, index)
     status = f"{allocation.task.results_dir}/status.json"
     allocation.script = allocation.script.replace("{status}", status)
-    return StageRun(run, allocation, StopRequest()).execute()
+    return StageRun(run, allocation, StopRequest({})).execute()
 
 
 def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
@@ -300,6 +301,25 @@ def test_a_training_that_does_not_stop_is_killed_and_goes_on_from_its_last_epoch
     assert ends(run, stage)[1]["status"] == "PREEMPTED"
 
 
+def test_starts_that_get_no_further_come_to_an_end(run: Run, stage: Stage, tmp_path: Path) -> None:
+    """Whether the training writes its checkpoint once more where it began, or Slurm itself puts
+    the job back each time and nobody is asked."""
+    path = Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth"
+    write_checkpoint(path)
+    for restart in range(MAX_STARTS_IN_VAIN):
+        host = ShellAllocation(f"touch {path}; exit 75")
+        host.restart = restart
+        last = restart == MAX_STARTS_IN_VAIN - 1
+        assert execute(run, stage, host) == (1 if last else 75)
+    end = run.events()[-1]
+    assert (end["event"], end["failure_class"]) == ("finished", "preempted")
+    assert "10 starts in a row have not got further" in end["reason"]
+    host = ShellAllocation(f"touch {tmp_path}/started")
+    host.restart = MAX_STARTS_IN_VAIN
+    assert execute(run, stage, host) == 1
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> None:
     class Disabled(ShellAllocation):
         def requeue(self) -> None:
@@ -324,7 +344,7 @@ def test_records_of_an_earlier_start_are_gone(run: Run, stage: Stage) -> None:
 
 def test_the_real_launch_runs_by_itself(run: Run) -> None:
     """As the batch script calls it, in a process of its own; the node wrapper starts the engine."""
-    argv = [sys.executable, "-m", "rtdetr_slurm.launch", str(run.path), "train"]
+    argv = [sys.executable, "-m", "rtdetr_slurm.launch", "stage", str(run.path), "train"]
     env = os.environ | {"RTDETR_SLURM_LOCAL_JOB_ID": "77", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(argv, env=env, capture_output=True, check=False)
     assert done.returncode == 1

@@ -79,7 +79,14 @@ def test_an_interrupted_training_goes_back_to_the_queue(why: FailureClass) -> No
 def test_a_lost_exit_code_does_not_lose_the_interruption() -> None:
     # srun reports the highest code of all nodes; one of them was killed.
     assert decide(replace(STOPPED, exit_code=137)).kind is Kind.REQUEUE
-    assert decide(replace(STOPPED, exit_code=137, interruption=None)).kind is Kind.REQUEUE
+
+
+def test_a_training_that_a_killed_neighbour_took_along_was_not_preempted() -> None:
+    """It stops in good order, and says so; nobody has asked for it."""
+    log = ["srun: error: node2: task 1: Killed", "srun: Force Terminated StepId=7.0"]
+    verdict = decide(replace(STOPPED, exit_code=137, interruption=None, log_tail=log))
+    assert (verdict.kind, verdict.write_status) == (Kind.FAILED, True)
+    assert verdict.reason == "killed by signal 9; srun: error: node2: task 1: Killed"
 
 
 def test_a_training_killed_before_it_could_save_goes_on_from_its_last_epoch() -> None:
@@ -96,6 +103,15 @@ def test_a_time_limit_without_progress_is_not_tried_again() -> None:
     verdict = decide(replace(STOPPED, progressed=False))
     assert (verdict.kind, verdict.failure_class) == (Kind.FAILED, FailureClass.TIMEOUT)
     assert "no checkpoint was written since its start" in verdict.reason
+
+
+def test_preemption_again_and_again_without_progress_has_an_end() -> None:
+    again = replace(STOPPED, interruption=FailureClass.PREEMPTED, progressed=False)
+    assert decide(replace(again, starts_in_vain=9)).kind is Kind.REQUEUE
+    verdict = decide(replace(again, starts_in_vain=10))
+    assert (verdict.kind, verdict.failure_class) == (Kind.FAILED, FailureClass.PREEMPTED)
+    assert "10 starts in a row have not got further" in verdict.reason
+    assert decide(replace(again, starts_in_vain=10, progressed=True)).kind is Kind.REQUEUE
 
 
 def test_preemption_before_the_first_checkpoint_starts_anew() -> None:

@@ -27,6 +27,7 @@ from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.cancel import cancel_run
+from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.survey import survey_run
 
 STUCK = """
@@ -50,7 +51,8 @@ def stuck_stage(folder: Path, **resources: Any) -> Stage:
     (folder / "script").write_text(script)
     engine = folder / "python"
     engine.write_text(
-        f'#!/bin/bash\nexec {sys.executable} {fake_ranks.__file__} "$(cat {folder}/script)"\n'
+        f'#!/bin/bash\n[ "$1" = -c ] && exec {sys.executable} "$@"\n'
+        f'exec {sys.executable} {fake_ranks.__file__} "$(cat {folder}/script)"\n'
     )
     engine.chmod(0o755)
     made = local_stage(folder / "results")
@@ -64,6 +66,7 @@ def stuck_stage(folder: Path, **resources: Any) -> Stage:
 def started(folder: Path, stage: Stage) -> tuple[Run, list[int]]:
     """A run and its processes: runner, stage run, launching process, ranks."""
     run = make_run(folder, stage)
+    write_controller(run)
     run.record("submitting", stage="train")
     runner = start_runner(run)
     run.record("submitted", stage="train", job_id=runner, **process_facts(runner))
@@ -112,7 +115,7 @@ def test_cancel_ends_ranks_that_are_stuck(folder: Path) -> None:
 
 def test_a_stage_run_that_hangs_at_its_time_limit_is_ended_with_its_ranks(folder: Path) -> None:
     """It cannot write down its end any more, so the runner does."""
-    run, pids = started(folder, stuck_stage(folder, time_min=0.05))
+    run, pids = started(folder, stuck_stage(folder, time_min=0.1))
     os.kill(pids[1], signal.SIGSTOP)
     last = ended(run, pids, folder)
     assert last["failure_class"] == "timeout"
@@ -120,4 +123,4 @@ def test_a_stage_run_that_hangs_at_its_time_limit_is_ended_with_its_ranks(folder
     report, _ = survey_run(run.path)
     [stage] = report.stages
     assert stage.failure is not None
-    assert stage.failure.evidence == "the time limit of 0.05 minutes was over"
+    assert stage.failure.evidence == "the time limit of 0.1 minutes was over"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,14 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+LISTENING = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2, signal.SIGTERM})
+os.execv("/bin/bash", ["bash", "-c", sys.argv[1]])
+"""
+"""As a stage run does when it can hear the signals; a shell has no means to."""
+
+
 class Scripts(Runner):
     """Runs a shell script for each stage, and notes what started."""
 
@@ -40,7 +49,8 @@ class Scripts(Runner):
 
     def command(self, task: StageTask) -> list[str]:
         self.started.append(task.name)
-        return ["/bin/bash", "-c", self.scripts.get(task.name, "exit 0")]
+        script = self.scripts.get(task.name, "exit 0")
+        return [sys.executable, "-I", "-S", "-c", LISTENING, script]
 
     def states(self) -> dict[str, str]:
         return {name: state.value for name, state in self._states.items()}

@@ -11,7 +11,14 @@ from launch_support import STAGE
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.plan.model import Array, StageTask
-from rtdetr_slurm.runs.state import Judgement, StageState, job_id_of, judge, task_events
+from rtdetr_slurm.runs.state import (
+    Judgement,
+    StageState,
+    job_id_of,
+    judge,
+    starts_in_vain,
+    task_events,
+)
 from rtdetr_slurm.slurm.parse import JobInfo
 
 SUBMITTING = {"event": "submitting", "stage": "train"}
@@ -111,6 +118,16 @@ def test_a_wish_to_cancel_shows_until_the_end() -> None:
     cancelling = {"event": "cancelling", "stage": "train", "job_id": "7"}
     report = verdict([SUBMITTED, STARTED, cancelling], job("RUNNING"))
     assert (report.state, report.detail) == (StageState.RUNNING, "cancelling")
+
+
+def test_starts_in_vain_are_those_in_a_row_that_began_where_this_one_does() -> None:
+    places = [[0, 0], [0, 0], [1, 5], [1, 5], [1, 5]]
+    events = [STARTED | {"restart": n, "reached": place} for n, place in enumerate(places)]
+    assert [
+        starts_in_vain(events[:n], n, (place[0], place[1])) for n, place in enumerate(places)
+    ] == [0, 1, 0, 1, 2]
+    assert starts_in_vain(events, 5, (2, 0)) == 0
+    assert starts_in_vain([STARTED, REQUEUED], 1, (0, 0)) == 0, "an older record does not say"
 
 
 def test_reasons() -> None:

@@ -5,15 +5,19 @@ Delete a file under golden/ and run the tests once to write it anew; then read t
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from launch_support import STAGE
 
+from rtdetr_slurm.contract import END_SIGNALS
 from rtdetr_slurm.plan.model import Array, Dependency, Origin, Plan, Stage
 from rtdetr_slurm.submission.backends import scripts
 
@@ -91,12 +95,62 @@ def test_a_wckey_is_only_there_when_the_site_wants_one() -> None:
     assert "#SBATCH --wckey=key\n" in script(FULL)
 
 
-def test_python_replaces_the_shell_so_that_the_signal_reaches_it() -> None:
-    text = script(STAGE)
-    assert "#SBATCH --signal=B:USR2@120\n" in text
-    [last] = [line for line in text.splitlines() if "rtdetr_slurm.launch" in line]
-    assert last.startswith(f"exec {sys.executable} ")
-    assert "srun" not in text
+# A controller that is slow to start, as from a file system that many nodes read at once; what it
+# has heard when it is ready, and how it goes on when it hears more, is written down.
+CONTROLLER = """#!/bin/bash
+touch {folder}/begun
+sleep 0.4
+exec {python} -c "
+import os, sys, time; from pathlib import Path
+from rtdetr_slurm.launch.step import StopRequest
+stop = StopRequest(os.environ)
+Path('{folder}/ready').touch()
+deadline = time.monotonic() + 5
+while stop.signum is None and time.monotonic() < deadline: time.sleep(0.02)
+print('heard', stop.signum, os.environ.get('SLURM_JWT'), *sys.argv[1:])
+sys.exit(75)
+" "$@"
+"""
+
+
+@pytest.mark.parametrize("signum", END_SIGNALS)
+@pytest.mark.parametrize("moment", ["module", "begun", "ready"])
+def test_no_signal_is_lost_from_the_first_line_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, signum: signal.Signals
+) -> None:
+    """While module lines run, while Python starts, and after that; the exit code is kept."""
+    controller = tmp_path / "controller"
+    controller.write_text(CONTROLLER.format(folder=tmp_path, python=sys.executable))
+    controller.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(controller))
+    modules = (f"touch {tmp_path}/module", "sleep 0.3")
+    stage = replace(STAGE, launch=replace(STAGE.launch, module_lines=modules))
+    (tmp_path / "run" / "jobs" / "train").mkdir(parents=True)
+    env = os.environ | {"SLURM_JOB_ID": "8", "SLURM_JWT": "secret"}
+    script_text = script(stage, tmp_path / "run")
+    with subprocess.Popen(
+        ["bash", "-c", script_text], env=env, stdout=subprocess.PIPE, text=True
+    ) as shell:
+        while not (tmp_path / moment).exists():
+            time.sleep(0.01)
+        shell.send_signal(signum)
+        out, _ = shell.communicate(timeout=20)
+    arguments = f"-I -S -u {tmp_path}/run/jobs/controller.zip stage {tmp_path}/run train"
+    assert out == f"heard {signum.value} None {arguments}\n"
+    assert shell.returncode == 75
+    noted = (tmp_path / "run" / "jobs" / "train" / "warned-8-0").read_text()
+    assert noted == f"{signum.name.removeprefix('SIG')}\n"
+
+
+def test_a_controller_that_is_killed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = tmp_path / "controller"
+    controller.write_text("#!/bin/bash\nkill -9 $$\n")
+    controller.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(controller))
+    done = subprocess.run(["bash", "-c", script(STAGE, tmp_path)], check=False)
+    assert done.returncode == 137
 
 
 @pytest.mark.parametrize("folder", ["with space", "it's", 'a "quote"', "a,b:c;d", "$HOME", "ü"])
@@ -104,8 +158,18 @@ def test_any_folder_name_survives_the_shell(tmp_path: Path, folder: str) -> None
     run_dir = tmp_path / folder / "train-1"
     text = script(STAGE, run_dir)
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    [command] = [line for line in text.splitlines() if line.startswith("exec ")]
-    assert shlex.split(command)[-2:] == [str(run_dir), "train"]
+    [command] = [line for line in text.splitlines() if "exec " in line]
+    words = shlex.split(command.removesuffix(") &"))
+    assert words[-3:] == ["stage", str(run_dir), "train"]
+    assert words[-4] == f"{run_dir}/jobs/controller.zip"
+    [note] = [line for line in text.splitlines() if "WARNED=" in line]
+    told = subprocess.run(
+        ["bash", "-c", f"SLURM_JOB_ID=8; {note}; printenv RTDETR_SLURM_WARNED"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{run_dir}/jobs/train/warned-8-0\n"
     [chdir] = [line for line in text.splitlines() if line.startswith("#SBATCH --chdir=")]
     assert shlex.split(chdir, comments=False)[1] == f"--chdir={run_dir}"
 

@@ -54,7 +54,7 @@ def test_nothing_at_run_time_depends_on_a_pickle(slurm: FakeSlurm, run: Run) -> 
     submit_run(run)
     assert [path.name for path in run.job_dir("train").iterdir()] == ["job.sh"]
     script = (run.job_dir("train") / "job.sh").read_text()
-    assert f"-m rtdetr_slurm.launch {run.path} train\n" in script
+    assert f"/jobs/controller.zip stage {run.path} train) &\n" in script
 
 
 def test_a_submit_that_dies_when_sbatch_has_answered_loses_nothing(
@@ -68,7 +68,7 @@ def test_a_submit_that_dies_when_sbatch_has_answered_loses_nothing(
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
     assert done.returncode == -9
     assert names(run) == ["submitting"]
-    assert f"rtdetr_slurm.launch {run.path} train" in (run.job_dir("train") / "job.sh").read_text()
+    assert f"stage {run.path} train" in (run.job_dir("train") / "job.sh").read_text()
     run.record("started", stage="train", job_id="42", restart=0)
     slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
     found = survey(run)
