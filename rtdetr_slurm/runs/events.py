@@ -67,6 +67,7 @@ class Event(_Stamp, total=False):
     checkpoints: RecordedCheckpoints
     host: str
     process_start: int | None
+    reached: list[int]
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:
