@@ -72,6 +72,25 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
 )
 """What known failures leave in a log; a cause stands before what it brings about."""
 
+_NOISE = re.compile(
+    r"srun: (Job step aborted|Terminating StepId|Force Terminated|error: _step_signal)"
+    r"|srun: error: [^:]+: tasks? [\d,-]+: "
+    r"|slurmstepd: error: \*\*\* STEP "
+    r"|(INFO|WARNING): |rtdetr-slurm: |Terminated$|Killed$"
+)
+"""Lines that tell that something ended, not why: srun's, slurmstepd's, apptainer's notes, ours."""
+
+_TASK_ENDED = re.compile(r"srun: error: [^:]+: tasks? [\d,-]+: (?P<how>.+)")
+"""srun's line about a task that ended badly; the first one is the cause of those that follow."""
+
+_REFUSED = re.compile(r"FATAL: +|Error for command \"\w+\": ")
+"""How apptainer begins the line that says why it starts nothing."""
+
+_STARTS = "rtdetr-slurm: starts "
+"""How the stage run begins what a start writes; the log of a requeued job goes on in one file."""
+
+_LAST_SIGNAL = 64
+
 
 def classify(
     *,
@@ -94,11 +113,29 @@ def classify(
         return _of_status(status_line)
     if slurm_state is not None and slurm_state in FAILURES:
         return Failure(FAILURES[slurm_state], f"Slurm says {slurm_state}")
+    log = [line.strip() for line in _of_last_start(log_tail) if line.strip()]
+    refusal = next((line for line in log if _REFUSED.match(line)), None)
+    if refusal is not None:
+        # What a usage text goes on to say is no evidence.
+        return Failure(_signed([refusal])[0] or FailureClass.INFRA, f"log: {refusal}")
+    failure_class, line = _signed(log)
+    if failure_class is not None:
+        return Failure(failure_class, f"log: {line}")
+    return Failure(FailureClass.UNKNOWN, _how_it_ended(exit_code, signal, log))
+
+
+def _of_last_start(log: Sequence[str]) -> Sequence[str]:
+    begins = [number for number, line in enumerate(log) if line.startswith(_STARTS)]
+    return log[begins[-1] :] if begins else log
+
+
+def _signed(log: Sequence[str]) -> tuple[FailureClass | None, str]:
+    """The known failure that a log tells of, and the line."""
     for failure_class, pattern in _LOG_SIGNS:
-        for line in reversed(log_tail):
+        for line in reversed(log):
             if pattern.search(line):
-                return Failure(failure_class, f"log: {line.strip()}")
-    return Failure(FailureClass.UNKNOWN, _how_it_ended(exit_code, signal, log_tail))
+                return failure_class, line
+    return None, ""
 
 
 def _of_status(line: Mapping[str, Any]) -> Failure:
@@ -110,11 +147,16 @@ def _of_status(line: Mapping[str, Any]) -> Failure:
     return Failure(failure_class, reason)
 
 
-def _how_it_ended(exit_code: int | None, signal: int | None, log_tail: Sequence[str]) -> str:
-    if not signal and exit_code is not None and exit_code > 128:
+def _how_it_ended(exit_code: int | None, signal: int | None, log: Sequence[str]) -> str:
+    if not signal and exit_code is not None and 128 < exit_code <= 128 + _LAST_SIGNAL:
         signal = exit_code - 128
     how = f"killed by signal {signal}" if signal else f"exit code {exit_code}"
     if exit_code is None and not signal:
         how = "ended without an exit code"
-    last = next((line.strip() for line in reversed(log_tail) if line.strip()), "")
+    # Of several tasks the first that ended took the others along.
+    first = next((match for line in log if (match := _TASK_ENDED.match(line))), None)
+    if first is not None and not first["how"].startswith("Exited with"):
+        return f"{how}; {first[0]}"
+    telling = [line for line in log if not _NOISE.match(line)]
+    last = (telling or log or [""])[-1]
     return f"{how}; last line of the log: {last}" if last else f"{how}; the log is empty"
