@@ -96,8 +96,9 @@ ANNOTATED_IMAGE = "annotated.jpg"
 CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"
 CHECKPOINT_GLOB = "model_epoch_*.pth"
 INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
-"""Full training state written when a run is stopped within an epoch, after so many steps of it;
-gone once superseded. Its name says how far it is, so that no reader needs torch to compare."""
+"""Full training state after so many steps of an epoch: of a training that was stopped, or that has
+the epoch still to validate. Gone once superseded. Its name says how far it is, so that no reader
+needs torch to compare."""
 
 
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------

@@ -115,8 +115,13 @@ def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda c: c.epoch)
 
 
+def is_epoch_file(path: Path) -> bool:
+    """Whether its name says that a whole epoch is done, with its validation."""
+    return _EPOCH.fullmatch(path.name) is not None
+
+
 def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
-    """The checkpoints that interruptions have left, the furthest last."""
+    """The checkpoints that are not (yet) an epoch's, the furthest last."""
     found = []
     for name in names_in(results_dir):
         if match := _INTERRUPTED.fullmatch(name):

@@ -3,13 +3,16 @@
 A checkpoint is a plain dict that loads with weights_only:
 
     schema_version, tao_model, version   what wrote it
-    epoch, step, step_in_epoch, complete where training stood; complete: the epoch is all done
+    epoch, step, step_in_epoch           where training stood
     model, ema, ema_updates              state dicts; ema is None without averaging
     optimizer, scaler                    state dicts; scaler only for fp16
     rng                                  per rank: torch's generators
     seed, world_size, batch_size         what the order of samples depends on
     loss_sum                             of the epoch's steps so far, mean over ranks
-    classes, spec, metrics               class id to name, the resolved spec, the last scores
+    classes, spec                        class id to name, the resolved spec
+
+It is written as interrupted_epoch_NNN_step_NNNNNN.pth, also after the last step of an epoch, and is
+renamed to model_epoch_NNN.pth when all of the epoch is done, its validation, too.
 
 The learning rate is a function of epoch and step, so there is no scheduler state.
 """
@@ -88,8 +91,16 @@ def check_num_classes(checkpoint: TrainingCheckpoint, num_classes: int, path: Pa
         )
 
 
-def epoch_path(results_dir: Path, epoch: int) -> Path:
-    return results_dir / CHECKPOINT_PATTERN.format(epoch=epoch)
+def keep_epoch(saved: Path, epoch: int) -> None:
+    """Give the state that was saved after the steps of an epoch the epoch's name.
+
+    Raises:
+        ActionError: the folder takes no files any more.
+    """
+    try:
+        saved.replace(saved.with_name(CHECKPOINT_PATTERN.format(epoch=epoch)))
+    except OSError as error:
+        raise writing_error(error, saved) from None
 
 
 def interrupted_path(results_dir: Path, epoch: int, step: int) -> Path:

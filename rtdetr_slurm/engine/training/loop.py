@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +16,14 @@ from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_metrics
 from rtdetr_slurm.engine.process.distributed import (
     average_over_ranks,
-    barrier,
     spread_over_ranks,
     sum_over_ranks,
 )
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import (
-    epoch_path,
     interrupted_path,
+    keep_epoch,
     remove_interrupted,
     save_checkpoint,
 )
@@ -56,7 +57,10 @@ def train_epochs(training: Training) -> dict[str, float]:
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
-    """One epoch, or what is left of it: steps, validation, checkpoint, status line."""
+    """One epoch, or what is left of it: steps, checkpoint, validation, status line.
+
+    The checkpoint is written before the validation, which may fail, and gets its name after it.
+    """
     session, position = training.session, training.state.position
     cfg = session.experiment.train
     began, first_step = time.monotonic(), position.step
@@ -70,11 +74,14 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     average_over_ranks([train_loss])
     kpi = {Kpi.TRAIN_LOSS: train_loss.item()}
     last = epoch + 1 == cfg.num_epochs
+    saved: Path | None = None
+    if (epoch + 1) % cfg.checkpoint_interval == 0 or last:
+        saved = save_state(training)
     if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
         kpi |= validate(training, epoch)
-    if (epoch + 1) % cfg.checkpoint_interval == 0 or last:
-        save_epoch(training, epoch)
     report_epoch(training, kpi, time.monotonic() - began, per_step)
+    if saved is not None and session.context.is_main:
+        keep_epoch(saved, epoch)
     position.step_in_epoch, position.loss_sum = 0, 0.0
     return kpi
 
@@ -155,8 +162,8 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     if scores is None:
         return {}
     loss = scores.loss if math.isfinite(scores.loss) else None
-    state.metrics = {"epoch": epoch, Kpi.VAL_LOSS: loss, **scores.metrics.as_json()}
-    write_metrics(session, training.data.table.classes, state.metrics)
+    content = {"epoch": epoch, Kpi.VAL_LOSS: loss, **scores.metrics.as_json()}
+    write_metrics(session, training.data.table.classes, content)
     summary = scores.metrics.summary
     return {
         Kpi.VAL_MAP: summary["mAP"],
@@ -165,15 +172,18 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     }
 
 
-def save_epoch(training: Training, epoch: int) -> None:
-    """Write model_epoch_NNN.pth; the checkpoint of an earlier interruption is superseded by it."""
-    session = training.session
-    content = capture(training.state, session, training.data.table.classes, complete=True)
+def save_state(training: Training) -> Path:
+    """Write the state of this moment, which supersedes what earlier interruptions have left; called
+    by all ranks at the same step."""
+    session, position = training.session, training.state.position
+    content = capture(training.state, session, training.data.table.classes)
     check_equal_weights(training)
+    path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
     if session.context.is_main:
-        save_checkpoint(epoch_path(session.results_dir, epoch), content)
-        remove_interrupted(session.results_dir)
+        save_checkpoint(path, content)
+        remove_interrupted(session.results_dir, but=path)
     training.progress.pause()
+    return path
 
 
 def check_equal_weights(training: Training) -> None:
@@ -196,19 +206,13 @@ def check_equal_weights(training: Training) -> None:
     training.session.say(f"{context.world_size} ranks hold equal weights (spread {spread:g})")
 
 
-def interrupt(training: Training) -> None:
+def interrupt(training: Training) -> NoReturn:
     """Write the state of this moment and end; called by all ranks at the same step.
 
     Raises:
         Interrupted: always.
     """
-    session, position = training.session, training.state.position
-    content = capture(training.state, session, training.data.table.classes, complete=False)
-    if session.context.is_main:
-        path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
-        save_checkpoint(path, content)
-        remove_interrupted(session.results_dir, but=path)
-    barrier()
+    save_state(training)
     raise Interrupted
 
 

@@ -15,18 +15,16 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
 from rtdetr_slurm.engine.training.state import Position, TrainingState
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoints import is_epoch_file
 
 
 def capture(
-    state: TrainingState, session: Session, classes: Mapping[int, str], *, complete: bool
+    state: TrainingState, session: Session, classes: Mapping[int, str]
 ) -> TrainingCheckpoint:
     """The checkpoint of this moment; every rank must call it, and rank 0's is the whole one.
 
     Running statistics of plain batch norm are averaged over the ranks first, so that it does not
     matter which rank writes.
-
-    Args:
-        complete: whether the epoch is all done, with its validation.
     """
     state.average_norms()
     position, world_size = state.position, session.context.world_size
@@ -36,7 +34,6 @@ def capture(
         "epoch": position.epoch,
         "step": position.step,
         "step_in_epoch": position.step_in_epoch,
-        "complete": complete,
         "model": state.model.state_dict(),
         "ema": None if state.ema is None else state.ema.module.state_dict(),
         "ema_updates": 0 if state.ema is None else state.ema.updates,
@@ -49,7 +46,6 @@ def capture(
         "loss_sum": sum_over_ranks(loss_sum).item() / world_size,
         "classes": dict(classes),
         "spec": session.resolved,
-        "metrics": state.metrics,
     }
 
 
@@ -63,7 +59,8 @@ def restore(
             this start would come in another order.
     """
     check_num_classes(checkpoint, session.experiment.dataset.num_classes, path)
-    if not checkpoint["complete"]:
+    done = is_epoch_file(path)
+    if not done:
         _check_same_order(checkpoint, path, session)
     _load(state.model, checkpoint["model"], path)
     if state.ema is not None:
@@ -74,7 +71,7 @@ def restore(
         state.scaler.load_state_dict(checkpoint["scaler"])
     if len(checkpoint["rng"]) == session.context.world_size:
         _set_random_state(checkpoint["rng"][session.context.rank], session.context.device)
-    if checkpoint["complete"]:
+    if done:
         state.position = Position(epoch=checkpoint["epoch"] + 1, step=checkpoint["step"])
     else:
         state.position = Position(
@@ -83,7 +80,6 @@ def restore(
             checkpoint["step"],
             checkpoint["loss_sum"],
         )
-    state.metrics = checkpoint["metrics"]
 
 
 def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:

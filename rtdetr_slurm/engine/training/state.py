@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +49,6 @@ class TrainingState:
         frozen_norms: batch norms that stay in eval mode.
         seed: what the order and augmentation of samples start from.
         ema: None without averaging. scaler: only for fp16.
-        metrics: of the last validation.
     """
 
     model: RTDETR
@@ -61,7 +59,6 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None
     seed: int
     position: Position = field(default_factory=Position)
-    metrics: dict[str, Any] = field(default_factory=dict)
 
     def training_mode(self) -> None:
         self.objective.train()

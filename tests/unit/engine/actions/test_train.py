@@ -31,7 +31,7 @@ from rtdetr_slurm.engine.actions.train import train
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.runs.checkpoints import resume_point
+from rtdetr_slurm.runs.checkpoints import last_checkpoint, list_checkpoints, resume_point
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -103,10 +103,9 @@ class TestARun:
 
         content = load_checkpoint(folder / "model_epoch_001.pth")
         assert content["classes"] == {1: "circle", 2: "square", 3: "triangle"}
-        assert (content["epoch"], content["step"], content["complete"]) == (1, 6, True)
+        assert (content["epoch"], content["step"], content["step_in_epoch"]) == (1, 6, 3)
         assert content["spec"]["model"]["num_queries"] == 10
         assert content["ema_updates"] == 6
-        assert content["metrics"]["metrics"]["mAP"] == kpi["val_mAP"]
         assert "activation checkpointing is off on CPU" in whole.said
         assert "12 training images" in whole.said
 
@@ -174,6 +173,29 @@ class TestResume:
         assert epoch_losses(workspace) == pytest.approx(epoch_losses(whole.workspace), abs=1e-6)
         assert [p.name for p in folder.glob("*.pth")] == ["model_epoch_001.pth"]
         assert_same_weights(folder / "model_epoch_001.pth", whole.last)
+
+    def test_from_a_validation_that_failed(
+        self, workspace: Workspace, whole: Whole, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The epoch's steps are not lost and not done again, and it is validated once."""
+        image = workspace.data / "val" / "images" / "000003.jpg"
+        pixels = image.read_bytes()
+        image.unlink()
+        with pytest.raises(ActionError, match=f"{image} cannot be decoded: the file does not exis"):
+            train(workspace.session("train.checkpoint_interval=1"))
+        folder = workspace.results / "train"
+        assert [p.name for p in folder.glob("*.pth")] == ["interrupted_epoch_000_step_000003.pth"]
+        assert last_checkpoint(folder) is None  # for whoever takes an epoch with its validation
+        image.write_bytes(pixels)
+        monkeypatch.setenv("RTDETR_RESUME", "1")
+        train(workspace.session("train.checkpoint_interval=1"))
+        told = [(line["epoch"], line["step"]) for line in workspace.status() if "epoch" in line]
+        assert told == [(0, 3), (1, 6)]
+        assert epoch_losses(workspace) == pytest.approx(epoch_losses(whole.workspace), abs=1e-6)
+        scored = [one.metric is not None for one in list_checkpoints(folder)]
+        assert scored == [True, True]
+        assert_same_weights(folder / "model_epoch_001.pth", whole.last)
+        assert not [*folder.glob("interrupted*")]
 
     def test_truncated_interruption(
         self,
@@ -306,7 +328,7 @@ class TestBadInput:
         session = workspace.session("train.num_epochs=1", "train.checkpoint_interval=1")
         with file_size_limit(1 << 20), pytest.raises(ActionError) as caught:
             train(session)
-        path = workspace.results / "train" / "model_epoch_000.pth"
+        path = workspace.results / "train" / "interrupted_epoch_000_step_000003.pth"
         assert f"no space left to write {path}" in str(caught.value)
         assert not list(workspace.results.rglob("*.pth*"))  # no torn file stays behind
 
