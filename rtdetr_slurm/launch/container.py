@@ -31,7 +31,8 @@ def apptainer_argv(
         binds: besides those of the plan.
     """
     # --no-eval: else a shell would run what a value in backticks or $() says.
-    argv = [container.apptainer, "exec", "--cleanenv", "--no-eval"]
+    # --quiet: only what went wrong; the log is to say what the job does.
+    argv = [container.apptainer, "--quiet", "exec", "--cleanenv", "--no-eval"]
     argv += ["--no-home", "--no-mount", "home,cwd"]
     argv += ["--pwd", workdir, *container.flags]
     argv += ["--nv"] if nv else []

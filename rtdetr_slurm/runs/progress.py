@@ -12,6 +12,11 @@ from rtdetr_slurm.runs.status import StatusLine
 _SHOWN_METRICS = (Kpi.VAL_MAP, Kpi.VAL_MAP50, Kpi.TEST_MAP, Kpi.TEST_MAP50, Kpi.TRAIN_LOSS)
 
 
+def shown_epoch(epoch: int, num_epochs: int) -> str:
+    """An epoch, counted from 0 in files, as people are told of it: `3/12`."""
+    return f"{epoch + 1}/{num_epochs}"
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a stage is, from its status.json.
@@ -31,7 +36,7 @@ class Progress:
     @property
     def shown_epoch(self) -> str:
         """Epochs done and in all, `3/12`; empty before the first is done."""
-        return "" if self.epoch is None else f"{self.epoch + 1}/{(self.max_epoch or 0) + 1}"
+        return "" if self.epoch is None else shown_epoch(self.epoch, (self.max_epoch or 0) + 1)
 
     @property
     def shown_metrics(self) -> list[tuple[str, float]]:

@@ -67,14 +67,15 @@ def train(
     if begun is not None and start is not None:
         restore(state, begun, start, session)
         session.say(
-            f"goes on from {start}: epoch {state.position.epoch}, step {state.position.step}"
+            f"goes on from {start}: {state.position.epoch} of {cfg.num_epochs} epochs are done, "
+            f"{state.position.step} steps"
         )
     del begun  # it is as large as the model and the optimizer together
 
-    steps = data.sampler.steps_per_epoch * cfg.num_epochs
+    steps = data.sampler.steps_per_epoch
     images_per_step = experiment.dataset.batch_size * context.world_size
     with (
-        show_progress(steps, images_per_step, main=context.is_main) as progress,
+        show_progress(cfg.num_epochs, steps, images_per_step, main=context.is_main) as progress,
         open_scalars(session.results_dir, main=context.is_main) as scalars,
     ):
         training = Training(session, data, validation, state, criterion, progress, scalars)

@@ -32,6 +32,7 @@ from rtdetr_slurm.engine.training.report import not_finite, report_epoch, write_
 from rtdetr_slurm.engine.training.snapshot import capture
 from rtdetr_slurm.engine.training.state import Training, TrainingState
 from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.runs.progress import shown_epoch
 from rtdetr_slurm.vision.preprocess import to_unit_range
 from rtdetr_slurm.vision.samples import Batch
 
@@ -79,6 +80,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
         saved = save_state(training)
     if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
         kpi |= validate(training, epoch)
+    training.progress.end_epoch()
     report_epoch(training, kpi, time.monotonic() - began, per_step)
     if saved is not None and session.context.is_main:
         keep_epoch(saved, epoch)
@@ -122,7 +124,7 @@ def train_steps(training: Training) -> None:
         if state.ema is not None and position.step % cfg.ema.every_n_steps == 0:
             state.ema.update()
 
-        where = f"epoch {position.epoch + 1}/{cfg.num_epochs}"
+        where = f"epoch {shown_epoch(position.epoch, cfg.num_epochs)}"
         where += f" step {position.step_in_epoch}/{sampler.steps_per_epoch}"
         training.progress.update(where, position.step, value, rate)
         write_scalars(training, value, rate, read_terms)
@@ -158,7 +160,6 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
         scores = evaluate_detector(session, model, training.validation, training.criterion)
     except Interrupted:
         interrupt(training)
-    training.progress.pause()
     if scores is None:
         return {}
     loss = scores.loss if math.isfinite(scores.loss) else None
@@ -182,7 +183,6 @@ def save_state(training: Training) -> Path:
     if session.context.is_main:
         save_checkpoint(path, content)
         remove_interrupted(session.results_dir, but=path)
-    training.progress.pause()
     return path
 
 

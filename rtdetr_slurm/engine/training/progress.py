@@ -21,7 +21,7 @@ class TrainingProgress:
     """Keeps the speed and shows it.
 
     Args:
-        total_steps: of the whole training.
+        num_epochs: of the whole training. steps_per_epoch: of each.
         images_per_step: over all ranks.
         bar: where to show it; None prints lines.
         quiet: show nothing.
@@ -29,32 +29,44 @@ class TrainingProgress:
 
     def __init__(
         self,
-        total_steps: int,
+        num_epochs: int,
+        steps_per_epoch: int,
         images_per_step: int,
         bar: Progress | None = None,
         *,
         quiet: bool = False,
     ) -> None:
-        self.total_steps, self.images_per_step, self.quiet = total_steps, images_per_step, quiet
+        self.num_epochs, self.steps_per_epoch = num_epochs, steps_per_epoch
+        self.total_steps = num_epochs * steps_per_epoch
+        self.images_per_step, self.quiet = images_per_step, quiet
         self._bar = bar
-        self._task = None if bar is None else bar.add_task("", total=total_steps)
+        self._task = None if bar is None else bar.add_task("", total=self.total_steps)
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._times: deque[float] = deque([time.monotonic()], maxlen=WINDOW + 1)
+        self._steps: deque[float] = deque(maxlen=WINDOW)
+        self._clock = time.monotonic()
         self._last_line = -LINE_SECONDS
+        self._ends: list[float] = []
+        self._within_epoch = False
 
     @property
     def seconds_per_step(self) -> float:
         """Over the last steps."""
-        return (self._times[-1] - self._times[0]) / max(len(self._times) - 1, 1)
+        return sum(self._steps) / max(len(self._steps), 1)
 
     def remaining(self, step: int) -> timedelta:
-        """Expected time until `total_steps`, from `step` on."""
-        return timedelta(seconds=round(self.seconds_per_step * (self.total_steps - step)))
+        """Expected time until the end of training, from `step` on.
 
-    def pause(self) -> None:
-        """Forget the clock: what follows is not a step (validation, writing)."""
-        self._times.clear()
-        self._times.append(time.monotonic())
+        What comes after an epoch's steps counts as soon as one epoch has shown how long it takes.
+        """
+        ended = (step - self._within_epoch) // self.steps_per_epoch
+        each_end = sum(self._ends) / max(len(self._ends), 1)
+        seconds = self.seconds_per_step * (self.total_steps - step)
+        return timedelta(seconds=round(seconds + each_end * (self.num_epochs - ended)))
+
+    def end_epoch(self) -> None:
+        """After what follows an epoch's steps: writing and validation are no part of a step."""
+        self._ends.append(self._lap())
+        self._within_epoch = False
 
     def update(self, where: str, step: int, loss: float, rate: float) -> None:
         """After a step.
@@ -64,15 +76,20 @@ class TrainingProgress:
             step: steps done of the whole training.
             rate: learning rate.
         """
-        now = time.monotonic()
-        self._times.append(now)
+        self._steps.append(self._lap())
         self._losses.append(loss)
+        self._within_epoch = True
         text = self._text(where, step, rate)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, description=text)
-        elif not self.quiet and now - self._last_line >= LINE_SECONDS:
-            self._last_line = now
+        elif not self.quiet and self._clock - self._last_line >= LINE_SECONDS:
+            self._last_line = self._clock
             print(text, flush=True)
+
+    def _lap(self) -> float:
+        """Seconds since the last time."""
+        before, self._clock = self._clock, time.monotonic()
+        return self._clock - before
 
     def _text(self, where: str, step: int, rate: float) -> str:
         loss = sum(self._losses) / len(self._losses)
@@ -85,11 +102,12 @@ class TrainingProgress:
 
 @contextmanager
 def show_progress(
-    total_steps: int, images_per_step: int, *, main: bool
+    num_epochs: int, steps_per_epoch: int, images_per_step: int, *, main: bool
 ) -> Iterator[TrainingProgress]:
     """Progress for the length of a training: a bar on a terminal, lines elsewhere."""
+    numbers = (num_epochs, steps_per_epoch, images_per_step)
     if not main or not sys.stdout.isatty():
-        yield TrainingProgress(total_steps, images_per_step, quiet=not main)
+        yield TrainingProgress(*numbers, quiet=not main)
         return
     with Progress(BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}")) as bar:
-        yield TrainingProgress(total_steps, images_per_step, bar)
+        yield TrainingProgress(*numbers, bar)

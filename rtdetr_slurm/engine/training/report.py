@@ -9,6 +9,7 @@ from datetime import timedelta
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.engine.datasets.sources import workers
 from rtdetr_slurm.engine.training.state import Training
+from rtdetr_slurm.runs.progress import shown_epoch
 from rtdetr_slurm.vision.samples import Batch
 
 SCALAR_INTERVAL = 10
@@ -45,10 +46,10 @@ def report_epoch(
     if not session.context.is_main:
         return
     position = training.state.position
-    epochs_left = cfg.num_epochs - position.epoch - 1
+    shown = shown_epoch(position.epoch, cfg.num_epochs)
     session.record(
         Status.RUNNING,
-        f"epoch {position.epoch} finished",
+        f"epoch {shown} finished",
         kpi=kpi,
         epoch=position.epoch,
         step=position.step,
@@ -56,10 +57,10 @@ def report_epoch(
         max_step=training.data.sampler.steps_per_epoch * cfg.num_epochs,
         time_per_epoch=_milliseconds(seconds),
         time_per_step=_milliseconds(per_step),
-        eta=str(timedelta(seconds=round(seconds * epochs_left))),
+        eta=str(training.progress.remaining(position.step)),
     )
     values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())
-    session.say(f"epoch {position.epoch + 1}/{cfg.num_epochs}  {values}  {seconds:.1f} s")
+    session.say(f"epoch {shown}  {values}  {seconds:.1f} s")
     if training.scalars is not None:
         training.scalars.write(position.step, {f"epoch/{k}": v for k, v in kpi.items()})
 
@@ -76,11 +77,12 @@ def write_scalars(training: Training, loss: float, rate: float, terms: Mapping[s
 def not_finite(training: Training, batch: Batch, terms: Mapping[str, float]) -> str:
     """The message for a loss that is NaN or infinite."""
     table, position = training.data.table, training.state.position
+    shown = shown_epoch(position.epoch, training.session.experiment.train.num_epochs)
     broken = {name: value for name, value in terms.items() if not math.isfinite(value)} or terms
     values = ", ".join(f"{name}={value:g}" for name, value in list(broken.items())[:8])
     images = ", ".join(table.describe(image) for image in batch.images)
     return (
-        f"the loss is not finite at step {position.step} (epoch {position.epoch}) on rank "
+        f"the loss is not finite at step {position.step} (epoch {shown}) on rank "
         f"{training.session.context.rank}: {values}. Images: {images}. No weights were changed by "
         "this step; lower train.optim.lr, set train.clip_grad_norm, use train.precision bf16 or "
         "fp32, or look at these images' boxes"

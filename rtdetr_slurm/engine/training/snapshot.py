@@ -89,9 +89,9 @@ def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Sessi
     ):
         if checkpoint[name] != now:
             raise RequestError(
-                f"checkpoint {path} was written in the middle of epoch {checkpoint['epoch']} with "
-                f"{name} {checkpoint[name]}; this start has {now}. Use the same, or resume from a "
-                "model_epoch checkpoint"
+                f"checkpoint {path} was written in the middle of epoch {checkpoint['epoch'] + 1} "
+                f"with {name} {checkpoint[name]}; this start has {now}. Use the same, or resume "
+                "from a model_epoch checkpoint"
             )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,11 @@ from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
 from rtdetr_slurm.engine.training.progress import TrainingProgress
 from rtdetr_slurm.engine.training.scalars import Scalars
+
+_NAMES = signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
+"""DDP's argument as this torch calls it; its old name is deprecated, its new one too young for the
+oldest torch that we support."""
 
 
 @dataclass
@@ -131,12 +137,10 @@ def _distribute(model: RTDETR, objective: nn.Module, context: Context) -> nn.Mod
     if context.device.type == "cuda":
         for name, child in model.named_children():
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-    with warnings.catch_warnings():
-        # Its new name, forward_sync_buffers, is not known to the oldest torch that we support.
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(
-            objective,
-            device_ids=[context.device] if context.device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
+    options: dict[str, Any] = {_SYNC_BUFFERS: False}
+    return DistributedDataParallel(
+        objective,
+        device_ids=[context.device] if context.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        **options,
+    )

@@ -31,7 +31,7 @@ TASK = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "20001", "HOME": "/home/x", "P
 def test_nothing_of_the_host_but_what_is_named() -> None:
     argv = apptainer_argv(CONTAINER, ("rtdetr", "train"), workdir="/w", scratch="/s", nv=True)
     assert argv == [
-        *("/opt/apptainer", "exec", "--cleanenv", "--no-eval", "--no-home"),
+        *("/opt/apptainer", "--quiet", "exec", "--cleanenv", "--no-eval", "--no-home"),
         *("--no-mount", "home,cwd", "--pwd", "/w", "--userns", "--nv"),
         *("--mount", "type=bind,source=/data,destination=/data,ro"),
         *("--mount", "type=bind,source=/runs,destination=/runs"),

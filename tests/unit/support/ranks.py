@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,8 @@ def _rank(rank: int, port: int, function: Callable[..., None], arguments: tuple[
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    for category in (DeprecationWarning, FutureWarning):  # as in pyproject.toml
+        warnings.filterwarnings("error", category=category, module="rtdetr_slurm")
     context = distributed.join("cpu")
     distributed.torch.set_num_threads(1)
     function(context, *arguments)

@@ -10,7 +10,7 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rtdetr_slurm.engine.actions.evaluate import evaluate
 from rtdetr_slurm.engine.actions.train import train
-from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.runs.checkpoints import last_checkpoint, list_checkpoints, resume_point
@@ -180,9 +180,21 @@ class TestResume:
         """The epoch's steps are not lost and not done again, and it is validated once."""
         image = workspace.data / "val" / "images" / "000003.jpg"
         pixels = image.read_bytes()
-        image.unlink()
-        with pytest.raises(ActionError, match=f"{image} cannot be decoded: the file does not exis"):
-            train(workspace.session("train.checkpoint_interval=1"))
+
+        class Losing(StopFlag):
+            """The image goes while the training works on its first epoch."""
+
+            @property
+            def requested(self) -> bool:  # type: ignore[override]
+                image.unlink(missing_ok=True)
+                return False
+
+            @requested.setter
+            def requested(self, _: bool) -> None: ...
+
+        losing = replace(workspace.session("train.checkpoint_interval=1"), stop=Losing())
+        with pytest.raises(ActionError, match=f"image {image} does not exist"):
+            train(losing)
         folder = workspace.results / "train"
         assert [p.name for p in folder.glob("*.pth")] == ["interrupted_epoch_000_step_000003.pth"]
         assert last_checkpoint(folder) is None  # for whoever takes an epoch with its validation
@@ -243,7 +255,7 @@ class TestResume:
             ),
             ("model.dec_layers=1", r"belongs to another model(.|\n)*is not in the model"),
             ("train.freeze=[backbone]", "trained other parameters"),
-            ("dataset.batch_size=3", "in the middle of epoch 0 with batch_size 4; this .* has 3"),
+            ("dataset.batch_size=3", "in the middle of epoch 1 with batch_size 4; this .* has 3"),
         ):
             with pytest.raises(RequestError, match=message):
                 train(workspace.session(resume, change))
@@ -319,7 +331,7 @@ class TestBadInput:
         with pytest.raises(ActionError) as caught:
             train(workspace.session(f"train.pretrained_model_path={broken}"))
         message = str(caught.value)
-        assert "the loss is not finite at step 0 (epoch 0) on rank 0: " in message
+        assert "the loss is not finite at step 0 (epoch 1/2) on rank 0: " in message
         assert "loss_vfl=nan" in message
         assert message.count(".jpg)") == 4
         assert not list(workspace.results.rglob("*.pth"))
