@@ -75,14 +75,20 @@ _WHAT_TO_DO = {
 }
 
 
-def explained(error: OSError) -> UserError:
-    """What the operating system has refused, for where nobody knows better what it means."""
+def explained(error: OSError | UserError) -> UserError:
+    """What the operating system has refused, for where nobody knows better what it means; an error
+    that is for people already stays as it is."""
+    if isinstance(error, UserError):
+        return error
     said = error.strerror or str(error)
     file = error.filename if error.filename is not None else "the operating system says"
     what_to_do = _WHAT_TO_DO.get(error.errno or 0, "")
     message = f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {said}"
     kind = RequestError if error.errno in _NOT_THIS_ONE else SiteError
-    return kind(f"{message}; {what_to_do}" if what_to_do else message)
+    problem = kind(f"{message}; {what_to_do}" if what_to_do else message)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        problem.failure_class = FailureClass.CONFIG  # no other node has more room
+    return problem
 
 
 def near(found: object, options: Iterable[str], cutoff: float = 0.6) -> str:

@@ -36,13 +36,15 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
             os.fsync(stream.fileno())
         Path(name).chmod(mode & ~_umask())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append `record` as one JSON line with a single write, and fsync it.
+    """Append `record` as one JSON line, and fsync it.
 
     A line that a killed writer left unfinished is closed first, so that one torn line never
     swallows the next record.
@@ -53,9 +55,14 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             line = "\n" + line
-        # What is no text, such as a file name in another encoding, becomes an escape of JSON's.
-        os.write(fd, line.encode(errors="backslashreplace"))
+        # What is no character, as in a file name in another encoding, becomes an escape of JSON's.
+        rest = line.encode(errors="backslashreplace")
+        while rest:  # a disk that gets full takes the beginning, and refuses at the next write
+            rest = rest[os.write(fd, rest) :]
         os.fsync(fd)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(fd)
 

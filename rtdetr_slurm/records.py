@@ -6,6 +6,7 @@ one gets values of the declared types, or a BadRecord that says which file and w
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -65,7 +66,7 @@ def open_file(path: Path) -> BinaryIO:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except (OSError, ValueError) as error:
         raise BadRecord(path, _why(error)) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
             "of it recorded); Slurm shows no job of it. Should one turn up, it ends as soon as it "
             "starts"
         )
+    for problem in result.unwritten:
+        terminal.note(f"this could not be written down: {problem}")
     if not (result.jobs or result.gone or result.unknown):
         terminal.note(f"{found.id} has ended already; nothing to cancel")
     return ExitCode.SITE_CANNOT if result.unknown else ExitCode.OK

@@ -28,12 +28,15 @@ def run(args: argparse.Namespace) -> int:
         terminal.out_lines(text)
         return ExitCode.OK
     try:
-        with args.output.open("x", encoding="utf-8"):
-            pass  # it is ours alone now
-        write_atomic(args.output, text)
+        args.output.touch(exist_ok=False)
     except FileExistsError:
         raise RequestError(f"{args.output} exists already and is left as it is") from None
     except OSError as error:
+        raise RequestError(f"cannot write {args.output}: {error.strerror}") from None
+    try:
+        write_atomic(args.output, text)
+    except OSError as error:
+        args.output.unlink()
         raise RequestError(f"cannot write {args.output}: {error.strerror}") from None
     terminal.out(args.output)
     return ExitCode.OK

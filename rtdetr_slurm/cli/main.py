@@ -6,11 +6,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import SiteError, UserError, explained, near
+from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained, near
 
 PROGRAM = "rtdetr-slurm"
 
@@ -48,6 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(explained(error))
 
 
+def _in_a_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RequestError(
+            f"the current folder is gone, or is not yours ({error.strerror}); change to another"
+        ) from None
+
+
 class _Parser(argparse.ArgumentParser):
     def print_help(self, file: object = None) -> None:  # noqa: ARG002
         """On stdout; argparse itself says nothing when that fails."""
@@ -71,6 +81,7 @@ def _run(arguments: list[str]) -> int:
         hint = near(name, COMMANDS)
         terminal.note(f"{PROGRAM}: there is no command '{name}'{hint}\n\n{_help()}")
         return ExitCode.BAD_REQUEST
+    _in_a_folder()
     module_name, summary = COMMANDS[name]
     command = importlib.import_module(module_name)
     parser = _Parser(f"{PROGRAM} {name}", description=summary)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch.allocation import make_allocation, say
 from rtdetr_slurm.launch.node import run_node
 from rtdetr_slurm.launch.stage_run import StageRun
@@ -28,9 +28,10 @@ def _run_stage(arguments: Sequence[str]) -> int:
         run = open_run(Path(arguments[0]))
         stage = run.plan.stage(arguments[1])
         allocation = make_allocation(run, stage, os.environ)
-    except UserError as error:
-        say(str(error))
-        return error.exit_code
+    except (UserError, OSError) as error:
+        problem = explained(error)
+        say(str(problem))
+        return problem.exit_code
     return StageRun(run, allocation, stop).execute()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rtdetr_slurm.contract import SPEC_YAML
-from rtdetr_slurm.errors import SiteError, UserError
+from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.launch import checks
 from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.container import (
@@ -37,17 +37,25 @@ def run_node(arguments: Sequence[str]) -> int:
     Args:
         arguments: run folder, stage, and the task of an array.
     """
-    run = open_run(Path(arguments[0]))
-    stage = run.plan.stage(arguments[1])
+    try:
+        run = open_run(Path(arguments[0]))
+        stage = run.plan.stage(arguments[1])
+    except UserError as error:
+        say(str(error))
+        return error.exit_code
     task = StageTask(stage, int(arguments[2]) if len(arguments) > 2 else None)
     rank = int(os.environ.get("SLURM_PROCID", "0")) if stage.launch.scheduler == "slurm" else 0
     try:
         start(run, task, os.environ)
-    except UserError as error:
-        error.args = (f"node {rank} ({socket.gethostname()}): {error}",)
-        say(str(error))
-        write_node_error(run, task, rank, error)
-        return error.exit_code
+    except (UserError, OSError) as caught:
+        problem = explained(caught)
+        problem.args = (f"node {rank} ({socket.gethostname()}): {problem}",)
+        say(str(problem))
+        try:
+            write_node_error(run, task, rank, problem)
+        except OSError as error:
+            say(f"this cannot be written down: {explained(error)}")
+        return problem.exit_code
 
 
 def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:

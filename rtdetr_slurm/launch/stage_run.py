@@ -14,7 +14,7 @@ from typing import Any
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
-from rtdetr_slurm.errors import ActionError, UserError
+from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
@@ -72,8 +72,9 @@ class StageRun:
             self._prepare()
             self.allocation.check()
             verdict = decide(self._witnesses(self._run_step()))
-        except UserError as error:
-            verdict = Verdict(Kind.FAILED, str(error), error.failure_class, True)
+        except (UserError, OSError) as error:
+            problem = explained(error)
+            verdict = Verdict(Kind.FAILED, str(problem), problem.failure_class, True)
         except Exception as error:
             reason = f"the launch failed: {error!r}"
             self._close(Verdict(Kind.FAILED, reason, FailureClass.UNKNOWN, True))
@@ -122,7 +123,11 @@ class StageRun:
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
-        cancelled = is_to_end(task_events(self.run.events(), self.task))
+        try:
+            cancelled = is_to_end(task_events(self.run.events(), self.task))
+        except UserError as error:  # the training is asked to stop all the same
+            say(f"whether somebody has cancelled it is not known: {error}")
+            cancelled = False
         return replace(reason, why=FailureClass.CANCELLED) if cancelled else reason
 
     # --- after the step --------------------------------------------------------------------

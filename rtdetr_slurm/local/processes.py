@@ -28,21 +28,24 @@ def runner_is_alive(submitted: Mapping[str, Any]) -> bool | None:
     return start is not None and start == submitted.get("process_start")
 
 
-def local_job(events: Sequence[Event], job_id: str) -> JobInfo | None:
+def local_job(
+    events: Sequence[Event], job_id: str, started_here: Mapping[str, Any] | None = None
+) -> JobInfo | None:
     """A stage as its runner has it: waiting for its turn, running, or over; None where that cannot
     be known here.
 
     Args:
         events: of the stage, or of the task of its array.
         job_id: its own.
+        started_here: the runner's facts where no event tells them.
     """
-    submitted = submission_of(events)
+    submitted = submission_of(events) or started_here
     alive = None if submitted is None else runner_is_alive(submitted)
-    if alive is None:
+    if submitted is None or alive is None:
         return None
     started = any(event["event"] == "started" for event in events)
     state = ("RUNNING" if started else "PENDING") if alive else "ENDED"
-    return JobInfo(job_id, state, source="local")
+    return JobInfo(job_id or str(submitted["job_id"]), state, source="local")
 
 
 def local_jobs(run: Run, events: Sequence[Event]) -> dict[str, JobInfo]:
@@ -65,13 +68,19 @@ def stop_runner(submitted: Mapping[str, Any]) -> None:
     """Ask the runner of a chain to end; one that has ended already is no error.
 
     Raises:
-        SiteError: it runs on another machine.
+        SiteError: it runs on another machine, or is another user's.
     """
     alive = runner_is_alive(submitted)
     if alive is None:
         raise SiteError(f"the job runs on {submitted.get('host')}; cancel it there")
-    if alive:
+    if not alive:
+        return
+    try:
         os.kill(int(submitted["job_id"]), signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise SiteError(f"process {submitted['job_id']} is another user's") from error
 
 
 def _start_time(pid: str) -> int | None:

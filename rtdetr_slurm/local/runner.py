@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from rtdetr_slurm.contract import END_SIGNALS, Env, ExitCode, FailureClass
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, UserError, explained
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.local.processes import local_jobs
 from rtdetr_slurm.plan.model import Dependency, StageTask
@@ -180,7 +180,12 @@ def _end_signals_blocked() -> Iterator[None]:
 
 
 def main() -> int:
-    return Runner(open_run(Path(sys.argv[1]))).execute()
+    try:
+        return Runner(open_run(Path(sys.argv[1]))).execute()
+    except (UserError, OSError) as error:
+        problem = explained(error)
+        print(f"rtdetr-slurm: {problem}", file=sys.stderr, flush=True)
+        return problem.exit_code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ A .pth file is a zip archive; its CRCs tell a complete file from a torn one with
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -95,8 +94,8 @@ def _safetensors_problem(path: Path, stream: BinaryIO) -> str | None:
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, BadRecord):
         return str(error)
-    why = os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else error
-    return f"{path} cannot be read: {why}"
+    why = error.strerror if isinstance(error, OSError) else None
+    return f"{path} cannot be read: {why or error}"
 
 
 def is_checkpoint_name(name: str) -> bool:

@@ -94,9 +94,17 @@ class Manifest:
 
 
 def freeze_spec(source: str, overrides: Sequence[str], resolved: Mapping[str, Any]) -> FrozenSpec:
-    """The record of a resolved spec, plain data, that was written in `source`."""
-    digest = hashlib.sha256(spec_text(resolved).encode()).hexdigest()
-    return FrozenSpec(source, tuple(overrides), digest, resolved)
+    """The record of a resolved spec, plain data, that was written in `source`.
+
+    Raises:
+        RequestError: a path in it has a name in another encoding than UTF-8, as YAML is.
+    """
+    try:
+        text = spec_text(resolved).encode()
+    except UnicodeEncodeError as error:
+        line = error.object[: error.end].rpartition("\n")[2]
+        raise RequestError(f"the spec names a path that is not UTF-8: {line.strip()}…") from None
+    return FrozenSpec(source, tuple(overrides), hashlib.sha256(text).hexdigest(), resolved)
 
 
 @dataclass(frozen=True)

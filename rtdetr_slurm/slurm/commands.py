@@ -197,6 +197,8 @@ class Slurm:
             raise SiteError(
                 f"there is no '{argv[0]}' on PATH; is this a node of a Slurm cluster?"
             ) from None
+        except OSError as error:
+            raise SiteError(f"{argv[0]} cannot be started: {error.strerror}") from error
         with process:
             try:
                 out, err = process.communicate(timeout=limit)

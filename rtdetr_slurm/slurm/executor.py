@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,12 @@ class BatchExecutor(submitit.SlurmExecutor):
         """Queue it, on `cluster` where Slurm has several.
 
         Raises:
+            OSError: the script cannot be written; nothing was sent.
             SubmissionRefused, SlurmUnreachable: as Slurm.sbatch.
         """
         script = self.folder / SCRIPT
-        write_atomic(script, self.script(), mode=0o600)  # others must not write what is executed
+        # Paths need not be UTF-8; others must not write what is executed.
+        write_atomic(script, os.fsencode(self.script()), mode=0o600)
         return SlurmClient(cluster).sbatch(script)
 
     @property

@@ -101,7 +101,8 @@ class LocalBackend:
     """A runner per run, which takes all its stages; the job id of each is the runner's."""
 
     def __init__(self) -> None:
-        self._runners: dict[Path, str] = {}
+        self._runners: dict[Path, dict[str, Any]] = {}
+        """By run, what tells the runner that was started here, written down or not."""
 
     def submit(
         self,
@@ -112,17 +113,20 @@ class LocalBackend:
         if run.path not in self._runners:
             for one in run.plan.stages:
                 run.job_dir(one.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
-            self._runners[run.path] = start_runner(run)
-        pid = self._runners[run.path]
-        return {"job_id": pid, **process_facts(pid)}
+            pid = start_runner(run)
+            self._runners[run.path] = {"job_id": pid, **process_facts(pid)}
+        return self._runners[run.path]
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
-        return [local_job(one.events, one.job_id or "") for one in tasks]
+        return [
+            local_job(one.events, one.job_id or "", self._runners.get(one.run.path))
+            for one in tasks
+        ]
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
-        runners = {e["job_id"]: e for one in tasks if (e := submission_of(one.events))}
-        for submitted in runners.values():
-            stop_runner(submitted)
+        for one in {task.run.path: task for task in tasks}.values():
+            if runner := submission_of(one.events) or self._runners.get(one.run.path):
+                stop_runner(runner)
 
 
 def backend_of(plan: Plan) -> Backend:

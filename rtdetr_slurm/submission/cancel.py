@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import SiteError, explained
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary, report_run
@@ -24,11 +25,13 @@ class Cancelled:
         jobs: task name → id of the job that was ended.
         gone: names of tasks that have no job, or none any more.
         unknown: names of tasks of which nobody can say whether they have a job.
+        unwritten: what could not be written down of it, and why.
     """
 
     jobs: Mapping[str, str]
     gone: Sequence[str]
     unknown: Sequence[str]
+    unwritten: Sequence[str] = ()
 
 
 def cancel_run(run: Run) -> Cancelled:
@@ -38,20 +41,25 @@ def cancel_run(run: Run) -> Cancelled:
     nobody knows of yet ends as soon as it starts.
 
     Raises:
-        SiteError: the scheduler refuses or cannot be asked, or the job is a process of another
-            machine.
+        SiteError: the scheduler refuses or cannot be asked, the job is a process of another
+            machine, or the run is another user's.
     """
     events = run.events()
+    note = _Record(run)
     backend = backend_of(run.plan)
     sent = {one.task.name: one for one in open_tasks(run, events)}
     try:
         jobs = backend.jobs(list(sent.values()))
     except SlurmUnreachable as error:
         for task in _unended(run, {}, events):
-            run.record("cancelling", **task.event_facts(None))
+            note("cancelling", **task.event_facts(None))
+        wish = (
+            f"the wish to cancel could not be written down either: {note.unwritten[0]}"
+            if note.unwritten
+            else "the wish to cancel is on record, and what starts or is asked to stop obeys it"
+        )
         raise SlurmUnreachable(
-            f"{error}. Nothing was ended; the wish to cancel is on record, and what starts or is "
-            "asked to stop obeys it. Cancel once more when Slurm answers"
+            f"{error}. Nothing was ended; {wish}. Cancel once more when Slurm answers"
         ) from error
     known = {name: job for name, job in zip(sent, jobs, strict=True) if job is not None}
     there: list[OpenTask] = []
@@ -61,16 +69,40 @@ def cancel_run(run: Run) -> Cancelled:
         one, job = sent.get(task.name), known.get(task.name)
         if one is not None and job is not None:
             one = replace(one, job_id=job.job_id or None)
-        run.record("cancelling", **task.event_facts(None if one is None else one.job_id))
+        note("cancelling", **task.event_facts(None if one is None else one.job_id))
         if one is not None and one.job_id is None:
             unknown.append(task.name)
         elif one is None or (job is not None and job.gone):
             gone.append(task.name)
         else:
             there.append(one)
-    _end(run, backend, there)
-    keep_summary(run)
-    return Cancelled({one.task.name: one.job_id or "" for one in there}, gone, unknown)
+    _end(note, backend, there)
+    note.do(lambda: keep_summary(run))
+    jobs_ended = {one.task.name: one.job_id or "" for one in there}
+    return Cancelled(jobs_ended, gone, unknown, note.unwritten)
+
+
+class _Record:
+    """Writes down what is done to a run. A full disk must not keep a job from being ended."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.unwritten: tuple[str, ...] = ()
+
+    def __call__(self, event: str, **data: Any) -> None:
+        self.do(lambda: self._run.record(event, **data))
+
+    def do(self, write: Callable[[], None]) -> None:
+        """Raises SiteError where the run is not this user's to change."""
+        try:
+            write()
+        except PermissionError as error:
+            raise SiteError(
+                f"{self._run.id} was submitted by {self._run.manifest.user}, and is not yours to "
+                f"cancel: {explained(error)}"
+            ) from error
+        except OSError as error:
+            self.unwritten = tuple(dict.fromkeys([*self.unwritten, str(explained(error))]))
 
 
 def found_jobs(backend: Backend, tasks: Sequence[OpenTask]) -> list[OpenTask]:
@@ -83,7 +115,7 @@ def found_jobs(backend: Backend, tasks: Sequence[OpenTask]) -> list[OpenTask]:
     return [replace(one, job_id=job.job_id) for one, job in jobs if job and not job.over]
 
 
-def _end(run: Run, backend: Backend, tasks: Sequence[OpenTask]) -> None:
+def _end(note: _Record, backend: Backend, tasks: Sequence[OpenTask]) -> None:
     try:
         if tasks:
             backend.cancel(tasks)
@@ -92,12 +124,12 @@ def _end(run: Run, backend: Backend, tasks: Sequence[OpenTask]) -> None:
     except SiteError as error:
         for one in tasks:
             facts = one.task.event_facts(one.job_id)
-            run.record("not_cancelled", reason=str(error), **facts)
+            note("not_cancelled", reason=str(error), **facts)
         raise
     for one in tasks:
         # What has not started has nobody else to write down its end.
         if not any(event["event"] == "started" for event in one.events):
-            run.record("finished", **one.task.event_facts(one.job_id), **NEVER_STARTED)
+            note("finished", **one.task.event_facts(one.job_id), **NEVER_STARTED)
 
 
 def _unended(

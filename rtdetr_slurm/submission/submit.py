@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.plan.model import Dependency, Stage
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
@@ -21,7 +22,7 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.job_ids import array_of
-from rtdetr_slurm.submission.backends import Backend, backend_of, open_tasks, token
+from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks, token
 from rtdetr_slurm.submission.cancel import found_jobs
 
 _LOOKS, _LOOK_EVERY_S = 10, 3.0
@@ -40,20 +41,25 @@ def submit_run(run: Run) -> dict[str, str]:
     Raises:
         SubmissionRefused: the scheduler refused a stage.
         SlurmUnreachable: sbatch's answer was unclear, and no job of it was found.
-        SiteError: the local job did not start, or the run was cancelled meanwhile.
+        SiteError: the local job did not start, the run was cancelled meanwhile, or a file of the
+            run cannot be written; it says what became of the stages queued before.
     """
     backend = backend_of(run.plan)
     jobs: dict[str, Facts] = {}
     for stage in run.plan.stages:
         try:
             jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
-        except SiteError as error:
-            problem = _withdraw(run, f"stage {stage.name}: {error}", but=stage)
-            if problem:
-                raise type(error)(f"{error}; {problem}") from error
-            raise
+        except (SiteError, OSError) as error:
+            problem = explained(error)
+            refused = stage if problem is error else None
+            taken_back = _withdraw(run, backend, f"stage {stage.name}: {problem}", but=refused)
+            if problem is error and not taken_back:
+                raise
+            what = taken_back or "nothing is queued"
+            kind = type(problem) if problem is error else SiteError
+            raise kind(f"{problem}; {what} (run folder: {run.path})") from error
         except KeyboardInterrupt:
-            _withdraw(run, "its submission was interrupted")
+            _withdraw(run, backend, "its submission was interrupted")
             raise
     return {name: facts["job_id"] for name, facts in jobs.items()}
 
@@ -67,7 +73,7 @@ def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, F
     except SlurmUnreachable as error:
         facts = {"job_id": _reconciled(run, stage, backend, error)}
     except SiteError as error:
-        run.record("refused", stage=stage.name, reason=str(error))
+        _note(run, "refused", stage=stage.name, reason=str(error))
         raise
     run.record("submitted", stage=stage.name, **facts)
     if any(is_to_end(task_events(run.events(), task)) for task in stage.tasks()):
@@ -91,8 +97,8 @@ def _job_of(dependency: Dependency, jobs: Mapping[str, Facts]) -> Facts | None:
     return None if job_id is None else {"job_id": job_id, "cluster": cluster_of(own)}
 
 
-def _withdraw(run: Run, reason: str, but: Stage | None = None) -> str:
-    """Take back what was queued, and what would have come after it; returns what went wrong.
+def _withdraw(run: Run, backend: Backend, reason: str, but: Stage | None = None) -> str:
+    """Take back what was queued, and what would have come after it; returns what became of that.
 
     What could not be taken back ends as soon as it starts: the record says so.
 
@@ -101,15 +107,30 @@ def _withdraw(run: Run, reason: str, but: Stage | None = None) -> str:
     """
     for stage in run.plan.stages:
         if stage is not but:
-            run.record("withdrawn", stage=stage.name, reason=reason)
-    backend = backend_of(run.plan)
+            _note(run, "withdrawn", stage=stage.name, reason=reason)
+    jobs = "nobody knows what"
     try:
-        if queued := found_jobs(backend, open_tasks(run, run.events())):
+        sent = open_tasks(run, run.events())
+        jobs = _listed(sent)
+        queued = found_jobs(backend, sent)
+        jobs = _listed(queued)
+        if queued:
             backend.cancel(queued)
-    except SiteError as error:
-        return f"what was queued before could not be cancelled: {error}"
-    keep_summary(run)
-    return ""
+    except UserError as error:
+        return f"what was queued before ({jobs}) could not be cancelled: {error}"
+    with suppress(OSError):
+        keep_summary(run)
+    return f"what was queued before has been cancelled: {jobs}" if queued else ""
+
+
+def _listed(tasks: Sequence[OpenTask]) -> str:
+    return ", ".join(f"{one.task.name}: job {one.job_id or 'unknown'}" for one in tasks)
+
+
+def _note(run: Run, event: str, **data: Any) -> None:
+    """Write down what the user is told anyway; a full disk must not keep the rest from it."""
+    with suppress(OSError):
+        run.record(event, **data)
 
 
 def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreachable) -> str:
@@ -126,7 +147,7 @@ def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreacha
                 return array_of(found[0])
             looked = "; Slurm has no job with its token"
         time.sleep(_LOOK_EVERY_S)
-    run.record("unclear", stage=stage.name, reason=str(unclear))
+    _note(run, "unclear", stage=stage.name, reason=str(unclear))
     raise SlurmUnreachable(
         f"{unclear}{looked}. The job is not sent again, lest it run twice: should it turn up "
         f"after all (comment '{token(run.id, stage.name)}' in `squeue --me -o '%i %k'`), it ends "
