@@ -34,7 +34,7 @@ class ExitCode:
     BAD_REQUEST = 2
     SITE_CANNOT = 3
     INTERRUPTED = 75
-    """Interrupted after a full checkpoint was written; the same command goes on from it."""
+    """Interrupted after a full checkpoint was written, which a further start goes on from."""
 
 
 END_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)

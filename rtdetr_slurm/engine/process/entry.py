@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, ExitCode
 from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, parse
+from rtdetr_slurm.engine.process.start import start
 from rtdetr_slurm.engine.process.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.spec import ExperimentConfig, load_spec, to_yaml
@@ -33,14 +34,13 @@ def command(argv: Sequence[str] | None = None) -> int:
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
         for note in loaded.notes:
             print(f"rtdetr: {note}", flush=True)
-
-        # It imports torch, which a wrong spec need not wait for.
-        from rtdetr_slurm.engine.process.start import start
-
         return start(loaded, arguments)
     except UserError as error:
         print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:  # while the ranks work, ranks.py sees to it
+        print("rtdetr: stopped by SIGINT; no rank was started", file=sys.stderr, flush=True)
+        return ExitCode.FAILED
 
 
 def write_default_spec(arguments: Arguments) -> int:

@@ -5,6 +5,7 @@ torchrun's own agent would hold torch, half a gigabyte, on every node for as lon
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -89,13 +90,14 @@ def run_ranks(
         environment: of every rank, to which its place is added.
 
     Raises:
-        Cancelled: by ctrl-C or a lost terminal; the ranks are gone.
+        Cancelled: by a second ctrl-C or a lost terminal; the ranks are gone.
     """
-    print(f"rtdetr: starts its ranks like {torchrun_command(rendezvous, arguments)}", flush=True)
     ranks: list[subprocess.Popen[bytes]] = []
     first = rendezvous.node_rank * rendezvous.processes_per_node
     try:
         with _cancelling_signals():
+            line = torchrun_command(rendezvous, arguments)
+            print(f"rtdetr: starts its ranks like {line}", flush=True)
             for local_rank in range(rendezvous.processes_per_node):
                 ranks.append(
                     subprocess.Popen(
@@ -138,14 +140,21 @@ def end_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _cancelling_signals() -> Iterator[None]:
-    """A lost terminal cancels as ctrl-C does, unless it is to be ignored (nohup)."""
+    """A lost terminal cancels, and so does the second ctrl-C; the first is a request to stop. What
+    was to be ignored (nohup) is."""
 
     def cancel(number: int, _frame: FrameType | None) -> NoReturn:
         raise Cancelled(f"stopped by {signal.Signals(number).name}")
 
+    def ask(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, cancel)
+        print("rtdetr: stops at the next step; ctrl-C once more ends it at once", flush=True)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    handlers = {signal.SIGHUP: cancel, signal.SIGQUIT: cancel, signal.SIGINT: ask}
     before = {
-        number: signal.signal(number, cancel)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:

@@ -6,18 +6,26 @@ No torch here: this process waits for as long as the ranks work, and would hold 
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.engine.process.arguments import Arguments
 from rtdetr_slurm.engine.process.environment import rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
-from rtdetr_slurm.engine.process.ranks import Cancelled, run_ranks
+from rtdetr_slurm.engine.process.ranks import Cancelled, RanksEnd, run_ranks
 from rtdetr_slurm.engine.process.rendezvous import node_rank_variable, read_rendezvous
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.runs.checkpoints import resume_candidates
 from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec.overrides import parse_override
+
+_RESUME = "train.resume_training_checkpoint_path"
 
 
 def start(loaded: LoadedSpec, arguments: Arguments) -> int:
@@ -40,7 +48,21 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
         raise
     except Cancelled as error:
         status.failed(FailureClass.CANCELLED, str(error))
-        return ExitCode.FAILED
-    if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
-        status.explain(end.failures)
+        print(f"rtdetr: {error}", file=sys.stderr, flush=True)
+        end = RanksEnd(ExitCode.FAILED)
+    else:
+        if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
+            status.explain(end.failures)
+    if status.is_main and end.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED):
+        print(f"rtdetr: {way_on(arguments, folder)}", flush=True)
     return end.exit_code
+
+
+def way_on(arguments: Arguments, folder: Path) -> str:
+    """What goes on from where an action has stopped, for who has started it by hand."""
+    found = resume_candidates(folder) if get_action(arguments.action).resumable else []
+    if not found:
+        return "there is nothing to go on from: the same command begins again"
+    overrides = [one for one in arguments.overrides if parse_override(one).key != _RESUME]
+    again = replace(arguments, overrides=(*overrides, f"{_RESUME}={found[0].path}"))
+    return f"by hand this goes on with: {shlex.join(['rtdetr', *again.command_line()])}"

@@ -67,7 +67,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         return ExitCode.OK
     except Interrupted:
         session.record(Status.PREEMPTED, f"{session.name} was interrupted and can go on")
-        session.say("stopped on request; the same command goes on from here")
+        session.say("stopped on request")
         distributed.barrier()
         distributed.leave()
         return ExitCode.INTERRUPTED

@@ -90,14 +90,14 @@ STUCK = "trap '' USR2 TERM HUP INT; echo $$ > $FOLDER/$RANK; kill -STOP $$; slee
 
 
 class TestSignals:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGURG])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGURG, signal.SIGINT])
     def test_an_early_request_to_stop_reaches_all_ranks_and_kills_nothing(
         self, number: signal.Signals
     ) -> None:
         launcher = start_fake(f"exec {sys.executable} -c '{STOPS}'")
         assert launcher.stdout is not None
         launcher.stdout.readline()
-        for _ in range(3):
+        for _ in range(1 if number == signal.SIGINT else 3):
             launcher.send_signal(number)
             time.sleep(0.05)
         launcher.communicate(timeout=20)
@@ -111,6 +111,11 @@ class TestSignals:
         launcher = start_fake(STUCK, env=os.environ | {"FOLDER": str(tmp_path)})
         ranks = pids_in(tmp_path, 2)
         launcher.send_signal(number or signal.SIGKILL)
+        if number == signal.SIGINT:  # once is a request to stop
+            assert launcher.stdout is not None
+            while "once more ends it at once" not in launcher.stdout.readline():
+                pass
+            launcher.send_signal(number)
         output, _ = launcher.communicate(timeout=10)
         if number is not None:
             assert (launcher.returncode, output.splitlines()[-1]) == (

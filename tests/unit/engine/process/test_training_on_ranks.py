@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,21 +29,24 @@ from rtdetr_slurm.spec import load_spec
 TWO_RANKS = ["train.num_gpus=2", "train.gpu_ids=[0,1]", "dataset.batch_size=2"]
 
 
-def start(workspace: Workspace, *overrides: str, resume: bool = False) -> subprocess.Popen[str]:
+def start(workspace: Workspace, *overrides: str) -> subprocess.Popen[str]:
     """`rtdetr train` on two ranks, one thread each, on a site with a deep scratch folder."""
+    command = ["rtdetr", "train", "-e", str(workspace.spec_file()), *TWO_RANKS, *overrides]
+    return run_by_hand(workspace, command)
+
+
+def run_by_hand(workspace: Workspace, command: list[str]) -> subprocess.Popen[str]:
     scratch = workspace.root / "scratch" / ("of-one-job-" * 8)
     scratch.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
         "TMPDIR": str(scratch),
         "RTDETR_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
-        "RTDETR_RESUME": "1" if resume else "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "rtdetr_slurm.engine.process.entry", "train", "-e",
-         str(workspace.spec_file()), *TWO_RANKS, *overrides],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -71,15 +75,15 @@ def train_whole(context: Context, spec: Path, results: Path) -> None:
 
 
 def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
-    """TERM while the workers start; they stop after their first step; the rest follows; and it is
-    the same training as one that was never stopped."""
+    """Ctrl-C while the ranks start; they stop after their first step; the command that is printed
+    does the rest; and it is the same training as one that was never stopped."""
     process = start(sparse)
     assert process.stdout is not None
     line = process.stdout.readline()
     while "torchrun" not in line:
         line = process.stdout.readline()
     assert "torchrun --nnodes=1 --node-rank=0 --nproc-per-node=2" in line
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     code, output = end(process)
     assert code == 75, output
     assert "Traceback" not in output
@@ -89,7 +93,10 @@ def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     stopped = load_checkpoint(folder / "interrupted_epoch_000_step_000001.pth")
     assert (stopped["epoch"], stopped["step_in_epoch"]) == (0, 1)
 
-    code, output = end(start(sparse, resume=True))
+    *_, onward = output.splitlines()
+    said, _, command = onward.partition(" with: ")
+    assert said == "rtdetr: by hand this goes on"
+    code, output = end(run_by_hand(sparse, shlex.split(command)))
     assert code == 0, output
     assert "2 ranks hold equal weights (spread 0)" in output
     assert "temporary files are in /tmp: the path of TMPDIR" in output
