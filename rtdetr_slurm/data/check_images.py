@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rtdetr_slurm.data.coco import CocoAnnotations
 from rtdetr_slurm.data.image_files import missing_files, similar_file
 from rtdetr_slurm.data.image_sizes import MAX_PIXELS, header_sizes, size_mismatch
 from rtdetr_slurm.errors import RequestError
+
+T = TypeVar("T")
 
 SAMPLE = 64
 """How many files of a source are looked into, spread evenly over it."""
@@ -54,6 +57,11 @@ def check_images(
     return [f"{where}: {problem}; such images are left out" for problem in problems]
 
 
+def spread(items: Sequence[T]) -> Sequence[T]:
+    """At most SAMPLE of them, evenly from the first on."""
+    return items[:: max(1, math.ceil(len(items) / SAMPLE))]
+
+
 def _describe_missing(folder: Path, missing: Sequence[str], annotations: CocoAnnotations) -> str:
     if not missing:
         return ""
@@ -69,8 +77,7 @@ def _sample(
     folder: Path, annotations: CocoAnnotations, missing: set[str]
 ) -> tuple[int, list[tuple[str, str]]]:
     """Look into some files; how many, and what is wrong with which."""
-    there = [i for i, name in enumerate(annotations.file_names) if name not in missing]
-    chosen = there[:: max(1, math.ceil(len(there) / SAMPLE))]
+    chosen = spread([i for i, name in enumerate(annotations.file_names) if name not in missing])
     wrong = []
     for index in chosen:
         name = annotations.file_names[index]
@@ -78,12 +85,18 @@ def _sample(
         try:
             sizes = header_sizes(folder / name)
         except OSError as error:
-            wrong.append((name, f"cannot be read: {error.strerror}"))
+            wrong.append((name, f"{_link(folder / name)}cannot be read: {error.strerror}"))
             continue
         problems = [size_mismatch(stated, size) for size in sizes]
         if problems and problems[0] and all(problems):
             wrong.append((name, problems[0]))
     return len(chosen), wrong
+
+
+def _link(path: Path) -> str:
+    if not path.is_symlink():
+        return ""
+    return f"leads to {path.readlink()} (in a container only what is bound exists) and "
 
 
 def _describe_found(found: Sequence[tuple[str, str]], of: int) -> str:

@@ -95,7 +95,7 @@ def prepare(
     continued = loaded.job.parent and find_parent(loaded.job.parent, found)
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
     check_files(loaded, frozen, plan)
-    data_notes = check_data(loaded, frozen)
+    data_notes = check_data(loaded, frozen, plan.stages)
     plan = replace(plan, notes=(*found.notes, *plan.notes, *data_notes))
     for stage in plan.stages:
         if stage.container is not None:

@@ -130,6 +130,25 @@ def test_what_training_will_not_use_is_noted(folder: Path, capsys: Capture) -> N
     assert note in capsys.readouterr().out
 
 
+def test_images_that_a_container_may_not_see_are_noted(
+    folder: Path, site: Path, capsys: Capture
+) -> None:
+    spec = write_dataset(folder / "data")
+    archive = folder / "archive"
+    archive.mkdir()
+    for path in sorted((folder / "data" / "images").iterdir()):
+        path.rename(archive / path.name)
+        path.symlink_to(archive / path.name)
+    command = ["submit", str(spec), "--dry-run", "--site"]
+    assert main([*command, str(site)]) == 0
+    first = folder / "data" / "images" / "1.jpg"
+    assert f"note        {first} leads to {archive / '1.jpg'}, which is" in capsys.readouterr().out
+    site.write_text(f"{site.read_text()}binds: ['{archive}']\n")
+    for elsewhere in (str(site), "local"):
+        assert main([*command, elsewhere]) == 0
+        assert "leads to" not in capsys.readouterr().out
+
+
 def test_a_missing_image_is_found_on_the_login_node(
     folder: Path, site: Path, capsys: Capture
 ) -> None:
