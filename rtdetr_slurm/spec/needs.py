@@ -21,7 +21,7 @@ from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
 
-_VARIABLE = re.compile(r"\$[A-Za-z_(]")
+_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
 """Not `${…}`: that is a reference, or escaped and meant as it stands."""
 
 
@@ -174,8 +174,8 @@ def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
 def _path_problem(text: str) -> str | None:
     if has_control_character(text):
         return "allowed: a path without line breaks and other control characters"
-    if _VARIABLE.search(text):
-        return "a spec fills in no variables; allowed: the path itself, or ~ for the home folder"
+    if variable := _VARIABLE.search(text):
+        return f"a spec does not fill in {variable[0]}; allowed: the path itself, or ~ for home"
     path = with_home(text.removeprefix(FILE_URI[:-1]))
     if path is None:
         return "there is no such user; allowed: ~ for the own home folder, or a path"

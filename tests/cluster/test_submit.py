@@ -265,12 +265,12 @@ def test_two_nodes_train_without_a_container(
 def test_strange_paths(
     cli_env: dict[str, str], dataset: Dataset, tmp_path: Path, site: Path
 ) -> None:
-    folder = tmp_path / 'it\'s a "strange", path: $HOME `x` (1)'
+    folder = tmp_path / 'it\'s a "strange", path: $(x) `x` $1 (1)'
     folder.mkdir()
     images = folder / "train images, a:b"
     images.symlink_to(dataset.images("train"))
     profile = yaml.safe_load(site.read_text())
-    profile["run_root"] = str(folder / "all runs")
+    profile["run_root"] = str(folder / "all runs").replace("$", "$$")
     (folder / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(folder / "site.yaml")}, folder)
     spec = train_spec(dataset, num_epochs=1)

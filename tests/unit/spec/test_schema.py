@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
-from rtdetr_slurm.spec.experiment import ExperimentConfig, used_sections
+from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.spec.generate import REPOSITORY
 from rtdetr_slurm.spec.overrides import SHORTHANDS
@@ -144,3 +145,20 @@ def test_schema_takes_what_a_spec_may_hold() -> None:
     follow_up = {"action": "evaluate", "time": 30}
     data["job"] |= {"parent_job_id": "r", "time": "1:00:00", "then": ["evaluate", follow_up]}
     Validator(schema("train")).validate(data)
+
+
+def test_no_message_shows_a_regular_expression() -> None:
+    """A pattern comes with the words that a message says in its place."""
+
+    def nodes(node: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(node, dict):
+            yield node
+        for inside in node.values() if isinstance(node, dict) else node:
+            if isinstance(inside, dict | list):
+                yield from nodes(inside)
+
+    formed = [one for one in nodes(SpecFile.model_json_schema()) if "pattern" in one]
+    assert len(formed) >= 8
+    for one in formed:
+        assert one["x-allowed"]
+        assert not set(one["x-allowed"]) & set("^$\\|{}*")
