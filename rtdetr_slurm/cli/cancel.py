@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.note(f"cancelled {found.id}: {task}, which has no job (any more)")
     for task in result.unknown:
         terminal.note(
-            f"{found.id}: whether {task} was queued is not known (sbatch was begun, and no answer "
-            "of it recorded); Slurm shows no job of it. Should one turn up, it ends as soon as it "
-            "starts"
+            f"{found.id}: whether {task} was queued is not known (its submission was begun, and no "
+            "answer recorded), and the scheduler shows no job of it. Should one turn up, it ends "
+            "as soon as it starts"
         )
     for problem in result.unwritten:
         terminal.note(f"this could not be written down: {problem}")

@@ -24,12 +24,13 @@ class Failure:
 
 
 ADVICE: Mapping[FailureClass, str] = {
-    FailureClass.INFRA: "the cluster failed, not the training: submit again with "
-    "train.resume_training_checkpoint_path set to the last checkpoint, on other nodes if one "
-    "node keeps failing",
+    FailureClass.INFRA: "the cluster or its site profile failed, not the training: correct what "
+    "the line names, or submit again with train.resume_training_checkpoint_path set to the last "
+    "checkpoint, on other nodes if one node keeps failing",
     FailureClass.PREEMPTED: "the job was preempted and not put back in the queue: allow requeue "
-    "(job.requeue, and `requeue` in the site profile) or submit again with "
-    "train.resume_training_checkpoint_path",
+    "(job.requeue, and `requeue` in the site profile), or submit again with "
+    "train.resume_training_checkpoint_path, where jobs are preempted less often if it got no "
+    "further",
     FailureClass.TIMEOUT: "raise job.time, or allow requeue so that the job goes on by itself; "
     "resume with train.resume_training_checkpoint_path",
     FailureClass.OOM_HOST: "the node's memory was too small: raise job.mem_gb, or lower "
@@ -73,12 +74,15 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
 """What known failures leave in a log; a cause stands before what it brings about."""
 
 _NOISE = re.compile(
-    r"srun: (Job step aborted|Terminating StepId|Force Terminated|error: _step_signal)"
+    r"srun: (launch/slurm: |error: )*(_step_signal|Job step aborted|Terminating|Force Terminated)"
     r"|srun: error: [^:]+: tasks? [\d,-]+: "
-    r"|slurmstepd: error: \*\*\* STEP "
+    r"|slurmstepd\S*: error: \*\*\* STEP "
     r"|(INFO|WARNING): |rtdetr-slurm: |Terminated$|Killed$"
 )
 """Lines that tell that something ended, not why: srun's, slurmstepd's, apptainer's notes, ours."""
+
+BY_PEER = "lost the connection to the other ranks"
+"""What a rank says that another one has taken along."""
 
 _TASK_ENDED = re.compile(r"srun: error: [^:]+: tasks? [\d,-]+: (?P<how>.+)")
 """srun's line about a task that ended badly; the first one is the cause of those that follow."""
@@ -118,6 +122,12 @@ def classify(
     if refusal is not None:
         # What a usage text goes on to say is no evidence.
         return Failure(_signed([refusal])[0] or FailureClass.INFRA, f"log: {refusal}")
+    if (cause := _rank_error(log)) is not None:
+        # What the other ranks then lose, their connections, explains nothing.
+        failure_class, line = _signed([cause])
+        if failure_class is None:
+            failure_class, line = _signed(log, but=FailureClass.INFRA)
+        return Failure(failure_class or FailureClass.UNKNOWN, f"log: {line or cause}")
     failure_class, line = _signed(log)
     if failure_class is not None:
         return Failure(failure_class, f"log: {line}")
@@ -129,11 +139,17 @@ def _of_last_start(log: Sequence[str]) -> Sequence[str]:
     return log[begins[-1] :] if begins else log
 
 
-def _signed(log: Sequence[str]) -> tuple[FailureClass | None, str]:
-    """The known failure that a log tells of, and the line."""
+def _rank_error(log: Sequence[str]) -> str | None:
+    """The engine's line about the rank that failed first."""
+    own = (line for line in log if line.startswith("rtdetr: error: "))
+    return next((line for line in own if BY_PEER not in line), None)
+
+
+def _signed(log: Sequence[str], but: FailureClass | None = None) -> tuple[FailureClass | None, str]:
+    """The known failure that a log tells of, and the line; of classes other than `but`."""
     for failure_class, pattern in _LOG_SIGNS:
         for line in reversed(log):
-            if pattern.search(line):
+            if failure_class is not but and pattern.search(line):
                 return failure_class, line
     return None, ""
 

@@ -25,7 +25,7 @@ from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks, token
 from rtdetr_slurm.submission.cancel import found_jobs
 
-_LOOKS, _LOOK_EVERY_S = 10, 3.0
+_LOOK_FOR_S, _LOOK_EVERY_S = 30.0, 3.0
 """A controller that was too slow to answer sbatch may also be slow to queue the job."""
 
 Facts = Mapping[str, Any]
@@ -66,9 +66,9 @@ def submit_run(run: Run) -> dict[str, str]:
 
 def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, Facts]) -> Facts:
     mark = token(run.id, stage.name)
-    after = [(d.kind, facts) for d in stage.depends_on if (facts := _job_of(d, jobs))]
     run.record("submitting", stage=stage.name, token=mark)
     try:
+        after = [(d.kind, one) for d in stage.depends_on if (one := _job_of(d, jobs, backend))]
         facts = backend.submit(run, stage, after)
     except SlurmUnreachable as error:
         facts = {"job_id": _reconciled(run, stage, backend, error)}
@@ -81,20 +81,31 @@ def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, F
     return facts
 
 
-def _job_of(dependency: Dependency, jobs: Mapping[str, Facts]) -> Facts | None:
+def _job_of(dependency: Dependency, jobs: Mapping[str, Facts], backend: Backend) -> Facts | None:
     """The job that a dependency is on; None for one that has ended well already.
 
     Slurm forgets ended jobs, and a dependency on one that it does not know is refused.
+
+    Raises:
+        SiteError: nobody knows the job of a stage of another run (any more).
     """
     if dependency.on.run is None:
         return jobs[dependency.on.stage]
     other = open_run(Path(dependency.on.run))
+    events = other.events()
     [task] = other.plan.stage(dependency.on.stage).tasks()
-    own = task_events(other.events(), task)
-    end = recorded_end(own)
-    ended_well = end is not None and end["state"] == StageState.SUCCESS.value
-    job_id = None if ended_well else job_id_of(own, task)
-    return None if job_id is None else {"job_id": job_id, "cluster": cluster_of(own)}
+    own = task_events(events, task)
+    if (end := recorded_end(own)) is not None:
+        ended_well = end["state"] == StageState.SUCCESS.value
+        return None if ended_well else {"job_id": job_id_of(own, task)}
+    asked = [one for one in open_tasks(other, events) if one.task == task]
+    try:
+        found = [job for job in backend.jobs(asked) if job is not None and not job.gone]
+    except SlurmUnreachable as error:  # nothing has been sent, so nothing is unclear
+        raise SiteError(f"{dependency.on} cannot be waited for: {error}") from error
+    if not found:
+        raise SiteError(f"{dependency.on} has no job that could be waited for")
+    return {"job_id": found[0].job_id, "cluster": cluster_of(own)}
 
 
 def _withdraw(run: Run, backend: Backend, reason: str, but: Stage | None = None) -> str:
@@ -136,7 +147,8 @@ def _note(run: Run, event: str, **data: Any) -> None:
 def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreachable) -> str:
     """The id of the job that an unclear sbatch did queue, found by its token."""
     looked = ""
-    for _ in range(_LOOKS):
+    give_up = time.monotonic() + _LOOK_FOR_S
+    while time.monotonic() < give_up:
         ours = [one for one in open_tasks(run, run.events()) if one.task.stage is stage]
         try:
             found = [job.job_id for job in backend.jobs(ours) if job and not job.gone]

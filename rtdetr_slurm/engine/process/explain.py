@@ -10,7 +10,7 @@ import torch.distributed as dist
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure, is_no_space, no_space
 from rtdetr_slurm.errors import UserError
-from rtdetr_slurm.runs.failures import ONE_VALUE
+from rtdetr_slurm.runs.failures import BY_PEER, ONE_VALUE
 
 
 def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
@@ -38,7 +38,7 @@ def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
     return RankFailure(
         rank,
         FailureClass.INFRA if by_peer else FailureClass.UNKNOWN,
-        f"lost the connection to the other ranks: {reason}" if by_peer else reason,
+        f"{BY_PEER}: {reason}" if by_peer else reason,
         expected=False,
         by_peer=by_peer,
         time=now,

@@ -91,3 +91,93 @@ def test_evidence_where_nothing_known_is_found(
 
 def test_every_class_has_advice() -> None:
     assert set(ADVICE) == set(FailureClass)
+
+
+# --- what real clusters wrote ----------------------------------------------------------------
+# Slurm 22.05 and Apptainer 1.4, shortened.
+NOTES = """\
+INFO:    fuse2fs not found, will not be able to mount EXT3 filesystems
+INFO:    gocryptfs not found, will not be able to use gocryptfs
+"""
+WRONG_FLAG = """\
+Error for command "exec": unknown flag: --no-such-flag
+
+Options for exec command:
+
+      --add-caps string               a comma separated capability list to add
+      --oom-kill-disable              Disable OOM killer
+"""
+NO_SOURCE = f"""\
+{NOTES}WARNING: skipping mount of /nonexistent: stat /nonexistent: no such file or directory
+INFO:    Terminating squashfuse_ll after timeout
+INFO:    Cleanup error: while stopping driver for /rootfs: squashfuse_ll exited: fuse: failed
+FATAL:   container creation failed: mount hook function failure: mount /nonexistent->/x error
+srun: error: node1: task 0: Exited with exit code 255
+srun: launch/slurm: _step_signal: Terminating StepId=3.0
+"""
+TORN_IMAGE = f"""\
+{NOTES}FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll
+srun: error: node1: task 0: Exited with exit code 255
+"""
+NO_SPACE = "FATAL:   While making image from oci registry: no space left on device\n"
+CONTAINER_KILLED = """\
+epoch 1/500 step 3/25  loss 12.698  lr 1.0e-04  1.0 images/s
+srun: error: node2: task 1: Killed
+srun: launch/slurm: _step_signal: Terminating StepId=2.0
+slurmstepd-node1: error: *** STEP 2.0 ON node1 CANCELLED AT 2026-11-26T00:14:51 ***
+Fatal Python error: Bus error
+
+rtdetr: error: rank 0: lost the connection to the other ranks: RuntimeError: [pair.cc:561]
+srun: error: node1: task 0: Bus error
+srun: Force Terminated StepId=2.0
+rtdetr-slurm: cannot read or write status.json: No such file or directory
+"""
+RANK_KILLED = """\
+epoch 1/500 step 3/25  loss 12.698  lr 1.0e-04  1.0 images/s
+rtdetr: error: rank 0: lost the connection to the other ranks: Connection reset by peer
+rtdetr: error: rank 1 was ended by SIGKILL; the log has what it said last
+srun: error: node2: task 1: Exited with exit code 1
+srun: launch/slurm: _step_signal: Terminating StepId=1.0
+slurmstepd-node1: error: *** STEP 1.0 ON node1 CANCELLED AT 2026-11-26T00:14:55 ***
+srun: error: node1: task 0: Bus error
+srun: Force Terminated StepId=1.0
+"""
+FOLDER_GONE = """\
+FileNotFoundError: [Errno 2] No such file or directory: '/r/train/events.out.tfevents.0'
+rtdetr: error: rank 0: FileNotFoundError: [Errno 2] No such file or directory: '/r/train/events'
+FileNotFoundError: [Errno 2] No such file or directory: '/r/train/status.json'
+srun: error: node3: task 0: Exited with exit code 1
+srun: launch/slurm: _step_signal: Terminating StepId=3.0
+"""
+KILLED_FOR_MEMORY = RANK_KILLED.replace(
+    "srun: launch", "slurmstepd: error: Detected 1 oom_kill event in StepId=1.0.\nsrun: launch"
+)
+ANOTHER_START = f"{TORN_IMAGE}rtdetr-slurm: starts srun --nodes=1 python node\nepoch 1/2\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "failure_class", "evidence"),
+    [
+        (1, WRONG_FLAG, "infra", 'log: Error for command "exec": unknown flag: --no-such-flag'),
+        (255, NO_SOURCE, "infra", "log: FATAL:   container creation failed: mount hook function"),
+        (255, TORN_IMAGE, "infra", "log: FATAL:   container creation failed: image driver mount"),
+        (255, NO_SPACE, "config", "log: FATAL:   While making image from oci registry: no space"),
+        (
+            137,
+            CONTAINER_KILLED,
+            "unknown",
+            "killed by signal 9; srun: error: node2: task 1: Killed",
+        ),
+        (135, RANK_KILLED, "unknown", "log: rtdetr: error: rank 1 was ended by SIGKILL"),
+        (135, KILLED_FOR_MEMORY, "oom_host", "log: slurmstepd: error: Detected 1 oom_kill event"),
+        (1, FOLDER_GONE, "unknown", "log: rtdetr: error: rank 0: FileNotFoundError: [Errno 2]"),
+        (255, "", "unknown", "exit code 255; the log is empty"),
+        (1, ANOTHER_START, "unknown", "exit code 1; last line of the log: epoch 1/2"),
+    ],
+)
+def test_the_first_cause_is_the_evidence(
+    code: int, log: str, failure_class: str, evidence: str
+) -> None:
+    failure = classify(exit_code=code, log_tail=log.splitlines())
+    assert failure.failure_class == FailureClass(failure_class)
+    assert failure.evidence.startswith(evidence)

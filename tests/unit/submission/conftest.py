@@ -18,6 +18,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setattr(submit, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(submit, "_LOOK_FOR_S", 1.0)
     return FakeSlurm(folder)
 
 

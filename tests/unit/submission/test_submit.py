@@ -391,12 +391,19 @@ def test_a_stage_whose_parent_failed_shows_as_skipped(slurm: FakeSlurm, tmp_path
 
 def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
     parent = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
-    parent.record("submitted", stage="train", job_id="41")
+    parent.record("submitting", stage="train")
     origin = Origin("train", str(parent.path))
     stage = replace(EVALUATE, depends_on=(Dependency(origin),))
+    lost = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-aaaa")
+    with pytest.raises(SiteError, match="train-20260101-000000-aaaa has no job"):
+        submit_run(lost)
+    assert slurm.calls("sbatch") == []
+    # Its number was never recorded: it is found by its token.
+    slurm.answer("squeue", f"echo '{queue_line(parent, '41')}'")
     run = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-bbbb")
     submit_run(run)
     assert "#SBATCH --dependency=afterok:41\n" in (run.job_dir("evaluate") / "job.sh").read_text()
+    parent.record("started", stage="train", job_id="41", restart=0)
     failure = {"state": "failed", "failure_class": "config", "reason": "bad image"}
     parent.record("finished", stage="train", job_id="41", restart=0, **failure)
     late = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-cccc")
