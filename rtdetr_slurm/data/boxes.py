@@ -12,6 +12,9 @@ from rtdetr_slurm.data.coco import CocoAnnotations
 MIN_BOX_SIDE = 1
 """Boxes narrower or lower than this many pixels are not worth learning."""
 
+FEW = 0.01
+"""The share of strange boxes that is nothing to mention."""
+
 OVERHANG = 1
 """Annotation tools round: up to this many pixels beyond the image are nothing to mention."""
 
@@ -49,6 +52,7 @@ class BoxCounts:
         beyond: those that reach more than OVERHANG pixels out of their image.
         as_shares: those with all four numbers in 0..1.
         as_corners: others that would lie in their image if they were [x0, y0, x1, y1].
+        as_centres: those that would if they were [centre x, centre y, width, height].
         fullest: the most that one image holds, and its position; of any size, and of the trained.
     """
 
@@ -62,6 +66,7 @@ class BoxCounts:
     beyond: int = 0
     as_shares: int = 0
     as_corners: int = 0
+    as_centres: int = 0
     fullest: tuple[int, int] = (0, 0)
     fullest_trained: tuple[int, int] = (0, 0)
 
@@ -111,6 +116,8 @@ def count_boxes(
             counts.as_shares += 1
         elif 0 <= x < w <= width + OVERHANG and 0 <= y < h <= height + OVERHANG:
             counts.as_corners += 1
+        if w <= 2 * x and h <= 2 * y and x + w / 2 <= width and y + h / 2 <= height:
+            counts.as_centres += 1
     counts.fullest, counts.fullest_trained = _largest(per_image), _largest(trained)
     return counts
 
@@ -132,11 +139,21 @@ def misread(counts: BoxCounts) -> str | None:
 
 
 def likely_cause(counts: BoxCounts) -> str:
-    """Why many boxes are lost, where one can tell: a sentence to add, or nothing."""
+    """Why boxes are lost or reach out of their image, where one can tell: a sentence to add."""
+    if counts.as_shares > FEW * counts.single:
+        return (
+            f". {counts.as_shares} lie in 0..1, like shares of the image's width and height; "
+            "COCO's are pixels"
+        )
     if 2 * counts.negative > counts.single:
         return (
             ". They look as if measured from another corner; COCO's are [x, y, width, height] "
             "from the top left one"
+        )
+    if counts.beyond > 5 * FEW * counts.single and counts.as_centres >= 0.99 * counts.single:
+        return (
+            ". They look like [centre x, centre y, width, height]; COCO's begin with the left and "
+            "upper side: take half of width and height from x and y"
         )
     if 2 * counts.beyond > counts.single:
         return ". They look as if made for images of another size"

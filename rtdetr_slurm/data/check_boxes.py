@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rtdetr_slurm.data.boxes import OVERHANG, BoxCounts, count_boxes, likely_cause, misread
+from rtdetr_slurm.data.boxes import FEW, OVERHANG, BoxCounts, count_boxes, likely_cause, misread
 from rtdetr_slurm.data.coco import CocoAnnotations
 from rtdetr_slurm.errors import RequestError
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 SCORED_PER_IMAGE = 100
 """COCO's metrics count so many detections of an image."""
-FEW = 0.01
-"""The share of boxes beyond their image that is nothing to mention."""
 
 
 def check_boxes(annotations: CocoAnnotations, kind: str, experiment: ExperimentConfig) -> list[str]:

@@ -28,8 +28,8 @@ def describe(training: Training) -> None:
     validation = training.validation
     scored = "none" if validation is None else f"{len(validation.data.table)} images"
     session.say(
-        f"{len(table)} training images with {len(table.labels)} boxes, validation: {scored}; "
-        f"{data.sampler.steps_per_epoch} steps per epoch"
+        f"{len(table)} training images with {len(table.labels)} annotated boxes, validation: "
+        f"{scored}; {data.sampler.steps_per_epoch} steps per epoch"
     )
     if workers(session) < cfg.dataset.workers:
         session.say(

@@ -116,6 +116,11 @@ def test_likely_causes(tmp_path: Path) -> None:
     good = random_boxes()
     negative = counted(tmp_path, [(x + w, y + h, -w, -h) for x, y, w, h in good])
     assert "measured from another corner" in likely_cause(negative)
+    centres = counted(tmp_path, [(x + w / 2, y + h / 2, w, h) for x, y, w, h in good])
+    assert misread(centres) is None
+    assert "[centre x, centre y, width, height]" in likely_cause(centres)
+    shares = [(x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT) for x, y, w, h in good[:20]]
+    assert ". 20 lie in 0..1" in likely_cause(counted(tmp_path, [*good, *shares]))
     larger = counted(tmp_path, [tuple(2 * side for side in box) for box in good])
     assert misread(larger) is None
     assert "images of another size" in likely_cause(larger)
