@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
@@ -30,7 +31,7 @@ from rtdetr_slurm.launch.verdict import (
 )
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
-from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
+from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point, verify_checkpoint
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.report import keep_summary
@@ -53,6 +54,8 @@ class StageRun:
         self.status = StatusLog(status_path(self.task))
         self._spec: dict[str, Any] = {}
         self._lines_before = 0
+        # Once the step is over, nobody writes checkpoints any more, and each is read but once.
+        self._verify = cache(verify_checkpoint)
         self._reached_before = self._reached()
         self._in_vain = starts_in_vain(
             task_events(run.events(), self.task), allocation.restart, self._reached_before
@@ -133,14 +136,14 @@ class StageRun:
     # --- after the step --------------------------------------------------------------------
     def _witnesses(self, end: StepEnd) -> Witnesses:
         lines = read_status(self.status.path)[self._lines_before :]
-        resume = resume_point(self.results)[0] if self.action.resumable else None
+        resume = resume_point(self.results, self._verify)[0] if self.action.resumable else None
         log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
         return Witnesses(
             exit_code=end.exit_code,
             interruption=end.interruption,
             last_line=lines[-1] if lines else None,
             node_error=read_node_errors(self.run, self.task),
-            artefact_problem=artefact_problem(self.action, self.results, self._spec),
+            artefact_problem=artefact_problem(self.action, self.results, self._spec, self._verify),
             resume_from=None if resume is None else resume.path.name,
             progressed=self._reached() > self._reached_before,
             starts_in_vain=self._in_vain + 1,
@@ -182,7 +185,9 @@ class StageRun:
             data["failure_class"] = verdict.failure_class.value
             say(Failure(verdict.failure_class, verdict.reason).advice)
         if self.action.trains:
-            self._note(lambda: data.update(checkpoints=verified_checkpoints(self.results)))
+            self._note(
+                lambda: data.update(checkpoints=verified_checkpoints(self.results, self._verify))
+            )
         self._record("finished", **data)
         self._note(lambda: keep_summary(self.run))
 

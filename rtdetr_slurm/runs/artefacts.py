@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rtdetr_slurm.records import BadRecord, exists, read_json
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
     CheckpointFile,
+    Verify,
     best_checkpoint,
     best_first,
     last_checkpoint,
@@ -27,18 +29,24 @@ from rtdetr_slurm.runs.checkpoints import (
 from rtdetr_slurm.runs.events import Event, RecordedCheckpoint
 
 
-def artefact_problem(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> str | None:
+def artefact_problem(
+    action: Action,
+    results_dir: Path,
+    spec: Mapping[str, Any],
+    verify: Verify = verify_checkpoint,
+) -> str | None:
     """None when what proves the action's success is there and whole, else what is wrong with it.
 
     Args:
         spec: the resolved spec that the action ran with.
+        verify: of a checkpoint.
     """
     artefact = action.artefact
     if artefact.kind == "checkpoint":
         checkpoints = list_checkpoints(results_dir)
         if not checkpoints:
             return f"there is no {artefact.name} in {results_dir}"
-        return verify_checkpoint(checkpoints[-1].path)
+        return verify(checkpoints[-1].path)
     if artefact.kind == "file":
         return _file_problem(results_dir / artefact.name)
     path = value_at(spec, artefact.name)
@@ -68,19 +76,24 @@ class Results:
     picture: Path | None = None
 
 
-def verified_checkpoints(results_dir: Path) -> dict[str, RecordedCheckpoint]:
+def verified_checkpoints(
+    results_dir: Path, verify: Verify = verify_checkpoint
+) -> dict[str, RecordedCheckpoint]:
     """The best and the last whole checkpoint with their digests, as an event records them.
 
     Reads the files from end to end, so it is done once, when a stage ends.
     """
-    found = {"best": best_checkpoint(results_dir), "last": last_checkpoint(results_dir)}
-    digests: dict[Path, str] = {}
+    found = {
+        "best": best_checkpoint(results_dir, verify),
+        "last": last_checkpoint(results_dir, verify),
+    }
+    digest = cache(sha256_of)
     return {
         name: {
             "file": file.path.name,
             "epoch": file.epoch,
             "metric": file.metric,
-            "sha256": digests.setdefault(file.path, sha256_of(file.path)),
+            "sha256": digest(file.path),
         }
         for name, file in found.items()
         if file is not None

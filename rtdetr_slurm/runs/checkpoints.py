@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +44,10 @@ class CheckpointFile:
     def progress(self) -> tuple[int, int]:
         """Epochs that are done, and steps of the next one."""
         return (self.epoch + 1, 0) if self.step is None else (self.epoch, self.step)
+
+
+Verify = Callable[[Path], str | None]
+"""verify_checkpoint, or one that remembers: it reads a file from end to end."""
 
 
 def verify_checkpoint(path: Path) -> str | None:
@@ -99,7 +103,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Whether it is the name of an epoch's checkpoint."""
+    """Whether a file's name says that a whole epoch is done, with its validation."""
     return _EPOCH.fullmatch(name) is not None
 
 
@@ -112,11 +116,6 @@ def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
             epoch = int(match[1])
             found.append(CheckpointFile(results_dir / name, epoch, metric=metrics.get(epoch)))
     return sorted(found, key=lambda c: c.epoch)
-
-
-def is_epoch_file(path: Path) -> bool:
-    """Whether its name says that a whole epoch is done, with its validation."""
-    return _EPOCH.fullmatch(path.name) is not None
 
 
 def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
@@ -134,14 +133,14 @@ def best_first(checkpoints: Iterable[CheckpointFile]) -> list[CheckpointFile]:
     return [c for *_, c in sorted(scored, key=lambda entry: entry[:2], reverse=True)]
 
 
-def best_checkpoint(results_dir: Path) -> CheckpointFile | None:
+def best_checkpoint(results_dir: Path, verify: Verify = verify_checkpoint) -> CheckpointFile | None:
     """The whole checkpoint with the highest val_mAP; None when no checkpoint has one."""
-    return _first_whole(iter(best_first(list_checkpoints(results_dir))))
+    return _first_whole(iter(best_first(list_checkpoints(results_dir))), verify)
 
 
-def last_checkpoint(results_dir: Path) -> CheckpointFile | None:
+def last_checkpoint(results_dir: Path, verify: Verify = verify_checkpoint) -> CheckpointFile | None:
     """The whole checkpoint of the latest epoch."""
-    return _first_whole(reversed(list_checkpoints(results_dir)))
+    return _first_whole(reversed(list_checkpoints(results_dir)), verify)
 
 
 def resume_candidates(results_dir: Path) -> list[CheckpointFile]:
@@ -154,7 +153,9 @@ def resume_candidates(results_dir: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda c: c.progress, reverse=True)
 
 
-def resume_point(results_dir: Path) -> tuple[CheckpointFile | None, list[str]]:
+def resume_point(
+    results_dir: Path, verify: Verify = verify_checkpoint
+) -> tuple[CheckpointFile | None, list[str]]:
     """Where a training that was interrupted goes on: the furthest whole checkpoint.
 
     The one rule for whoever asks: the stage run that requeues and the engine that resumes.
@@ -164,15 +165,15 @@ def resume_point(results_dir: Path) -> tuple[CheckpointFile | None, list[str]]:
     """
     problems: list[str] = []
     for candidate in resume_candidates(results_dir):
-        problem = verify_checkpoint(candidate.path)
+        problem = verify(candidate.path)
         if problem is None:
             return candidate, problems
         problems.append(problem)
     return None, problems
 
 
-def _first_whole(candidates: Iterator[CheckpointFile]) -> CheckpointFile | None:
-    return next((c for c in candidates if verify_checkpoint(c.path) is None), None)
+def _first_whole(candidates: Iterator[CheckpointFile], verify: Verify) -> CheckpointFile | None:
+    return next((c for c in candidates if verify(c.path) is None), None)
 
 
 def _metric_by_epoch(results_dir: Path) -> dict[int, float]:

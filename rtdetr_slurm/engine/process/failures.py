@@ -11,6 +11,7 @@ from pathlib import Path
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
 from rtdetr_slurm.runs.failures import ONE_VALUE, Failure
 
 NOTE_PATTERN = ".failure-rank-*.json"
@@ -32,7 +33,7 @@ class RankFailure:
 
     rank: int
     failure_class: FailureClass
-    reason: str
+    reason: Prose
     exit_code: int = ExitCode.FAILED
     expected: bool = True
     by_peer: bool = False
@@ -76,12 +77,13 @@ def leave_note(results_dir: Path, failure: RankFailure) -> None:
 
 
 def read_notes(results_dir: Path) -> list[RankFailure]:
-    """The failures noted by ranks, oldest first."""
+    """The failures noted by ranks, oldest first; what is no such note is told and left out."""
     failures = []
     for path in results_dir.glob(NOTE_PATTERN):
-        content = json.loads(path.read_text())
-        content["failure_class"] = FailureClass(content["failure_class"])
-        failures.append(RankFailure(**content))
+        try:
+            failures.append(checked(RankFailure, read_json(path), path))
+        except (BadRecord, FileNotFoundError) as error:
+            print(f"rtdetr: {error}", flush=True)
     return sorted(failures, key=lambda failure: failure.time)
 
 

@@ -15,7 +15,7 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
 from rtdetr_slurm.engine.training.state import Position, TrainingState
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.runs.checkpoints import is_epoch_file
+from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 
 
 def capture(
@@ -59,7 +59,7 @@ def restore(
             this start would come in another order.
     """
     check_num_classes(checkpoint, session.experiment.dataset.num_classes, path)
-    done = is_epoch_file(path)
+    done = is_checkpoint_name(path.name)
     if not done:
         _check_same_order(checkpoint, path, session)
     _load(state.model, checkpoint["model"], path)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launch_support import local_stage, make_run, write_checkpoint
+from slurm_support import FakeSlurm
 
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.contract import FailureClass, Status
@@ -26,15 +29,17 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.inputs import resolve_inputs
 from rtdetr_slurm.launch.node import input_binds
 from rtdetr_slurm.launch.node_errors import read_node_errors
-from rtdetr_slurm.plan.model import Dependency, Input, Origin, Stage
+from rtdetr_slurm.plan.model import Dependency, Input, Origin, Scheduler, Stage
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.submission.backends import token
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[random.Random, Path], None]
 
+SEEDS = int(os.environ.get("RTDETR_TEST_SEEDS", "150"))
 GOOD, BAD = "train-20260102-000000-aaaa", "train-20260101-000000-bbbb"
 HOSTILE: list[Any] = [
     *(None, True, -1, 0, 10**18, 10**400, 1e308, float("nan"), float("inf"), 0.5),
@@ -54,10 +59,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def build(root: Path, run_id: str, *, ended: bool) -> Run:
+def build(root: Path, run_id: str, *, ended: bool, scheduler: Scheduler = "local") -> Run:
     """A run of a training and an evaluation, with a file of every kind."""
     results = root / run_id / "results"
     train = local_stage(results / "train")
+    train = replace(train, launch=replace(train.launch, scheduler=scheduler))
     evaluate = Stage(
         "evaluate",
         "evaluate",
@@ -271,6 +277,41 @@ def copied(template: Path, root: Path) -> Iterator[Path]:
     shutil.rmtree(root / BAD)
 
 
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    return FakeSlurm(tmp_path / "bin")
+
+
+PLAIN = re.compile(r"-X|show|job|--[a-z0-9-]+(=[A-Za-z0-9%|,:._+-]+)?|[0-9]+(_[0-9]+)?(,[0-9_]+)*")
+"""What any program of Slurm's may be called with because of a record."""
+
+
+def test_no_damage_reaches_a_command(tmp_path: Path, capsys: Capture, slurm: FakeSlurm) -> None:
+    root = tmp_path / "runs"
+    build(root, GOOD, ended=True)
+    template = build(root, BAD, ended=False, scheduler="slurm").path.rename(tmp_path / "template")
+    lines = [f"77|RUNNING|None|N/A|n|{token(BAD, name)}" for name in ("train", "evaluate")]
+    slurm.answer("squeue", f"echo '{lines[0]}'; echo '{lines[1]}'")
+    for seed in range(SEEDS // 3):
+        with copied(template, root) as run:
+            chance = random.Random(f"slurm {seed}")
+            events = sorted((run / "events").iterdir())
+            for path in [chance.choice(events), run / "run.json"][: chance.randrange(1, 3)]:
+                chance.choice(WITH_JSON)(chance, path)
+            for arguments in (("status",), ("status", BAD), ("logs", BAD), ("cancel", BAD)):
+                call(capsys, *arguments)
+    called = {
+        word
+        for program in ("squeue", "sacct", "scontrol", "scancel")
+        for line in slurm.calls(program)
+        for word in line.split(" ")
+    }
+    assert slurm.calls("scancel")
+    assert [word for word in sorted(called) if not PLAIN.fullmatch(word)] == []
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_no_damage_hides_another_run_or_reaches_the_terminal(
     tmp_path: Path, capsys: Capture, ended: bool
@@ -278,7 +319,7 @@ def test_no_damage_hides_another_run_or_reaches_the_terminal(
     root = tmp_path / "runs"
     build(root, GOOD, ended=True)
     template = build(root, BAD, ended=ended).path.rename(tmp_path / "template")
-    for seed in range(int(os.environ.get("SEEDS", 150))):
+    for seed in range(SEEDS):
         with copied(template, root) as run:
             how = damaged(random.Random(f"{ended} {seed}"), run)
             try:

@@ -16,23 +16,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launch_support import local_stage, make_run, write_checkpoint
+from os_support import files_of_at_most
 
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch import step
+from rtdetr_slurm.launch import stage_run, step
 from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
 from rtdetr_slurm.launch.verdict import MAX_STARTS_IN_VAIN
 from rtdetr_slurm.plan.model import Array, Stage, StageTask
+from rtdetr_slurm.runs import artefacts
 from rtdetr_slurm.runs.report import read_summary
-from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.run import Run, freeze_spec
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
 
@@ -108,6 +111,47 @@ def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
     """Names of the events, and the last line of status.json."""
     lines = (Path(stage.results_dir) / "status.json").read_text().splitlines()
     return [event["event"] for event in run.events()], json.loads(lines[-1])
+
+
+def test_each_checkpoint_is_read_once_at_the_end(
+    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for its checksums, and those that are recorded once more for their digests."""
+    folder = Path(stage.results_dir)
+    for epoch in range(3):
+        write_checkpoint(folder / f"model_epoch_{epoch:03d}.pth")
+        StatusLog(folder / "status.json").write(
+            Status.RUNNING, epoch=epoch, kpi={"val_mAP": 0.5 - 0.1 * epoch}
+        )
+    read: list[str] = []
+
+    def noted(name: str, real: Callable[[Path], Any], path: Path) -> Any:
+        read.append(f"{name} {path.name}")
+        return real(path)
+
+    for module, name in ((stage_run, "verify_checkpoint"), (artefacts, "sha256_of")):
+        monkeypatch.setattr(module, name, partial(noted, name, getattr(module, name)))
+    assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
+    assert sorted(read) == [
+        "sha256_of model_epoch_000.pth",
+        "sha256_of model_epoch_002.pth",
+        "verify_checkpoint model_epoch_000.pth",
+        "verify_checkpoint model_epoch_002.pth",
+    ]
+
+
+def test_an_end_without_room_is_told_as_such(
+    run: Run, stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The spec of the stage cannot be written; everything small still can."""
+    spec = {"dataset": {"names": ["x" * 100] * 100}}
+    run = replace(run, manifest=replace(run.manifest, spec=freeze_spec("train.yaml", [], spec)))
+    with files_of_at_most(5000):
+        assert execute(run, stage, ShellAllocation("exit 0")) == 1
+    events, last = ends(run, stage)
+    assert events == ["submitted", "started", "finished"]
+    assert last["reason"].startswith(f"{run.path}/jobs/train/spec.yaml: File too large")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_success(run: Run, stage: Stage) -> None:
