@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.places import refusal
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.limits import check_limits, notes_on_time
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.slurm.names import has_control_character
-from rtdetr_slurm.spec.paths import absolute_paths, read_paths
+from rtdetr_slurm.spec.paths import absolute_paths, path_problem, read_paths, written_paths
 
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Role, Site
@@ -58,7 +57,7 @@ def make_plan(
             f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
             "character, which sbatch would read as something else; choose another folder"
         )
-    _refuse_system_folders([str(run_dir), spec["results_dir"]])
+    _check_paths([str(run_dir), spec["results_dir"]])
     positions = chain(loaded, spec, parent)
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
     _check_results_folders(stages)
@@ -75,7 +74,8 @@ def _stage(
     action = get_action(position.action)
     role = site.for_role(action.role)
     results_dir = _results_dir(spec, position)
-    _refuse_system_folders([results_dir, *read_paths(spec, action.name)])
+    named = [*read_paths(spec, action.name), *written_paths(spec, action.name)]
+    _check_paths([results_dir, *named])
     return Stage(
         name=position.name,
         action=action.name,
@@ -172,10 +172,13 @@ def _container(
     )
 
 
-def _refuse_system_folders(paths: Sequence[str]) -> None:
-    """Relative paths that end at one; the others were refused where they stand."""
+def _check_paths(paths: Sequence[str]) -> None:
+    """What the folder of submission made of relative paths; a job reads them by the same rule.
+
+    The others were refused where they stand.
+    """
     for path in paths:
-        if reason := refusal(path):
+        if reason := path_problem(path):
             raise RequestError(f"found {path}; {reason}")
 
 

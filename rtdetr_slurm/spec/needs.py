@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from rtdetr_slurm.actions import AVAILABLE, last_training
 from rtdetr_slurm.model_check import Problem
-from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
-from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, readers, switched_off, visit
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
+from rtdetr_slurm.spec.paths import path_problem
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.topology import read_topology
 from rtdetr_slurm.yaml_source import dotted, show
 
 Problems = Iterator[Problem]
-
-_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
-"""Not `${…}`: that is a reference, or escaped and meant as it stands."""
 
 
 def check_chain(
@@ -167,19 +162,8 @@ def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
         if ref.extra("x-path") is None or action not in ref.used_by:
             continue
         for text in value if isinstance(value, list) else [value]:
-            if text and text != MISSING and (reason := _path_problem(text)):
+            if text and text != MISSING and (reason := path_problem(text)):
                 yield Problem(ref.path, f"found {show(text)}; {reason}")
-
-
-def _path_problem(text: str) -> str | None:
-    if has_control_character(text):
-        return "allowed: a path without line breaks and other control characters"
-    if variable := _VARIABLE.search(text):
-        return f"a spec does not fill in {variable[0]}; allowed: the path itself, or ~ for home"
-    path = with_home(text.removeprefix(FILE_URI[:-1]))
-    if path is None:
-        return "there is no such user; allowed: ~ for the own home folder, or a path"
-    return refusal(path) if path.startswith("/") else None
 
 
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.places import expanded
-from rtdetr_slurm.resolved_spec import is_uri
+from rtdetr_slurm.places import expanded, refusal, with_home
+from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
+from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.yaml_source import KeyPath
+
+_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
+"""Not `${…}`: that is a reference, or escaped and meant as it stands."""
+
+
+def path_problem(text: str) -> str | None:
+    """What is wrong with a path of a spec, whatever is there; None where nothing is."""
+    if has_control_character(text):
+        return "allowed: a path without line breaks and other control characters"
+    if variable := _VARIABLE.search(text):
+        return f"a spec does not fill in {variable[0]}; allowed: the path itself, or ~ for home"
+    path = with_home(text.removeprefix(FILE_URI[:-1]))
+    if path is None:
+        return "there is no such user; allowed: ~ for the own home folder, or a path"
+    return refusal(path) if path.startswith("/") else None
 
 
 def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:

@@ -87,6 +87,11 @@ def test_a_relative_path_that_ends_at_one_is_refused(
     for text in ("results_dir=.", "train.results_dir=../opt"):
         with pytest.raises(RequestError, match="found /opt; /opt is a folder of the system"):
             prepare(spec, [text], site="local")
+    folder = tmp_path / "a $NAME"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(RequestError, match=r"a \$NAME/.*; a spec does not fill in \$NAME"):
+        prepare(spec, site="local")
 
 
 @pytest.mark.parametrize(

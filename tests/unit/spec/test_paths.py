@@ -124,10 +124,8 @@ def test_what_the_others_read(tmp_path: Path) -> None:
     more = ["distill.teacher.pretrained_backbone_path=/teacher.pth"]
     resolved = load(tmp_path, "", *NEEDED["distill"], *weights, *more, action="distill").resolved()
     assert read_paths(resolved, "distill") == ["/b.pth", "/i", "/j", "/t", "/teacher.pth"]
-    inference = ["dataset.infer_data_sources={image_dir: [/i, /k], classmap: /m}"]
-    resolved = load(
-        tmp_path, "", *NEEDED["inference"], *inference, action="inference"
-    ).resolved()  # fmt: skip
+    more = ["dataset.infer_data_sources.image_dir.1=/k", "dataset.infer_data_sources.classmap=/m"]
+    resolved = load(tmp_path, "", *NEEDED["inference"], *more, action="inference").resolved()
     assert read_paths(resolved, "inference") == ["/i", "/k", "/m", "/c"]
     resolved = load(tmp_path, "", *NEEDED["gen_trt_engine"]).resolved()
     assert read_paths(resolved, "gen_trt_engine") == ["/o"]
