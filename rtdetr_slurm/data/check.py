@@ -64,11 +64,10 @@ def check_sources(
     class_names([source.annotations for _, source in every], dataset.num_classes)
     notes = []
     for kind, source in every:
-        setting = f"dataset.{kind}_data_sources"
         if kind in ("val", "test"):
             check_eval_class_ids(source.annotations, dataset.eval_class_ids)
         notes += check_images(
-            source.image_dir, source.annotations, setting, skip_bad_images=skip_bad_images
+            source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
         )
         if kind in ("train", "val", "test"):
             notes += check_boxes(source.annotations, kind, experiment)

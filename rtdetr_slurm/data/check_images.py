@@ -6,13 +6,14 @@ Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from rtdetr_slurm.data.coco import CocoAnnotations
 from rtdetr_slurm.data.image_files import missing_files, similar_file
-from rtdetr_slurm.data.image_sizes import MAX_PIXELS, header_sizes, size_mismatch
+from rtdetr_slurm.data.image_sizes import MAX_PIXELS, read_header, size_mismatch
 from rtdetr_slurm.errors import RequestError
 
 T = TypeVar("T")
@@ -22,13 +23,31 @@ SAMPLE = 64
 _SHOWN = 3
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """What is wrong with some images, and whether it is with all that were looked at."""
+
+    text: str
+    with_all: bool
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Files that were looked into, those that are wrong with what is, and those that are turned
+    without a trace in their size."""
+
+    number: int
+    wrong: list[tuple[str, str]]
+    turned: list[str]
+
+
 def check_images(
-    folder: Path, annotations: CocoAnnotations, setting: str, *, skip_bad_images: bool
+    folder: Path, annotations: CocoAnnotations, kind: str, *, skip_bad_images: bool
 ) -> list[str]:
     """Check that all files are there, and of some that they have the size that is stated.
 
     Args:
-        setting: the spec field that names the source.
+        kind: train, val, test, …: of the source.
         skip_bad_images: such images are left out in the end; unless it is all of them, say so.
 
     Returns:
@@ -37,24 +56,22 @@ def check_images(
     Raises:
         RequestError: naming the first files, and what there is instead.
     """
-    problems, most = [], 0
     missing = missing_files(folder, annotations.file_names)
-    looked_into, found = _sample(folder, annotations, {*missing})
-    for bad, of, problem in (
-        (len(missing), annotations.num_images, _describe_missing(folder, missing, annotations)),
-        (len(found), looked_into, _describe_found(found, looked_into)),
-        _too_large(annotations),
-    ):
-        if bad:
-            problems.append(problem)
-            most = max(most, int(bad == of))
-    if not problems:
-        return []
-    where = f"{annotations.path} and {folder} ({setting})"
-    if most or not skip_bad_images:
-        advice = "" if most else ". Or train without such images: job.bad_images: skip"
-        raise RequestError(f"{where}: {'; '.join(problems)}{advice}")
-    return [f"{where}: {problem}; such images are left out" for problem in problems]
+    look = _look_into(folder, annotations, {*missing})
+    problems = [
+        *_missing(folder, missing, annotations),
+        *_wrong(look),
+        *_too_large(annotations),
+    ]
+    where = f"{annotations.path} and {folder} (dataset.{kind}_data_sources)"
+    hopeless = any(problem.with_all for problem in problems)
+    if problems and (hopeless or not skip_bad_images):
+        said = f"{where}: {'; '.join(problem.text for problem in problems)}"
+        if not hopeless and kind in ("train", "val"):
+            said += ". Or train without such images: job.bad_images: skip"
+        raise RequestError(said)
+    notes = [f"{problem.text}; such images are left out" for problem in problems]
+    return [f"{where}: {note}" for note in (*notes, *_notes(annotations, look))]
 
 
 def spread(items: Sequence[T]) -> Sequence[T]:
@@ -62,35 +79,23 @@ def spread(items: Sequence[T]) -> Sequence[T]:
     return items[:: max(1, math.ceil(len(items) / SAMPLE))]
 
 
-def _describe_missing(folder: Path, missing: Sequence[str], annotations: CocoAnnotations) -> str:
-    if not missing:
-        return ""
-    similar = similar_file(folder, missing[0])
-    instead = f"; there is {similar!r}, but no {missing[0]!r}" if similar else ""
-    return (
-        f"{len(missing)} of the {annotations.num_images} image files do not exist: "
-        f"{_first(missing)}{instead}. image_dir and file_name must join to an image's path"
-    )
-
-
-def _sample(
-    folder: Path, annotations: CocoAnnotations, missing: set[str]
-) -> tuple[int, list[tuple[str, str]]]:
-    """Look into some files; how many, and what is wrong with which."""
+def _look_into(folder: Path, annotations: CocoAnnotations, missing: set[str]) -> _Look:
     chosen = spread([i for i, name in enumerate(annotations.file_names) if name not in missing])
-    wrong = []
+    look = _Look(len(chosen), [], [])
     for index in chosen:
         name = annotations.file_names[index]
         stated = annotations.widths[index], annotations.heights[index]
         try:
-            sizes = header_sizes(folder / name)
+            header = read_header(folder / name)
         except OSError as error:
-            wrong.append((name, f"{_link(folder / name)}cannot be read: {error.strerror}"))
+            look.wrong.append((name, f"{_link(folder / name)}cannot be read: {error.strerror}"))
             continue
-        problems = [size_mismatch(stated, size) for size in sizes]
+        problems = [size_mismatch(stated, size) for size in header.sizes]
         if problems and problems[0] and all(problems):
-            wrong.append((name, problems[0]))
-    return len(chosen), wrong
+            look.wrong.append((name, problems[0]))
+        elif header.is_turned_unseen(stated):
+            look.turned.append(name)
+    return look
 
 
 def _link(path: Path) -> str:
@@ -99,21 +104,52 @@ def _link(path: Path) -> str:
     return f"leads to {path.readlink()} (in a container only what is bound exists) and "
 
 
-def _describe_found(found: Sequence[tuple[str, str]], of: int) -> str:
-    if not found:
-        return ""
-    name, problem = found[0]
-    return f"{len(found)} of {of} images looked into are wrong: {name!r} {problem}"
+def _missing(
+    folder: Path, missing: Sequence[str], annotations: CocoAnnotations
+) -> Iterator[_Problem]:
+    if missing:
+        similar = similar_file(folder, missing[0])
+        instead = f"; there is {similar!r}, but no {missing[0]!r}" if similar else ""
+        yield _Problem(
+            f"{len(missing)} of the {annotations.num_images} image files do not exist: "
+            f"{_first(missing)}{instead}. image_dir and file_name must join to an image's path",
+            with_all=len(missing) == annotations.num_images,
+        )
 
 
-def _too_large(annotations: CocoAnnotations) -> tuple[int, int, str]:
+def _wrong(look: _Look) -> Iterator[_Problem]:
+    if look.wrong:
+        name, problem = look.wrong[0]
+        yield _Problem(
+            f"{len(look.wrong)} of {look.number} images looked into are wrong: {name!r} {problem}",
+            with_all=len(look.wrong) == look.number,
+        )
+
+
+def _too_large(annotations: CocoAnnotations) -> Iterator[_Problem]:
     sizes = zip(annotations.file_names, annotations.widths, annotations.heights, strict=True)
     names = [name for name, width, height in sizes if width * height > MAX_PIXELS]
-    problem = (
-        f"{len(names)} images have more than {MAX_PIXELS} pixels, the most that are decoded: "
-        f"{_first(names)}. Cut them into tiles"
-    )
-    return len(names), annotations.num_images, problem
+    if names:
+        yield _Problem(
+            f"{len(names)} images have more than {MAX_PIXELS} pixels, the most that are decoded: "
+            f"{_first(names)}. Cut them into tiles",
+            with_all=len(names) == annotations.num_images,
+        )
+
+
+def _notes(annotations: CocoAnnotations, look: _Look) -> Iterator[str]:
+    if look.turned:
+        yield (
+            f"{len(look.turned)} of {look.number} images looked into are turned or mirrored by "
+            f"their EXIF orientation ({_first(look.turned)}), which is applied here: their boxes "
+            "must be those of the upright image"
+        )
+    again = annotations.num_images - len({*annotations.file_names})
+    if again:
+        yield (
+            f"{again} of {annotations.num_images} entries of 'images' name a file that another "
+            "names, too: each is an image of its own here, and has its own boxes alone"
+        )
 
 
 def _first(names: Sequence[str]) -> str:

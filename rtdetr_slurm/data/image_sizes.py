@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
@@ -43,11 +43,28 @@ def size_mismatch(stated: Size, found: Size) -> str | None:
     )
 
 
-def header_sizes(path: Path) -> tuple[Size, ...]:
-    """The sizes that an upright image may have by what its header says.
+class Header(NamedTuple):
+    """What a file says about its image before it is decoded.
 
-    One for most files; two, where only decoding tells how the image is turned; none where the
-    header is not of a JPEG or PNG file, or is broken.
+    Attributes:
+        sizes: that the upright image may have: one for most files; two, where only decoding tells
+            how it is turned; none where the header is not of a JPEG or PNG file, or is broken.
+        orientation: EXIF's, of a JPEG; 1 is upright.
+    """
+
+    sizes: tuple[Size, ...] = ()
+    orientation: int = 1
+
+    def is_turned_unseen(self, stated: Size) -> bool:
+        """Whether the image is turned or mirrored, and its stated size does not show that whoever
+        annotated it knew."""
+        width, height = stated
+        swapped = self.orientation >= 5 and width != height
+        return self.orientation > 1 and (not swapped or 0 in stated)
+
+
+def read_header(path: Path) -> Header:
+    """Look into an image file.
 
     Raises:
         OSError: the file cannot be read.
@@ -59,17 +76,18 @@ def header_sizes(path: Path) -> tuple[Size, ...]:
                 return _jpeg(stream)
             if start + stream.read(14) == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR":
                 width, height = struct.unpack(">II", stream.read(8))
-                return _either(width, height)  # an orientation is rare, and may come at the end
+                # An orientation is rare, and may come at the end.
+                return Header(_either(width, height))
         except (struct.error, LookupError):
             pass
-    return ()
+    return Header()
 
 
 def _either(width: int, height: int) -> tuple[Size, ...]:
     return ((width, height),) if width == height else ((width, height), (height, width))
 
 
-def _jpeg(stream: BinaryIO) -> tuple[Size, ...]:
+def _jpeg(stream: BinaryIO) -> Header:
     """After the first marker: look for the frame header (SOF0 to SOF15, less DHT, JPG, DAC)."""
     orientation, elsewhere = None, False
     while True:
@@ -80,10 +98,12 @@ def _jpeg(stream: BinaryIO) -> tuple[Size, ...]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             _, height, width = struct.unpack(">BHH", stream.read(5))
             if orientation is None and elsewhere:
-                return _either(width, height)
-            return ((height, width),) if (orientation or 1) >= 5 else ((width, height),)
+                return Header(_either(width, height))
+            orientation = orientation or 1
+            upright = (height, width) if orientation >= 5 else (width, height)
+            return Header((upright,), orientation)
         if marker == 0xDA:  # pixels without a frame header
-            return ()
+            return Header()
         segment = stream.read(length - 2)
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(segment[6:])

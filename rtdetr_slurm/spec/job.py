@@ -116,8 +116,8 @@ class JobConfig(Section):
     bad_images: Literal["stop", "skip"] = field(
         "stop",
         used_by=("train",),
-        description="What training does about an image that cannot be decoded: stop the job, or "
-        "name it and go on without it.",
+        description="What training does about an image that is missing, cannot be decoded or has "
+        "another size than annotated: stop the job, or name it and go on without it.",
     )
     parent: str | None = field(
         None,

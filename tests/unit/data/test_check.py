@@ -214,8 +214,8 @@ def test_nothing_to_score(folder: Path) -> None:
         check_sources(experiment(folder, "dataset.eval_class_ids=[3]"), "train")
 
 
-ROTATED = Image.Exif()
-ROTATED[0x0112] = 6
+ROTATED, UPSIDE_DOWN = Image.Exif(), Image.Exif()
+ROTATED[0x0112], UPSIDE_DOWN[0x0112] = 6, 3
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ ROTATED[0x0112] = 6
     [
         ((120, 60), ROTATED, "'a.jpg' is 60 x 120 pixels, but annotated as 120 x 60.*EXIF"),
         ((60, 30), Image.Exif(), "'a.jpg' is 60 x 30 pixels, but annotated as 120 x 60"),
-        ((120, 60), Image.Exif(), None),
+        ((120, 60), UPSIDE_DOWN, None),
     ],
 )
 def test_sizes_of_files(
@@ -232,10 +232,25 @@ def test_sizes_of_files(
     with_boxes(folder, "train", [[1, 2, 30, 40]])
     Image.new("RGB", size).save(folder / "train" / "a.jpg", exif=exif)
     if message is None:
-        check_sources(experiment(folder), "train")
+        said = notes(folder)
+        assert "1 of 2 images looked into are turned or mirrored by their EXIF orientation" in said
         return
     with pytest.raises(RequestError, match=f"1 of 2 images looked into are wrong: {message}"):
         check_sources(experiment(folder), "train")
+
+
+def test_an_image_with_two_entries(folder: Path) -> None:
+    content = coco()
+    content["images"][1]["file_name"] = "a.jpg"
+    written(folder / "train" / "annotations.json", content)
+    assert "1 of 2 entries of 'images' name a file that another names, too" in notes(folder)
+
+
+def test_what_evaluate_cannot_skip_is_not_advised(folder: Path) -> None:
+    (folder / "val" / "a.jpg").unlink()
+    with pytest.raises(RequestError, match="1 of the 2 image files do not exist") as caught:
+        check_sources(experiment(folder, action="evaluate"), "evaluate")
+    assert "bad_images" not in str(caught.value)
 
 
 def test_images_that_no_decoder_takes(folder: Path) -> None:

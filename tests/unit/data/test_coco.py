@@ -188,6 +188,6 @@ def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_said(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", coco(info="x" * (64 << 20)))
-    said = read_alone(path, 100 << 20)
+    path = written(tmp_path / "a.json", coco(info="x" * (40 << 20)))
+    said = read_alone(path, 80 << 20)
     assert f"OOM_HOST annotation file {path}: its content does not fit into the memory" in said

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
-from rtdetr_slurm.data.image_sizes import MAX_PIXELS, header_sizes, size_mismatch
+from rtdetr_slurm.data.image_sizes import MAX_PIXELS, Header, read_header, size_mismatch
 
 ORIENTATION = 0x0112
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
@@ -44,7 +44,7 @@ def decoded_size(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("orientation", range(10))
 def test_exif_orientation_of_jpeg(tmp_path: Path, orientation: int, order: bytes) -> None:
     path = saved(tmp_path / "a.jpg", exif=exif(orientation, order))
-    assert header_sizes(path) == (decoded_size(path),)
+    assert read_header(path).sizes == (decoded_size(path),)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_exif_orientation_of_jpeg(tmp_path: Path, orientation: int, order: bytes
 )
 def test_kinds_of_jpeg(tmp_path: Path, options: dict[str, Any]) -> None:
     path = saved(tmp_path / "a.jpg", **options)
-    assert header_sizes(path) == (decoded_size(path),)
+    assert read_header(path).sizes == (decoded_size(path),)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -69,8 +69,8 @@ def test_where_only_decoding_tells_both_are_possible(tmp_path: Path, kind: str) 
     """XMP may turn an image, and so may EXIF at the end of a PNG."""
     options = {"xmp": XMP} if kind == "JPEG" else {"exif": exif(6)[6:]}
     path = saved(tmp_path / "a", kind, **options)
-    assert sorted(header_sizes(path)) == [(60, 120), (120, 60)]
-    assert decoded_size(path) in header_sizes(path)
+    assert sorted(read_header(path).sizes) == [(60, 120), (120, 60)]
+    assert decoded_size(path) in read_header(path).sizes
 
 
 def test_what_is_not_known(tmp_path: Path) -> None:
@@ -79,11 +79,19 @@ def test_what_is_not_known(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", whole.getvalue()[:40], b"\xff\xd8" * 9):
         path.write_bytes(content)
-        assert header_sizes(path) == ()
+        assert read_header(path) == Header()
     saved(path, "BMP")
-    assert header_sizes(path) == ()
+    assert read_header(path) == Header()
     with pytest.raises(FileNotFoundError):
-        header_sizes(tmp_path / "none.jpg")
+        read_header(tmp_path / "none.jpg")
+
+
+def test_what_a_size_does_not_show() -> None:
+    assert not Header(((120, 60),)).is_turned_unseen((120, 60))
+    assert not Header(((120, 60),), 6).is_turned_unseen((120, 60))  # the upright size is stated
+    assert Header(((120, 60),), 6).is_turned_unseen((0, 0))
+    assert Header(((60, 60),), 6).is_turned_unseen((60, 60))
+    assert Header(((120, 60),), 3).is_turned_unseen((120, 60))
 
 
 def test_mismatch() -> None:

@@ -62,3 +62,11 @@ class TestImages:
             assert isinstance(bad, BadImage)
             assert reason in bad.reason
             assert str(bad) == f"image {path} {bad.reason}"
+
+    def test_an_image_beyond_the_limit(self, tmp_path: Path) -> None:
+        bad = load_image(self.save(tmp_path, Image.new("1", (13_400, 13_400))))
+        assert isinstance(bad, BadImage)
+        assert (
+            bad.reason
+            == "has more than 178956970 pixels, the most that are decoded; cut it into tiles"
+        )
