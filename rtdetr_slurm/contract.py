@@ -21,6 +21,8 @@ CHECKPOINT_VERSION = 1
 """model_epoch_*.pth and interrupted checkpoints."""
 METRICS_VERSION = 1
 """metrics.json"""
+CLAIM_VERSION = 1
+"""claim.json"""
 SPEC_SCHEMA_VERSION = 1
 """The JSON Schemas of specs and their manifest."""
 
@@ -68,6 +70,11 @@ class Env:
     """CPU cores of this node that are the job's; unset: all that the process may run on."""
     RESUME = "RTDETR_RESUME"
     """`1` when this start continues an interrupted one in the same results folder."""
+    CLAIM = "RTDETR_CLAIM"
+    """Id of the claim on the results folder (claim.json) under which this start writes there; unset
+    when `rtdetr` is started by hand, and claims the folder itself."""
+    RESTART = "RTDETR_RESTART"
+    """Number of this start under that claim: how often the job came back to the queue before."""
 
     SITE = "RTDETR_SLURM_SITE"
     """Path of the site profile (login side)."""
@@ -91,6 +98,7 @@ RESULTS_DIR = "results"
 
 EXPERIMENT_YAML = "experiment.yaml"
 STATUS_JSON = "status.json"
+CLAIM_JSON = "claim.json"
 METRICS_JSON = "metrics.json"
 ANNOTATED_IMAGE = "annotated.jpg"
 CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"

@@ -1,8 +1,8 @@
 """Writing the record safely on local disks, NFS and Lustre; records.py reads it back. Standard
 library only.
 
-A file is either replaced whole (temp + fsync + rename in the same folder) or appended to by
-exactly one writer; no locks, no reliance on modification times.
+A file is either replaced whole (temp + fsync + rename in the same folder), made once (temp + fsync
++ link), or appended to by exactly one writer; no locks, no reliance on modification times.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,44 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     Raises:
         OSError: the folder is missing or not writable, or the disk is full; `path` is untouched.
     """
+    with _temporary(path, data, mode) as temporary:
+        temporary.replace(path)
+
+
+def write_new(path: Path, data: str | bytes) -> None:
+    """Make `path` with `data`, whole, where there is none yet; of several at once one succeeds.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError: as `write_atomic`.
+    """
+    with _temporary(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # On NFS a request that was repeated finds what it has done itself the first time.
+            if temporary.stat().st_nlink != 2:
+                raise
+
+
+@contextmanager
+def _temporary(path: Path, data: str | bytes, mode: int = 0o666) -> Iterator[Path]:
+    """A complete file with `data` beside `path`, gone afterwards."""
     payload = data.encode() if isinstance(data, str) else data
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as stream:
             stream.write(payload)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(mode & ~_umask())
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)
+        temporary.chmod(mode & ~_umask())
+        yield temporary
+    except OSError as error:
+        error.filename = str(path)
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -10,7 +10,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_PLAIN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -45,6 +47,13 @@ FILE_URI = "file:///"
 def is_uri(value: Any) -> bool:
     """Whether a path field holds an address (`s3://…`, `file:///…`) and not a path."""
     return isinstance(value, str) and "://" in value
+
+
+def local_path(value: str) -> Path | None:
+    """The path that a path field holds, also as `file:///…`; None for any other address."""
+    if not is_uri(value):
+        return Path(value)
+    return Path(unquote(urlsplit(value).path)) if value.startswith(FILE_URI) else None
 
 
 def _map_lines(data: Mapping[str, Any]) -> Iterator[str]:

@@ -110,6 +110,8 @@ def inside_environment(
         Env.ACCELERATOR: launch.accelerator,
         Env.CPUS: allocated_cpus(environ),
         Env.RESUME: environ.get(Env.RESUME),
+        Env.CLAIM: environ.get(Env.CLAIM),
+        Env.RESTART: environ.get(Env.RESTART),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }

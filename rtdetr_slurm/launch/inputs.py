@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.plan.model import Input, Origin, StageTask
-from rtdetr_slurm.resolved_spec import FILE_URI, with_value
+from rtdetr_slurm.resolved_spec import local_path, with_value
 from rtdetr_slurm.runs.artefacts import parent_model
 from rtdetr_slurm.runs.run import Run, open_run
 
@@ -56,8 +55,8 @@ def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
 
 
 def _file(uri: str, field: str) -> Path:
-    path = Path(unquote(urlsplit(uri).path))
-    if not uri.startswith(FILE_URI) or not path.exists():
+    path = local_path(uri)
+    if path is None or not path.exists():
         raise ActionError(f"{field}: {uri} does not exist on this node")
     return path
 

@@ -31,9 +31,17 @@ from rtdetr_slurm.launch.verdict import (
 )
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
-from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point, verify_checkpoint
+from rtdetr_slurm.runs.checkpoints import (
+    in_the_way,
+    resume_candidates,
+    resume_point,
+    resumed_checkpoint,
+    verify_checkpoint,
+)
+from rtdetr_slurm.runs.claim import Start, begin, claim_id, has_begun, latest_start, new_claim
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
@@ -51,9 +59,11 @@ class StageRun:
         self.task = allocation.task
         self.action = get_action(self.task.stage.action)
         self.results = self.task.results_dir
-        self.status = StatusLog(status_path(self.task))
+        self.start = Start(claim_id(run.id, self.task.name), allocation.restart)
+        self.status = StatusLog(status_path(self.task), self.start)
         self._spec: dict[str, Any] = {}
-        self._lines_before = 0
+        self._holds_results = False
+        self._begun = False
         # Once the step is over, nobody writes checkpoints any more, and each is read but once.
         self._verify = cache(verify_checkpoint)
         self._reached_before = self._reached()
@@ -63,12 +73,14 @@ class StageRun:
 
     def execute(self) -> int:
         """Start, watch, judge; returns the exit code."""
-        self._record("started", host=os.uname().nodename, reached=self._reached_before)
+        pid = os.getpid()
+        facts = {"pid": pid, **process_facts(str(pid))}
+        self._record("started", **facts, reached=self._reached_before)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
+            self._holds_results = latest_start(self.results, self.start.claim) is not None
             if is_to_end(task_events(self.run.events(), self.task)):
-                begun = self.status.path.exists()
-                verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, begun)
+                verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, True)
                 return self._close(verdict)
             if self._in_vain >= MAX_STARTS_IN_VAIN:
                 return self._close(given_up(self._in_vain))
@@ -86,13 +98,14 @@ class StageRun:
 
     # --- before the step -------------------------------------------------------------------
     def _prepare(self) -> None:
-        """Folders, and the spec with its inputs filled in.
+        """Folders, the spec with its inputs filled in, and the claim on the results folder.
 
         Raises:
-            ActionError: a folder cannot be made, or an input has nothing to be filled with.
+            ActionError: a folder cannot be made, an input has nothing to be filled with, or the
+                results folder is another's.
         """
         self._make_folders()
-        self._lines_before = len(read_status(self.status.path))
+        self._look_at_results()
         inputs = resolve_inputs(self.run, self.task)
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
@@ -100,6 +113,38 @@ class StageRun:
         folder = self.run.job_dir(self.task.name)
         write_atomic(folder / INPUTS_JSON, json.dumps(values, indent=2) + "\n")
         self._record("resolved", inputs=values)
+        self._take_results()
+
+    def _look_at_results(self) -> None:
+        """See that the results folder is this run's.
+
+        Where it holds checkpoints, nothing is written to it before it is known that they are this
+        run's, also not that the start was refused.
+        """
+        empty = not resume_candidates(self.results)
+        self._begun = has_begun(self.results, self.start, holds_checkpoints=not empty)
+        self._holds_results = self._begun or empty
+
+    def _take_results(self) -> None:
+        """Make the results folder this start's."""
+        if self.action.trains and not self._begun:
+            problem = in_the_way(self.results, resumed_checkpoint(self._spec))
+            if problem is not None:
+                raise ActionError(problem)
+        mine = new_claim(
+            self.start.claim,
+            restart=self.start.restart,
+            run_dir=str(self.run.path),
+            stage=self.task.name,
+            job_id=self.allocation.job_id,
+        )
+        try:
+            begin(self.results, mine)
+        except OSError as error:
+            raise ActionError(
+                f"results_dir {self.results} is not writable on this node: {error.strerror}"
+            ) from error
+        self._holds_results = True
 
     def _make_folders(self) -> None:
         folder = self.run.job_dir(self.task.name)
@@ -119,9 +164,8 @@ class StageRun:
 
     # --- the step --------------------------------------------------------------------------
     def _run_step(self) -> StepEnd:
-        restart = self.allocation.restart
-        resume = restart > 0 and self.action.resumable
-        step = Step(self.run, self.allocation, number=0, restart=restart, resume=resume)
+        resume = self._begun and self.action.resumable
+        step = Step(self.run, self.allocation, self.start, number=0, resume=resume)
         return step.execute(self.stop, self._why)
 
     def _why(self, signum: int) -> StopReason:
@@ -135,7 +179,7 @@ class StageRun:
 
     # --- after the step --------------------------------------------------------------------
     def _witnesses(self, end: StepEnd) -> Witnesses:
-        lines = read_status(self.status.path)[self._lines_before :]
+        lines = [line for line in read_status(self.status.path) if self.start.wrote(line)]
         resume = resume_point(self.results, self._verify)[0] if self.action.resumable else None
         log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
         return Witnesses(
@@ -164,14 +208,15 @@ class StageRun:
         """Write down the end, requeue where that is the verdict, return the exit code."""
         if verdict.kind is Kind.REQUEUE:
             self._record("requeued", reason=verdict.reason)
-            if verdict.write_status:
+            if verdict.write_status and self._holds_results:
                 self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
             try:
                 self.allocation.requeue()
             except UserError as error:
                 reason = f"{verdict.reason}, but the requeue was refused: {error}"
                 verdict = Verdict(Kind.FAILED, reason, verdict.failure_class, True)
-        if verdict.kind in (Kind.FAILED, Kind.CANCELLED) and verdict.write_status:
+        ended_badly = verdict.kind in (Kind.FAILED, Kind.CANCELLED)
+        if ended_badly and verdict.write_status and self._holds_results:
             failure_class, reason = verdict.failure_class or FailureClass.UNKNOWN, verdict.reason
             self._note(lambda: self.status.fail(failure_class, reason))
         if verdict.kind is not Kind.REQUEUE:
@@ -184,7 +229,7 @@ class StageRun:
         if verdict.failure_class is not None:
             data["failure_class"] = verdict.failure_class.value
             say(Failure(verdict.failure_class, verdict.reason).advice)
-        if self.action.trains:
+        if self.action.trains and self._holds_results:
             self._note(
                 lambda: data.update(checkpoints=verified_checkpoints(self.results, self._verify))
             )

@@ -22,10 +22,13 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
 from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.run import Run, python_archive
 
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
+KILL_WAIT_S = 30
+"""What Slurm leaves between TERM and KILL (KillWait, its default) when it ends a job itself."""
 _RECORD_MARGIN_S = 10.0
 """Part of the lead time that is kept for judging and requeueing, half of a short one at most."""
 
@@ -86,16 +89,15 @@ class Step:
     """One srun of a stage.
 
     Args:
-        number: of the step within its start; together with `restart` it gives the port.
-        restart: how often the job came back to the queue before.
+        start: of the stage; together with `number`, of the step within it, it gives the port.
         resume: whether the engine goes on from an earlier start's checkpoints.
     """
 
     def __init__(
-        self, run: Run, allocation: Allocation, *, number: int, restart: int, resume: bool
+        self, run: Run, allocation: Allocation, start: Start, *, number: int, resume: bool
     ) -> None:
-        self.run, self.allocation = run, allocation
-        self.number, self.restart, self.resume = number, restart, resume
+        self.run, self.allocation, self.start = run, allocation, start
+        self.number, self.resume = number, resume
 
     def command(self) -> list[str]:
         """What starts the node wrapper on every node."""
@@ -108,9 +110,10 @@ class Step:
         """The environment of the node wrappers."""
         env = dict(os.environ)
         env[Env.MASTER_ADDR] = self.allocation.master()
-        port = master_port(self.allocation.job_id, self.restart, self.number)
+        port = master_port(self.allocation.job_id, self.start.restart, self.number)
         env[Env.MASTER_PORT] = str(port)
         env[MASTER_HOST] = socket.gethostname()
+        env |= self.start.environment()
         env.pop(Env.RESUME, None)
         if self.resume:
             env[Env.RESUME] = "1"
@@ -160,6 +163,8 @@ class Step:
                 interruption = reason.why
                 next_signal = math.inf if reason.by_scheduler else 0.0
                 lead = self.allocation.task.stage.launch.signal_lead_s
+                if reason.by_scheduler:
+                    lead = min(lead, KILL_WAIT_S)
                 deadline = now + max(lead - _RECORD_MARGIN_S, lead / 2)
                 say(f"asks the training to stop ({interruption.value})")
             if now > deadline:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.processes import is_alive
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.parse import JobInfo
 
 
-def process_facts(pid: str) -> dict[str, Any]:
-    """What tells this process from a later one with the same id: host and start time (ticks)."""
-    return {"host": os.uname().nodename, "process_start": _start_time(pid)}
-
-
 def runner_is_alive(submitted: Mapping[str, Any]) -> bool | None:
     """Whether the process of a `submitted` event lives; None on another machine than its own."""
-    if submitted.get("host") != os.uname().nodename:
-        return None
-    start = _start_time(str(submitted["job_id"]))
-    return start is not None and start == submitted.get("process_start")
+    return is_alive(str(submitted["job_id"]), submitted)
 
 
 def local_job(
@@ -43,9 +35,13 @@ def local_job(
     alive = None if submitted is None else runner_is_alive(submitted)
     if submitted is None or alive is None:
         return None
-    started = any(event["event"] == "started" for event in events)
-    state = ("RUNNING" if started else "PENDING") if alive else "ENDED"
-    return JobInfo(job_id or str(submitted["job_id"]), state, source="local")
+    job_id = job_id or str(submitted["job_id"])
+    started = next((event for event in reversed(events) if event["event"] == "started"), None)
+    if started is None:
+        return JobInfo(job_id, "PENDING" if alive else "ENDED", source="local")
+    # A stage that runs outlives its runner, if only to write down its end.
+    alive = alive or is_alive(str(started.get("pid")), started)
+    return JobInfo(job_id, "RUNNING" if alive else "ENDED", source="local")
 
 
 def local_jobs(run: Run, events: Sequence[Event]) -> dict[str, JobInfo]:
@@ -81,14 +77,3 @@ def stop_runner(submitted: Mapping[str, Any]) -> None:
         return
     except PermissionError as error:
         raise SiteError(f"process {submitted['job_id']} is another user's") from error
-
-
-def _start_time(pid: str) -> int | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process, or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The command name stands in parentheses and may hold anything, also spaces and ')'.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])

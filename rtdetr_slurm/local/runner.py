@@ -21,10 +21,11 @@ from rtdetr_slurm.errors import RequestError, UserError, explained
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.local.processes import local_jobs
 from rtdetr_slurm.plan.model import Dependency, StageTask
+from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.report import keep_summary, stage_reports
-from rtdetr_slurm.runs.run import Run, open_run, stage_command, status_path
+from rtdetr_slurm.runs.run import Run, open_run, stage_command
 from rtdetr_slurm.runs.state import NEVER_STARTED, StageState, recorded_end, task_events
-from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.runs.status import close_status
 
 _POLL_S = 0.2
 _OTHER_RUN_POLL_S = 2.0
@@ -159,9 +160,7 @@ class Runner:
         elif self.asked_to_stop:
             why, reason = FailureClass.CANCELLED, "cancelled on request"
         state = StageState.CANCELLED if why is FailureClass.CANCELLED else StageState.FAILED
-        status = StatusLog(status_path(task))
-        if status.path.parent.is_dir():
-            status.fail(why, reason)
+        close_status(task.results_dir, claim_id(self.run.id, task.name), why, reason)
         facts = task.event_facts(task.job_id(self.job_id))
         self.run.record(
             "finished", **facts, state=state.value, failure_class=why.value, reason=reason

@@ -9,14 +9,16 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rtdetr_slurm.contract import STATUS_JSON, Kpi
 from rtdetr_slurm.records import BadRecord, names_in, open_file
-from rtdetr_slurm.runs.status import read_status
+from rtdetr_slurm.resolved_spec import local_path, value_at
+from rtdetr_slurm.runs.claim import read_claim
+from rtdetr_slurm.runs.status import read_status, status_lines_of
 
 _ZIP = b"PK"
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
@@ -172,14 +174,58 @@ def resume_point(
     return None, problems
 
 
+def resumed_checkpoint(spec: Mapping[str, Any]) -> Path | None:
+    """The file that a resolved spec's train.resume_training_checkpoint_path names; None where it
+    names none, or one that this machine has yet to fetch."""
+    value = value_at(spec, "train.resume_training_checkpoint_path")
+    return local_path(value) if value else None
+
+
+def in_the_way(results_dir: Path, resumed: Path | None) -> str | None:
+    """Why a training must not begin in this folder; None when nothing is in its way.
+
+    A folder holds one training, whole or in parts: one that begins where checkpoints are goes on
+    from the furthest of them, and must say so.
+
+    Args:
+        resumed: the checkpoint that the spec resumes from.
+    """
+    if not resume_candidates(results_dir):
+        return None
+    if resumed is None or os.path.realpath(resumed.parent) != os.path.realpath(results_dir):
+        return (
+            f"{results_dir} already holds checkpoints of a training: choose another results_dir, "
+            "or name the one to go on from in train.resume_training_checkpoint_path"
+        )
+    furthest, problems = resume_point(results_dir)
+    if furthest is None:
+        return f"{problems[0]}; choose another results_dir"
+    if furthest.path.name != resumed.name:
+        return (
+            f"train.resume_training_checkpoint_path names {resumed.name}, and the furthest whole "
+            f"checkpoint in {results_dir} is {furthest.path.name}: go on from that one, or choose "
+            "another results_dir"
+        )
+    return None
+
+
 def _first_whole(candidates: Iterator[CheckpointFile], verify: Verify) -> CheckpointFile | None:
     return next((c for c in candidates if verify(c.path) is None), None)
 
 
 def _metric_by_epoch(results_dir: Path) -> dict[int, float]:
-    """val_mAP per epoch as status.json has it; the newest line of an epoch counts."""
+    """val_mAP per epoch as status.json has it; the newest line of an epoch counts.
+
+    Lines from before the training that the folder holds are another's.
+    """
+    claim = read_claim(results_dir)
+    path = results_dir / STATUS_JSON
+    if claim is None or claim.continues:
+        lines = read_status(path)
+    else:
+        lines = status_lines_of(path, claim.id)
     metrics: dict[int, float] = {}
-    for line in read_status(results_dir / STATUS_JSON):
+    for line in lines:
         value, epoch = line.get("kpi", {}).get(Kpi.VAL_MAP), line.get("epoch")
         if isinstance(value, int | float) and epoch is not None:
             metrics[epoch] = float(value)

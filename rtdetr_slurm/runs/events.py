@@ -5,6 +5,7 @@ Appending is not atomic on NFS, so no two processes ever write the same file. St
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from rtdetr_slurm.contract import EVENT_VERSION, FailureClass
-from rtdetr_slurm.files import append_json_line
+from rtdetr_slurm.files import append_json_line, write_new
 from rtdetr_slurm.records import (
     BadRecord,
     Prose,
@@ -65,7 +66,9 @@ class Event(_Stamp, total=False):
     state: Literal["success", "failed", "cancelled"]
     failure_class: FailureClass
     checkpoints: RecordedCheckpoints
+    recorded_by: Prose
     host: str
+    pid: int
     process_start: int | None
     reached: list[int]
 
@@ -76,9 +79,28 @@ def record_event(folder: Path, event: str, **data: Any) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    append_json_line(folder / writer_file(os.getpid()), _entry(event, data))
+
+
+def record_once(folder: Path, name: str, event: str, **data: Any) -> bool:
+    """Record an event in a file of its own, unless there is one of that name already.
+
+    Returns:
+        Whether it was this call that recorded it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        write_new(folder / f"{name}.jsonl", json.dumps(_entry(event, data)) + "\n")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _entry(event: str, data: Mapping[str, Any]) -> dict[str, Any]:
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    entry = {"schema_version": EVENT_VERSION, "timestamp": now, "event": event, **data}
-    append_json_line(folder / writer_file(os.getpid()), entry)
+    return {"schema_version": EVENT_VERSION, "timestamp": now, "event": event, **data}
 
 
 @cache

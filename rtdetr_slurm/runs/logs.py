@@ -1,14 +1,11 @@
-"""Reading logs and status lines of a stage that may still be written. Standard library only."""
+"""Reading logs that may still be written. Standard library only."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from rtdetr_slurm.records import exists, moment, open_file
-from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.runs.status import StatusLine, read_status
+from rtdetr_slurm.records import exists, open_file
 
 _TAIL_BYTES = 64 * 1024
 
@@ -46,17 +43,3 @@ class LogReader:
         if end and self._rest:
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode(errors="replace") for line in lines]
-
-
-def status_lines_of(path: Path, events: Sequence[Event]) -> list[StatusLine]:
-    """The lines of a status.json that belong to this stage: none from before its submission.
-
-    A results folder that the user names may hold the record of an earlier run.
-    """
-    begin = next((e["timestamp"] for e in events if e["event"] == "submitting"), None)
-    lines = read_status(path)
-    if begin is None:
-        return lines
-    start = moment(begin)
-    # A line without a timestamp counts as the stage's own.
-    return [line for line in lines if moment(line.get("timestamp", begin)) >= start]

@@ -15,9 +15,10 @@ from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Origin, StageTask
 from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
 from rtdetr_slurm.runs.artefacts import Results, results_of
+from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
-from rtdetr_slurm.runs.logs import status_lines_of, tail
+from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.progress import Progress, progress_of
 from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
 from rtdetr_slurm.runs.state import (
@@ -28,6 +29,7 @@ from rtdetr_slurm.runs.state import (
     restart_of,
     task_events,
 )
+from rtdetr_slurm.runs.status import status_lines_of
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
 
@@ -302,10 +304,11 @@ def _report_task(
 ) -> StageReport:
     job = jobs.get(task.name)
     job_id = (job.job_id if job is not None else "") or job_id_of(own, task)
-    lines = status_lines_of(status_path(task), own)
+    lines = status_lines_of(status_path(task), claim_id(run.id, task.name))
     log = run.log_path(task.stage.name, job_id) if job_id else None
     found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])
     end = recorded_end(own) if found.state.ended else None
+    begun = end is not None or any(event["event"] == "started" for event in own)
     return StageReport(
         name=task.name,
         action=task.stage.action,
@@ -316,7 +319,7 @@ def _report_task(
         job=job,
         restarts=max(map(restart_of, own), default=0),
         progress=progress_of(lines),
-        results=results_of(task, end),
+        results=results_of(task, end) if begun else Results(),
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
     )

@@ -3,7 +3,7 @@
 Each line is one JSON object with TAO's keys (date, time, status, verbosity, and where they
 apply message, kpi, epoch, ...), to which `timestamp` (ISO 8601, UTC) and `schema_version` are
 added. KPI values are numbers. The last line of an ended action is SUCCESS, FAILURE (with
-`failure_class` and `reason`) or PREEMPTED.
+`failure_class` and `reason`) or PREEMPTED. `claim` and `restart` say which start wrote a line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypedDict
 
-from rtdetr_slurm.contract import STATUS_VERSION, FailureClass, Status
+from rtdetr_slurm.contract import STATUS_JSON, STATUS_VERSION, FailureClass, Status
 from rtdetr_slurm.files import append_json_line
 from rtdetr_slurm.records import (
     BadRecord,
@@ -24,6 +24,7 @@ from rtdetr_slurm.records import (
     read_json_lines,
     refuse_newer,
 )
+from rtdetr_slurm.runs.claim import Start, check_latest, latest_start, mark_ended
 
 _TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
 
@@ -40,6 +41,8 @@ class StatusLine(TypedDict, total=False):
     message: Prose
     reason: Prose
     failure_class: Prose
+    claim: str
+    restart: int
     epoch: int
     max_epoch: int
     eta: Prose
@@ -47,10 +50,15 @@ class StatusLine(TypedDict, total=False):
 
 
 class StatusLog:
-    """Appends lines to one status.json; at any time exactly one process may write it."""
+    """Appends lines to one status.json; at any time exactly one process may write it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        start: whose lines they are; it is in each of them, and a start that is no longer the
+            latest in this folder writes none.
+    """
+
+    def __init__(self, path: Path, start: Start | None = None) -> None:
+        self.path, self.start = path, start
 
     def write(
         self,
@@ -70,7 +78,10 @@ class StatusLog:
 
         Raises:
             OSError: the file cannot be written (no space left, folder gone).
+            Superseded: the folder belongs to another start by now.
         """
+        if self.start is not None:
+            check_latest(self.path.parent, self.start)
         now = datetime.now(timezone.utc)
         local = now.astimezone()
         record: dict[str, Any] = {
@@ -80,6 +91,7 @@ class StatusLog:
             "verbosity": verbosity,
             "timestamp": now.isoformat(timespec="milliseconds"),
             "schema_version": STATUS_VERSION,
+            **(self.start.facts() if self.start is not None else {}),
         }
         if message:
             record["message"] = message
@@ -121,6 +133,30 @@ def _status_line(path: Path, number: int, line: Mapping[str, Any]) -> StatusLine
     except ValueError as error:
         raise BadRecord(path, f"timestamp: {error}", number) from error
     return found
+
+
+def status_lines_of(path: Path, claim: str) -> list[StatusLine]:
+    """The lines of a status.json that were written under one claim, by all its starts.
+
+    A results folder that the user names may hold the record of others, also of TAO's.
+    """
+    return [line for line in read_status(path) if line.get("claim") == claim]
+
+
+def close_status(folder: Path, claim: str, failure_class: FailureClass, reason: str) -> None:
+    """Write the last line of a start that could not do so itself, where one has begun in this
+    results folder; what may still live of it writes no more.
+
+    Raises:
+        OSError: the folder is not writable.
+    """
+    latest, path = latest_start(folder, claim), folder / STATUS_JSON
+    if latest is None:
+        return
+    lines = status_lines_of(path, claim)
+    if not lines or lines[-1].get("status") != Status.FAILURE.value:
+        StatusLog(path, latest).fail(failure_class, reason)
+    mark_ended(folder, latest)
 
 
 def is_terminal(line: StatusLine) -> bool:

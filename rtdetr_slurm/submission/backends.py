@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtdetr_slurm.contract import JOBS_DIR
-from rtdetr_slurm.local.processes import local_job, process_facts, stop_runner, submission_of
+from rtdetr_slurm.local.processes import local_job, stop_runner, submission_of
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
 from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
-from rtdetr_slurm.resolved_spec import is_uri
+from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_weights
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.paths import read_fields, written_paths
@@ -42,8 +41,8 @@ def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -
     for ref, at, value in read_fields(spec, stage.action):
         if ref.path[0] == "dataset" or not value:
             continue  # data have their own check
-        path = Path(unquote(urlsplit(value).path) if is_uri(value) else value)
-        if any(path.is_relative_to(place) for place in made):
+        path = local_path(value)
+        if path is None or any(path.is_relative_to(place) for place in made):
             continue
         problem = _problem(path, ref.extra("x-holds"))
         if problem is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Origin, Plan
 from rtdetr_slurm.runs.artefacts import parent_model
 from rtdetr_slurm.runs.images import glance, record_image
+from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.runs.run import (
     Manifest,
     Run,
@@ -34,6 +34,7 @@ from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
@@ -95,6 +96,7 @@ def prepare(
     continued = loaded.job.parent and find_parent(loaded.job.parent, found)
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
     check_files(loaded, frozen, plan)
+    check_results(plan, frozen, run_dir)
     data_notes = check_data(loaded, frozen, plan.stages)
     plan = replace(plan, notes=(*found.notes, *plan.notes, *data_notes))
     for stage in plan.stages:
@@ -163,7 +165,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
         name=prepared.name,
         action=loaded.action,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        user=_user(),
+        user=user_name(),
         parent=loaded.job.parent,
         package_version=__version__,
         spec=freeze_spec(str(loaded.path.absolute()), prepared.overrides, prepared.spec),
@@ -176,10 +178,3 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
     run = create_run(prepared.run_dir, manifest)
     write_controller(run)
     return run
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # an id without a passwd entry, as in some containers
-        return str(os.getuid())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.errors import SiteError, UserError, explained
+from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.plan.model import Dependency, Stage
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
@@ -24,6 +24,7 @@ from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks, token
 from rtdetr_slurm.submission.cancel import found_jobs
+from rtdetr_slurm.submission.claims import Taken, claim_results, release_results
 
 _LOOK_FOR_S, _LOOK_EVERY_S = 30.0, 3.0
 """A controller that was too slow to answer sbatch may also be slow to queue the job."""
@@ -33,35 +34,59 @@ Facts = Mapping[str, Any]
 
 
 def submit_run(run: Run) -> dict[str, str]:
-    """Submit every stage; returns stage name → job id.
+    """Claim the results folders and submit every stage; returns stage name → job id.
 
-    When a stage is refused, or submitting is interrupted, what was queued is cancelled, and the
-    record says so.
+    When a stage is refused, or submitting is interrupted, what was queued is cancelled, the
+    folders are as they were, and the record says so.
 
     Raises:
+        RequestError: another run uses a results folder.
         SubmissionRefused: the scheduler refused a stage.
         SlurmUnreachable: sbatch's answer was unclear, and no job of it was found.
         SiteError: the local job did not start, the run was cancelled meanwhile, or a file of the
             run cannot be written; it says what became of the stages queued before.
     """
     backend = backend_of(run.plan)
+    claims: list[Taken] = []
     jobs: dict[str, Facts] = {}
-    for stage in run.plan.stages:
-        try:
-            jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
-        except (SiteError, OSError) as error:
-            problem = explained(error)
-            refused = stage if problem is error else None
-            taken_back = _withdraw(run, backend, f"stage {stage.name}: {problem}", but=refused)
-            if problem is error and not taken_back:
-                raise
-            what = taken_back or "nothing is queued"
-            kind = type(problem) if problem is error else SiteError
-            raise kind(f"{problem}; {what} (run folder: {run.path})") from error
-        except KeyboardInterrupt:
-            _withdraw(run, backend, "its submission was interrupted")
-            raise
+    try:
+        for stage in run.plan.stages:
+            with _taken_back(run, stage, backend):
+                claims += _claim_stage(run, stage)
+        for stage in run.plan.stages:
+            with _taken_back(run, stage, backend):
+                jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
+    except BaseException:
+        release_results(claims)
+        raise
     return {name: facts["job_id"] for name, facts in jobs.items()}
+
+
+@contextmanager
+def _taken_back(run: Run, stage: Stage, backend: Backend) -> Iterator[None]:
+    """Where a stage cannot be submitted, the whole run is taken back."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        problem = explained(error)
+        refused = stage if problem is error else None
+        taken_back = _withdraw(run, backend, f"stage {stage.name}: {problem}", but=refused)
+        if problem is error and not taken_back:
+            raise
+        what = taken_back or "nothing is queued"
+        kind = type(problem) if problem is error else SiteError
+        raise kind(f"{problem}; {what} (run folder: {run.path})") from error
+    except KeyboardInterrupt:
+        _withdraw(run, backend, "its submission was interrupted")
+        raise
+
+
+def _claim_stage(run: Run, stage: Stage) -> list[Taken]:
+    try:
+        return claim_results(run, stage)
+    except RequestError as error:
+        _note(run, "refused", stage=stage.name, reason=str(error))
+        raise
 
 
 def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, Facts]) -> Facts:

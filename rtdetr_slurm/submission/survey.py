@@ -12,6 +12,7 @@ from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend, open_tasks
+from rtdetr_slurm.submission.ends import complete_ends
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
     """Report on runs, with one squeue for all that have not ended; ended ones cost one small read.
 
     A Slurm that does not answer is no failure of a run: such runs are judged by their own record.
-    One damaged run does not hide the others.
+    One damaged run does not hide the others. The end of a job that could not write it down is
+    recorded, which a note says.
     """
     reports: dict[Path, RunReport] = {}
     unreadable: dict[Path, str] = {}
@@ -50,7 +52,11 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
     jobs, notes = _jobs(unended)
     for folder, (run, events) in unended.items():
         try:
-            reports[folder] = report_run(run, jobs[folder], events)
+            report = report_run(run, jobs[folder], events)
+            if completed := complete_ends(run, report, events):
+                notes += completed
+                report = report_run(run, jobs[folder], run.events())
+            reports[folder] = report
         except RequestError as error:
             unreadable[folder] = str(error)
     ordered = {folder: reports[folder] for folder in folders if folder in reports}

@@ -30,8 +30,7 @@ from rtdetr_slurm.engine.training.report import describe
 from rtdetr_slurm.engine.training.scalars import open_scalars
 from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
-from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.runs.checkpoints import resume_candidates, resume_point
+from rtdetr_slurm.runs.checkpoints import resume_point
 from rtdetr_slurm.vision.scoring import open_evaluation_data
 
 
@@ -89,28 +88,19 @@ def train(
 def find_start(session: Session) -> Path | None:
     """The checkpoint to go on from, or None to begin.
 
-    A restarted job goes on from the furthest whole checkpoint in its results folder. Any other
-    start refuses a folder that holds checkpoints, unless it is told which one to resume.
-
-    Raises:
-        RequestError: the folder holds the checkpoints of another training.
+    A restarted job goes on from the furthest whole checkpoint in its results folder.
     """
     named = session.experiment.train.resume_training_checkpoint_path
     explicit = Path(named) if named else None
-    if os.environ.get(Env.RESUME) == "1":
-        furthest, problems = resume_point(session.results_dir)
-        for problem in problems:
-            session.warn(f"checkpoint is damaged: {problem}; passed over")
-        if furthest is None:
-            session.say(f"no checkpoint to go on from in {session.results_dir}: starts over")
-            return explicit
-        return furthest.path
-    if explicit is None and resume_candidates(session.results_dir):
-        raise RequestError(
-            f"{session.results_dir} already holds checkpoints of a training: choose another "
-            "results_dir, or name the one to go on from in train.resume_training_checkpoint_path"
-        )
-    return explicit
+    if os.environ.get(Env.RESUME) != "1":
+        return explicit
+    furthest, problems = resume_point(session.results_dir)
+    for problem in problems:
+        session.warn(f"checkpoint is damaged: {problem}; passed over")
+    if furthest is None:
+        session.say(f"no checkpoint to go on from in {session.results_dir}: starts over")
+        return explicit
+    return furthest.path
 
 
 def choose_seed(wanted: int, begun: Mapping[str, Any] | None) -> int:

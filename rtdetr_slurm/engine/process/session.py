@@ -14,6 +14,7 @@ from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.runs.claim import Start, check_latest
 from rtdetr_slurm.runs.status import StatusLog
 from rtdetr_slurm.vision.images import BadImage
 
@@ -29,6 +30,7 @@ class Session:
         name: of the action.
         resolved: the spec as plain data, every default filled in.
         skip_bad_images: go on without images that cannot be decoded.
+        start: under which this process writes to the results folder.
     """
 
     name: str
@@ -38,12 +40,22 @@ class Session:
     results_dir: Path
     stop: StopFlag
     skip_bad_images: bool = False
+    start: Start | None = None
     _named: list[str] = field(default_factory=list)
     _recorded: set[str] = field(default_factory=set)
 
     @property
     def status(self) -> StatusLog:
-        return StatusLog(self.results_dir / STATUS_JSON)
+        return StatusLog(self.results_dir / STATUS_JSON, self.start)
+
+    def check_latest(self) -> None:
+        """Before a file of the results folder is written: the folder still belongs to this start.
+
+        Raises:
+            Superseded: to another one by now.
+        """
+        if self.start is not None:
+            check_latest(self.results_dir, self.start)
 
     def say(self, line: str) -> None:
         """Print a line, once for all ranks."""
@@ -59,8 +71,9 @@ class Session:
         """Replace a file of the results folder.
 
         Raises:
-            ActionError: it cannot be written.
+            ActionError: it cannot be written, or the folder belongs to another start by now.
         """
+        self.check_latest()
         path = self.results_dir / name
         try:
             write_atomic(path, content)

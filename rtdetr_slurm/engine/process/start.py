@@ -14,6 +14,7 @@ from pathlib import Path
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.engine.process.arguments import Arguments
+from rtdetr_slurm.engine.process.by_hand import claimed_by_hand
 from rtdetr_slurm.engine.process.environment import rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
 from rtdetr_slurm.engine.process.ranks import Cancelled, RanksEnd, run_ranks
@@ -22,6 +23,7 @@ from rtdetr_slurm.engine.process.results import create_results_folder, results_f
 from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.checkpoints import resume_candidates
+from rtdetr_slurm.runs.claim import start_of
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.overrides import parse_override
 
@@ -36,12 +38,20 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
     """
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    status = StatusEnd(folder, os.environ.get(node_rank_variable(os.environ), "0"))
+    node_rank = os.environ.get(node_rank_variable(os.environ), "0")
+    start = start_of(os.environ)
+    if start is not None or node_rank != "0":
+        return _start(loaded, arguments, StatusEnd(folder, node_rank, start))
+    with claimed_by_hand(folder, loaded) as start:
+        return _start(loaded, arguments, StatusEnd(folder, node_rank, start))
+
+
+def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
     try:
         rendezvous = read_rendezvous(os.environ, get_action(arguments.action), loaded.topology)
         environment = rank_environment(os.environ, loaded.topology, rendezvous)
         if status.is_main:
-            remove_notes(folder)
+            remove_notes(status.folder)
         end = run_ranks(rendezvous, arguments.command_line(), environment)
     except UserError as error:
         status.failed(error.failure_class, str(error))
@@ -54,7 +64,7 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
         if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
             status.explain(end.failures)
     if status.is_main and end.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED):
-        print(f"rtdetr: {way_on(arguments, folder)}", flush=True)
+        print(f"rtdetr: {way_on(arguments, status.folder)}", flush=True)
     return end.exit_code
 
 

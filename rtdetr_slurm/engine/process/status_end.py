@@ -15,6 +15,7 @@ from rtdetr_slurm.engine.process.failures import (
     remove_notes,
     root_cause,
 )
+from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.status import StatusLog, is_terminal, read_status
 
 NOTE_SECONDS = 10.0
@@ -30,13 +31,13 @@ class StatusEnd:
     Args:
         folder: with the status.json.
         node_rank: as the launch has it, which may be no number.
+        start: whose end it is; known to node 0.
     """
 
-    def __init__(self, folder: Path, node_rank: str) -> None:
+    def __init__(self, folder: Path, node_rank: str, start: Start | None) -> None:
         self.folder, self.node_rank = folder, node_rank
         self.is_main = node_rank == "0"
-        self.status = StatusLog(folder / STATUS_JSON)
-        self.lines_before = len(read_status(self.status.path))
+        self.status = StatusLog(folder / STATUS_JSON, start)
 
     def failed(self, failure_class: FailureClass, reason: str) -> None:
         """End status.json with a FAILURE, unless this start has ended it already."""
@@ -48,8 +49,8 @@ class StatusEnd:
 
     def is_over(self) -> bool:
         """Whether this start has written a last line."""
-        written = read_status(self.status.path)[self.lines_before :]
-        return any(is_terminal(line) for line in written)
+        start, lines = self.status.start, read_status(self.status.path)
+        return start is not None and any(is_terminal(one) for one in lines if start.wrote(one))
 
     def explain(self, local: Sequence[RankFailure]) -> None:
         """Find the first failure of all ranks and see that status.json has it."""

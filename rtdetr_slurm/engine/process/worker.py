@@ -24,6 +24,7 @@ from rtdetr_slurm.engine.process.results import create_results_folder, results_f
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.runs.claim import Superseded, start_of
 from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
 
 
@@ -56,6 +57,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         results_dir=folder,
         stop=stop,
         skip_bad_images=(arguments.bad_images or loaded.job.bad_images) == "skip",
+        start=start_of(os.environ),
     )
     try:
         session.record(Status.STARTED, f"{session.name} started")
@@ -111,6 +113,9 @@ def _report(session: Session, error: Exception) -> int:
         session.status.fail(failure.failure_class, failure.reason)
     except OSError as problem:
         print(f"rtdetr: cannot write {session.status.path}: {problem.strerror}", file=sys.stderr)
+    except Superseded as problem:
+        if not isinstance(error, Superseded):
+            print(f"rtdetr: {problem}", file=sys.stderr)
     return failure.exit_code
 
 

@@ -181,6 +181,7 @@ def save_state(training: Training) -> Path:
     check_equal_weights(training)
     path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
     if session.context.is_main:
+        session.check_latest()
         save_checkpoint(path, content)
         remove_interrupted(session.results_dir, but=path)
     return path

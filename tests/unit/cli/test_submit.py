@@ -11,6 +11,7 @@ from launch_support import STAGE, local_stage, make_run, write_checkpoint, write
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
+from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import StatusLog
 
@@ -168,7 +169,7 @@ def a_failed_run(folder: Path) -> Run:
     results.mkdir()
     run.record("submitting", stage="train")
     run.record("submitted", stage="train", job_id="77")
-    status = StatusLog(results / "status.json")
+    status = StatusLog(results / "status.json", Start(claim_id(run.id, "train")))
     kpi = {"val_mAP": 0.25, "train_loss": 1.5}
     status.write(Status.RUNNING, epoch=2, max_epoch=9, eta="0:01:00", kpi=kpi)
     status.fail(FailureClass.OOM_GPU, "CUDA out of memory")

@@ -21,6 +21,7 @@ from rtdetr_slurm.launch.allocation import (
 )
 from rtdetr_slurm.launch.step import Step
 from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.parse import OwnFacts
@@ -71,7 +72,8 @@ def test_the_inner_srun(run: Run) -> None:
 
 def step(run: Run, environ: Mapping[str, str], *, restart: int = 0, resume: bool = False) -> Step:
     allocation = SlurmAllocation(run, STAGE, environ)
-    return Step(run, allocation, number=0, restart=restart, resume=resume)
+    start = Start(claim_id(run.id, "train"), restart)
+    return Step(run, allocation, start, number=0, resume=resume)
 
 
 def test_address_port_and_resume_of_each_start(
@@ -84,7 +86,9 @@ def test_address_port_and_resume_of_each_start(
     assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("127.0.0.1", "20008")
     assert env["PATH"] == os.environ["PATH"]
     assert "RTDETR_RESUME" not in env, "left over from an enclosing job"
+    assert (env["RTDETR_CLAIM"], env["RTDETR_RESTART"]) == (f"{run.id}:train", "0")
     again = step(run, environ, restart=1, resume=True).environment()
+    assert again["RTDETR_RESTART"] == "1"
     assert again["RTDETR_RESUME"] == "1"
     assert again["MASTER_PORT"] != env["MASTER_PORT"]
 

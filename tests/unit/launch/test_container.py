@@ -71,7 +71,7 @@ def test_the_launch_contract() -> None:
 def test_what_a_site_adds() -> None:
     launch = replace(STAGE.launch, env={"PROXY": None, "ABSENT": None}, network_interface="ib0")
     env = inside_environment(
-        TASK | {"RTDETR_RESUME": "1"},
+        TASK | {"RTDETR_RESUME": "1", "RTDETR_CLAIM": "r:train", "RTDETR_RESTART": "2"},
         replace(STAGE, launch=launch),
         rank=0,
         devices=None,
@@ -83,6 +83,7 @@ def test_what_a_site_adds() -> None:
     assert env["NCCL_SOCKET_IFNAME"] == env["GLOO_SOCKET_IFNAME"] == "ib0"
     assert env["TMPDIR"] == "/s"
     assert env["RTDETR_RESUME"] == "1"
+    assert (env["RTDETR_CLAIM"], env["RTDETR_RESTART"]) == ("r:train", "2")
 
 
 def test_threads_are_the_users_and_cpus_the_allocations() -> None:

@@ -22,9 +22,9 @@ import pytest
 from launch_support import local_stage, make_run
 from process_support import children, gone, is_running, pids_in, wait_until
 
-from rtdetr_slurm.local.processes import process_facts
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.controller import write_controller

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from launch_support import local_stage, make_run
 
-from rtdetr_slurm.local.processes import process_facts
 from rtdetr_slurm.local.runner import Runner
 from rtdetr_slurm.plan.model import Array, Dependency, DependencyKind, Origin, Stage, StageTask
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import Run
 
 

@@ -11,11 +11,13 @@ from launch_support import write_checkpoint
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.runs.checkpoints import (
     best_checkpoint,
+    in_the_way,
     last_checkpoint,
     list_checkpoints,
     resume_point,
     verify_checkpoint,
 )
+from rtdetr_slurm.runs.claim import Start, new_claim, take
 from rtdetr_slurm.runs.status import StatusLog
 
 
@@ -132,3 +134,43 @@ def test_the_furthest_checkpoint_wins(
 def resumed(folder: Path) -> str | None:
     found, _ = resume_point(folder)
     return None if found is None else found.path.name
+
+
+def test_scores_of_an_earlier_training_in_the_folder_do_not_count(tmp_path: Path) -> None:
+    """Its checkpoints were removed, its status.json was not."""
+    epochs(tmp_path, 0.9, 0.1, 0.8)
+    take(tmp_path, new_claim("b:train", restart=0))
+    status = StatusLog(tmp_path / "status.json", Start("b:train"))
+    for epoch, metric in ((0, 0.2), (1, 0.3)):
+        status.write(Status.RUNNING, epoch=epoch, kpi={"val_mAP": metric})
+    assert [c.metric for c in list_checkpoints(tmp_path)] == [0.2, 0.3, None]
+    found = best_checkpoint(tmp_path)
+    assert found is not None
+    assert found.epoch == 1
+
+
+def test_scores_of_the_training_that_is_gone_on_from_do(tmp_path: Path) -> None:
+    epochs(tmp_path, 0.9, 0.1)
+    take(tmp_path, new_claim("b:train", restart=0, continues=True))
+    StatusLog(tmp_path / "status.json", Start("b:train")).write(
+        Status.RUNNING, epoch=1, kpi={"val_mAP": 0.3}
+    )
+    assert [c.metric for c in list_checkpoints(tmp_path)] == [0.9, 0.3]
+
+
+def test_a_training_may_begin_where_it_mixes_with_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    assert in_the_way(folder, None) is None
+    first, last = (write_checkpoint(folder / f"model_epoch_{n:03d}.pth") for n in (0, 1))
+    elsewhere = write_checkpoint(tmp_path / "model_epoch_001.pth")
+    for named in (None, elsewhere):
+        assert "already holds checkpoints of a training" in (in_the_way(folder, named) or "")
+    assert f"in {folder} is model_epoch_001.pth: go on" in (in_the_way(folder, first) or "")
+    assert in_the_way(folder, last) is None
+    (tmp_path / "alias").symlink_to(folder)
+    assert in_the_way(tmp_path / "alias", last) is None
+    damage(last)
+    assert f"in {folder} is model_epoch_000.pth: go on" in (in_the_way(folder, last) or "")
+    assert in_the_way(folder, first) is None
+    damage(first)
+    assert "is damaged" in (in_the_way(folder, first) or "")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtdetr_slurm.contract import Status
-from rtdetr_slurm.runs.logs import LogReader, status_lines_of, tail
+from rtdetr_slurm.runs.logs import LogReader, tail
 from rtdetr_slurm.runs.progress import progress_of
-from rtdetr_slurm.runs.status import StatusLog
 
 
 def test_tail_of_a_long_file(tmp_path: Path) -> None:
@@ -38,17 +36,6 @@ def test_reading_from_the_end_leaves_out_what_was_there(tmp_path: Path) -> None:
     with path.open("a") as stream:
         stream.write("new\n")
     assert reader.new_lines() == ["new"]
-
-
-def test_status_lines_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "status.json"
-    StatusLog(path).write(Status.SUCCESS, "of an earlier run")
-    with path.open("a") as stream:
-        stream.write('{"status": "RUNNING", "message": "TAO writes no timestamp"}\n')
-    begun = {"event": "submitting", "timestamp": "2999-01-01T00:00:00+00:00"}
-    assert [line["status"] for line in status_lines_of(path, [begun])] == ["RUNNING"]
-    begun = {"event": "submitting", "timestamp": "2000-01-01T00:00:00+00:00"}
-    assert [line["status"] for line in status_lines_of(path, [begun])] == ["SUCCESS", "RUNNING"]
 
 
 def test_progress_is_the_newest_of_everything() -> None:

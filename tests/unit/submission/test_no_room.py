@@ -19,7 +19,11 @@ from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
 
 EVALUATE = replace(
-    STAGE, name="evaluate", action="evaluate", depends_on=(Dependency(Origin("train")),)
+    STAGE,
+    name="evaluate",
+    action="evaluate",
+    results_dir="/runs/r/results/evaluate",
+    depends_on=(Dependency(Origin("train")),),
 )
 FILL = "ulimit -S -f unlimited; for f in {run}/events/*; do head -c 9000 /dev/zero >> $f; done"
 """As if somebody else had filled the disk: the record takes no further line."""
@@ -29,7 +33,7 @@ SCRIPT_FITS = 5000
 def test_what_cannot_be_written_down_is_not_sent(slurm: FakeSlurm, run: Run) -> None:
     with files_of_at_most(10), pytest.raises(SiteError) as error:
         submit_run(run)
-    assert str(error.value).startswith(f"{run.path}/events/")
+    assert str(error.value).startswith(f"{run.path}/results/train/claim.json")
     assert "File too large" in str(error.value)
     assert str(error.value).endswith(f"nothing is queued (run folder: {run.path})")
     assert slurm.calls("sbatch") == []

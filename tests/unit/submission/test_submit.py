@@ -265,7 +265,7 @@ def test_one_call_tells_how_jobs_have_ended(slurm: FakeSlurm, tmp_path: Path) ->
     reports = survey_runs([run.path for run in runs]).reports.values()
     assert [r.state.value for r in reports] == ["failed"] * 4 + ["unknown"] * 5
     evidence = {r.stages[0].failure.evidence for r in reports if r.stages[0].failure}
-    assert evidence == {"exit code 3; the log is empty"}
+    assert evidence == {"exit code 3; the log is empty; the job itself wrote down no end"}
     assert [len(slurm.calls(p)) for p in ("squeue", "sacct", "scontrol")] == [1, 1, 1]
 
 

@@ -8,7 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
+from rtdetr_slurm.plan.model import (
+    Bind,
+    Container,
+    Image,
+    Launch,
+    Plan,
+    Resources,
+    Stage,
+    StageTask,
+)
+from rtdetr_slurm.runs.claim import Claim, claim_id, new_claim, take
 from rtdetr_slurm.runs.images import ImageRecord
 from rtdetr_slurm.runs.run import Manifest, Run, create_run, freeze_spec
 
@@ -45,7 +55,9 @@ def local_stage(results_dir: Path) -> Stage:
 def make_run(
     root: Path, *stages: Stage, run_id: str = "train-20260102-030405-abcd", spec: Any = None
 ) -> Run:
-    """A run folder as `submit` makes it."""
+    """A run folder as `submit` makes it; what STAGE has in its run folder is in this one."""
+    at = str(root / run_id)
+    stages = tuple(replace(s, results_dir=s.results_dir.replace("/runs/r", at)) for s in stages)
     paths = {stage.container.image.path for stage in stages if stage.container is not None}
     manifest = Manifest(
         name=None,
@@ -65,6 +77,14 @@ def make_run(
     for stage in stages:
         run.job_dir(stage.name).mkdir()
     return run
+
+
+def claim_results(run: Run, task: StageTask, **facts: Any) -> Claim:
+    """Claim a task's results folder, as `submit` does; with `restart`, as a start of it does."""
+    task.results_dir.mkdir(parents=True, exist_ok=True)
+    mine = new_claim(claim_id(run.id, task.name), run_dir=str(run.path), stage=task.name, **facts)
+    take(task.results_dir, mine)
+    return mine
 
 
 def write_checkpoint(path: Path, content: str = "weights") -> Path:

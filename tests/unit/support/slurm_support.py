@@ -24,8 +24,11 @@ class FakeSlurm:
         path.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/{program}.calls\n{body}\n')
         path.chmod(0o755)
 
+    def calls_of(self, program: str) -> Path:
+        return self.folder / f"{program}.calls"
+
     def calls(self, program: str) -> list[str]:
-        notes = self.folder / f"{program}.calls"
+        notes = self.calls_of(program)
         return notes.read_text().splitlines() if notes.exists() else []
 
 

@@ -1,0 +1,76 @@
+"""Ends that a job could not write down itself, completed by the next reader of its run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import EVENTS_DIR
+from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.artefacts import verified_checkpoints
+from rtdetr_slurm.runs.claim import claim_id, latest_start
+from rtdetr_slurm.runs.events import Event, record_once
+from rtdetr_slurm.runs.failures import Failure
+from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import StageState, recorded_end, task_events
+from rtdetr_slurm.runs.status import close_status
+
+_BY_READER = {"recorded_by": "reader"}
+
+
+def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]:
+    """Record the ends of jobs that were killed before they could, and give their status.json its
+    last line; returns a line about each.
+
+    Only what the scheduler says has ended, only by the run's owner, and once for several readers.
+
+    Args:
+        report: of this moment, with what the scheduler says.
+    """
+    if run.path.stat().st_uid != os.geteuid():
+        return []
+    notes = []
+    for task, stage in zip(run.plan.tasks(), report.stages, strict=True):
+        ended_badly = stage.state in (StageState.FAILED, StageState.CANCELLED)
+        silent = recorded_end(task_events(events, task)) is None
+        if stage.failure is None or stage.job is None or stage.job.gone:
+            continue
+        if not (ended_badly and silent):
+            continue
+        reason = f"{stage.failure.evidence}; the job itself wrote down no end"
+        try:
+            if _record(run, task, stage, Failure(stage.failure.failure_class, reason)):
+                notes.append(f"{run.id}: {task.name} ended without a word, which is recorded now")
+        except (OSError, UserError) as error:
+            notes.append(f"{run.id}: {task.name} ended without a word; not recorded: {error}")
+    if notes:
+        with suppress(OSError, UserError):  # a summary is only a shorter way to the same report
+            keep_summary(run)
+    return notes
+
+
+def _record(run: Run, task: StageTask, stage: StageReport, failure: Failure) -> bool:
+    claim = claim_id(run.id, task.name)
+    begun = latest_start(task.results_dir, claim) is not None
+    trains = get_action(task.stage.action).trains
+    recorded = record_once(
+        run.path / EVENTS_DIR,
+        f"end-{task.name}-{stage.restarts}",
+        "finished",
+        **task.event_facts(str(stage.job_id)),
+        **_BY_READER,
+        restart=stage.restarts,
+        state=stage.state.value,
+        failure_class=failure.failure_class.value,
+        reason=failure.evidence,
+        checkpoints=verified_checkpoints(task.results_dir) if trains and begun else {},
+    )
+    # The folder is read anew: on NFS a new file of another node may show up late.
+    end = recorded_end(task_events(run.events(), task))
+    if not recorded or end is None or not _BY_READER.items() <= end.items():
+        return False
+    close_status(task.results_dir, claim, failure.failure_class, failure.evidence)
+    return True
