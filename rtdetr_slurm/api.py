@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import SiteError, refusals_explained
 from rtdetr_slurm.runs.artefacts import Results
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, find_run
@@ -43,6 +43,7 @@ class SubmittedRun:
         """Absolute path of the run folder."""
         return self.record.path
 
+    @refusals_explained()
     def status(self) -> RunReport:
         """Where the run is now: one report with a stage each.
 
@@ -61,7 +62,8 @@ class SubmittedRun:
             TimeoutError: the run has not ended by then; it goes on.
         """
         follower = Follower(self.record, on_line=None, on_report=_ignore, on_note=_ignore)
-        report = follower.follow(timeout)
+        with refusals_explained():
+            report = follower.follow(timeout)
         if timeout is not None and not report.ended:
             raise TimeoutError(f"{self.id} is {report.state.value} after {timeout:g} s")
         return report
@@ -70,6 +72,7 @@ class SubmittedRun:
         """What each stage has left so far, by the stage's name: checkpoints and picture."""
         return {stage.name: stage.results for stage in self.status().stages}
 
+    @refusals_explained()
     def cancel(self) -> dict[str, str]:
         """Cancel what has not ended; returns stage name → job id of what was cancelled.
 
@@ -83,6 +86,7 @@ class SubmittedRun:
         return dict(result.jobs)
 
 
+@refusals_explained()
 def submit(
     spec: str | os.PathLike[str],
     overrides: Sequence[str] = (),
@@ -119,6 +123,7 @@ def submit(
     return SubmittedRun(run)
 
 
+@refusals_explained()
 def open_run(reference: str | os.PathLike[str], *, site: str | None = None) -> SubmittedRun:
     """The run that `reference` means: a run id, the beginning of one, or a path.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rtdetr_slurm.contract import ExitCode, FailureClass
 
@@ -89,6 +90,15 @@ def explained(error: OSError | UserError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         problem.failure_class = FailureClass.CONFIG  # no other node has more room
     return problem
+
+
+@contextmanager
+def refusals_explained() -> Iterator[None]:
+    """For a function whose every error is a UserError, also what the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(error) from error
 
 
 def near(found: object, options: Iterable[str], cutoff: float = 0.6) -> str:

@@ -15,7 +15,7 @@ from local_support import EVALUATED, VALIDATED, write_workspace
 import rtdetr_slurm
 from rtdetr_slurm import open_run, submit
 from rtdetr_slurm.api import SubmittedRun
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.runs.state import StageState
 
 ONCE = ["train.num_epochs=1", VALIDATED, EVALUATED]
@@ -97,6 +97,19 @@ def test_a_run_that_left_no_checkpoint_is_no_parent(chain: SubmittedRun) -> None
     scores = next(p for p in (chain.path.parent).iterdir() if p.name.startswith("evaluate-"))
     with pytest.raises(RequestError, match="has no stage that leaves a checkpoint"):
         submit("train.yaml", ONCE, action="evaluate", parent=str(scores))
+
+
+def test_what_the_system_refuses_is_an_error_for_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for call in (lambda: submit("/none.yaml", site="local"), lambda: open_run("x", site="local")):
+        with pytest.raises(UserError):
+            call()
+    monkeypatch.chdir(tmp_path)
 
 
 def test_waiting_has_an_end(tmp_path: Path) -> None:

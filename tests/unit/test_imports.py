@@ -12,7 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from launch_support import write_dataset
+from launch_support import local_stage, make_run, write_dataset
 
 import rtdetr_slurm
 
@@ -236,6 +236,13 @@ def loaded_modules(*arguments: str, cwd: Path) -> set[str]:
 
 def test_help_loads_next_to_nothing(tmp_path: Path) -> None:
     loaded = loaded_modules("--help", cwd=tmp_path)
+    assert loaded.isdisjoint(HEAVY | {"pydantic", "submitit", "yaml", "rich", "asyncio"})
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "cancel"])
+def test_a_run_is_read_with_the_standard_library(tmp_path: Path, command: str) -> None:
+    run = make_run(tmp_path, local_stage(tmp_path / "results"))
+    loaded = loaded_modules(command, str(run.path), cwd=tmp_path)
     assert loaded.isdisjoint(HEAVY | {"pydantic", "submitit", "yaml", "rich", "asyncio"})
 
 
