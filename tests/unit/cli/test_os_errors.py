@@ -17,7 +17,7 @@ from slurm_support import FakeSlurm
 
 from rtdetr_slurm.cli import main as main_module
 from rtdetr_slurm.cli.main import main
-from rtdetr_slurm.local.processes import process_facts
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import Run
 
 Capture = pytest.CaptureFixture[str]
