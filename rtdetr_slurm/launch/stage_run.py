@@ -39,6 +39,7 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.claim import Start, begin, claim_id, has_begun, latest_start, new_claim
+from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.processes import process_facts
@@ -67,9 +68,7 @@ class StageRun:
         # Once the step is over, nobody writes checkpoints any more, and each is read but once.
         self._verify = cache(verify_checkpoint)
         self._reached_before = self._reached()
-        self._in_vain = starts_in_vain(
-            task_events(run.events(), self.task), allocation.restart, self._reached_before
-        )
+        self._in_vain = 0
 
     def execute(self) -> int:
         """Start, watch, judge; returns the exit code."""
@@ -79,9 +78,11 @@ class StageRun:
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
             self._holds_results = latest_start(self.results, self.start.claim) is not None
-            if is_to_end(task_events(self.run.events(), self.task)):
+            events = self._events()
+            if is_to_end(events):
                 verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, True)
                 return self._close(verdict)
+            self._in_vain = starts_in_vain(events, self.allocation.restart, self._reached_before)
             if self._in_vain >= MAX_STARTS_IN_VAIN:
                 return self._close(given_up(self._in_vain))
             self._prepare()
@@ -170,12 +171,17 @@ class StageRun:
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
-        try:
-            cancelled = is_to_end(task_events(self.run.events(), self.task))
-        except UserError as error:  # the training is asked to stop all the same
-            say(f"whether somebody has cancelled it is not known: {error}")
-            cancelled = False
+        cancelled = is_to_end(self._events())
         return replace(reason, why=FailureClass.CANCELLED) if cancelled else reason
+
+    def _events(self) -> list[Event]:
+        """What is on record of this task; a damaged record keeps it neither from its start nor
+        from its stop."""
+        try:
+            return task_events(self.run.events(), self.task)
+        except UserError as error:
+            say(f"whether somebody has cancelled it is not known: {error}")
+            return []
 
     # --- after the step --------------------------------------------------------------------
     def _witnesses(self, end: StepEnd) -> Witnesses:

@@ -18,7 +18,8 @@ def first_lines(job_dir: str) -> list[str]:
     """Before all else, module lines included: an asked-for end is noted, and handed on to the
     controller once there is one; and no credential goes on into the job."""
     note = f'{shlex.quote(job_dir)}/"warned-$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}"'
-    hear = f'again=1; echo "$1" >> "${Env.WARNED}"; kill -s "$1" $controller'
+    # `|| :` because module lines may have said `set -e`.
+    hear = f'again=1; echo "$1" >> "${Env.WARNED}" || :; kill -s "$1" $controller || :'
     return [
         f"export {Env.WARNED}={note}",
         f"asked() {{ {hear}; }} 2> /dev/null",
@@ -39,7 +40,7 @@ def controller_lines(command: Sequence[str]) -> str:
         "controller=$!\n"
         # A signal ends a wait; one more tells how the controller itself ended.
         "again=1\n"
-        'while [ "$again" ]; do again=; wait $controller; code=$?; done\n'
+        'while [ "$again" ]; do again=; wait $controller && code=0 || code=$?; done\n'
         "exit $code"
     )
 

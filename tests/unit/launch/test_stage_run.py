@@ -299,6 +299,15 @@ def test_what_was_cancelled_before_it_started_ends_at_once(
     assert summary.state is StageState.CANCELLED
 
 
+def test_a_damaged_record_keeps_no_job_from_its_start(
+    run: Run, stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (run.path / "events" / "other.jsonl").write_text("no event\n")
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
+    assert "whether somebody has cancelled it is not known" in capfd.readouterr().err
+
+
 def test_a_cancel_that_was_refused_does_not_end_an_interrupted_run(run: Run, stage: Stage) -> None:
     write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
     host = ShellAllocation(STOPPABLE)

@@ -123,7 +123,7 @@ def test_no_signal_is_lost_from_the_first_line_on(
     controller.write_text(CONTROLLER.format(folder=tmp_path, python=sys.executable))
     controller.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(controller))
-    modules = (f"touch {tmp_path}/module", "sleep 0.3")
+    modules = ("set -eu", f"touch {tmp_path}/module", "sleep 0.3")
     stage = replace(STAGE, launch=replace(STAGE.launch, module_lines=modules))
     (tmp_path / "run" / "jobs" / "train").mkdir(parents=True)
     env = os.environ | {"SLURM_JOB_ID": "8", "SLURM_JWT": "secret"}

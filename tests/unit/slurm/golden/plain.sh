@@ -13,7 +13,7 @@
 
 # setup
 export RTDETR_SLURM_WARNED=/runs/train-20260102-030405-abcd/jobs/train/"warned-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
-asked() { again=1; echo "$1" >> "$RTDETR_SLURM_WARNED"; kill -s "$1" $controller; } 2> /dev/null
+asked() { again=1; echo "$1" >> "$RTDETR_SLURM_WARNED" || :; kill -s "$1" $controller || :; } 2> /dev/null
 controller=
 trap 'asked USR2' USR2
 trap 'asked TERM' TERM
@@ -24,5 +24,5 @@ export SUBMITIT_EXECUTOR=slurm
 (trap '' USR2 TERM; exec /venv/bin/python -I -S -u /runs/train-20260102-030405-abcd/jobs/controller.zip stage /runs/train-20260102-030405-abcd train) &
 controller=$!
 again=1
-while [ "$again" ]; do again=; wait $controller; code=$?; done
+while [ "$again" ]; do again=; wait $controller && code=0 || code=$?; done
 exit $code
