@@ -17,13 +17,17 @@ class SlurmClient(Slurm):
 
     Args:
         cluster: that sbatch named; None where there is but one.
+        uid: of whose jobs are meant; None: this user's.
     """
 
     def __init__(
-        self, cluster: str | None = None, environ: Mapping[str, str] | None = None
+        self,
+        cluster: str | None = None,
+        uid: int | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         env = submission_environment(os.environ if environ is None else environ)
-        super().__init__(env, cluster)
+        super().__init__(env, cluster, uid)
 
     def find(self, sought: Sequence[Sought]) -> list[JobInfo]:
         """What is known about each job: one squeue for all, then sacct for those that are over.

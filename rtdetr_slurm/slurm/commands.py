@@ -63,10 +63,14 @@ class Slurm:
     Args:
         environ: of the commands; Slurm takes options from it.
         cluster: that is meant; None: the one that the environment leads to.
+        uid: of whose jobs are meant; None: this user's.
     """
 
-    def __init__(self, environ: Mapping[str, str], cluster: str | None = None) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], cluster: str | None = None, uid: int | None = None
+    ) -> None:
         self._environ = dict(environ)
+        self._whose = [] if uid is None else [f"--user={uid}"]
         self._there = [] if cluster is None else [f"--clusters={cluster}"]
 
     def sbatch(self, script: Path) -> Queued:
@@ -86,13 +90,13 @@ class Slurm:
         raise SubmissionRefused(f"sbatch refused the job: {answer.message}")
 
     def squeue(self) -> dict[str, JobInfo]:
-        """This user's jobs, also those that ended minutes ago.
+        """The user's jobs, also those that ended minutes ago.
 
         Raises:
             SlurmUnreachable: it does not answer.
         """
-        argv = ["squeue", "--me", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}"]
-        answer = self.call([*argv, *self._there])
+        argv = ["squeue", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}"]
+        answer = self.call([*argv, *(self._whose or ["--me"]), *self._there])
         if answer.code != 0:
             raise SlurmUnreachable(f"squeue does not answer: {answer.message}")
         return parse_squeue(answer.out)
@@ -103,14 +107,14 @@ class Slurm:
         """What accounting knows; nothing where there is none, or none that answers.
 
         Args:
-            job_ids: None: all of this user's.
+            job_ids: None: all of the user's.
             since: ISO date and time from which it looks; its own default is midnight.
         """
         argv = ["sacct", "-X", "--noheader", "--parsable2", f"--format={SACCT_FIELDS}"]
         argv += [f"--starttime={since}"] if since else []
         argv += [f"--jobs={','.join(sorted(job_ids))}"] if job_ids is not None else []
         try:
-            answer = self.call([*argv, *self._there])
+            answer = self.call([*argv, *self._whose, *self._there])
         except SiteError:
             return {}
         return parse_sacct(answer.out) if answer.code == 0 else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
 from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
+from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.identity import Sought
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
@@ -87,14 +89,19 @@ class SlurmBackend:
         }
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
-        found: dict[int, JobInfo] = {}
-        for cluster, numbers in _by_cluster(tasks).items():
-            jobs = SlurmClient(cluster).find([_sought(tasks[number]) for number in numbers])
+        found: dict[int, JobInfo | None] = {}
+        for (cluster, uid), numbers in _by_place(tasks).items():
+            sought = [_sought(tasks[number]) for number in numbers]
+            jobs: Sequence[JobInfo | None]
+            if uid is None:
+                jobs = SlurmClient(cluster).find(sought)
+            else:
+                jobs = _of_another_user(SlurmClient(cluster, uid), sought)
             found.update(zip(numbers, jobs, strict=True))
         return [found[number] for number in range(len(tasks))]
 
     def cancel(self, tasks: Sequence[OpenTask]) -> None:
-        for cluster, numbers in _by_cluster(tasks).items():
+        for (cluster, _), numbers in _by_place(tasks).items():
             SlurmClient(cluster).scancel([tasks[number].job_id or "" for number in numbers])
 
 
@@ -190,12 +197,23 @@ def token(run_id: str, stage: str) -> str:
     return f"rtdetr-slurm:{run_id}:{stage}"
 
 
-def _by_cluster(tasks: Sequence[OpenTask]) -> dict[str | None, list[int]]:
-    """Numbers of tasks by the cluster that they went to."""
-    groups: dict[str | None, list[int]] = {}
+def _by_place(tasks: Sequence[OpenTask]) -> dict[tuple[str | None, int | None], list[int]]:
+    """Numbers of tasks by the cluster that they went to, and by whose they are: the owner's of the
+    run folder, None for this user's."""
+    groups: dict[tuple[str | None, int | None], list[int]] = {}
     for number, one in enumerate(tasks):
-        groups.setdefault(cluster_of(one.events), []).append(number)
+        owner = one.run.path.stat().st_uid
+        place = cluster_of(one.events), None if owner == os.getuid() else owner
+        groups.setdefault(place, []).append(number)
     return groups
+
+
+def _of_another_user(client: SlurmClient, sought: Sequence[Sought]) -> list[JobInfo | None]:
+    """Clusters may keep users' jobs from one another: what does not show need not be gone."""
+    try:
+        return [None if job.gone else job for job in client.find(sought)]
+    except SlurmUnreachable:
+        return [None] * len(sought)
 
 
 def _sought(one: OpenTask) -> Sought:

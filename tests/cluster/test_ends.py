@@ -16,17 +16,21 @@ from .harness.data import Dataset
 pytestmark = pytest.mark.cluster
 
 
-def processes_of(run: Submitted, rank: int) -> dict[int, str]:
-    """Process id → command line of what runs in the container of one node, parents first."""
+def processes_of(run: Submitted, rank: int) -> tuple[int, int]:
+    """What launches the ranks in the container of one node, and its only rank."""
     folder = run.folder / "jobs" / run.action / f"node-{rank}"
-    found = {}
+    parents = {}
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and (entry / "cwd").readlink() == folder:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().split(")")[1].split()[1]
+                )
         except OSError:  # it has ended, or is the kernel's
             continue
-    return dict(sorted(found.items()))
+    [launching] = [pid for pid, parent in parents.items() if parent not in parents]
+    [worker] = [pid for pid, parent in parents.items() if parent == launching]
+    return launching, worker
 
 
 def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
@@ -40,9 +44,8 @@ def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
     while not all(" step " in run.log() for run in runs):
         assert time.monotonic() < deadline, [run.log() for run in runs]
         time.sleep(1)
-    [worker, *_] = [pid for pid, command in processes_of(rank, 1).items() if ".worker " in command]
-    os.kill(worker, signal.SIGKILL)
-    os.kill(next(iter(processes_of(container, 1))), signal.SIGKILL)
+    os.kill(processes_of(rank, 1)[1], signal.SIGKILL)
+    os.kill(processes_of(container, 1)[0], signal.SIGKILL)
     shutil.rmtree(folder.results)
     for run in runs:
         while (stage := run.stage())["state"] == "running":

@@ -7,6 +7,7 @@ real one is in tests/cluster.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -280,6 +281,21 @@ def test_a_number_that_is_somebody_elses_now_says_nothing(
     [stage] = survey(run).stages
     assert (stage.state, stage.job) == (StageState.UNKNOWN, JobInfo("42", "GONE", source="nobody"))
     assert stage.to_json()["slurm_state"] is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_another_users_run_is_asked_about_by_its_owner(slurm: FakeSlurm, run: Run) -> None:
+    """Where Slurm does not show it, as with PrivateData, nobody says that it is gone."""
+    submitted(run)
+    run.record("cancelling", stage="train", job_id="42")
+    line = queue_line(run, "42", "RUNNING")
+    slurm.answer("squeue", f"case $* in *--user=1234*) echo '{line}';; esac")
+    os.chown(run.path, 1234, -1)
+    assert survey(run).state is StageState.RUNNING
+    slurm.answer("squeue", "true")
+    assert survey(run).state is StageState.UNKNOWN
+    slurm.answer("squeue", "echo 'Invalid user: 1234' >&2; exit 1")
+    assert survey(run).state is StageState.UNKNOWN
 
 
 def test_what_slurmctld_lost_is_not_queued_for_ever(slurm: FakeSlurm, run: Run) -> None:
