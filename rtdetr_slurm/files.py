@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 4 * 1024 * 1024
 
@@ -28,7 +28,16 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     Raises:
         OSError: the folder is missing or not writable, or the disk is full; `path` is untouched.
     """
-    with _temporary(path, data, mode) as temporary:
+    replace_with(path, _writing(data), mode)
+
+
+def replace_with(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
+    """`write_atomic` of what `write` puts into the stream that it is given, piece by piece.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
+    with _temporary(path, write, mode) as temporary:
         temporary.replace(path)
 
 
@@ -39,7 +48,7 @@ def write_new(path: Path, data: str | bytes) -> None:
         FileExistsError: there is one.
         OSError: as `write_atomic`.
     """
-    with _temporary(path, data) as temporary:
+    with _temporary(path, _writing(data)) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -48,15 +57,21 @@ def write_new(path: Path, data: str | bytes) -> None:
                 raise
 
 
-@contextmanager
-def _temporary(path: Path, data: str | bytes, mode: int = 0o666) -> Iterator[Path]:
-    """A complete file with `data` beside `path`, gone afterwards."""
+def _writing(data: str | bytes) -> Callable[[BinaryIO], object]:
     payload = data.encode() if isinstance(data, str) else data
+    return lambda stream: stream.write(payload)
+
+
+@contextmanager
+def _temporary(
+    path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666
+) -> Iterator[Path]:
+    """A complete file beside `path`, gone afterwards."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as stream:
-            stream.write(payload)
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(mode & ~_umask())

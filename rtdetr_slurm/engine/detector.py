@@ -10,11 +10,7 @@ import torch
 from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import load_weights
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.engine.training.checkpoint import (
-    TrainingCheckpoint,
-    check_num_classes,
-    load_checkpoint,
-)
+from rtdetr_slurm.engine.training.checkpoint import check_num_classes, load_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
 
@@ -74,9 +70,7 @@ def trained_detector(session: Session, path: Path) -> TrainedDetector:
     """
     num_classes = session.experiment.dataset.num_classes
     model = build_model(session.experiment.model, num_classes)
-    checkpoint = _own_checkpoint(path)
-    if checkpoint is not None:
-        check_num_classes(checkpoint, num_classes, path)
+    classes, epoch = _what_it_says(path, num_classes)
     report = load_weights(model, path, part="detector")
     heads = [line for line in report.skipped if "score_head" in line]
     if heads:
@@ -85,22 +79,23 @@ def trained_detector(session: Session, path: Path) -> TrainedDetector:
             f"{num_classes}:\n  " + "\n  ".join(heads)
         )
     session.say(str(report))
-    model = _placed(model, session)
-    if checkpoint is None:
-        return TrainedDetector(model, None, None)
-    return TrainedDetector(model, checkpoint["classes"], checkpoint["epoch"])
+    return TrainedDetector(_placed(model, session), classes, epoch)
 
 
 def _placed(model: RTDETR, session: Session) -> RTDETR:
     return model.to(session.context.device).to(memory_format=torch.channels_last)
 
 
-def _own_checkpoint(path: Path) -> TrainingCheckpoint | None:
-    """A checkpoint of this engine; None for weights from elsewhere, or for no weights at all,
-    which `load_weights` then has its say about."""
+def _what_it_says(path: Path, num_classes: int) -> tuple[dict[int, str] | None, int | None]:
+    """Classes and epoch of a checkpoint of this engine. None for weights from elsewhere, or for no
+    weights at all, which `load_weights` then has its say about."""
+    if path.suffix != ".pth":
+        return None, None
     try:
-        return load_checkpoint(path) if path.suffix == ".pth" else None
+        checkpoint = load_checkpoint(path)
     except NewerVersion:
         raise
     except RequestError:
-        return None
+        return None, None
+    check_num_classes(checkpoint, num_classes, path)
+    return checkpoint["classes"], checkpoint["epoch"]

@@ -52,6 +52,7 @@ def test_four_ranks_train_one_detector(trained: Submitted) -> None:
     log = trained.log()
     for rank in (0, 1):
         assert f"torchrun --nnodes=2 --node-rank={rank} --nproc-per-node=2 --master-addr=" in log
+    assert not re.search(r"^INFO:|Warning", log, re.MULTILINE)  # of Apptainer, of libraries
     # The engine compares the weights of all ranks before it writes a checkpoint.
     assert re.findall(r"(\d+) ranks hold equal weights \(spread (\S+)\)", log) == [("4", "0")] * 2
     names = sorted(path.name for path in trained.results.glob("*.pth"))

@@ -19,8 +19,8 @@ The learning rate is a function of epoch and step, so there is no scheduler stat
 
 from __future__ import annotations
 
-import io
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ import torch
 from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import replace_with
 from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
 TrainingCheckpoint: TypeAlias = dict[str, Any]
@@ -43,14 +43,16 @@ def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     Raises:
         ActionError: it cannot be written, naming the path.
     """
-    buffer = io.BytesIO()
-    torch.save(
-        {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}, buffer
-    )
+    content = {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}
     try:
-        write_atomic(path, buffer.getvalue())
+        replace_with(path, partial(torch.save, content))  # and not by way of memory
     except OSError as error:
         raise writing_error(error, path) from None
+    except RuntimeError as error:
+        cause = error.__context__  # what the stream raised within torch.save
+        if not isinstance(cause, OSError):
+            raise
+        raise writing_error(cause, path) from None
 
 
 def load_checkpoint(path: Path) -> TrainingCheckpoint:
