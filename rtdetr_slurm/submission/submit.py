@@ -71,11 +71,12 @@ def _taken_back(run: Run, stage: Stage, backend: Backend) -> Iterator[None]:
         problem = explained(error)
         refused = stage if problem is error else None
         taken_back = _withdraw(run, backend, f"stage {stage.name}: {problem}", but=refused)
-        if problem is error and not taken_back:
+        if taken_back or refused is None:
+            what = taken_back or "nothing is queued"
+            problem.args = (f"{problem}; {what} (run folder: {run.path})",)
+        if problem is error:
             raise
-        what = taken_back or "nothing is queued"
-        kind = type(problem) if problem is error else SiteError
-        raise kind(f"{problem}; {what} (run folder: {run.path})") from error
+        raise problem from error
     except KeyboardInterrupt:
         _withdraw(run, backend, "its submission was interrupted")
         raise

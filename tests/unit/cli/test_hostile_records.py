@@ -29,8 +29,10 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.inputs import resolve_inputs
 from rtdetr_slurm.launch.node import input_binds
 from rtdetr_slurm.launch.node_errors import read_node_errors
-from rtdetr_slurm.plan.model import Dependency, Input, Origin, Scheduler, Stage
+from rtdetr_slurm.plan.model import Dependency, Input, Origin, Scheduler, Stage, StageTask
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
+from rtdetr_slurm.runs.claim import Start, claim_id, new_claim, read_claim, take
+from rtdetr_slurm.runs.holders import report_of_record, why_in_use
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.status import StatusLog
@@ -39,7 +41,7 @@ from rtdetr_slurm.submission.backends import token
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[random.Random, Path], None]
 
-SEEDS = int(os.environ.get("RTDETR_TEST_SEEDS", "150"))
+SEEDS = int(os.environ.get("RTDETR_TEST_SEEDS", "100"))
 GOOD, BAD = "train-20260102-000000-aaaa", "train-20260101-000000-bbbb"
 HOSTILE: list[Any] = [
     *(None, True, -1, 0, 10**18, 10**400, 1e308, float("nan"), float("inf"), 0.5),
@@ -77,7 +79,10 @@ def build(root: Path, run_id: str, *, ended: bool, scheduler: Scheduler = "local
     )
     run = make_run(root, train, evaluate, run_id=run_id)
     (results / "train").mkdir()
-    status = StatusLog(results / "train" / "status.json")
+    start = Start(claim_id(run_id, "train"))
+    facts = {"run_dir": str(run.path), "stage": "train", "job_id": "77"}
+    take(results / "train", new_claim(start.claim, restart=0, **facts))
+    status = StatusLog(results / "train" / "status.json", start)
     for name in ("train", "evaluate"):
         run.record("submitting", stage=name)
         # On another machine, so that nobody looks for its process.
@@ -263,11 +268,19 @@ def on_the_node(folder: Path) -> None:
     except UserError:
         return
     for task in list(run.plan.tasks())[:9]:
-        for read in (read_node_errors, resolve_inputs, input_binds):
+        for read in (read_node_errors, resolve_inputs, input_binds, holder):
             try:
                 read(run, task)
             except (UserError, FileNotFoundError):
                 continue
+
+
+def holder(run: Run, task: StageTask) -> str | None:
+    """As another submission asks that wants the same results folder."""
+    held = read_claim(task.results_dir)
+    told = why_in_use(task.results_dir, held, report_of_record)
+    assert str(held).isprintable()
+    return told
 
 
 @contextmanager

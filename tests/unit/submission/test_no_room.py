@@ -14,6 +14,7 @@ from slurm_support import FakeSlurm, queue_line, submitted
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Dependency, Origin
+from rtdetr_slurm.records import BadRecord
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
@@ -95,3 +96,18 @@ def test_a_full_disk_keeps_no_job_from_being_cancelled(slurm: FakeSlurm, run: Ru
     assert done.jobs == {"train": "42"}
     assert f"{run.path}/events/" in done.unwritten[0]
     assert "File too large; the limit on the size of files" in done.unwritten[0]
+
+
+def test_a_parent_that_becomes_unreadable_takes_all_back(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """The first stage is queued by then; what it was, and why it is gone, is told."""
+    parent = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
+    on = Dependency(Origin("train", str(parent.path)))
+    last = replace(EVALUATE, depends_on=(on,), results_dir=str(tmp_path / "e"))
+    run = make_run(tmp_path / "runs", replace(STAGE, results_dir=str(tmp_path / "t")), last)
+    slurm.answer("sbatch", f"echo '{{' > {parent.path}/run.json; echo 42")
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    with pytest.raises(BadRecord) as error:
+        submit_run(run)
+    assert f"{parent.path}/run.json: this is not JSON" in str(error.value)
+    assert "what was queued before has been cancelled: train: job 42" in str(error.value)
+    assert slurm.calls("scancel") == ["42"]
