@@ -14,8 +14,9 @@ from rtdetr_slurm.errors import RequestError
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
 """Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
 
-_MOST_NODES, _MOST_TASKS = 100_000, 4_000_001
-"""More is no cluster, and no array that Slurm takes; a plan read from a file is held to it."""
+_MOST_NODES, _MOST_TASKS = 100_000, 10_000
+"""More is no cluster and no sweep: a plan that is read from a file must not keep its reader busy
+for hours."""
 
 Scheduler = Literal["slurm", "local"]
 DependencyKind = Literal["afterok", "afterany", "aftercorr"]

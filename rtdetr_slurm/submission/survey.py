@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
@@ -47,8 +47,8 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
             else:
                 run = open_run(folder)
                 unended[folder] = (run, run.events())
-        except RequestError as error:
-            unreadable[folder] = str(error)
+        except (UserError, OSError) as error:
+            unreadable[folder] = str(explained(error))
     jobs, notes = _jobs(unended)
     for folder, (run, events) in unended.items():
         try:
@@ -57,8 +57,8 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
                 notes += completed
                 report = report_run(run, jobs[folder], run.events())
             reports[folder] = report
-        except RequestError as error:
-            unreadable[folder] = str(error)
+        except (UserError, OSError) as error:
+            unreadable[folder] = str(explained(error))
     ordered = {folder: reports[folder] for folder in folders if folder in reports}
     return Survey(ordered, unreadable, tuple(notes))
 
@@ -89,8 +89,9 @@ def _jobs(
         own = [(f, one) for f, one in asked if one.task.stage.launch.scheduler == scheduler]
         try:
             jobs = backend.jobs([one for _, one in own])
-        except SiteError as error:
-            notes.append(f"Slurm cannot be asked, so states are from the runs' records: {error}")
+        except (SiteError, OSError) as error:
+            why = explained(error)
+            notes.append(f"Slurm cannot be asked, so states are from the runs' records: {why}")
             continue
         for (folder, one), job in zip(own, jobs, strict=True):
             if job is not None:

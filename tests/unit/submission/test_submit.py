@@ -443,6 +443,19 @@ def test_a_parent_that_has_succeeded_is_not_waited_for(slurm: FakeSlurm, tmp_pat
     assert "--dependency" not in (run.job_dir("evaluate") / "job.sh").read_text()
 
 
+def test_a_run_that_is_removed_while_it_is_read_hides_no_other(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    good = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-aaaa")
+    removed = make_run(tmp_path / "runs", STAGE, run_id="train-20260101-000000-bbbb")
+    for run, job_id in ((good, "41"), (removed, "42")):
+        submitted(run, job_id)
+    slurm.answer("squeue", f"rm -r {removed.path}; echo '{queue_line(good, '41', 'RUNNING')}'")
+    found = survey_runs([removed.path, good.path])
+    assert [report.run_id for report in found.reports.values()] == [good.id]
+    assert "No such file or directory" in found.unreadable[removed.path]
+
+
 def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", replace(STAGE, array=Array(4)))
     assert submit_run(run) == {"train": "42"}
