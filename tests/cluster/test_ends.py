@@ -54,7 +54,7 @@ def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
         assert stage["state"] == "failed", stage
         assert run.events()[-1] == "finished"
     evidence = [run.stage()["failure"]["evidence"] for run in runs]
-    assert "rank 1 was ended by SIGKILL" in evidence[0], rank.log()
+    assert "rank 1 was killed by SIGKILL" in evidence[0], rank.log()
     assert "srun: error: node2: task 1: Killed" in evidence[1], container.log()
     assert "No such file or directory" in evidence[2], folder.log()
     assert str(folder.results) in evidence[2]

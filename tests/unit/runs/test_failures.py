@@ -135,7 +135,7 @@ rtdetr-slurm: cannot read or write status.json: No such file or directory
 RANK_KILLED = """\
 epoch 1/500 step 3/25  loss 12.698  lr 1.0e-04  1.0 images/s
 rtdetr: error: rank 0: lost the connection to the other ranks: Connection reset by peer
-rtdetr: error: rank 1 was ended by SIGKILL; the log has what it said last
+rtdetr: error: rank 1 was ended by SIGSEGV; the log has what it said last
 srun: error: node2: task 1: Exited with exit code 1
 srun: launch/slurm: _step_signal: Terminating StepId=1.0
 slurmstepd-node1: error: *** STEP 1.0 ON node1 CANCELLED AT 2026-11-26T00:14:55 ***
@@ -168,7 +168,7 @@ ANOTHER_START = f"{TORN_IMAGE}rtdetr-slurm: starts srun --nodes=1 python node\ne
             "unknown",
             "killed by signal 9; srun: error: node2: task 1: Killed",
         ),
-        (135, RANK_KILLED, "unknown", "log: rtdetr: error: rank 1 was ended by SIGKILL"),
+        (135, RANK_KILLED, "unknown", "log: rtdetr: error: rank 1 was ended by SIGSEGV"),
         (135, KILLED_FOR_MEMORY, "oom_host", "log: slurmstepd: error: Detected 1 oom_kill event"),
         (1, FOLDER_GONE, "unknown", "log: rtdetr: error: rank 0: FileNotFoundError: [Errno 2]"),
         (255, "", "unknown", "exit code 255; the log is empty"),
