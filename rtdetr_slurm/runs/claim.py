@@ -88,7 +88,8 @@ class Claim:
         Raises:
             ValueError: it holds what is no text for a terminal.
         """
-        for value in (self.id, self.user, self.host, self.time, self.run_dir, self.stage):
+        text = (self.id, self.user, self.host, self.time, self.run_dir, self.stage, self.job_id)
+        for value in text:
             if value is not None and not value.isprintable():
                 raise ValueError(f"found {value!a}; expected printable text")
 
