@@ -378,6 +378,20 @@ def test_starts_that_get_no_further_come_to_an_end(run: Run, stage: Stage, tmp_p
     assert not (tmp_path / "started").exists()
 
 
+def test_when_slurm_ends_the_job_itself_its_kill_wait_is_all_there_is(
+    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the lead before the time limit is: the end is written down before KILL."""
+    monkeypatch.setattr(step, "KILL_WAIT_S", 1)
+    host = ShellAllocation("trap '' URG; sleep 60 & wait")
+    host.reason = StopReason(FailureClass.CANCELLED, by_scheduler=True)
+    when_started(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    begun = time.monotonic()
+    execute(run, stage, host)
+    assert time.monotonic() - begun < stage.launch.signal_lead_s / 4
+    assert ends(run, stage)[1]["failure_class"] == "cancelled"
+
+
 def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> None:
     class Disabled(ShellAllocation):
         def requeue(self) -> None:
