@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bad-images",
         choices=("stop", "skip"),
-        help="what to do at an image that cannot be decoded (default: the spec's job.bad_images)",
+        help="what to do at an image that is missing, broken or not as annotated (default: the "
+        "spec's job.bad_images)",
     )
     parser.add_argument("--version", action="version", version=f"rtdetr-slurm {__version__}")
     return parser
