@@ -128,6 +128,8 @@ def classify(
         if failure_class is None:
             failure_class, line = _signed(log, but=FailureClass.INFRA)
         return Failure(failure_class or FailureClass.UNKNOWN, f"log: {line or cause}")
+    if any(map(_killed_task, log)):
+        log = [line for line in log if BY_PEER not in line]
     failure_class, line = _signed(log)
     if failure_class is not None:
         return Failure(failure_class, f"log: {line}")
@@ -140,9 +142,20 @@ def _of_last_start(log: Sequence[str]) -> Sequence[str]:
 
 
 def _rank_error(log: Sequence[str]) -> str | None:
-    """The engine's line about the rank that failed first."""
-    own = (line for line in log if line.startswith("rtdetr: error: "))
-    return next((line for line in own if BY_PEER not in line), None)
+    """The engine's line about the rank that failed first; none after a whole task was killed, for
+    that takes the ranks of the other nodes along."""
+    for line in log:
+        if line.startswith("rtdetr: error: ") and BY_PEER not in line:
+            return line
+        if _killed_task(line):
+            return None
+    return None
+
+
+def _killed_task(line: str) -> str | None:
+    """srun's words about a task that ended by a signal."""
+    match = _TASK_ENDED.match(line)
+    return match[0] if match and not match["how"].startswith("Exited with") else None
 
 
 def _signed(log: Sequence[str], but: FailureClass | None = None) -> tuple[FailureClass | None, str]:
@@ -170,9 +183,9 @@ def _how_it_ended(exit_code: int | None, signal: int | None, log: Sequence[str])
     if exit_code is None and not signal:
         how = "ended without an exit code"
     # Of several tasks the first that ended took the others along.
-    first = next((match for line in log if (match := _TASK_ENDED.match(line))), None)
-    if first is not None and not first["how"].startswith("Exited with"):
-        return f"{how}; {first[0]}"
+    first = next((line for line in log if _TASK_ENDED.match(line)), "")
+    if killed := _killed_task(first):
+        return f"{how}; {killed}"
     telling = [line for line in log if not _NOISE.match(line)]
     last = (telling or log or [""])[-1]
     return f"{how}; last line of the log: {last}" if last else f"{how}; the log is empty"

@@ -127,7 +127,8 @@ srun: launch/slurm: _step_signal: Terminating StepId=2.0
 slurmstepd-node1: error: *** STEP 2.0 ON node1 CANCELLED AT 2026-11-26T00:14:51 ***
 Fatal Python error: Bus error
 
-rtdetr: error: rank 0: lost the connection to the other ranks: RuntimeError: [pair.cc:561]
+rtdetr: error: rank 0: lost the connection to the other ranks: Connection reset by peer
+rtdetr: error: rank 0 was ended by SIGBUS; the log has what it said last
 srun: error: node1: task 0: Bus error
 srun: Force Terminated StepId=2.0
 rtdetr-slurm: cannot read or write status.json: No such file or directory
