@@ -65,7 +65,7 @@ def check_sources(
     notes = []
     for kind, source in every:
         if kind in ("val", "test"):
-            check_eval_class_ids(source.annotations, dataset.eval_class_ids)
+            check_eval_class_ids(source.annotations, dataset)
         notes += check_images(
             source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
         )

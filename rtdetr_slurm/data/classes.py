@@ -5,14 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rtdetr_slurm.data.coco import CocoAnnotations
 from rtdetr_slurm.errors import RequestError
 
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.dataset import DatasetConfig
+
 
 def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[int, str]:
     """The classes of several sources together, id to name, sorted by id.
+
+    A second id of a name is left out where it has no boxes: Roboflow's files have one for the group
+    of all classes, named as the only class may be.
 
     Raises:
         RequestError: an id does not fit into `num_classes`, or ids and names are not one to one.
@@ -20,34 +26,37 @@ def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[in
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
     origin: dict[int, Path] = {}
-    for source in sources:
-        for category, name in source.categories.items():
-            if names.get(category, name) != name:
-                raise RequestError(
-                    f"category id {category} is {names[category]!r} in {origin[category]} and "
-                    f"{name!r} in {source.path}: the same id must mean the same class everywhere"
-                    + _mapping(source, ids)
-                )
-            if ids.get(name, category) != category:
-                raise RequestError(
-                    f"class {name!r} has id {ids[name]} in {origin[ids[name]]} and id {category} "
-                    f"in {source.path}: two ids are two classes to the network"
-                    + _mapping(source, ids)
-                )
-            names[category], ids[name] = name, category
-            origin.setdefault(category, source.path)
+    used = {category for source in sources for category in source.category_ids}
+    entries = [(source, *entry) for source in sources for entry in source.categories.items()]
+    for source, category, name in sorted(entries, key=lambda entry: entry[1] not in used):
+        if names.get(category, name) != name:
+            raise RequestError(
+                f"category id {category} is {names[category]!r} in {origin[category]} and "
+                f"{name!r} in {source.path}: the same id must mean the same class everywhere"
+                + _mapping(source, ids)
+            )
+        if ids.get(name, category) != category:
+            if category not in used:
+                continue
+            raise RequestError(
+                f"class {name!r} has id {ids[name]} in {origin[ids[name]]} and id {category} "
+                f"in {source.path}: two ids are two classes to the network" + _mapping(source, ids)
+            )
+        names[category], ids[name] = name, category
+        origin.setdefault(category, source.path)
     if names and max(names) >= num_classes:
         _too_few_classes(names, origin[max(names)], num_classes)
     return dict(sorted(names.items()))
 
 
-def check_eval_class_ids(annotations: CocoAnnotations, class_ids: Sequence[int] | None) -> None:
+def check_eval_class_ids(annotations: CocoAnnotations, dataset: DatasetConfig) -> None:
     """Refuse `dataset.eval_class_ids` that the annotation file does not know."""
-    unknown = sorted(set(class_ids or ()) - set(annotations.categories))
+    classes = class_names([annotations], dataset.num_classes)
+    unknown = sorted(set(dataset.eval_class_ids or ()) - set(classes))
     if unknown:
         raise RequestError(
-            f"dataset.eval_class_ids holds {unknown}, but {annotations.path} has the categories "
-            f"{_describe(annotations.categories)}"
+            f"dataset.eval_class_ids holds {unknown}, but {annotations.path} has the classes "
+            f"{_describe(classes)}"
         )
 
 

@@ -205,12 +205,12 @@ def _file_name(path: Path, entry: Mapping[str, Any], where: str) -> str:
 
 
 def _side(path: Path, entry: Mapping[str, Any], key: str, where: str) -> int:
-    """`width` or `height` in pixels; 0 where the file does not say."""
+    """`width` or `height` in pixels; 0 where the file does not say, as some tools write it, too."""
     value = entry.get(key)
     if value is None:
         return 0
     number = _number(path, value, where)
-    if not 1 <= number < 2**31 or number != int(number):
+    if not 0 <= number < 2**31 or number != int(number):
         _not_coco(
             path, f"{where} has the {key} {_shown(value)}; allowed is a whole number of pixels"
         )

@@ -104,7 +104,7 @@ def _jpeg(stream: BinaryIO) -> Header:
             return Header((upright,), orientation)
         if marker == 0xDA:  # pixels without a frame header
             return Header()
-        segment = stream.read(length - 2)
+        segment = stream.read(max(length - 2, 0))
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(segment[6:])
         elsewhere |= marker == 0xE1 and b"tiff:Orientation" in segment  # XMP

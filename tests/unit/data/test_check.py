@@ -10,6 +10,7 @@ from coco_support import coco, written
 from PIL import Image
 
 from rtdetr_slurm.data.check import check_sources
+from rtdetr_slurm.data.classes import class_names
 from rtdetr_slurm.data.coco import read_annotations
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import ExperimentConfig, load_spec
@@ -131,8 +132,30 @@ def test_one_class_with_two_ids(folder: Path) -> None:
     )
 
 
+def test_a_second_id_of_a_class_without_boxes_is_no_class(folder: Path) -> None:
+    """Roboflow's files have one where the group of all classes is named as the only class."""
+    for split in ("train", "val"):
+        entry = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 5]}
+        categories = [{"id": id_, "name": "smoke"} for id_ in (0, 1)]
+        content = coco(categories=categories, annotations=[entry])
+        path = written(folder / split / "annotations.json", content)
+    sources = check_sources(experiment(folder), "train").sources
+    every = [source.annotations for source in (*sources["train"], *sources["val"])]
+    assert class_names(every, 2) == {1: "smoke"}
+    with pytest.raises(RequestError, match=r"eval_class_ids holds \[0\].*1 \(smoke\)"):
+        check_sources(experiment(folder, "dataset.eval_class_ids=[0]"), "train")
+
+
+def test_a_class_without_any_boxes_keeps_its_first_id(folder: Path) -> None:
+    categories = [{"id": 2, "name": "cat"}, {"id": 0, "name": "cat"}]
+    content = coco(categories=[*categories, {"id": 1, "name": "dog"}], annotations=[])
+    read = read_annotations(written(folder / "a.json", content))
+    assert class_names([read], 3) == {1: "dog", 2: "cat"}
+
+
 def test_two_ids_of_one_class_in_a_file(folder: Path) -> None:
     content = coco(categories=[{"id": 1, "name": "cat"}, {"id": 3, "name": "cat"}])
+    content["annotations"].append({"image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 5]})
     path = written(folder / "train" / "annotations.json", content)
     with pytest.raises(RequestError, match=f"class 'cat' has id 1 in {path} and id 3 in {path}"):
         check_sources(experiment(folder), "train")

@@ -72,7 +72,7 @@ def test_reads_columns(tmp_path: Path) -> None:
             "file_name 'a\\\\x00.jpg', which",
         ),
         (coco(images=[{"id": 1, "file_name": "a\ud800"}]), "which no file can have"),
-        (coco(images=[{"id": 1, "file_name": "a", "width": 0}]), "width 0; allowed is a whole"),
+        (coco(images=[{"id": 1, "file_name": "a", "width": -1}]), "width -1; allowed is a whole"),
         (coco(images=[{"id": 1, "file_name": "a", "height": "9"}]), "holds '9' where a finite"),
         (
             coco(annotations=[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 10**400]}]),
@@ -130,9 +130,10 @@ def test_sizes_are_read_where_they_are_given(tmp_path: Path) -> None:
     images = [
         {"id": 7, "file_name": "a.jpg", "width": 640, "height": 480.0},
         {"id": 9, "file_name": "b.jpg", "width": None},
+        {"id": 11, "file_name": "c.jpg", "width": 0, "height": 0},
     ]
     read = read_annotations(written(tmp_path / "a.json", coco(images=images)))
-    assert (list(read.widths), list(read.heights)) == ([640, 0], [480, 0])
+    assert (list(read.widths), list(read.heights)) == ([640, 0, 0], [480, 0, 0])
 
 
 def test_lists_come_in_any_order_with_other_things_between(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_what_is_not_known(tmp_path: Path) -> None:
     whole = io.BytesIO()
     Image.new("RGB", (120, 60)).save(whole, "JPEG", exif=exif(6))
     path = tmp_path / "a.jpg"
-    for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", whole.getvalue()[:40], b"\xff\xd8" * 9):
+    no_length = b"\xff\xd8\xff\xe0\0\0"
+    cut = whole.getvalue()[:40]
+    for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", cut, b"\xff\xd8" * 9, no_length):
         path.write_bytes(content)
         assert read_header(path) == Header()
     saved(path, "BMP")
