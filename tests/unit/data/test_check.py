@@ -138,7 +138,7 @@ def test_a_second_id_of_a_class_without_boxes_is_no_class(folder: Path) -> None:
         entry = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 5]}
         categories = [{"id": id_, "name": "smoke"} for id_ in (0, 1)]
         content = coco(categories=categories, annotations=[entry])
-        path = written(folder / split / "annotations.json", content)
+        written(folder / split / "annotations.json", content)
     sources = check_sources(experiment(folder), "train").sources
     every = [source.annotations for source in (*sources["train"], *sources["val"])]
     assert class_names(every, 2) == {1: "smoke"}
