@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.flush()
     except UserError as error:
         return _refused(error)
-    except KeyboardInterrupt:
-        terminal.last_words("")
+    except KeyboardInterrupt as interrupt:
+        terminal.last_words(str(interrupt))  # a new line after ^C, and what has come of it
         return 130
     except BrokenPipeError:
         terminal.abandon_streams()  # the reader has gone, and wants to hear nothing

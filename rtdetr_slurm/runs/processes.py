@@ -17,10 +17,12 @@ def process_facts(pid: str) -> dict[str, Any]:
 
 def is_alive(pid: str, facts: Mapping[str, Any]) -> bool | None:
     """Whether the process that had these `process_facts` lives; None on another machine than its
-    own."""
+    own, and where this one shows nothing of a process with that id but that there is one."""
     if facts.get("host") != os.uname().nodename:
         return None
     start = _start_time(pid)
+    if start is None and _is_hidden(pid):
+        return None
     return start is not None and start == facts.get("process_start")
 
 
@@ -33,11 +35,24 @@ def user_name() -> str:
 
 
 def _start_time(pid: str) -> int | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process, or only its zombie."""
+    """Field 22 of /proc/PID/stat; None when there is no such process, only its zombie, or one that
+    is not shown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The command name stands in parentheses and may hold anything, also spaces and ')'.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])
+
+
+def _is_hidden(pid: str) -> bool:
+    """Whether this is another user's process, where /proc may show each user only their own (its
+    option hidepid)."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        pass
+    return False

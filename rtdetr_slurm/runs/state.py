@@ -181,8 +181,8 @@ def _unheard_of(
     if not was_queued:
         detail = "submission was begun, and no answer of it recorded"
         return Judgement(StageState.UNKNOWN, detail if was_sent else "not submitted")
-    detail = "the scheduler does not know the job, and no end is recorded"
-    return Judgement(StageState.UNKNOWN, detail)
+    known = "does not know the job" if asked else "says nothing of the job"
+    return Judgement(StageState.UNKNOWN, f"the scheduler {known}, and no end is recorded")
 
 
 def _ended(

@@ -158,7 +158,10 @@ class Slurm:
         """
         answer = self.call(["scancel", *self._there, *job_ids])
         over = ("already completed", "completing or completed", "Invalid job id")
-        if answer.code != 0 and not any(words in answer.err for words in over):
+        errors = [line for line in answer.err.splitlines() if "error" in line]
+        # Each job has its own line, and one that has ended says nothing of the others.
+        all_over = errors and all(any(words in line for words in over) for line in errors)
+        if answer.code != 0 and not all_over:
             raise SiteError(f"scancel {' '.join(job_ids)}: {answer.message}")
 
     def signal_steps(self, job_id: str, signum: int) -> None:

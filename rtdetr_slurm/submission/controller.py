@@ -43,7 +43,8 @@ def write_controller(run: Run) -> None:
 def controller_archive() -> bytes:
     """A zip that Python runs as it is: the entry point of launch and all that it imports."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Installed files may be dated 1970, which a zip cannot say.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         archive.writestr("__main__.py", _MAIN)
         for path in sorted(_needed()):
             archive.write(path, path.relative_to(_PACKAGE.parent))

@@ -41,11 +41,12 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
         if not (ended_badly and silent):
             continue
         reason = f"{stage.failure.evidence}; the job itself wrote down no end"
+        told = f"{run.id}: {task.name} ended without a word"
         try:
             if _record(run, task, stage, Failure(stage.failure.failure_class, reason)):
-                notes.append(f"{run.id}: {task.name} ended without a word, which is recorded now")
+                notes.append(f"{told}, which is recorded now")
         except (OSError, UserError) as error:
-            notes.append(f"{run.id}: {task.name} ended without a word; not recorded: {error}")
+            notes.append(f"{told}; not all of that could be recorded: {error}")
     if notes:
         with suppress(OSError, UserError):  # a summary is only a shorter way to the same report
             keep_summary(run)

@@ -77,8 +77,10 @@ def _taken_back(run: Run, stage: Stage, backend: Backend) -> Iterator[None]:
         if problem is error:
             raise
         raise problem from error
-    except KeyboardInterrupt:
-        _withdraw(run, backend, "its submission was interrupted")
+    except BaseException as error:
+        taken_back = _withdraw(run, backend, "its submission was interrupted")
+        if isinstance(error, KeyboardInterrupt) and taken_back:
+            error.args = (f"{taken_back} (run folder: {run.path})",)
         raise
 
 

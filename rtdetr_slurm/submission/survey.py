@@ -11,8 +11,11 @@ from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.states import ACTIVE, PENDING
 from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend, open_tasks
 from rtdetr_slurm.submission.ends import complete_ends
+
+_UNDER_WAY = PENDING | ACTIVE
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
     jobs, notes = _jobs(unended)
     for folder, (run, events) in unended.items():
         try:
+            if any(job.state not in _UNDER_WAY for job in jobs[folder].values()):
+                events = run.events()  # the job may have had its last word since they were read
             report = report_run(run, jobs[folder], events)
             if completed := complete_ends(run, report, events):
                 notes += completed

@@ -219,6 +219,25 @@ def test_a_start_by_hand_stands_as_long_as_its_process_lives(tmp_path: Path) -> 
     assert in_use(tmp_path, read_claim(tmp_path)) == ""
 
 
+def test_a_process_that_proc_does_not_show_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc mounted with hidepid shows each user only their own."""
+
+    def hidden(_path: Path) -> str:
+        raise PermissionError
+
+    def anothers(_pid: int, _signum: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", anothers)
+    gone = by_hand(pid=2**22 + 1)
+    assert "cannot be looked for from here" in in_use(tmp_path, gone)
+    held = by_hand()
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert "cannot be looked for from here" in in_use(tmp_path, held)
+
+
 END = {"stage": "train", "job_id": "7", "state": "failed", "failure_class": "oom_gpu"}
 
 

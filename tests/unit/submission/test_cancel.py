@@ -12,7 +12,7 @@ from slurm_support import FakeSlurm, queue_line, submitted
 
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.plan.model import Dependency, Origin
+from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, is_to_end, judge
 from rtdetr_slurm.slurm import commands
@@ -123,6 +123,21 @@ def test_a_job_that_ended_meanwhile_is_no_error(slurm: FakeSlurm, run: Run) -> N
     slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
     slurm.answer("scancel", "echo 'Kill job error on job id 42: Invalid job id' >&2; exit 1")
     assert cancel_run(run).jobs == {"train": "42"}
+
+
+def test_a_job_that_ended_meanwhile_hides_no_refusal(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", replace(STAGE, array=Array(2)))
+    submitted(run)
+    lines = [queue_line(run, f"42_{task}", "RUNNING") for task in range(2)]
+    slurm.answer("squeue", f"echo '{lines[0]}'; echo '{lines[1]}'")
+    kill = "scancel: error: Kill job error on job id"
+    slurm.answer(
+        "scancel",
+        f"echo '{kill} 42_0: Job/step already completing or completed' >&2; "
+        f"echo '{kill} 42_1: Socket timed out on send/recv operation' >&2; exit 1",
+    )
+    with pytest.raises(SiteError, match="Socket timed out"):
+        cancel_run(run)
 
 
 def test_a_cancelled_job_that_slurm_has_purged_has_ended(slurm: FakeSlurm, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from launch_support import STAGE, local_stage, make_run
 from rtdetr_slurm import __version__
 from rtdetr_slurm.launch.checks import check_engine
 from rtdetr_slurm.runs.run import python_archive, stage_command
+from rtdetr_slurm.submission import controller
 from rtdetr_slurm.submission.backends import SlurmBackend
 from rtdetr_slurm.submission.controller import controller_archive, write_controller
 
@@ -37,6 +39,18 @@ def test_it_runs_alone_and_holds_nothing_else(tmp_path: Path) -> None:
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     held = [f"{path}/{name}" for name in zipfile.ZipFile(path).namelist() if name != "__main__.py"]
     assert sorted(loaded) == sorted(held)
+
+
+def test_files_without_a_date_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reproducible installations date all files 1970; a zip's calendar begins in 1980."""
+    package = tmp_path / "rtdetr_slurm"
+    shutil.copytree(controller._PACKAGE, package, ignore=shutil.ignore_patterns("engine", "*.pyc"))
+    for path in package.rglob("*"):
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(controller, "_PACKAGE", package)
+    archive = tmp_path / "controller.zip"
+    archive.write_bytes(controller_archive.__wrapped__())
+    assert zipfile.ZipFile(archive).testzip() is None
 
 
 def test_a_job_runs_the_code_it_was_submitted_with(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from slurm_support import FakeSlurm, queue_line, submitted
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.claim import Start, Superseded, claim_id
+from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import StageState
@@ -112,6 +114,26 @@ def test_another_users_run_is_only_read(
     monkeypatch.setattr(os, "geteuid", lambda: run.path.stat().st_uid + 1)
     assert survey_run(run.path)[0].state is StageState.FAILED
     assert (log.path.read_text(), finished(run)) == (before, [])
+
+
+def test_a_last_word_that_comes_while_slurm_is_asked_is_heard(slurm: FakeSlurm, run: Run) -> None:
+    """The record is read before Slurm is asked; the job ends in between."""
+    started(run)
+    end = {
+        "schema_version": 1,
+        "timestamp": "2999-01-01T00:00:00+00:00",
+        "event": "finished",
+        "stage": "train",
+        "job_id": "42",
+        "state": "failed",
+        "failure_class": "oom_gpu",
+        "reason": "too large",
+    }
+    word = f"echo '{json.dumps(end)}' > {run.path}/events/job.jsonl"
+    slurm.answer("squeue", f"{word}; echo '{queue_line(run, '42', 'FAILED')}'")
+    report, notes = survey_run(run.path)
+    assert report.stages[0].failure == Failure(FailureClass.OOM_GPU, "too large")
+    assert (notes, len(finished(run))) == ((), 1)
 
 
 def test_a_folder_that_is_anothers_by_now_is_left_alone(slurm: FakeSlurm, run: Run) -> None:

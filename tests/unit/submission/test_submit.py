@@ -20,6 +20,7 @@ from launch_support import STAGE, make_run
 from slurm_support import FakeSlurm, queue_line, submitted
 
 from rtdetr_slurm import records
+from rtdetr_slurm.cli import main as main_module
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.report import RunReport
@@ -28,11 +29,14 @@ from rtdetr_slurm.runs.state import StageState, is_to_end, task_events
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.executor import BatchExecutor
+from rtdetr_slurm.slurm.parse import JobInfo, Queued
 from rtdetr_slurm.submission.backends import token
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
 from rtdetr_slurm.submission.survey import survey_run, survey_runs
+
+Capture = pytest.CaptureFixture[str]
 
 
 def survey(run: Run) -> RunReport:
@@ -165,6 +169,36 @@ def test_ctrl_c_in_sbatch_takes_the_run_back(slurm: FakeSlurm, tmp_path: Path) -
     assert [s.state for s in survey(run).stages] == [StageState.CANCELLED] * 2
     events = run.events()
     assert all(is_to_end(task_events(events, task)) for task in run.plan.tasks())
+
+
+def test_ctrl_c_says_what_stays_queued(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("sbatch", "case $* in *evaluate*) kill -INT $PPID; sleep 9;; *) echo 42;; esac")
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    slurm.answer("scancel", "echo 'scancel: error: no' >&2; exit 1")
+    monkeypatch.setattr(main_module, "_run", lambda _: len(submit_run(run)))
+    assert main_module.main(["submit"]) == 130
+    assert "(train: job 42) could not be cancelled" in capsys.readouterr().err
+
+
+def test_whatever_ends_a_submission_takes_it_back(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    send = BatchExecutor.send
+
+    def fails_later(self: BatchExecutor, cluster: str | None = None) -> Queued:
+        if self.folder.name == "evaluate":
+            raise MemoryError
+        return send(self, cluster)
+
+    monkeypatch.setattr(BatchExecutor, "send", fails_later)
+    with pytest.raises(MemoryError):
+        submit_run(run)
+    assert slurm.calls("scancel") == ["42"]
 
 
 def test_a_run_that_is_cancelled_while_it_is_submitted(slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -330,8 +364,10 @@ def test_when_nobody_knows_the_state_is_unknown(slurm: FakeSlurm, run: Run) -> N
     assert found.state is StageState.UNKNOWN
     assert notes == ()
     slurm.answer("squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    assert found.stages[0].detail.startswith("the scheduler does not know the job")
     found, [note] = survey_run(run.path)
     assert found.state is StageState.UNKNOWN
+    assert found.stages[0].detail.startswith("the scheduler says nothing of the job")
     assert "Unable to contact" in note
 
 
