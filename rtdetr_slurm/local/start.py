@@ -24,6 +24,8 @@ def start_runner(run: Run) -> str:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # `-m` looks for modules here first: not where a user may have a random.py.
+                cwd=run.path,
                 start_new_session=True,
             )
     except OSError as error:

@@ -62,6 +62,7 @@ def _problems(stage: Stage, site: Site, job: str) -> Iterator[str]:
             yield f"{job}.time: none given; name one of at most {longest}"
         elif resources.time_min > limits.max_time:
             yield f"{job}.time: found {format_minutes(resources.time_min)}; at most {longest}"
-    if limits.partitions is not None and resources.partition not in limits.partitions:
+    partitions = (resources.partition or "").split(",")
+    if limits.partitions is not None and not set(partitions) <= set(limits.partitions):
         allowed = ", ".join(limits.partitions) or "none"
         yield f"{job}.partition: found {resources.partition}; allowed: {allowed}"

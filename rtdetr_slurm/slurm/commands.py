@@ -69,7 +69,8 @@ class Slurm:
     def __init__(
         self, environ: Mapping[str, str], cluster: str | None = None, uid: int | None = None
     ) -> None:
-        self._environ = dict(environ)
+        # Else squeue cuts the list of an array's waiting tasks off after 64 characters.
+        self._environ = {**environ, "SLURM_BITSTR_LEN": "0"}
         self._whose = [] if uid is None else [f"--user={uid}"]
         self._there = [] if cluster is None else [f"--clusters={cluster}"]
 

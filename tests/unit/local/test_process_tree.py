@@ -124,3 +124,16 @@ def test_a_stage_run_that_hangs_at_its_time_limit_is_ended_with_its_ranks(folder
     [stage] = report.stages
     assert stage.failure is not None
     assert stage.failure.evidence == "the time limit of 0.1 minutes was over"
+
+
+def test_a_users_own_modules_are_none_of_the_runners(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "random.py").write_text("raise SystemExit('not the standard library')")
+    monkeypatch.chdir(folder)
+    run = make_run(folder, local_stage(folder / "results"))
+    write_controller(run)
+    _, status = os.waitpid(int(start_runner(run)), 0)
+    assert (run.path / "jobs" / "runner.log").read_text() == ""
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert run.events()[-1]["event"] == "finished"

@@ -98,6 +98,13 @@ def test_all_limits_that_are_exceeded_are_named(tmp_path: Path) -> None:
     assert "job.partition: found gpu; allowed: a, b" in message
 
 
+def test_each_of_several_partitions_must_be_allowed(tmp_path: Path) -> None:
+    limits = {"partitions": ["a", "b"]}
+    assert stage(tmp_path, site(limits=limits, partition="b,a")).resources.partition == "b,a"
+    with pytest.raises(SiteError, match="job.partition: found a,gpu; allowed: a, b"):
+        stage(tmp_path, site(limits=limits, partition="a,gpu"))
+
+
 def test_a_time_limit_of_the_site_needs_a_time(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="none given; name one of at most 00:30:00"):
         stage(tmp_path, site(limits={"max_time": 30}))

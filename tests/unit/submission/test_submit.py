@@ -512,6 +512,16 @@ def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Pat
     assert slurm.calls("scancel") == ["42_1 42_2 42_3"]
 
 
+def test_tasks_that_wait_here_and_there_are_all_seen(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", replace(STAGE, array=Array(60)))
+    submitted(run)
+    odd = ",".join(str(task) for task in range(1, 60, 2))
+    cut, whole = (queue_line(run, f"42_[{tasks}]") for tasks in (f"{odd[:60]}...", odd))
+    slurm.answer("squeue", f'[ "$SLURM_BITSTR_LEN" = 0 ] && echo "{whole}" || echo "{cut}"')
+    states = [one.state for one in survey(run).stages]
+    assert states == [StageState.UNKNOWN, StageState.QUEUED] * 30
+
+
 def test_a_run_that_has_ended_costs_one_small_read(
     slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
