@@ -101,7 +101,7 @@ def test_all_limits_that_are_exceeded_are_named(tmp_path: Path) -> None:
 def test_each_of_several_partitions_must_be_allowed(tmp_path: Path) -> None:
     limits = {"partitions": ["a", "b"]}
     assert stage(tmp_path, site(limits=limits, partition="b,a")).resources.partition == "b,a"
-    with pytest.raises(SiteError, match="job.partition: found a,gpu; allowed: a, b"):
+    with pytest.raises(SiteError, match=r"job\.partition: found a,gpu; allowed: a, b"):
         stage(tmp_path, site(limits=limits, partition="a,gpu"))
 
 
