@@ -59,7 +59,7 @@ def restore(
             this start would come in another order.
     """
     check_num_classes(checkpoint, session.experiment.dataset.num_classes, path)
-    done = is_checkpoint_name(path.name)
+    done = is_checkpoint_name(path.resolve().name)  # of what a latest.pth leads to
     if not done:
         _check_same_order(checkpoint, path, session)
     _load(state.model, checkpoint["model"], path)
@@ -89,9 +89,10 @@ def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Sessi
     ):
         if checkpoint[name] != now:
             raise RequestError(
-                f"checkpoint {path} was written in the middle of epoch {checkpoint['epoch'] + 1} "
-                f"with {name} {checkpoint[name]}; this start has {now}. Use the same, or resume "
-                "from a model_epoch checkpoint"
+                f"checkpoint {path} is not named model_epoch_NNN.pth: it may stand in the middle "
+                f"of epoch {checkpoint['epoch'] + 1}, and was written with {name} "
+                f"{checkpoint[name]}; this start has {now}. Use the same, or resume from a "
+                "model_epoch checkpoint"
             )
 
 

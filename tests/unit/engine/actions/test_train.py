@@ -6,10 +6,9 @@ import io
 import json
 import math
 import re
-import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from engine_support import (  # noqa: F401
     stopping_at,
     workspace,
 )
+from os_support import files_of_at_most
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -153,6 +153,19 @@ class TestResume:
         assert_same_weights(last, whole.last)
         assert_same_weights(last, whole.last, "ema")
 
+    def test_from_a_link_to_an_epoch(
+        self, workspace: Workspace, whole: Whole, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """That epoch is done, so that the next one may have other batches."""
+        link = workspace.root / "latest.pth"
+        link.symlink_to(whole.last)
+        resume = f"train.resume_training_checkpoint_path={link}"
+        train(workspace.session(resume, "train.num_epochs=3", "dataset.batch_size=6"))
+        assert f"goes on from {link}: 2 of 3 epochs are done" in capsys.readouterr().out
+        assert [path.name for path in (workspace.results / "train").glob("*.pth")] == [
+            "model_epoch_002.pth"
+        ]
+
     @pytest.mark.parametrize("stop_at", [1, 5, 7])
     def test_from_an_interruption(
         self,
@@ -253,7 +266,7 @@ class TestResume:
             ),
             ("model.dec_layers=1", r"belongs to another model(.|\n)*is not in the model"),
             ("train.freeze=[backbone]", "trained other parameters"),
-            ("dataset.batch_size=3", "in the middle of epoch 1 with batch_size 4; this .* has 3"),
+            ("dataset.batch_size=3", "the middle of epoch 1, .* with batch_size 4; this .* has 3"),
         ):
             with pytest.raises(RequestError, match=message):
                 train(workspace.session(resume, change))
@@ -336,22 +349,11 @@ class TestBadInput:
 
     def test_no_space_left(self, workspace: Workspace) -> None:
         session = workspace.session("train.num_epochs=1", "train.checkpoint_interval=1")
-        with file_size_limit(1 << 20), pytest.raises(ActionError) as caught:
+        with files_of_at_most(1 << 20), pytest.raises(ActionError) as caught:
             train(session)
         path = workspace.results / "train" / "interrupted_epoch_000_step_000003.pth"
         assert f"no space left to write {path}" in str(caught.value)
         assert not list(workspace.results.rglob("*.pth*"))  # no torn file stays behind
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Writing beyond `size` fails as on a full disk, also for root."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class TestFreeze:
