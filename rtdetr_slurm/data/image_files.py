@@ -45,10 +45,15 @@ def similar_file(folder: Path, name: str) -> str | None:
 
 
 def _list(folder: Path) -> list[str]:
-    """Names in a folder, but of folders; none where there is no such folder."""
+    """Files and links in a folder; none where there is no such folder. A pipe is no file: whoever
+    opened it would wait."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+            return [
+                entry.name
+                for entry in entries
+                if entry.is_file(follow_symlinks=False) or entry.is_symlink()
+            ]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -22,7 +22,10 @@ def folder(tmp_path: Path) -> Path:
 def test_missing_files(folder: Path) -> None:
     there = ["a.jpg", "sub/000.jpg", "./sub/../a.jpg", "sub/deep/1.PNG", f"{folder}/a.jpg"]
     assert missing_files(folder, there) == []
-    missing = ["b.jpg", "sub", "sub/a.jpg", "none/a.jpg", "a.jpg/b.jpg"]
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to("elsewhere")
+    there.append("link.jpg")  # what it leads to may be seen by the job alone
+    missing = ["b.jpg", "sub", "sub/a.jpg", "none/a.jpg", "a.jpg/b.jpg", "pipe.jpg"]
     assert missing_files(folder, [*there, *missing]) == missing
 
 
