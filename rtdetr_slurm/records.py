@@ -46,6 +46,8 @@ _LARGEST = 2**63 - 1
 Prose = Annotated[str, "prose"]
 """Text for people, whatever is in it. Other text may become a path or an argument of a command,
 so it can be one."""
+Moment = Annotated[str, "moment"]
+"""A time in ISO 8601 that says its time zone."""
 
 
 class BadRecord(RequestError):
@@ -217,24 +219,14 @@ def checked(kind: type[T], data: Any, path: object, line: int | None = None) -> 
         raise BadRecord(path, str(error), line) from None
 
 
-def moment(text: str) -> datetime:
-    """A recorded time, which says its time zone.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None or not 1970 <= found.year < 9999:
-        raise ValueError(f"{text!r} is not a time with its time zone")
-    return found
-
-
 def _value(kind: Any, data: Any) -> Any:
     origin = get_origin(kind)
     if kind is Any:
         return _plain(data)
     if kind == Prose:
         return _expect(isinstance(data, str), data, "text")
+    if kind == Moment:
+        return _expect(_is_moment(data), data, "a time in ISO 8601 with its time zone")
     if origin in (Union, types.UnionType):
         return _one_of(get_args(kind), data)
     if origin is Literal:
@@ -333,6 +325,14 @@ def _plain(data: Any, depth: int = 0) -> Any:
     elif data is not None:
         _scalar(type(data), data)
     return data
+
+
+def _is_moment(data: Any) -> bool:
+    try:
+        found = datetime.fromisoformat(data)
+    except (TypeError, ValueError):
+        return False
+    return found.tzinfo is not None and 1970 <= found.year < 9999
 
 
 def _is_text(data: str) -> bool:

@@ -113,10 +113,17 @@ class Run:
 
     Attributes:
         path: absolute path of the folder; its name is the run id.
+        owner: user id of whose it is.
     """
 
     path: Path
     manifest: Manifest
+    owner: int
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is this user's."""
+        return self.owner == os.geteuid()
 
     @property
     def id(self) -> str:
@@ -208,10 +215,11 @@ def open_run(path: Path) -> Run:
     """
     try:
         content = read_json(path / RUN_JSON)
+        owner = path.stat().st_uid
     except FileNotFoundError:
         raise RequestError(f"{path} is not a run folder: there is no {RUN_JSON} in it") from None
     check_version(path / RUN_JSON, content)
-    return Run(path.absolute(), checked(Manifest, content, path / RUN_JSON))
+    return Run(path.absolute(), checked(Manifest, content, path / RUN_JSON), owner)
 
 
 def check_version(path: Path, content: Any) -> None:

@@ -16,14 +16,7 @@ from typing import Any, TypedDict
 
 from rtdetr_slurm.contract import STATUS_JSON, STATUS_VERSION, FailureClass, Status
 from rtdetr_slurm.files import append_json_line
-from rtdetr_slurm.records import (
-    BadRecord,
-    Prose,
-    checked,
-    moment,
-    read_json_lines,
-    refuse_newer,
-)
+from rtdetr_slurm.records import Moment, Prose, checked, read_json_lines, refuse_newer
 from rtdetr_slurm.runs.claim import Start, check_latest, latest_start, mark_ended
 
 _TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
@@ -36,7 +29,7 @@ class StatusLine(TypedDict, total=False):
     """
 
     schema_version: int
-    timestamp: str
+    timestamp: Moment
     status: Prose
     message: Prose
     reason: Prose
@@ -122,17 +115,7 @@ def read_status(path: Path) -> list[StatusLine]:
     """
     lines = list(read_json_lines(path))
     refuse_newer(path, (line for _, line in lines), STATUS_VERSION)
-    return [_status_line(path, number, line) for number, line in lines]
-
-
-def _status_line(path: Path, number: int, line: Mapping[str, Any]) -> StatusLine:
-    found = checked(StatusLine, line, path, number)
-    try:
-        if "timestamp" in found:
-            moment(found["timestamp"])
-    except ValueError as error:
-        raise BadRecord(path, f"timestamp: {error}", number) from error
-    return found
+    return [checked(StatusLine, line, path, number) for number, line in lines]
 
 
 def status_lines_of(path: Path, claim: str) -> list[StatusLine]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -202,8 +201,7 @@ def _by_place(tasks: Sequence[OpenTask]) -> dict[tuple[str | None, int | None], 
     run folder, None for this user's."""
     groups: dict[tuple[str | None, int | None], list[int]] = {}
     for number, one in enumerate(tasks):
-        owner = one.run.path.stat().st_uid
-        place = cluster_of(one.events), None if owner == os.getuid() else owner
+        place = cluster_of(one.events), None if one.run.is_own else one.run.owner
         groups.setdefault(place, []).append(number)
     return groups
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +44,7 @@ def cancel_run(run: Run) -> Cancelled:
         SiteError: the scheduler refuses or cannot be asked, the job is a process of another
             machine, or the run is another user's.
     """
-    if run.path.stat().st_uid != os.geteuid():
+    if not run.is_own:
         # What it says may be meant to hit a job or a process of whoever obeys it.
         raise SiteError(f"{run.id} is {run.manifest.user}'s, and is not yours to cancel")
     events = run.events()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from rtdetr_slurm.actions import get_action
@@ -30,7 +29,7 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
     Args:
         report: of this moment, with what the scheduler says.
     """
-    if run.path.stat().st_uid != os.geteuid():
+    if not run.is_own:
         return []
     notes = []
     for task, stage in zip(run.plan.tasks(), report.stages, strict=True):

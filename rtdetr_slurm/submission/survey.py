@@ -48,15 +48,15 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
             if summary := read_summary(folder):
                 reports[folder] = summary
             else:
-                run = open_run(folder)
-                unended[folder] = (run, run.events())
+                unended[folder] = _read(folder)
         except (UserError, OSError) as error:
             unreadable[folder] = str(explained(error))
     jobs, notes = _jobs(unended)
     for folder, (run, events) in unended.items():
         try:
             if any(job.state not in _UNDER_WAY for job in jobs[folder].values()):
-                events = run.events()  # the job may have had its last word since they were read
+                # The job may have had its last word since then, and the run may have gone.
+                run, events = _read(folder)
             report = report_run(run, jobs[folder], events)
             if completed := complete_ends(run, report, events):
                 notes += completed
@@ -78,6 +78,11 @@ def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
     if folder in found.unreadable:
         raise RequestError(found.unreadable[folder])
     return found.reports[folder], found.notes
+
+
+def _read(folder: Path) -> tuple[Run, list[Event]]:
+    run = open_run(folder)
+    return run, run.events()
 
 
 def _jobs(

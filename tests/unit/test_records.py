@@ -17,9 +17,9 @@ from launch_support import STAGE, make_run
 from rtdetr_slurm.plan.model import Array, Dependency, Input, Origin, Plan
 from rtdetr_slurm.records import (
     BadRecord,
+    Moment,
     Prose,
     checked,
-    moment,
     names_in,
     open_file,
     read_file,
@@ -151,8 +151,8 @@ def test_what_is_no_json_is_told(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "2026", "2026-01-01", "2026-01-01T00:00", "x" * 99])
 def test_a_moment_has_a_time_zone(text: str) -> None:
-    with pytest.raises(ValueError):
-        moment(text)
+    with pytest.raises(BadRecord, match=r"f: found .*; expected a time"):
+        checked(Moment, text, "f")
 
 
 OTHER = replace(STAGE, name="other")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
 from rtdetr_slurm.slurm.executor import BatchExecutor
 from rtdetr_slurm.slurm.parse import JobInfo, Queued
-from rtdetr_slurm.submission.backends import token
+from rtdetr_slurm.submission.backends import SlurmBackend, open_tasks, token
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
 from rtdetr_slurm.submission.survey import survey_run, survey_runs
@@ -489,7 +490,19 @@ def test_a_run_that_is_removed_while_it_is_read_hides_no_other(
     slurm.answer("squeue", f"rm -r {removed.path}; echo '{queue_line(good, '41', 'RUNNING')}'")
     found = survey_runs([removed.path, good.path])
     assert [report.run_id for report in found.reports.values()] == [good.id]
-    assert "No such file or directory" in found.unreadable[removed.path]
+    assert "is not a run folder" in found.unreadable[removed.path]
+
+
+def test_a_run_that_has_gone_is_asked_about_like_any_other(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    submitted(gone := make_run(tmp_path / "runs", STAGE))
+    asked = open_tasks(gone, gone.events())
+    shutil.rmtree(gone.path)
+    slurm.answer("squeue", f"echo '{queue_line(gone, '42', 'RUNNING')}'")
+    [job] = SlurmBackend().jobs(asked)
+    assert job is not None
+    assert job.state == "RUNNING"
 
 
 def test_each_task_of_an_array_has_its_own_state(slurm: FakeSlurm, tmp_path: Path) -> None:
