@@ -61,9 +61,10 @@ def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -
     for job in ids.values():
         assert jobs.accounted(cluster, job, "JobID,State")[0] == [job, "COMPLETED"]
     folder = Path(made["run_dir"])
+    events: list[Any] = open_run(folder).events()
     [used] = [
         one
-        for event in open_run(folder).events()
+        for event in events
         if event["event"] == "resolved" and event["stage"] == "evaluate"
         for one in event["inputs"]
         if one["field"] == "evaluate.checkpoint"
@@ -158,7 +159,7 @@ def test_one_task_of_an_array_is_stopped_and_requeued_and_the_others_live(
     for name, value in cli.env.items():
         monkeypatch.setenv(name, value)
     spec = write_spec(cli.folder / "train.yaml", train_spec(dataset))
-    run = freeze(as_array(prepare(spec, site=str(site)), size=3))
+    run = freeze(as_array(prepare(spec, site=str(site)), size=3), print)
     array = submit_run(run)["train"]
     results = [task.results_dir for task in run.plan.tasks()]
     until(lambda: all((folder / "waits").exists() for folder in results), run)
