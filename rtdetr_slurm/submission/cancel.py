@@ -54,16 +54,7 @@ def cancel_run(run: Run) -> Cancelled:
     try:
         jobs = backend.jobs(list(sent.values()))
     except SlurmUnreachable as error:
-        for task in _unended(run, {}, events):
-            note("cancelling", **task.event_facts(None))
-        wish = (
-            f"the wish to cancel could not be written down either: {note.unwritten[0]}"
-            if note.unwritten
-            else "the wish to cancel is on record, and what starts or is asked to stop obeys it"
-        )
-        raise SlurmUnreachable(
-            f"{error}. Nothing was ended; {wish}. Cancel once more when Slurm answers"
-        ) from error
+        raise _only_wished(note, _unended(run, {}, events), error) from error
     known = {name: job for name, job in zip(sent, jobs, strict=True) if job is not None}
     there: list[OpenTask] = []
     gone: list[str] = []
@@ -110,6 +101,22 @@ def found_jobs(backend: Backend, tasks: Sequence[OpenTask]) -> list[OpenTask]:
     """
     jobs = zip(tasks, backend.jobs(tasks), strict=True)
     return [replace(one, job_id=job.job_id) for one, job in jobs if job and not job.over]
+
+
+def _only_wished(
+    note: _Record, tasks: Sequence[StageTask], error: SlurmUnreachable
+) -> SlurmUnreachable:
+    """Records the wish where Slurm cannot be asked; what there is to say about that."""
+    for task in tasks:
+        note("cancelling", **task.event_facts(None))
+    wish = (
+        f"the wish to cancel could not be written down either: {note.unwritten[0]}"
+        if note.unwritten
+        else "the wish to cancel is on record, and what starts or is asked to stop obeys it"
+    )
+    return SlurmUnreachable(
+        f"{error}. Nothing was ended; {wish}. Cancel once more when Slurm answers"
+    )
 
 
 def _end(note: _Record, backend: Backend, tasks: Sequence[OpenTask]) -> None:
