@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -64,14 +61,3 @@ def _start_worker(rank: int, _number: int) -> None:
     other ranks would wait for it."""
     ignore_signals()
     end_with(rank)
-
-
-@atexit.register
-def end_workers() -> None:
-    """End the loading processes that are left when this process ends.
-
-    Python would send them SIGTERM and wait for them, but they ignore it.
-    """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the loader complains of their end
-    for process in multiprocessing.active_children():
-        process.kill()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +16,6 @@ import pytest
 import torch
 
 from rtdetr_slurm.data.sample import write_sample
-from rtdetr_slurm.engine.datasets.loaders import end_workers
 from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.distributed import Context, single_process
@@ -134,6 +135,14 @@ class Workspace:
 
     def status(self, name: str = "train") -> list[dict[str, Any]]:
         return read_status(self.results / name / "status.json")
+
+
+def end_workers() -> None:
+    """End the loading processes that are left; in a rank they end with it. Python would send them
+    SIGTERM and wait for them, but they ignore it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the loader complains of their end
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @contextmanager
