@@ -15,7 +15,6 @@ from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.checkpoints import in_the_way, resume_candidates, resumed_checkpoint
 from rtdetr_slurm.runs.claim import Claim, claim_id, give_back, new_claim, read_claim, take
 from rtdetr_slurm.runs.holders import why_in_use
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.survey import survey_run
 
@@ -49,7 +48,7 @@ def check_results(plan: Plan, spec: Mapping[str, Any], run_dir: Path) -> None:
     for task in plan.tasks():
         if not task.results_dir.is_relative_to(run_dir):
             _check_writable(task)
-            _free_claim(task, spec)
+            _free_claim(task, spec, complete=False)
 
 
 def claim_results(run: Run, stage: Stage) -> list[Taken]:
@@ -95,7 +94,7 @@ def _make(task: StageTask, claim: str) -> Taken:
 
 
 def _claim(run: Run, task: StageTask) -> None:
-    former = _free_claim(task, run.spec)
+    former = _free_claim(task, run.spec, complete=True)
     mine = new_claim(
         claim_id(run.id, task.name),
         continues=bool(resume_candidates(task.results_dir)),
@@ -121,12 +120,16 @@ def _not_writable(task: StageTask, why: str) -> RequestError:
     )
 
 
-def _free_claim(task: StageTask, spec: Mapping[str, Any]) -> Claim | None:
-    """The claim on a task's results folder, which nobody stands by any more."""
+def _free_claim(task: StageTask, spec: Mapping[str, Any], *, complete: bool) -> Claim | None:
+    """The claim on a task's results folder, which nobody stands by any more.
+
+    Args:
+        complete: record the end of its run, where its job could not.
+    """
     folder = task.results_dir
     try:
         held = read_claim(folder)
-        problem = why_in_use(folder, held, _surveyed)
+        problem = why_in_use(folder, held, lambda run: survey_run(run, complete=complete)[0])
     except RequestError as error:
         raise RequestError(f"{_field(task)}: {error}") from None
     if problem is None and get_action(task.stage.action).trains:
@@ -134,10 +137,6 @@ def _free_claim(task: StageTask, spec: Mapping[str, Any]) -> Claim | None:
     if problem is not None:
         raise RequestError(f"{_field(task)}: {problem}")
     return held
-
-
-def _surveyed(run_dir: Path) -> RunReport:
-    return survey_run(run_dir)[0]
 
 
 def _field(task: StageTask) -> str:

@@ -120,7 +120,7 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     if not trained:
         raise RequestError(f"job.parent: run {run.id} has no stage that leaves a checkpoint")
     stage = trained[-1]
-    report, _ = survey_run(folder)
+    report, _ = survey_run(folder, complete=False)  # a dry run touches nothing
     state = next(one.state for one in report.stages if one.name == stage.name)
     origin = Origin(stage.name, str(run.path))
     if state is StageState.SUCCESS:

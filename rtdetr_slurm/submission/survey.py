@@ -33,12 +33,14 @@ class Survey:
     notes: tuple[str, ...] = ()
 
 
-def survey_runs(folders: Sequence[Path]) -> Survey:
+def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
     """Report on runs, with one squeue for all that have not ended; ended ones cost one small read.
 
     A Slurm that does not answer is no failure of a run: such runs are judged by their own record.
-    One damaged run does not hide the others. The end of a job that could not write it down is
-    recorded, which a note says.
+    One damaged run does not hide the others.
+
+    Args:
+        complete: record the end of a job that could not write it down, which a note says.
     """
     reports: dict[Path, RunReport] = {}
     unreadable: dict[Path, str] = {}
@@ -58,7 +60,7 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
                 # The job may have had its last word since then, and the run may have gone.
                 run, events = _read(folder)
             report = report_run(run, jobs[folder], events)
-            if completed := complete_ends(run, report, events):
+            if complete and (completed := complete_ends(run, report, events)):
                 notes += completed
                 report = report_run(run, jobs[folder], run.events())
             reports[folder] = report
@@ -68,13 +70,13 @@ def survey_runs(folders: Sequence[Path]) -> Survey:
     return Survey(ordered, unreadable, tuple(notes))
 
 
-def survey_run(folder: Path) -> tuple[RunReport, tuple[str, ...]]:
-    """Report on one run, and what could not be found out.
+def survey_run(folder: Path, *, complete: bool = True) -> tuple[RunReport, tuple[str, ...]]:
+    """Report on one run, and what could not be found out; `complete` as for `survey_runs`.
 
     Raises:
         RequestError: it cannot be read.
     """
-    found = survey_runs([folder])
+    found = survey_runs([folder], complete=complete)
     if folder in found.unreadable:
         raise RequestError(found.unreadable[folder])
     return found.reports[folder], found.notes

@@ -18,6 +18,7 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.claim import begin, new_claim, read_claim
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.slurm.commands import SubmissionRefused
+from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.submit import submit_run
 
 Capture = pytest.CaptureFixture[str]
@@ -91,6 +92,18 @@ def test_a_dead_claim_is_taken_over(
     held = read_claim(results(stage))
     assert held is not None
     assert held.id == f"{second.id}:train"
+
+
+def test_a_dry_run_records_no_end(slurm: FakeSlurm, tmp_path: Path, stage: Stage) -> None:
+    """What only looks writes nothing, also not in the record of the folder's former run."""
+    first, second = another(tmp_path, stage, 1), another(tmp_path, stage, 2)
+    submit_run(first)
+    killed(slurm, first)
+    before = first.events()
+    check_results(second.plan, second.spec, second.path)
+    assert first.events() == before
+    submit_run(second)
+    assert [event["event"] for event in first.events()[len(before) :]] == ["finished"]
 
 
 def test_what_nobody_knows_is_no_end(slurm: FakeSlurm, tmp_path: Path, stage: Stage) -> None:
