@@ -22,6 +22,7 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
 from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.records import BadRecord, read_file
 from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.run import Run, python_archive
 
@@ -60,9 +61,15 @@ class StopRequest:
 def _noted(path: str | None) -> list[str]:
     known = {signum.name.removeprefix("SIG") for signum in END_SIGNALS}
     try:
-        return [] if path is None else [w for w in Path(path).read_text().split() if w in known]
+        words = [] if path is None else read_file(Path(path)).decode(errors="replace").split()
     except FileNotFoundError:
         return []
+    except BadRecord as error:
+        say(f"whether an end was asked for before this start cannot be read: {error}")
+        return []
+    if strange := [word for word in words if word not in known]:
+        say(f"{path}: {strange[0][:40]!a} is no signal that asks for an end; it is ignored")
+    return [word for word in words if word in known]
 
 
 def _this_code() -> list[str]:

@@ -24,7 +24,7 @@ import pytest
 from launch_support import claim_results, local_stage, make_run, write_checkpoint
 from os_support import files_of_at_most
 
-from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.contract import Env, FailureClass, Status
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch import stage_run, step
 from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
@@ -306,6 +306,31 @@ def test_a_damaged_record_keeps_no_job_from_its_start(
     write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
     assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
     assert "whether somebody has cancelled it is not known" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "heard", "said"),
+    [
+        (None, None, "this is not a regular file"),
+        (b"\xff\xfe", None, "is no signal that asks for an end"),
+        (b"KILL\x1b\n", None, r"'KILL\x1b' is no signal that asks for an end"),
+        (b"\xff\nTERM\n", signal.SIGTERM, "is no signal that asks for an end"),
+    ],
+)
+def test_a_damaged_note_of_a_signal_keeps_no_job_from_its_start(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    content: bytes | None,
+    heard: int | None,
+    said: str,
+) -> None:
+    note = tmp_path / "warned-8-0"
+    note.mkdir() if content is None else note.write_bytes(content)
+    assert StopRequest({Env.WARNED: str(note)}).signum == heard
+    told = capfd.readouterr().err
+    assert str(note) in told
+    assert said in told
+    assert told.count("\n") == 1
 
 
 def test_a_cancel_that_was_refused_does_not_end_an_interrupted_run(run: Run, stage: Stage) -> None:
