@@ -62,7 +62,8 @@ def check_sources(
             raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
     every = [(kind, source) for kind, group in sources.items() for source in group]
     class_names([source.annotations for _, source in every], dataset.num_classes)
-    notes = []
+    notes: list[str] = []
+    unusable: list[str] = []
     for kind, source in every:
         if kind in ("val", "test"):
             check_eval_class_ids(source.annotations, dataset)
@@ -70,9 +71,11 @@ def check_sources(
             source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
         )
         if kind in ("train", "val", "test"):
-            notes += check_boxes(source.annotations, kind, experiment)
-    _check_not_empty(sources.get("train"))
-    return CheckedData(sources, tuple(notes))
+            found, why_unusable = check_boxes(source.annotations, kind, experiment)
+            notes += found
+            unusable += filter(None, [why_unusable])
+    _check_not_empty(sources.get("train"), unusable)
+    return CheckedData(sources, (*notes, *unusable))
 
 
 def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[DataSource]]:
@@ -128,11 +131,19 @@ def _check_folder(folder: Path, kind: str) -> None:
         )
 
 
-def _check_not_empty(training: Sequence[Source] | None) -> None:
+def _check_not_empty(training: Sequence[Source] | None, unusable: Sequence[str]) -> None:
+    """Refuse a training set from which nothing can be learned.
+
+    Args:
+        unusable: why none of their boxes can be used, of the sources of which that is so.
+    """
     if training is None:
         return
     files = ", ".join(str(source.annotations.path) for source in training)
     if not sum(source.annotations.num_images for source in training):
         raise RequestError(f"the training set is empty: {files} names no images")
-    if not sum(source.annotations.num_boxes for source in training):
+    with_boxes = sum(source.annotations.num_boxes > 0 for source in training)
+    if not with_boxes:
         raise RequestError(f"the training set has no boxes: {files} holds no annotations")
+    if len(unusable) == with_boxes:
+        raise RequestError("; ".join(unusable))

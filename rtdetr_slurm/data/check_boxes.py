@@ -16,18 +16,20 @@ SCORED_PER_IMAGE = 100
 """COCO's metrics count so many detections of an image."""
 
 
-def check_boxes(annotations: CocoAnnotations, kind: str, experiment: ExperimentConfig) -> list[str]:
+def check_boxes(
+    annotations: CocoAnnotations, kind: str, experiment: ExperimentConfig
+) -> tuple[list[str], str | None]:
     """Check the boxes of a source for what they are read for.
 
     Args:
         kind: train, val or test.
 
     Returns:
-        Notes.
+        Notes; and, of a training source, why none of its boxes can be trained on: None where some
+        can, or it has none.
 
     Raises:
-        RequestError: they are not pixels [x, y, width, height], none can be trained on, or there is
-            nothing to score.
+        RequestError: they are not pixels [x, y, width, height], or there is nothing to score.
     """
     trains = kind == "train"
     counts = count_boxes(annotations, _network_size(experiment) if trains else None)
@@ -36,15 +38,15 @@ def check_boxes(annotations: CocoAnnotations, kind: str, experiment: ExperimentC
     if wrong:
         raise RequestError(f"{where}: {wrong}")
     if counts.total and not counts.trained:
-        raise RequestError(
-            f"{where}: none of its {counts.total} boxes can be used: {_lost(counts)}"
-            f"{likely_cause(counts)}"
-        )
+        why = f"none of its {counts.total} boxes can be used: {_lost(counts)}{likely_cause(counts)}"
+        if trains:
+            return [], f"{where}: {why}"
+        raise RequestError(f"{where}: {why}")
     if not trains:
         _check_something_to_score(annotations, experiment, where)
     own = _training_notes if trains else _scoring_notes
     found = [*_common_notes(counts, annotations), *own(counts, annotations, experiment)]
-    return [f"{where}: {note}" for note in found]
+    return [f"{where}: {note}" for note in found], None
 
 
 def _check_something_to_score(

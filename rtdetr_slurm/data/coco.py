@@ -84,6 +84,8 @@ def read_annotations(path: Path) -> CocoAnnotations:
         ActionError: the memory does not suffice.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise RequestError(f"annotation file {path} is not a file")
         return _read(path)
     except FileNotFoundError:
         raise RequestError(f"annotation file {path} does not exist") from None

@@ -194,6 +194,23 @@ def test_boxes_that_are_worth_nothing(
     assert f"{path} (dataset.{split}_data_sources)" in str(caught.value)
 
 
+def test_a_source_without_a_usable_box_is_noted_beside_a_good_one(folder: Path) -> None:
+    """One shard of many may hold a single crowd region; that is no reason to stop."""
+    path = with_boxes(folder, "shard", [[1, 2, 30, 40]], iscrowd=1)
+    for name in ("a.jpg", "b.jpg"):
+        written(folder / "shard" / name, "")
+    shard = {"image_dir": str(folder / "shard"), "json_file": str(path)}
+    both = experiment(folder)
+    train = both.dataset.train_data_sources
+    assert train is not None
+    train.append(type(train[0])(**shard))
+    lost = f"{path} (dataset.train_data_sources): none of its 1 boxes can be used: 1 crowd region"
+    assert any(note.startswith(lost) for note in check_sources(both, "train").notes)
+    with_boxes(folder, "train", [[1, 2, 30, 40]] * 2, iscrowd=1)
+    with pytest.raises(RequestError, match=r"none of its 2 boxes .*; .*none of its 1 boxes"):
+        check_sources(both, "train")
+
+
 def notes(folder: Path, *overrides: str, action: str = "train") -> str:
     return "\n".join(check_sources(experiment(folder, *overrides, action=action), action).notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,12 @@ from coco_support import coco, written
 
 from rtdetr_slurm.data.coco import read_annotations
 from rtdetr_slurm.errors import RequestError
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(RequestError, match=r"annotation file .*a\.json is not a file"):
+        read_annotations(tmp_path / "a.json")
 
 
 def test_reads_columns(tmp_path: Path) -> None:
