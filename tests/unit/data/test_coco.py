@@ -108,7 +108,7 @@ def test_refuses_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xd8\xff\xe0\x00")
     with pytest.raises(RequestError, match="it is not UTF-8 text"):
         read_annotations(tmp_path / "binary.json")
-    with pytest.raises(RequestError, match="cannot be read: Is a directory"):
+    with pytest.raises(RequestError, match="is not a file"):
         read_annotations(tmp_path)
 
 
