@@ -2,11 +2,13 @@
 library only.
 
 A file is either replaced whole (temp + fsync + rename in the same folder), made once (temp + fsync
-+ link), or appended to by exactly one writer; no locks, no reliance on modification times.
++ link, or O_EXCL where there are no links), or appended to by exactly one writer; no file locks, no
+reliance on modification times.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+"""How file systems without hard links (some of FUSE, SMB, EOS) refuse one."""
 
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
@@ -42,7 +46,10 @@ def replace_with(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o
 
 
 def write_new(path: Path, data: str | bytes) -> None:
-    """Make `path` with `data`, whole, where there is none yet; of several at once one succeeds.
+    """Make `path` with `data` where there is none yet; of several at once one succeeds.
+
+    It is there whole or not at all; where the file system has no hard links, a reader may meet its
+    beginning for a moment, and a writer that is killed in it may leave that.
 
     Raises:
         FileExistsError: there is one.
@@ -55,6 +62,21 @@ def write_new(path: Path, data: str | bytes) -> None:
             # On NFS a request that was repeated finds what it has done itself the first time.
             if temporary.stat().st_nlink != 2:
                 raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _write_exclusively(path, temporary.read_bytes())
+
+
+def _write_exclusively(path: Path, payload: bytes) -> None:
+    with path.open("xb") as stream:
+        try:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _writing(data: str | bytes) -> Callable[[BinaryIO], object]:

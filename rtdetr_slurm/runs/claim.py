@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -136,12 +135,17 @@ def take(folder: Path, mine: Claim, over: Claim | None = None) -> None:
         OSError: the folder is not writable.
     """
     path = folder / CLAIM_JSON
-    if over is not None:
-        _put_aside(path, over)
-    try:
-        write_new(path, _text(mine))
-    except FileExistsError:
-        raise RequestError(f"{folder} has just been claimed by {_read(path)}") from None
+    if over is None:
+        _make(path, mine)
+        return
+    with _alone(path):
+        held = _read(path)
+        if held is None:
+            _make(path, mine)
+        elif held == over:
+            write_atomic(path, _text(mine))
+        else:
+            raise RequestError(f"{folder} has just been claimed by {held}")
 
 
 def give_back(folder: Path, mine: str, former: Claim | None) -> None:
@@ -230,21 +234,27 @@ def _refuse_later(folder: Path, held: Claim, start: Start) -> None:
         )
 
 
-def _put_aside(path: Path, over: Claim) -> None:
-    """Remove the claim `over`, and no other."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+def _make(path: Path, mine: Claim) -> None:
     try:
-        path.rename(aside)
-    except FileNotFoundError:  # whoever has removed it writes its own; the first one wins
-        return
+        write_new(path, _text(mine))
+    except FileExistsError:
+        raise RequestError(f"{path.parent} has just been claimed by {_read(path)}") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of those that have seen the same dead claim, one at a time may replace it."""
+    turn = path.with_name(f".{path.name}.turn")
     try:
-        found = _read(aside)
-        if found != over:
-            with suppress(FileExistsError):
-                os.link(aside, path)
-            raise RequestError(f"{path.parent} has just been claimed by {found}")
+        write_new(turn, "")
+    except FileExistsError:
+        raise RequestError(
+            f"{path.parent} has just been claimed by another; if none uses it, remove {turn}"
+        ) from None
+    try:
+        yield
     finally:
-        aside.unlink()
+        turn.unlink(missing_ok=True)
 
 
 def _text(claim: Claim) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,15 @@ def claim(name: str = "a:train", **facts: Any) -> Claim:
     return new_claim(name, **{"run_dir": "/runs/a", "stage": "train", **facts})
 
 
+def no_links(monkeypatch: pytest.MonkeyPatch, refusal: int) -> None:
+    """As on a file system without hard links."""
+
+    def link(*_: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "link", link)
+
+
 # --- who gets it -------------------------------------------------------------------------------
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     take(tmp_path, claim())
@@ -51,29 +64,105 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["claim.json"]
 
 
-def test_of_many_at_once_one_succeeds(tmp_path: Path) -> None:
-    """Also where all of them have seen the same dead claim."""
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that take turns so often that each meets the others at work."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("refusal", [None, errno.EPERM])
+def test_of_many_at_once_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    """Also where all of them have seen the same dead claim, and where there are no hard links."""
+    if refusal is not None:
+        no_links(monkeypatch, refusal)
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        held, won = raced(folder)
+        assert won == [held]
+        assert [path.name for path in folder.iterdir()] == ["claim.json"]
+
+
+def raced(folder: Path) -> tuple[str | None, list[str]]:
+    """Whose the folder is in the end, and who thinks so."""
     dead = claim("dead:train")
-    take(tmp_path, dead)
+    take(folder, dead)
     ready, won = threading.Barrier(8), []
 
     def attempt(number: int) -> None:
         ready.wait()
-        try:
-            take(tmp_path, claim(f"{number}:train"), dead)
-        except RequestError:
-            return
-        won.append(f"{number}:train")
+        with suppress(RequestError):
+            take(folder, claim(f"{number}:train"), dead)
+            won.append(f"{number}:train")
 
     threads = [threading.Thread(target=attempt, args=[number]) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    held = read_claim(folder)
+    return None if held is None else held.id, won
+
+
+@pytest.mark.parametrize(
+    "refusal", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS]
+)
+def test_a_folder_is_claimed_once_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    no_links(monkeypatch, refusal)
+    take(tmp_path, claim())
+    with pytest.raises(RequestError, match=r"just been claimed by run a \(stage train\) of "):
+        take(tmp_path, claim("b:train"))
     held = read_claim(tmp_path)
-    assert held is not None
-    assert won == [held.id]
+    take(tmp_path, claim("c:train"), held)
+    after = read_claim(tmp_path)
+    assert after is not None
+    assert after.id == "c:train"
     assert [path.name for path in tmp_path.iterdir()] == ["claim.json"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_claim_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_links(monkeypatch, errno.EPERM)
+    synced: list[int] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == 2:  # the first one is of the temporary file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/claim.json'"):
+        take(tmp_path, claim())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_was_killed_while_taking_over_is_named(tmp_path: Path) -> None:
+    dead = claim("dead:train")
+    take(tmp_path, dead)
+    turn = tmp_path / ".claim.json.turn"
+    turn.touch()
+    with pytest.raises(RequestError, match=f"claimed by another; if none uses it, remove {turn}"):
+        take(tmp_path, claim(), dead)
+    assert read_claim(tmp_path) == dead
+    turn.unlink()
+    take(tmp_path, claim(), dead)
+
+
+def test_a_claim_that_is_being_written_is_not_taken_over(tmp_path: Path) -> None:
+    """As it is seen for a moment where there are no hard links."""
+    (tmp_path / "claim.json").write_text('{"schema_version": 1, "id": "b:tr')
+    with pytest.raises(RequestError, match="this is not JSON"):
+        take(tmp_path, claim(), claim("dead:train"))
+    assert (tmp_path / "claim.json").exists()
 
 
 def test_a_claim_that_is_not_the_dead_one_stays(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -13,7 +15,7 @@ import pytest
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import BadRecord
-from rtdetr_slurm.runs.events import read_events, record_event
+from rtdetr_slurm.runs.events import read_events, record_event, record_once
 
 
 def line(timestamp: str, event: str, **data: Any) -> str:
@@ -63,6 +65,19 @@ def test_what_a_crash_leaves_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"event": "submi\n\0\0\0\0\n')
     (tmp_path / "b.jsonl").write_text(line("2026-01-03", "b1"))
     assert names(tmp_path) == ["b1"]
+
+
+def test_what_is_recorded_once_is_so_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    assert record_once(tmp_path, "end", "unclear", stage="train")
+    assert not record_once(tmp_path, "end", "unclear", stage="export")
+    assert [event["stage"] for event in read_events(tmp_path)] == ["train"]
+    assert [path.name for path in tmp_path.iterdir()] == ["end.jsonl"]
 
 
 def test_a_line_separator_in_a_reason_ends_no_line(tmp_path: Path) -> None:
