@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,11 @@ def test_what_is_wrong_is_raised_and_nothing_is_made(chain: SubmittedRun, folder
     assert set((folder / "runs").iterdir()) == before
 
 
-def test_a_run_that_left_no_checkpoint_is_no_parent(chain: SubmittedRun) -> None:
-    scores = next(p for p in (chain.path.parent).iterdir() if p.name.startswith("evaluate-"))
+def test_a_run_that_left_no_checkpoint_is_no_parent(folder: Path) -> None:
+    scores = replace(local_stage(folder / "scores"), name="evaluate", action="evaluate")
+    parent = make_run(folder, scores)
     with pytest.raises(RequestError, match="has no stage that leaves a checkpoint"):
-        submit("train.yaml", ONCE, action="evaluate", parent=str(scores))
+        submit("train.yaml", ONCE, action="evaluate", parent=str(parent.path))
 
 
 def test_what_the_system_refuses_is_an_error_for_people(
