@@ -238,7 +238,8 @@ def _make(path: Path, mine: Claim) -> None:
     try:
         write_new(path, _text(mine))
     except FileExistsError:
-        raise RequestError(f"{path.parent} has just been claimed by {_read(path)}") from None
+        holder = _read(path) or "another"  # which may have given it back already
+        raise RequestError(f"{path.parent} has just been claimed by {holder}") from None
 
 
 @contextmanager

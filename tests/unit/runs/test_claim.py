@@ -165,6 +165,17 @@ def test_a_claim_that_is_being_written_is_not_taken_over(tmp_path: Path) -> None
     assert (tmp_path / "claim.json").exists()
 
 
+def test_a_claim_that_is_given_back_just_then_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(RequestError, match=r"has just been claimed by another$"):
+        take(tmp_path, claim())
+
+
 def test_a_claim_that_is_not_the_dead_one_stays(tmp_path: Path) -> None:
     dead, alive = claim("dead:train"), claim("alive:train")
     take(tmp_path, alive)
