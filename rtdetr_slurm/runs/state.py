@@ -39,6 +39,8 @@ NEVER_STARTED = {
     "reason": CANCELLED_BEFORE,
 }
 """What a `finished` event says of a task that was cancelled in the queue."""
+READER = "reader"
+"""What an event says that a reader of the run has recorded in its job's place."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ def is_to_end(events: Sequence[Event]) -> bool:
         elif event["event"] in ("not_cancelled", "finished"):
             wish = False
     return wish
+
+
+def is_given_up(events: Sequence[Event]) -> bool:
+    """Whether a reader has looked for the task's job long after it was sent, and nobody knew it."""
+    given_up = any(e["event"] == "unclear" and e.get("recorded_by") == READER for e in events)
+    return given_up and not any("job_id" in event for event in events)
 
 
 def starts_in_vain(events: Sequence[Event], restart: int, reached: tuple[int, int]) -> int:

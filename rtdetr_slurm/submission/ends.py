@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import EVENTS_DIR
@@ -14,10 +15,12 @@ from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState, recorded_end, task_events
+from rtdetr_slurm.runs.state import READER, StageState, is_given_up, recorded_end, task_events
 from rtdetr_slurm.runs.status import close_status
 
-_BY_READER = {"recorded_by": "reader"}
+_BY_READER = {"recorded_by": READER}
+_LOST_AFTER = timedelta(hours=1)
+"""No controller takes so long to queue a job that it was sent."""
 
 
 def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]:
@@ -50,6 +53,43 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
         with suppress(OSError, UserError):  # a summary is only a shorter way to the same report
             keep_summary(run)
     return notes
+
+
+def give_up_lost(run: Run, report: RunReport, events: list[Event]) -> list[str]:
+    """Record of jobs whose sending was never answered that nobody knows them, so that they are not
+    looked for for ever; one that turns up after all ends as soon as it starts. As `complete_ends`.
+    """
+    if not run.is_own:
+        return []
+    notes = []
+    for task, stage in zip(run.plan.tasks(), report.stages, strict=True):
+        if not _is_lost(stage, task_events(events, task)):
+            continue
+        name = task.stage.name
+        told = f"{run.id}: no answer to sending {name} is recorded, and nobody knows a job of it"
+        try:
+            if record_once(
+                run.path / EVENTS_DIR,
+                f"unclear-{name}",
+                "unclear",
+                stage=name,
+                reason="long after it was sent, the scheduler knows no job of it",
+                **_BY_READER,
+            ):
+                notes.append(f"{told}: should one turn up, it ends at once, so submit once more")
+        except OSError as error:
+            notes.append(f"{told}; that could not be recorded: {error}")
+    return notes
+
+
+def _is_lost(stage: StageReport, events: list[Event]) -> bool:
+    if stage.state is not StageState.UNKNOWN or stage.job is None or not stage.job.gone:
+        return False
+    if stage.job_id is not None or is_given_up(events):
+        return False
+    sent = [event["timestamp"] for event in events if event["event"] == "submitting"]
+    now = datetime.now(timezone.utc)
+    return bool(sent) and now - datetime.fromisoformat(sent[-1]) > _LOST_AFTER
 
 
 def _record(run: Run, task: StageTask, stage: StageReport, failure: Failure) -> bool:

@@ -10,10 +10,11 @@ from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.runs.state import is_given_up
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, PENDING
 from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend, open_tasks
-from rtdetr_slurm.submission.ends import complete_ends
+from rtdetr_slurm.submission.ends import complete_ends, give_up_lost
 
 _UNDER_WAY = PENDING | ACTIVE
 
@@ -60,8 +61,10 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
                 # The job may have had its last word since then, and the run may have gone.
                 run, events = _read(folder)
             report = report_run(run, jobs[folder], events)
-            if complete and (completed := complete_ends(run, report, events)):
-                notes += completed
+            told = complete_ends(run, report, events) if complete else []
+            told += give_up_lost(run, report, events) if complete else []
+            if told:
+                notes += told
                 report = report_run(run, jobs[folder], run.events())
             reports[folder] = report
         except (UserError, OSError) as error:
@@ -92,7 +95,10 @@ def _jobs(
 ) -> tuple[dict[Path, dict[str, JobInfo]], list[str]]:
     """By run and task what the schedulers say, and what they could not be asked."""
     asked = [
-        (folder, one) for folder, (run, events) in runs.items() for one in open_tasks(run, events)
+        (folder, one)
+        for folder, (run, events) in runs.items()
+        for one in open_tasks(run, events)
+        if not is_given_up(one.events)
     ]
     found: dict[Path, dict[str, JobInfo]] = {folder: {} for folder in runs}
     notes: list[str] = []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rtdetr_slurm.runs.claim import Start, Superseded, claim_id
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.state import StageState, is_to_end
 from rtdetr_slurm.runs.status import StatusLog, read_status
 from rtdetr_slurm.submission.survey import survey_run
 
@@ -218,3 +219,55 @@ def test_a_reader_that_is_killed_leaves_nothing_torn(run: Run) -> None:
     assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
     assert finished(run) == []
     assert not list(Path(run.path / "events").glob("end-*"))
+
+
+def sent(run: Run, minutes_ago: float) -> None:
+    """Record that the training was being sent, by a process that was killed in it."""
+    moment = datetime.now(timezone.utc) - timedelta(minutes=minutes_ago)
+    event = {"schema_version": 1, "timestamp": moment.isoformat(), "event": "submitting"}
+    (run.path / "events" / "killed.jsonl").write_text(json.dumps({**event, "stage": "train"}))
+
+
+def test_a_job_that_nobody_knows_is_not_looked_for_for_ever(slurm: FakeSlurm, run: Run) -> None:
+    sent(run, minutes_ago=61)
+    report, notes = survey_run(run.path)
+    assert report.state is StageState.UNKNOWN
+    [note] = notes
+    assert "nobody knows a job of it: should one turn up, it ends at once" in note
+    assert is_to_end(run.events())
+    asked = [len(slurm.calls(program)) for program in ("squeue", "sacct")]
+    assert asked == [1, 1]
+    again, notes = survey_run(run.path)
+    assert (again.state, notes) == (StageState.UNKNOWN, ())
+    assert [len(slurm.calls(program)) for program in ("squeue", "sacct")] == asked
+    # Should it turn up, it is told of as any other.
+    run.record("started", stage="train", job_id="42", restart=0)
+    says(slurm, run, "RUNNING")
+    assert survey_run(run.path)[0].stages[0].detail == "cancelling"
+
+
+@pytest.mark.parametrize(
+    ("minutes_ago", "queue"), [(50, "true"), (61, "exit 1"), (61, "PENDING"), (61, "RUNNING")]
+)
+def test_what_may_still_be_known_is_looked_for_again(
+    slurm: FakeSlurm, run: Run, minutes_ago: float, queue: str
+) -> None:
+    sent(run, minutes_ago)
+    if queue.isupper():
+        says(slurm, run, queue)
+    else:
+        slurm.answer("squeue", queue)
+    survey_run(run.path)
+    assert not is_to_end(run.events())
+    before = len(slurm.calls("squeue"))
+    survey_run(run.path)
+    assert len(slurm.calls("squeue")) > before
+
+
+def test_another_users_lost_job_is_not_given_up(
+    slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(run, minutes_ago=61)
+    monkeypatch.setattr(os, "geteuid", lambda: run.path.stat().st_uid + 1)
+    survey_run(run.path)
+    assert not is_to_end(run.events())
