@@ -163,18 +163,6 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, content
 
 
-def refuse_newer(path: Path, lines: Iterable[Mapping[str, Any]], known: int) -> None:
-    """Refuse lines of `path` whose schema_version is above `known`; lines without one pass.
-
-    Raises:
-        NewerVersion: a newer rtdetr-slurm has written here.
-    """
-    versions = (line.get("schema_version") for line in lines)
-    newest = max((v for v in versions if isinstance(v, int)), default=known)
-    if newest > known:
-        raise NewerVersion(path, newest, known)
-
-
 def _parsed(text: bytes) -> Any:
     return json.loads(text.decode(), parse_constant=_no_number)
 
@@ -217,6 +205,24 @@ def checked(kind: type[T], data: Any, path: object, line: int | None = None) -> 
         return cast(T, _value(kind, data))
     except _Wrong as error:
         raise BadRecord(path, str(error), line) from None
+
+
+def checked_lines(kind: type[T], path: Path, known: int) -> list[tuple[int, T]]:
+    """Number and checked value of every line of a file of `kind`; none where there is no file.
+
+    Args:
+        known: the latest schema_version of such lines; lines without one pass.
+
+    Raises:
+        NewerVersion: a newer rtdetr-slurm has written here.
+        BadRecord: the file, or a line of it, cannot be read.
+    """
+    lines = list(read_json_lines(path))
+    versions = (line.get("schema_version") for _, line in lines)
+    newest = max((v for v in versions if isinstance(v, int)), default=known)
+    if newest > known:
+        raise NewerVersion(path, newest, known)
+    return [(number, checked(kind, line, path, number)) for number, line in lines]
 
 
 def _value(kind: Any, data: Any) -> Any:

@@ -22,10 +22,8 @@ from rtdetr_slurm.records import (
     BadRecord,
     Moment,
     Prose,
-    checked,
+    checked_lines,
     names_in,
-    read_json_lines,
-    refuse_newer,
 )
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.slurm.job_ids import is_job_id
@@ -126,13 +124,14 @@ def read_events(folder: Path) -> list[Event]:
 
 
 def _events_of(path: Path) -> list[Event]:
-    lines = list(read_json_lines(path))
-    refuse_newer(path, (line for _, line in lines), EVENT_VERSION)
-    return [_event(path, number, line) for number, line in lines]
+    lines = checked_lines(Event, path, EVENT_VERSION)
+    for number, event in lines:
+        _check_event(path, number, event)
+    return [event for _, event in lines]
 
 
-def _event(path: Path, number: int, line: Mapping[str, Any]) -> Event:
-    event = checked(Event, line, path, number)
+def _check_event(path: Path, number: int, event: Event) -> None:
+    """Refuse an event that lacks what its kind has, or whose values are not what they are for."""
     # Both go into commands and paths.
     if "job_id" in event and not is_job_id(event["job_id"]):
         raise BadRecord(path, f"job_id: {event['job_id']!r} is no job id", number)
@@ -149,7 +148,6 @@ def _event(path: Path, number: int, line: Mapping[str, Any]) -> Event:
     for one in (checkpoints.get("best"), checkpoints.get("last")):
         if one is not None and not is_checkpoint_name(one["file"]):
             raise BadRecord(path, f"checkpoints: {one['file']!r} is no checkpoint's name", number)
-    return event
 
 
 def _in_time(events: Sequence[Event]) -> list[tuple[str, Event]]:

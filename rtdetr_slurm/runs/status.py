@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 from rtdetr_slurm.contract import STATUS_JSON, STATUS_VERSION, FailureClass, Status
 from rtdetr_slurm.files import append_json_line
-from rtdetr_slurm.records import Moment, Prose, checked, read_json_lines, refuse_newer
+from rtdetr_slurm.records import Moment, Prose, checked_lines
 from rtdetr_slurm.runs.claim import Start, check_latest, latest_start, mark_ended
 
 _TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
@@ -113,9 +113,7 @@ def read_status(path: Path) -> list[StatusLine]:
         NewerVersion: a newer rtdetr-slurm has written here.
         BadRecord: it cannot be read, or a line of it has a field of another type.
     """
-    lines = list(read_json_lines(path))
-    refuse_newer(path, (line for _, line in lines), STATUS_VERSION)
-    return [checked(StatusLine, line, path, number) for number, line in lines]
+    return [line for _, line in checked_lines(StatusLine, path, STATUS_VERSION)]
 
 
 def status_lines_of(path: Path, claim: str) -> list[StatusLine]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.backends import token
+from rtdetr_slurm.submission.survey import survey_run
 
 
 class FakeSlurm:
@@ -43,3 +45,8 @@ def submitted(run: Run, job_id: str = "42", **facts: str) -> None:
     """Record that the run's training was queued."""
     run.record("submitting", stage="train", token=token(run.id, "train"))
     run.record("submitted", stage="train", job_id=job_id, **facts)
+
+
+def survey(run: Run) -> RunReport:
+    """What `status` reports on a run."""
+    return survey_run(run.path)[0]
