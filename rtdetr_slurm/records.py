@@ -13,7 +13,7 @@ import os
 import stat
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -193,7 +193,8 @@ class _Wrong(ValueError):
 def checked(kind: type[T], data: Any, path: object, line: int | None = None) -> T:
     """JSON data as a value of `kind`: a dataclass, a TypedDict, or what these are made of.
 
-    A dataclass has exactly its fields; a TypedDict may have further keys, which nobody reads.
+    A dataclass has no other fields than its own, and those without a default all; a TypedDict may
+    have further keys, which nobody reads.
 
     Args:
         path, line: where it is from, for the message.
@@ -290,7 +291,9 @@ def _dataclass(kind: Any, data: Any) -> Any:
     _expect(isinstance(data, dict), data, "an object")
     hints = _hints(kind)
     names = [field.name for field in fields(kind)]
-    if missing := [name for name in names if name not in data]:
+    # One with a default may be younger than the record.
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in data]:
         raise _Wrong("this field is missing", missing[0])
     if further := [key for key in data if key not in names]:
         raise _Wrong("this version knows no such field", repr(further[0]))
