@@ -16,6 +16,7 @@ from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
+from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.vision import metrics
@@ -52,6 +53,14 @@ def evaluate_detector(
         ActionError: an image cannot be decoded and such images are not to be skipped. A skipped
             one counts as an image in which nothing was found.
     """
+    steps = share.steps(session.context.world_size)
+    with session.phases.during(Phase.VALIDATING, steps=steps):
+        return _score(session, model, share, criterion)
+
+
+def _score(
+    session: Session, model: nn.Module, share: EvaluationShare, criterion: Criterion | None
+) -> Scores | None:
     device, data = session.context.device, share.data
     found: list[NDArray[np.float64]] = []
     total = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, boxes
@@ -107,9 +116,8 @@ def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> 
 def _in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
     """This rank's batches. Before each, also where this rank has no more, the ranks agree on
     whether to stop."""
-    batches = iter(share.loader)
-    images = math.ceil(len(share.data.table) / session.context.world_size)  # of rank 0
-    for _ in range(math.ceil(images / share.batch_size)):
+    batches = session.phases.batches(share.loader)
+    for _ in range(share.steps(session.context.world_size)):
         asked = torch.tensor(float(session.stop.requested), device=session.context.device)
         if sum_over_ranks(asked).item():
             raise Interrupted
@@ -117,6 +125,7 @@ def _in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
         if batch is not None:
             session.meet_bad_images(batch.bad)
             yield batch
+        session.phases.stepped()
 
 
 def _loss(criterion: Criterion, detected: Detected) -> list[Tensor]:

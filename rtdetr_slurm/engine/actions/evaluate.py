@@ -9,6 +9,7 @@ from rtdetr_slurm.contract import Kpi
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_examples, write_metrics
+from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.vision.scoring import open_evaluation_data
 
@@ -37,6 +38,7 @@ def evaluate(session: Session) -> dict[str, float]:
     compare_classes(session, detector.classes or {}, data.table.classes)
     batch_size = cfg.batch_size if cfg.batch_size > 0 else None
     share = share_evaluation(session, data, batch_size)
+    session.phases.enter(Phase.OTHER)
     scores = evaluate_detector(session, detector.model, share)
     write_examples(session, detector.model, data)
     if scores is None:

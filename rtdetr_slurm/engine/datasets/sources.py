@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,10 @@ class EvaluationShare:
     data: EvaluationData
     loader: DataLoader[Batch]
     batch_size: int
+
+    def steps(self, ranks: int) -> int:
+        """Batches of rank 0, which has the most."""
+        return math.ceil(math.ceil(len(self.data.table) / ranks) / self.batch_size)
 
 
 def open_sources(session: Session) -> dict[str, list[Source]]:

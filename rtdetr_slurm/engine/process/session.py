@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rtdetr_slurm.contract import STATUS_JSON, Status
 from rtdetr_slurm.engine.process.distributed import Context, gather_objects
 from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.engine.process.phases import Phases
 from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
@@ -31,6 +32,7 @@ class Session:
         resolved: the spec as plain data, every default filled in.
         skip_bad_images: go on without images that cannot be decoded.
         start: under which this process writes to the results folder.
+        phases: what this rank is doing; the code of the action says so.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Session:
     stop: StopFlag
     skip_bad_images: bool = False
     start: Start | None = None
+    phases: Phases = field(default_factory=Phases)
     _named: list[str] = field(default_factory=list)
     _recorded: set[str] = field(default_factory=set)
 

@@ -19,6 +19,7 @@ from rtdetr_slurm.engine.process.distributed import (
     spread_over_ranks,
     sum_over_ranks,
 )
+from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import (
@@ -66,11 +67,14 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     cfg = session.experiment.train
     began, first_step = time.monotonic(), position.step
     position.epoch = epoch
-    train_steps(training)
+    steps = training.data.sampler.steps_per_epoch
+    session.phases.enter(Phase.OTHER, epoch=epoch)
+    with session.phases.during(Phase.STEPPING, step=position.step_in_epoch, steps=steps):
+        train_steps(training)
     per_step = (time.monotonic() - began) / max(position.step - first_step, 1)
     session.record_bad_images()
 
-    train_loss = torch.tensor(position.loss_sum / training.data.sampler.steps_per_epoch)
+    train_loss = torch.tensor(position.loss_sum / steps)
     train_loss = train_loss.to(session.context.device)
     average_over_ranks([train_loss])
     kpi = {Kpi.TRAIN_LOSS: train_loss.item()}
@@ -99,7 +103,7 @@ def train_steps(training: Training) -> None:
     sampler = training.data.sampler
     sampler.set_position(position.epoch, position.step_in_epoch)
     state.training_mode()
-    for batch in training.data.loader if len(sampler) else ():
+    for batch in session.phases.batches(training.data.loader) if len(sampler) else ():
         _check_readable(session, batch)
         batch = batch.to(device)
         images = multi_scale(to_unit_range(batch.pixels), session, state.seed, position.step)
@@ -123,6 +127,7 @@ def train_steps(training: Training) -> None:
         position.loss_sum += value
         if state.ema is not None and position.step % cfg.ema.every_n_steps == 0:
             state.ema.update()
+        session.phases.stepped()
 
         where = f"epoch {shown_epoch(position.epoch, cfg.num_epochs)}"
         where += f" step {position.step_in_epoch}/{sampler.steps_per_epoch}"
@@ -177,13 +182,14 @@ def save_state(training: Training) -> Path:
     """Write the state of this moment, which supersedes what earlier interruptions have left; called
     by all ranks at the same step."""
     session, position = training.session, training.state.position
-    content = capture(training.state, session, training.data.table.classes)
-    check_equal_weights(training)
-    path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
-    if session.context.is_main:
-        session.check_latest()
-        save_checkpoint(path, content)
-        remove_interrupted(session.results_dir, but=path)
+    with session.phases.during(Phase.SAVING):
+        content = capture(training.state, session, training.data.table.classes)
+        check_equal_weights(training)
+        path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
+        if session.context.is_main:
+            session.check_latest()
+            save_checkpoint(path, content)
+            remove_interrupted(session.results_dir, but=path)
     return path
 
 

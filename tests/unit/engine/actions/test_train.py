@@ -28,6 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rtdetr_slurm.engine.actions.evaluate import evaluate
 from rtdetr_slurm.engine.actions.train import train
+from rtdetr_slurm.engine.process.phases import Doing, Phase, Phases
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
@@ -54,11 +55,14 @@ def assert_same_weights(ours: Path, theirs: Path, part: str = "model") -> None:
 
 @dataclass(frozen=True)
 class Whole:
-    """A training that was never interrupted, with averaged weights, and what it said."""
+    """A training that was never interrupted, with averaged weights, what it said, and what it did,
+    change by change."""
 
     workspace: Workspace
     kpi: dict[str, float]
     said: str
+    phases: Phases
+    did: list[Doing]
 
     @property
     def folder(self) -> Path:
@@ -72,12 +76,27 @@ class Whole:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with open_workspace(tmp_path_factory.mktemp("whole")) as opened:
+        session = opened.session("train.enable_ema=true", "train.ema.decay=0.9")
+        did: list[Doing] = []
+        session.phases.observers.append(lambda phases: did.append(phases.now))
         with redirect_stdout(io.StringIO()) as said:
-            kpi = train(opened.session("train.enable_ema=true", "train.ema.decay=0.9"))
-        yield Whole(opened, kpi, said.getvalue())
+            kpi = train(session)
+        yield Whole(opened, kpi, said.getvalue(), session.phases, did)
 
 
 class TestARun:
+    def test_says_what_it_does(self, whole: Whole) -> None:
+        """Two epochs of three steps, both validated in two batches, one checkpoint at the end."""
+        did = [(one.phase, one.epoch, one.step, one.steps) for one in whole.did]
+        stepping = [(Phase.STEPPING, epoch, step, 3) for epoch in (0, 1) for step in range(4)]
+        assert [one for one in did if one[0] is Phase.STEPPING] == stepping
+        validating = [(Phase.VALIDATING, 0, step, 2) for step in range(3)]
+        assert did[6:9] == validating
+        assert [one.phase for one in whole.did].count(Phase.SAVING) == 1
+        assert did[-1][0] is Phase.OTHER
+        assert whole.phases.steps_done == 2 * (3 + 2)
+        assert all(seconds > 0 for seconds in whole.phases.seconds.values())
+
     def test_what_it_leaves(self, whole: Whole) -> None:
         """Files, status lines, scores that `evaluate` finds again."""
         workspace, kpi, folder = whole.workspace, whole.kpi, whole.folder
