@@ -11,20 +11,21 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.slurm.times import format_minutes
 
 if TYPE_CHECKING:
-    from rtdetr_slurm.site.profile import Site
+    from rtdetr_slurm.site.profile import Limits, Site
 
 
 def check_limits(stages: Sequence[Stage], site: Site) -> None:
     """Refuse a plan that exceeds the site's limits.
 
     Raises:
-        SiteError: naming all that is too much, by the fields that say so.
+        SiteError: naming all that is too much, by the fields that say so, and whose limit it is.
     """
     problems = [
         problem
         for number, stage in enumerate(stages)
-        for problem in _problems(stage, site, _job(number))
+        for problem in _problems(stage, site.limits, _job(number))
     ]
+    problems += _too_many_gpu_hours(stages, site.limits)
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
@@ -42,27 +43,59 @@ def notes_on_time(stages: Sequence[Stage]) -> Iterator[str]:
             )
 
 
+def gpu_hours(stage: Stage) -> float | None:
+    """What a stage may use at most in one start of each of its jobs; None without a time limit."""
+    resources = stage.resources
+    gpus = resources.nodes * resources.gpus_per_node * len(stage.tasks())
+    if not gpus:
+        return 0.0
+    return None if resources.time_min is None else gpus * resources.time_min / 60
+
+
 def _job(number: int) -> str:
     """The section of the spec that a stage's job has its own settings from."""
     return "job" if number == 0 else f"job.then[{number - 1}]"
 
 
-def _problems(stage: Stage, site: Site, job: str) -> Iterator[str]:
+def _problems(stage: Stage, limits: Limits, job: str) -> Iterator[str]:
     """What is too much about one stage; `job` is the section that its entry is in."""
-    limits, resources = site.limits, stage.resources
+    resources = stage.resources
     section = get_action(stage.action).gpu_section
     if limits.max_nodes is not None and resources.nodes > limits.max_nodes:
-        yield f"{section}.num_nodes: found {resources.nodes}; at most {limits.max_nodes}"
+        at = limits.place("max_nodes")
+        yield f"{section}.num_nodes: found {resources.nodes}; at most {limits.max_nodes}{at}"
     gpus, most = resources.gpus_per_node, limits.max_gpus_per_node
     if most is not None and gpus > most:
-        yield f"{section}.num_gpus: found {gpus}; at most {most} per node"
+        at = limits.place("max_gpus_per_node")
+        yield f"{section}.num_gpus: found {gpus}; at most {most} per node{at}"
     if limits.max_time is not None:
-        longest = format_minutes(limits.max_time)
+        longest, at = format_minutes(limits.max_time), limits.place("max_time")
         if resources.time_min is None:
-            yield f"{job}.time: none given; name one of at most {longest}"
+            yield f"{job}.time: none given; name one of at most {longest}{at}"
         elif resources.time_min > limits.max_time:
-            yield f"{job}.time: found {format_minutes(resources.time_min)}; at most {longest}"
-    partitions = (resources.partition or "").split(",")
-    if limits.partitions is not None and not set(partitions) <= set(limits.partitions):
-        allowed = ", ".join(limits.partitions) or "none"
-        yield f"{job}.partition: found {resources.partition}; allowed: {allowed}"
+            yield f"{job}.time: found {format_minutes(resources.time_min)}; at most {longest}{at}"
+    if limits.partitions is not None:
+        partitions = resources.partition.split(",") if resources.partition else [""]
+        if not set(partitions) <= set(limits.partitions):
+            found = f"found {resources.partition}" if resources.partition else "none given"
+            allowed = ", ".join(limits.partitions) or "none"
+            yield f"{job}.partition: {found}; allowed: {allowed}{limits.place('partitions')}"
+
+
+def _too_many_gpu_hours(stages: Sequence[Stage], limits: Limits) -> Iterator[str]:
+    if limits.max_gpu_hours is None:
+        return
+    most, at = f"{limits.max_gpu_hours:g}", limits.place("max_gpu_hours")
+    total = 0.0
+    for number, stage in enumerate(stages):
+        hours = gpu_hours(stage)
+        if hours is None:
+            yield f"{_job(number)}.time: none given; name one, for at most {most} GPU hours{at}"
+            return
+        total += hours
+    if total > limits.max_gpu_hours:
+        yield (
+            f"{total:g} GPU hours (nodes × GPUs × time limit of {len(stages)} "
+            f"{'stages' if len(stages) > 1 else 'stage'}); at most {most}{at}: lower job.time, "
+            "the nodes or the GPUs"
+        )

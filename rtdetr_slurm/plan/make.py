@@ -11,6 +11,7 @@ from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
+from rtdetr_slurm.plan.hardware import notes_on_hardware
 from rtdetr_slurm.plan.limits import check_limits, notes_on_time
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
 from rtdetr_slurm.slurm.names import has_control_character
@@ -64,6 +65,7 @@ def make_plan(
     check_limits(stages, site)
     trains = get_action(loaded.action).trains
     notes = [*loaded.notes, *notes_on_time(stages)]
+    notes += notes_on_hardware(stages, site, loaded.experiment)
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
     return Plan(stages=stages, notes=tuple(notes))
 

@@ -38,10 +38,8 @@ def load_site(files: Sequence[Path], admin: Path | None, environ: Mapping[str, s
         raise SiteError(str(error)) from error
     layers = [_layer(*each, environ) for each in zip(sources, profiles, strict=True)]
     site = Site.model_validate(merge(layers))
-    if admin is not None:
-        caps = profiles[files.index(admin)].limits.model_dump()
-        limits = Limits(**tighten(site.limits.model_dump(), caps))
-        site = site.model_copy(update={"limits": limits})
+    caps = sources[files.index(admin)] if admin is not None else None
+    site = site.model_copy(update={"limits": _limits(site.limits, sources, caps)})
     if site.scheduler == "slurm" and site.accelerator is None:
         site = site.model_copy(update={"accelerator": "cuda"})
     return site
@@ -61,6 +59,26 @@ def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ):
                 merged[key] = merge([merged[key], value])
     return merged
+
+
+def _limits(merged: Limits, sources: Sequence[YamlSource], admin: YamlSource | None) -> Limits:
+    """The limits that hold, each with the place that it comes from."""
+    own = merged.model_dump()
+    caps = {} if admin is None else Limits.model_validate(admin.data.get("limits")).model_dump()
+    held = tighten(own, caps)
+    places = {}
+    for key, value in held.items():
+        givers = [source for source in sources if (source.data.get("limits") or {}).get(key)]
+        if value is not None and givers:
+            giver = givers[0] if value == own[key] or admin is None else admin
+            places[key] = f"{giver.path}:{_line(giver, ('limits', key))}"
+    return Limits(**held).located(places)
+
+
+def _line(source: YamlSource, path: KeyPath) -> int:
+    origin = source.origin(path)
+    assert not isinstance(origin, str), "a profile has no overrides"
+    return origin.line
 
 
 def tighten(limits: Mapping[str, Any], admin: Mapping[str, Any]) -> dict[str, Any]:

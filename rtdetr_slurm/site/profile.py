@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     model_validator,
 )
@@ -136,6 +138,11 @@ class Gpu(_Section):
         description="`--gpus-per-node=N`, `--gres=gpu:N`, or none where Slurm manages no GPUs.",
     )
     type: GpuType | None = Field(default=None, description="GPU type, as in `--gres=gpu:a100:4`.")
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of each GPU in GiB; where it is short, plans say so.",
+    )
 
 
 class SiteImage(_Section):
@@ -197,6 +204,18 @@ class SiteBind(_Section):
 class Limits(_Section):
     """What a job may not exceed; those of /etc/rtdetr-slurm/site.yaml cannot be widened."""
 
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def located(self, places: Mapping[str, str]) -> Limits:
+        """The same, with `FILE:LINE` of each limit."""
+        copy = self.model_copy()
+        copy._places = dict(places)
+        return copy
+
+    def place(self, name: str) -> str:
+        """Where a limit stands, ` (FILE:LINE)`; empty where it comes from no file."""
+        return f" ({self._places[name]})" if name in self._places else ""
+
     partitions: list[Name] | None = Field(default=None, description="The only partitions allowed.")
     max_nodes: int | None = Field(default=None, ge=1)
     max_gpus_per_node: int | None = Field(default=None, ge=1)
@@ -205,7 +224,10 @@ class Limits(_Section):
         default=None, ge=1, description="Trials of a hyper-parameter sweep."
     )
     max_gpu_hours: float | None = Field(
-        default=None, gt=0, description="GPU hours of a hyper-parameter sweep."
+        default=None,
+        gt=0,
+        description="GPU hours that one submission may ask for: nodes × GPUs × time limit, over "
+        "all of its jobs.",
     )
 
 

@@ -277,3 +277,25 @@ def test_a_time_limit_within_the_signals_lead_is_said(
     for note in notes:
         assert note.endswith("so as soon as it starts; give it more time")
     assert plan(tmp_path, site(scheduler="local", time=1), "automl.policy=off").notes == ()
+
+
+def test_gpu_hours_count_over_all_stages(tmp_path: Path) -> None:
+    at = site(limits={"max_gpu_hours": 6}, time=60)
+    assert plan(tmp_path, at, "train.num_nodes=3").stages
+    with pytest.raises(SiteError, match=r"8 GPU hours .*2 stages.*; at most 6: lower job.time"):
+        plan(tmp_path, at, "train.num_nodes=3", *EVALUATED, "evaluate.num_nodes=1")
+    with pytest.raises(SiteError, match=r"job\.time: none given; name one, for at most 6 GPU h"):
+        plan(tmp_path, site(limits={"max_gpu_hours": 6}))
+
+
+def test_a_plan_without_a_partition_is_no_way_around_the_allowed_ones(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match=r"job\.partition: none given; allowed: a, b"):
+        plan(tmp_path, site(limits={"partitions": ["a", "b"]}, partition=None))
+
+
+EVALUATED = (
+    "job.then=[evaluate]",
+    "dataset.test_data_sources={image_dir: t, json_file: t.json}",
+    "evaluate.num_gpus=2",
+    "evaluate.gpu_ids=[0,1]",
+)

@@ -290,3 +290,34 @@ def test_an_image_that_a_farther_file_leaves_unused_is_refused(machine: Machine)
     image = machine.site().for_role("train").image
     assert image is not None
     assert image.path == "/mine.sif"
+
+
+def test_a_limit_tells_where_it_stands(machine: Machine) -> None:
+    user = machine.write_user("limits:\n  max_nodes: 2\n  max_time: 90\n  partitions: [gpu]\n")
+    admin = machine.write_admin(
+        "limits: {max_nodes: 4,\n  max_time: 60, partitions: [gpu, cpu],\n  max_gpu_hours: 9}\n"
+    )
+    limits = machine.site().limits
+    places = {name: limits.place(name) for name in type(limits).model_fields}
+    assert places == {
+        "max_nodes": f" ({user}:2)",
+        "max_time": f" ({admin}:2)",
+        "partitions": f" ({user}:4)",
+        "max_gpu_hours": f" ({admin}:3)",
+        "max_gpus_per_node": "",
+        "max_trials": "",
+    }
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_no_profile_of_a_users_own_gets_around_the_administrators_limits(
+    machine: Machine, way: str
+) -> None:
+    machine.write_admin("limits: {max_nodes: 4, partitions: [gpu]}\n")
+    own = machine.write_user("limits: {max_nodes: 99, partitions: null}\npartition: secret\n")
+    other = own.with_name("other.yaml")
+    other.write_text(own.read_text())
+    if way == "variable":
+        machine.env["RTDETR_SLURM_SITE"] = str(other)
+    found = machine.site(other if way == "option" else None)
+    assert (found.limits.max_nodes, found.limits.partitions) == (4, ["gpu"])
