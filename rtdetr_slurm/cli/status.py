@@ -25,6 +25,8 @@ _COLOURS = {
     StageState.QUEUED: "blue",
 }
 
+_HEADINGS = ("RUN", "NAME", "STATE", "STAGE", "JOB", "EPOCH", "ETA", "METRIC")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, optional=True)
@@ -70,19 +72,13 @@ def _print_notes(notes: Iterable[str]) -> None:
 
 def _print_table(runs: Mapping[str, RunReport | None]) -> None:
     """A row for each run; None is one that cannot be read."""
-    from rich.table import Table
-    from rich.text import Text
+    from rtdetr_slurm.cli.table import table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("RUN", "NAME", "STATE", "STAGE", "JOB", "EPOCH", "ETA", "METRIC"):
-        table.add_column(heading, no_wrap=heading in ("RUN", "STATE"))
+    rows, styles = [], []
     for run_id, report in runs.items():
-        cells = [run_id, *(["", "unreadable"] if report is None else _cells(report))]
-        # As Text, in which a name like [red] is no markup.
-        texts = [Text(terminal.shown(cell)) for cell in cells]
-        texts[2].stylize("red" if report is None else _COLOURS[report.state])
-        table.add_row(*texts)
-    terminal.out_table(table)
+        rows.append([run_id, *(["", "unreadable"] if report is None else _cells(report))])
+        styles.append("red" if report is None else _COLOURS[report.state])
+    terminal.out_text(table(_HEADINGS, rows, styles, coloured=_HEADINGS.index("STATE")))
 
 
 def _cells(report: RunReport) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rtdetr_slurm.errors import ActionError, explained
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
 
 def shown(text: object) -> str:
@@ -49,12 +49,12 @@ def out_log(line: str) -> None:
         print(shown_lines(line.replace("\r", "\n")), flush=True)
 
 
-def out_table(table: Table) -> None:
-    """A table of texts that have been through `shown`."""
+def out_text(text: Text) -> None:
+    """Text of several lines, coloured on a terminal, that has been through `shown`."""
     from rich.console import Console
 
     with _writing():
-        Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+        Console(highlight=False).print(text, soft_wrap=True, end="")
 
 
 def document(content: Any) -> None:

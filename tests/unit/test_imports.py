@@ -30,6 +30,7 @@ GROUND = {
     "records",
     "resolved_spec",
     "resources",
+    "values",
 }
 """Modules that every part may import: standard library only."""
 

@@ -1,0 +1,27 @@
+"""Columns of text."""
+
+from __future__ import annotations
+
+from rtdetr_slurm.cli.table import table
+
+
+def test_columns_line_up_whatever_is_in_them() -> None:
+    rows = [
+        ["a", "名前", "success", "x"],
+        ["bb", "\x1b[31m", "failed", "y"],
+        ["c", "", "unreadable"],
+    ]
+    text = table(("RUN", "NAME", "STATE", "END"), rows, ("green", "red", "blue"), coloured=2)
+    assert text.plain.splitlines() == [
+        "RUN  NAME      STATE       END",
+        "a    名前      success     x",
+        "bb   \\x1b[31m  failed      y",
+        "c              unreadable",
+    ]
+    coloured = {str(span.style): text.plain[span.start : span.end] for span in text.spans}
+    assert coloured | {"bold": ""} == {
+        "bold": "",
+        "green": "success",
+        "red": "failed",
+        "blue": "unreadable",
+    }
