@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
@@ -30,3 +31,15 @@ def chosen_devices(gpu_ids: Sequence[int], visible: str | None) -> str:
             f"{Env.CUDA_VISIBLE_DEVICES}={visible!r} lists {len(devices)}"
         )
     return ",".join(devices[i] for i in gpu_ids)
+
+
+def nvidia_devices(dev: Path = Path("/dev")) -> list[Path]:
+    """The device files of this machine's GPUs."""
+    return sorted(dev.glob("nvidia[0-9]*"))
+
+
+def count_visible(visible: str | None) -> int:
+    """How many GPUs a process with this CUDA_VISIBLE_DEVICES sees; None: all of the machine."""
+    if visible is None:
+        return len(nvidia_devices())
+    return len([device for device in visible.split(",") if device.strip()])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import Env
-from rtdetr_slurm.devices import chosen_devices
+from rtdetr_slurm.devices import chosen_devices, nvidia_devices
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch.allocation import say, topology_of
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
@@ -76,7 +76,7 @@ def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
 def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
     """Enough NVIDIA devices can be opened here (a cgroup that forbids one shows only then)."""
     usable = 0
-    for device in dev.glob("nvidia[0-9]*"):
+    for device in nvidia_devices(dev):
         try:
             os.close(os.open(device, os.O_RDWR))
         except OSError:

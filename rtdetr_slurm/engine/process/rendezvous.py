@@ -12,8 +12,12 @@ from dataclasses import dataclass
 
 from rtdetr_slurm.actions import Action
 from rtdetr_slurm.contract import Env
+from rtdetr_slurm.devices import count_visible
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.spec import Topology
+
+TORCHRUN_PORT = 29500
+"""torchrun's default, and TAO's; a fixed port that two jobs on one node cannot both have."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def node_rank_variable(environment: Mapping[str, str]) -> str:
 def read_rendezvous(environment: Mapping[str, str], action: Action, asked: Topology) -> Rendezvous:
     """The rendezvous of this start.
 
-    Under a launcher WORLD_SIZE is the number of nodes, as in TAO's entry point; without
+    Under a launcher WORLD_SIZE is the number of nodes, as in TAO's entry point, and what it leaves
+    out has TAO's defaults: MASTER_PORT 29500, NUM_GPU_PER_NODE all GPUs that are visible. Without
     WORLD_SIZE this is one node, started by hand, and a free port is taken.
 
     Args:
@@ -59,15 +64,38 @@ def read_rendezvous(environment: Mapping[str, str], action: Action, asked: Topol
             )
         return Rendezvous(1, 0, asked.num_gpus, "127.0.0.1", free_port(), launched=False)
     nodes = _number(environment, Env.WORLD_SIZE, 1, None)
-    node_rank = _number(environment, node_rank_variable(environment), 0, nodes - 1)
-    processes = _number(environment, Env.NUM_GPU_PER_NODE, 1, None)
+    several = nodes > 1
+    node_rank = _number(
+        environment, node_rank_variable(environment), 0, nodes - 1, None if several else 0
+    )
     _check_agree(action, Env.WORLD_SIZE, nodes, "num_nodes", asked.num_nodes)
-    _check_agree(action, Env.NUM_GPU_PER_NODE, processes, "num_gpus", asked.num_gpus)
-    address = environment.get(Env.MASTER_ADDR, "")
+    processes = _processes(environment, action, asked)
+    address = environment.get(Env.MASTER_ADDR) or ("" if several else "127.0.0.1")
     if not address:
         raise SiteError(f"{Env.MASTER_ADDR} is not set: the address of node 0 is needed")
-    port = _number(environment, Env.MASTER_PORT, 1024, 65535)
+    port = _number(environment, Env.MASTER_PORT, 1024, 65535, TORCHRUN_PORT)
     return Rendezvous(nodes, node_rank, processes, address, port, launched=True)
+
+
+def _processes(environment: Mapping[str, str], action: Action, asked: Topology) -> int:
+    """Processes on this node; where the launcher does not say: one for each visible GPU, and on the
+    CPU what the spec asks for."""
+    on_cpu = environment.get(Env.ACCELERATOR) == "cpu"
+    visible = 0 if on_cpu else count_visible(environment.get(Env.CUDA_VISIBLE_DEVICES))
+    processes = _number(environment, Env.NUM_GPU_PER_NODE, 1, None, visible or asked.num_gpus)
+    name = Env.NUM_GPU_PER_NODE
+    if name not in environment:
+        name += " (not set, so all GPUs that are visible)"
+    _check_agree(action, name, processes, "num_gpus", asked.num_gpus)
+    # Our own launch has placed the devices by gpu_ids already.
+    if Env.CLAIM not in environment and visible and asked.gpu_ids != tuple(range(processes)):
+        ids = ",".join(map(str, asked.gpu_ids))
+        raise SiteError(
+            f"the spec has {action.gpu_section}.gpu_ids={list(asked.gpu_ids)}, but under a "
+            f"launcher ({Env.WORLD_SIZE} is set) they count within the GPUs that are visible, "
+            f"{list(range(processes))}: for those devices set {Env.CUDA_VISIBLE_DEVICES}={ids}"
+        )
+    return processes
 
 
 def free_port() -> int:
@@ -88,9 +116,17 @@ def _check_agree(action: Action, name: str, found: int, field: str, asked: int) 
     raise SiteError(f"the launch has {name}={found}, {wanted}: they must agree")
 
 
-def _number(environment: Mapping[str, str], name: str, low: int, high: int | None) -> int:
+def _number(
+    environment: Mapping[str, str],
+    name: str,
+    low: int,
+    high: int | None,
+    default: int | None = None,
+) -> int:
     text = environment.get(name)
     if text is None:
+        if default is not None:
+            return default
         raise SiteError(f"{Env.WORLD_SIZE} is set, but {name} is not: the launch is incomplete")
     try:
         value = int(text)

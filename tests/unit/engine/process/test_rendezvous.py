@@ -34,9 +34,12 @@ class TestRendezvous:
             ({"NODE_RANK": "one"}, "NODE_RANK is 'one', which is not a whole number"),
             ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0; allowed is at least 1"),
             ({"MASTER_PORT": "80"}, "MASTER_PORT is 80; allowed is 1024 to 65535"),
-            ({"MASTER_PORT": None}, "MASTER_PORT is not: the launch is incomplete"),
             ({"MASTER_ADDR": None}, "MASTER_ADDR is not set"),
-            ({"NUM_GPU_PER_NODE": None}, "NUM_GPU_PER_NODE is not: the launch is incomplete"),
+            ({"NODE_RANK": None}, "RANK is not: the launch is incomplete"),
+            (
+                {"NUM_GPU_PER_NODE": None, "CUDA_VISIBLE_DEVICES": "0,1"},
+                r"NUM_GPU_PER_NODE \(not set, so all GPUs .*\)=2, the spec has train\.num_gpus=4",
+            ),
             ({"WORLD_SIZE": None}, r"train\.num_nodes is 2, but WORLD_SIZE .* is not set"),
         ],
     )
@@ -44,6 +47,24 @@ class TestRendezvous:
         launch = {k: v for k, v in (LAUNCH | change).items() if v is not None}
         with pytest.raises(SiteError, match=message):
             read_rendezvous(launch, TRAIN, self.asked)
+
+    def test_what_a_launcher_leaves_out_has_taos_defaults(self) -> None:
+        launch = {"WORLD_SIZE": "2", "NODE_RANK": "0", "MASTER_ADDR": "node1"}
+        seen = {**launch, "CUDA_VISIBLE_DEVICES": "4,5,6,7"}
+        assert read_rendezvous(seen, TRAIN, self.asked) == Rendezvous(2, 0, 4, "node1", 29500, True)
+        on_cpu = {**launch, "RTDETR_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "0"}
+        assert read_rendezvous(on_cpu, TRAIN, self.asked).processes_per_node == 4
+        alone = read_rendezvous({"WORLD_SIZE": "1"}, TRAIN, Topology(1, 1, (0,)))
+        assert (alone.node_rank, alone.master_addr) == (0, "127.0.0.1")
+
+    def test_gpu_ids_count_within_what_is_visible_under_a_launcher(self) -> None:
+        """Their devices are not the first ones, which the ranks would take."""
+        asked = Topology(2, 2, (2, 3))
+        launch = {**LAUNCH, "NUM_GPU_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+        with pytest.raises(SiteError, match=r"gpu_ids=\[2, 3\].*set CUDA_VISIBLE_DEVICES=2,3"):
+            read_rendezvous(launch, TRAIN, asked)
+        ours = {**launch, "CUDA_VISIBLE_DEVICES": "2,3", "RTDETR_CLAIM": "run:train"}
+        assert read_rendezvous(ours, TRAIN, asked).processes_per_node == 2
 
     def test_names_the_section_that_the_user_wrote(self) -> None:
         """Distillation takes its nodes and GPUs from `train`; an export has one GPU, unasked."""
