@@ -22,6 +22,7 @@ COMMANDS = {
     "logs": ("rtdetr_slurm.cli.logs", "the log of a run"),
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
+    "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),
 }
 

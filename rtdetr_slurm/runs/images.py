@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import sha256_of, write_atomic
+from rtdetr_slurm.places import user_folder
 from rtdetr_slurm.records import BadRecord, checked, read_json
 
 _VERSION_LABEL = "org.opencontainers.image.version"
@@ -71,6 +72,12 @@ def _unreadable(path: Path, error: OSError) -> SiteError:
         f"container image {path}: {error.strerror}; build it from the Apptainerfile on a file "
         "system that every node sees, and name it as `image` in the site profile"
     )
+
+
+def cache_file(environ: Mapping[str, str]) -> Path | None:
+    """Where this user's digests are remembered; None for a user without a home."""
+    cache = user_folder("CACHE", ".cache", environ)
+    return cache and cache / "rtdetr-slurm" / "images.json"
 
 
 def check_unchanged(recorded: ImageRecord) -> None:

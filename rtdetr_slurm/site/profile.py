@@ -290,6 +290,17 @@ class Site(Role):
         Raises:
             SiteError: it needs an image, and there is none.
         """
+        role = self.merged_role(name)
+        if role.container == "apptainer" and role.image is None:
+            raise SiteError(
+                f"site '{self.name}' names no image for role '{name}'; set image, or "
+                f"roles.{name}.image, in the profile to a SIF built from the Apptainerfile, or "
+                "container: none to run without one (docs/site.md)"
+            )
+        return role
+
+    def merged_role(self, name: RoleName) -> Role:
+        """The same, whether there is an image or not."""
         own: Role = getattr(self.roles, name)
         given = own.model_fields_set
         values = {key: getattr(own if key in given else self, key) for key in Role.model_fields}
@@ -300,11 +311,4 @@ class Site(Role):
         if self.scheduler == "local":
             values["container"] = "none"
         values["image" if values["container"] == "none" else "python"] = None
-        role = Role(**values)
-        if role.container == "apptainer" and role.image is None:
-            raise SiteError(
-                f"site '{self.name}' names no image for role '{name}'; set image, or "
-                f"roles.{name}.image, in the profile to a SIF built from the Apptainerfile, or "
-                "container: none to run without one (docs/site.md)"
-            )
-        return role
+        return Role(**values)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.slurm.commands import Slurm
+from rtdetr_slurm.slurm.configuration import (
+    Cluster,
+    parse_associations,
+    parse_config,
+    parse_nodes,
+    parse_partitions,
+)
 from rtdetr_slurm.slurm.environment import submission_environment
 from rtdetr_slurm.slurm.identity import Sought, gone, in_accounting, in_queue
 from rtdetr_slurm.slurm.parse import JobInfo
@@ -51,6 +60,30 @@ class SlurmClient(Slurm):
             found[one] = told if told is not None and told.comment == one.token else job
         accounted = self._accounted([one for one in sought if one not in found])
         return [found.get(one) or accounted.get(one) or gone(one) for one in sought]
+
+    def describe(self, user: str) -> Cluster:
+        """How the cluster is set up, and what accounting lets `user` do.
+
+        Raises:
+            SiteError: scontrol does not say.
+        """
+        show = ["scontrol", *self._there, "--all", "--oneliner", "show"]
+        return Cluster(
+            config=parse_config(self.output([*show, "config"])),
+            partitions=parse_partitions(self.output([*show, "partition"])),
+            nodes=parse_nodes(self.output([*show, "node"])),
+            **self._rights(user),
+        )
+
+    def _rights(self, user: str) -> dict[str, Any]:
+        ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
+        rights = ["assoc", f"user={user}", "format=account,partition,qos"]
+        try:
+            found = parse_associations(self.output([*ask, *rights]))
+            default = self.output([*ask, "user", user, "format=defaultaccount"]).strip()
+        except SiteError:
+            return {}
+        return {"associations": found, "default_account": default or None}
 
     def _accounted(self, sought: Sequence[Sought]) -> dict[Sought, JobInfo]:
         """What sacct knows, asked once by number and once for jobs of which no number is known."""

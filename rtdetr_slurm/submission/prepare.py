@@ -14,12 +14,11 @@ from typing import Any
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.places import user_folder
 from rtdetr_slurm.plan.chain import Parent
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Origin, Plan
 from rtdetr_slurm.runs.artefacts import parent_model
-from rtdetr_slurm.runs.images import glance, record_image
+from rtdetr_slurm.runs.images import cache_file, glance, record_image
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.runs.run import (
     Manifest,
@@ -151,8 +150,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
     Raises:
         SiteError: it cannot be made, or an image is not the one that the profile demands.
     """
-    cache = user_folder("CACHE", ".cache", os.environ)
-    remembered = cache and cache / "rtdetr-slurm" / "images.json"
+    remembered = cache_file(os.environ)
     images = {}
     for stage in prepared.plan.stages:
         if stage.container is not None and stage.container.image.path not in images:

@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "launch": {"plan", "runs", "slurm"},
     "local": {"plan", "runs", "slurm"},
     "submission": {"data", "local", "model_check", "plan", "runs", "site", "slurm", "spec"},
+    "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},
-    "cli": {"model_check", "plan", "runs", "site", "spec", "submission"},
+    "cli": {"doctor", "model_check", "plan", "runs", "site", "spec", "submission"},
     "vision": {"data", "runs", "spec"},
     "engine": {"data", "runs", "spec", "vision"},
 }

@@ -1,0 +1,1 @@
+"""`doctor`: facts about the cluster gathered at the edges, judged by pure functions."""
