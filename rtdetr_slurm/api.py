@@ -96,6 +96,7 @@ def submit(
     name: str | None = None,
     then: Sequence[str] = (),
     parent: str | None = None,
+    again: bool = False,
 ) -> SubmittedRun:
     """Check a spec, freeze it into a run folder, and queue its stages.
 
@@ -107,6 +108,7 @@ def submit(
         name: of the job in the queue.
         then: names of follow-up actions; they take the place of job.then.
         parent: a run id or folder to continue; it takes the place of job.parent.
+        again: also where a run that does the same is under way.
 
     Raises:
         RequestError: the request is wrong; nothing was queued.
@@ -118,7 +120,7 @@ def submit(
     prepared = prepare(
         Path(spec), overrides, action=action, site=site, name=name, then=then, parent=parent
     )
-    run = freeze(prepared, _ignore)
+    run = freeze(prepared, _ignore, again=again)
     submit_run(run)
     return SubmittedRun(run)
 

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parent", metavar="RUN", help="the run to continue; takes the place of job.parent"
     )
     parser.add_argument(
+        "--again", action="store_true", help="also where a run that does the same is under way"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print plan and batch scripts, touch nothing"
     )
     watch = parser.add_mutually_exclusive_group()
@@ -38,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.submission.prepare import freeze, prepare  # the models of a spec
+    from rtdetr_slurm.submission.prepare import freeze, prepare, why_refused  # the models of a spec
 
     prepared = prepare(
         args.spec,
@@ -53,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
         for note in prepared.plan.notes:
             terminal.note(note)
     if args.dry_run:
+        if not args.again and (reason := why_refused(prepared, complete=False)):
+            terminal.note(f"submit would refuse this: {reason}")
         return _dry_run(prepared, as_json=args.json)
-    return _submit(args, freeze(prepared, terminal.note))
+    return _submit(args, freeze(prepared, terminal.note, again=args.again))
 
 
 def _dry_run(prepared: Prepared, *, as_json: bool) -> int:

@@ -38,6 +38,7 @@ from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.survey import survey_run
+from rtdetr_slurm.submission.twins import find_twin, refusal
 
 
 @dataclass(frozen=True)
@@ -141,15 +142,30 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     return Parent(origin, ended=False)
 
 
-def freeze(prepared: Prepared, on_note: Callable[[str], None]) -> Run:
+def why_refused(prepared: Prepared, *, complete: bool) -> str | None:
+    """Why this submission is refused unless it is wanted again; None where nothing does the same.
+
+    Args:
+        complete: record the end of a run whose job could not.
+    """
+    site = prepared.site.site.name
+    twin = find_twin(prepared.run_dir, prepared.plan, prepared.spec, site, complete=complete)
+    return None if twin is None else refusal(twin)
+
+
+def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = False) -> Run:
     """Make the run folder: everything that was decided, before anything is queued.
 
     Args:
         on_note: is told what takes its time.
+        again: also where a run that does the same is under way.
 
     Raises:
+        RequestError: such a run is.
         SiteError: it cannot be made, or an image is not the one that the profile demands.
     """
+    if not again and (reason := why_refused(prepared, complete=True)):
+        raise RequestError(reason)
     remembered = cache_file(os.environ)
     images = {}
     for stage in prepared.plan.stages:

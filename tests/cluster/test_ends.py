@@ -37,7 +37,7 @@ def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
     """Not what srun says when all is over; and nobody calls it a preemption."""
     two = train_spec(dataset, num_nodes=2, num_epochs=500)
     rank = submit(cli, write_spec(cli.folder / "rank.yaml", two))
-    container = submit(cli, write_spec(cli.folder / "container.yaml", two))
+    container = submit(cli, write_spec(cli.folder / "container.yaml", two), "--again")
     folder = submit(cli, write_spec(cli.folder / "folder.yaml", train_spec(dataset)))
     runs = (rank, container, folder)
     deadline = time.monotonic() + JOB_LIMIT_S

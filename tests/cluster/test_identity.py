@@ -45,7 +45,7 @@ def test_jobs_behind_lost_answers(
         # submit itself is killed while sbatch is at work: found by its token.
         before = set(run_root.iterdir())
         lost = wrapped(cli, tmp_path / "b", 'real "$@" > /dev/null; kill -9 $PPID')
-        lost("submit", spec, code=-9)
+        lost("submit", spec, "--again", code=-9)
         folder = only_run(run_root, before)
         assert [e["event"] for e in read_events(folder / "events")] == ["submitting"]
         [stage] = cli.json("status", folder)["stages"]
@@ -55,7 +55,7 @@ def test_jobs_behind_lost_answers(
         # The job appears only after all looks: it ends as soon as it starts.
         before = set(run_root.iterdir())
         none = wrapped(cli, tmp_path / "c", "kill -9 $PPID")
-        none("submit", spec, code=-9)
+        none("submit", spec, "--again", code=-9)
         folder = only_run(run_root, before)
         assert "is not known" in cli("cancel", folder, code=3).stderr
         script = folder / "jobs" / "train" / "job.sh"
