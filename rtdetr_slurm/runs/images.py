@@ -135,22 +135,60 @@ def _remembered(
     cache: Path | None,
     on_note: Callable[[str], None],
 ) -> tuple[str, str | None]:
-    facts = path.stat()
-    key = f"{path}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ino}:{seen.head_sha256}"
+    key = _key(path, seen)
     known = _read_cache(cache)
     if key in known:
         return known[key].sha256, known[key].version
     # Seconds for a large image, once; the user should know what takes them.
     on_note(f"computing the digest of {path} (once)")
     found = _Remembered(sha256_of(path), _label_version(path, apptainer))
-    if cache is not None:
-        text = json.dumps(asdict(_Cache({**known, key: found})), indent=1)
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(cache, text + "\n")
-        except OSError as error:
-            on_note(f"the digest cannot be remembered in {cache}: {error.strerror}")
+    _remember(cache, key, found, on_note)
     return found.sha256, found.version
+
+
+def record_new(
+    partial: Path,
+    target: Path,
+    demanded: str | None,
+    apptainer: str,
+    cache: Path | None,
+    on_note: Callable[[str], None],
+) -> ImageRecord:
+    """Put a new image into its place, and remember its digest under that name.
+
+    Args:
+        partial: the new image, in the folder of `target`.
+        demanded, apptainer, cache, on_note: as of record_image.
+
+    Raises:
+        SiteError: its digest is not the demanded one; `target` is as it was.
+        OSError: it cannot be read or moved.
+    """
+    found = _Remembered(sha256_of(partial), _label_version(partial, apptainer))
+    if demanded is not None and found.sha256 != demanded:
+        raise SiteError(f"the new image has sha256 {found.sha256}; {demanded} is demanded")
+    partial.replace(target)
+    seen = glance(target)
+    _remember(cache, _key(target, seen), found, on_note)
+    return replace(seen, sha256=found.sha256, version=found.version)
+
+
+def _key(path: Path, seen: ImageRecord) -> str:
+    facts = path.stat()
+    return f"{path}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ino}:{seen.head_sha256}"
+
+
+def _remember(
+    cache: Path | None, key: str, found: _Remembered, on_note: Callable[[str], None]
+) -> None:
+    if cache is None:
+        return
+    text = json.dumps(asdict(_Cache({**_read_cache(cache), key: found})), indent=1)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache, text + "\n")
+    except OSError as error:
+        on_note(f"the digest cannot be remembered in {cache}: {error.strerror}")
 
 
 def _read_cache(cache: Path | None) -> Mapping[str, _Remembered]:

@@ -22,6 +22,10 @@ LOCAL = "local"
 """The word for the built-in profile, for `--site` and in the environment."""
 
 
+class NoProfile(SiteError):
+    """This machine has Slurm, and nobody has said how to use it."""
+
+
 @dataclass(frozen=True)
 class FoundSite:
     """A site, the files it came from (highest precedence first), and what to tell the user."""
@@ -46,8 +50,8 @@ def find_site(
         environ: the process environment ($RTDETR_SLURM_SITE, $XDG_CONFIG_HOME, $HOME, $PATH).
 
     Raises:
-        SiteError: a named file is missing, a profile is wrong, or there is none although
-            this machine has Slurm.
+        NoProfile: there is none although this machine has Slurm.
+        SiteError: a named file is missing, or a profile is wrong.
     """
     named = option or environ.get(Env.SITE)
     if named == LOCAL:
@@ -61,7 +65,7 @@ def find_site(
         note = "no sbatch on PATH and no site profile: runs on this machine (site 'local')"
         return FoundSite(local_site(), notes=(note,))
     own = _user_profile(environ)
-    raise SiteError(
+    raise NoProfile(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
         f"write one{f' at {own}' if own else ''} or name one with --site FILE or ${Env.SITE}: "
         f"{specs_dir() / 'site-gpu-cluster.yaml'} is an example to copy, docs/site.md explains "

@@ -1,0 +1,108 @@
+"""`rtdetr-slurm image`: make a container image once, for everybody."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtdetr_slurm.cli import terminal
+from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.places import user_folder
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.site.profile import Site
+
+_SPACE_GB = 12.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("how", choices=("build", "pull"), help="from a definition; from an address")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="DEF|URI",
+        help="build: a definition file (default: Apptainerfile); pull: docker://…, oras://…, https://…",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the image; left out, the one that the site profile names",
+    )
+    parser.add_argument("--site", metavar="FILE", help="site profile")
+    parser.add_argument("--force", action="store_true", help="replace an image that is there")
+    parser.add_argument("--sha256", metavar="DIGEST", help="refuse an image with another digest")
+    parser.add_argument(
+        "--build-arg", action="append", default=[], metavar="KEY=VALUE", help="for the definition"
+    )
+    parser.add_argument(
+        "--apptainer-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="a further argument of apptainer, as in --apptainer-flag=--fakeroot",
+    )
+    parser.add_argument(
+        "--space",
+        type=float,
+        default=_SPACE_GB,
+        metavar="GB",
+        help=f"free space wanted for temporary files (default {_SPACE_GB:g})",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rtdetr_slurm.images.make import Order, make_image
+    from rtdetr_slurm.site.discover import NoProfile, find_site
+    from rtdetr_slurm.site.profile import Site
+
+    try:
+        site = find_site(args.site, os.environ).site
+    except NoProfile:
+        site = Site()  # images may come before profiles
+    if args.how == "pull" and args.source is None:
+        raise RequestError("image pull: say from where, such as docker://registry/name:tag")
+    if args.how == "pull" and args.build_arg:
+        raise RequestError("--build-arg is for image build")
+    order = Order(
+        how=args.how,
+        source=args.source or "Apptainerfile",
+        target=args.output or _named(site),
+        apptainer=site.apptainer,
+        flags=[*(w for one in args.build_arg for w in ("--build-arg", one)), *args.apptainer_flag],
+        run_flags=site.apptainer_flags,
+        sha256=args.sha256 and args.sha256.removeprefix("sha256:"),
+        replace=args.force,
+        space_gb=args.space,
+    )
+    # A job's end must leave nothing half made behind, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    cache = user_folder("CACHE", ".cache", os.environ)
+    remembered = cache and cache / "rtdetr-slurm" / "images.json"
+    made = make_image(order, remembered, terminal.note)
+    if args.json:
+        terminal.document({"path": made.path, "sha256": made.sha256, "version": made.version})
+        return ExitCode.OK
+    terminal.out(made.path)
+    terminal.out(f"sha256   {made.sha256}")
+    terminal.out(f"profile  image: {{path: {_yaml(made.path)}, sha256: {made.sha256}}}")
+    return ExitCode.OK
+
+
+def _named(site: Site) -> Path:
+    if site.image is None:
+        raise SiteError("the site profile names no image; say where to put it with -o FILE")
+    return Path(site.image.path)
+
+
+def _yaml(path: str) -> str:
+    return path if shlex.quote(path) == path else json.dumps(path)

@@ -1,0 +1,1 @@
+"""Making container images: built or pulled once, whole or not at all."""
