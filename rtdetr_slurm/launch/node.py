@@ -29,6 +29,7 @@ from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, StageTask
 from rtdetr_slurm.records import checked, read_json
 from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.runs.secrets import secrets_of
 
 
 def run_node(arguments: Sequence[str]) -> int:
@@ -81,6 +82,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     workdir = run.node_dir(task, layout.rank)
     shutil.copyfile(run.task_spec(task), workdir / SPEC_YAML)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
+    inside |= secrets_of(run.path, stage)
     os.chdir(workdir)
     if stage.container is None:
         argv = host_command(stage.command, stage.launch.python)

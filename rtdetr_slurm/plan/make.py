@@ -140,6 +140,7 @@ def _launch(loaded: LoadedSpec, site: Site, role: Role) -> Launch:
         network_interface=site.network_interface,
         scratch=site.scratch,
         env=dict(site.env),
+        secrets=tuple(site.secrets),
         module_lines=tuple(site.module_lines),
         wckey=site.wckey,
         python=role.python,

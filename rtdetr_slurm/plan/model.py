@@ -97,6 +97,7 @@ class Launch:
         accelerator: `cuda` or `cpu`; None (local only): whatever the engine finds, which it says.
         signal_lead_s: seconds between the warning signal and the end of the time limit.
         env: host environment variables for the engine: name to value, None for the host's own.
+        secrets: names of variables that come from the environment of `submit` by a private file.
         scratch: node-local folder for temporary files, expanded on the node; None: the node's own.
         python: that runs the program where there is no container; None: this very one.
     """
@@ -111,6 +112,7 @@ class Launch:
     module_lines: tuple[str, ...] = ()
     wckey: str | None = None
     python: str | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

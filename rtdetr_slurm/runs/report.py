@@ -21,8 +21,10 @@ from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.progress import Progress, progress_of
 from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
+from rtdetr_slurm.runs.secrets import forget_secrets
 from rtdetr_slurm.runs.state import (
     StageState,
+    is_taken_back,
     job_id_of,
     judge,
     recorded_end,
@@ -241,11 +243,19 @@ def report_run(
 
 
 def keep_summary(run: Run) -> None:
-    """Write summary.json once all stages of a run have ended by its record alone.
+    """Write summary.json once all stages of a run have ended by its record alone; remove its
+    secrets then, or once no job of it is to do anything any more.
 
     Called by whoever has just recorded an end. Two that do so at once write the same.
+
+    Raises:
+        OSError: one of the two cannot be done.
     """
-    report = report_run(run, {}, run.events())
+    events = run.events()
+    report = report_run(run, {}, events)
+    tasks = zip(run.plan.tasks(), report.stages, strict=True)
+    if all(s.state.ended or is_taken_back(task_events(events, task)) for task, s in tasks):
+        forget_secrets(run.path)
     if report.ended:
         write_atomic(run.path / SUMMARY_JSON, json.dumps(report.to_json(), indent=2) + "\n")
 

@@ -39,6 +39,7 @@ NEVER_STARTED = {
     "reason": CANCELLED_BEFORE,
 }
 """What a `finished` event says of a task that was cancelled in the queue."""
+_SENDING = frozenset({"submitting", "submitted", "started", "withdrawn", "unclear"})
 READER = "reader"
 """What an event says that a reader of the run has recorded in its job's place."""
 
@@ -99,6 +100,12 @@ def is_to_end(events: Sequence[Event]) -> bool:
         elif event["event"] in ("not_cancelled", "finished"):
             wish = False
     return wish
+
+
+def is_taken_back(events: Sequence[Event]) -> bool:
+    """Whether a job of the task, should there be one, ends as soon as it starts, come what may."""
+    last = next((e["event"] for e in reversed(events) if e["event"] in _SENDING), None)
+    return last in ("withdrawn", "unclear")
 
 
 def is_given_up(events: Sequence[Event]) -> bool:

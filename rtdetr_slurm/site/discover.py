@@ -15,7 +15,7 @@ from rtdetr_slurm.places import expanded, user_folder
 from rtdetr_slurm.resources import specs_dir
 from rtdetr_slurm.site.load import load_site
 from rtdetr_slurm.site.profile import Gpu, Site
-from rtdetr_slurm.site.variables import notes_on_variables
+from rtdetr_slurm.site.variables import notes_on_secrets, notes_on_variables
 
 ADMIN_PROFILE = Path("/etc/rtdetr-slurm/site.yaml")
 LOCAL = "local"
@@ -59,8 +59,10 @@ def find_site(
     files = _profile_files(option, environ, admin)
     if files:
         site = load_site(files, admin if admin in files else None, environ)
-        dropped = notes_on_variables(environ) if site.scheduler == "slurm" else ()
-        return FoundSite(site, tuple(files), tuple(dropped))
+        if site.scheduler == "local":
+            return FoundSite(site, tuple(files))  # its jobs have this very environment
+        notes = (*notes_on_variables(environ), *notes_on_secrets(site, environ))
+        return FoundSite(site, tuple(files), notes)
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         note = "no sbatch on PATH and no site profile: runs on this machine (site 'local')"
         return FoundSite(local_site(), notes=(note,))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.model_check import InvalidInput, Problem, check_model, locate
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.site.profile import ROLES, Limits, Site
+from rtdetr_slurm.slurm.environment import is_secret, literal_secrets
 from rtdetr_slurm.yaml_source import KeyPath, YamlSource, dotted, load_yaml, show
 
 _FORMER = {"partitions": "partition", "images": "image"}
@@ -111,7 +113,30 @@ def _check(source: YamlSource) -> Site:
     ]
     if former:
         raise InvalidInput(locate(source, former))
-    return check_model(Site, source)
+    site = check_model(Site, source)
+    if exposed := [*_exposed_secrets(site)]:
+        raise InvalidInput(locate(source, exposed))
+    return site
+
+
+def _exposed_secrets(site: Site) -> Iterator[Problem]:
+    """Secrets that would be in the batch script and in run.json, or on a command line; none is
+    shown."""
+    instead = "write secrets: [{0}] instead, and set it where you submit"
+    for number, line in enumerate(site.module_lines):
+        for name in literal_secrets(line):
+            yield Problem(
+                ("module_lines", number),
+                f"the value of {name} would be in the batch script and in run.json; "
+                + instead.format(name),
+            )
+    for number, flag in enumerate(site.apptainer_flags):
+        for name in re.findall(r"(\w+)=", flag):
+            if is_secret(name):
+                yield Problem(
+                    ("apptainer_flags", number),
+                    f"{name} would be seen by everybody on the node; " + instead.format(name),
+                )
 
 
 class _Given(NamedTuple):

@@ -21,6 +21,7 @@ from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.slurm import names
+from rtdetr_slurm.slurm.environment import is_secret
 from rtdetr_slurm.slurm.times import minutes_of_field
 
 RoleName = Literal["train", "cpu", "tensorrt"]
@@ -48,6 +49,14 @@ def _env_name(value: str) -> str:
         launch = ", ".join(sorted(_LAUNCH_ENV))
         raise ValueError(f"any name but those that the launch itself sets: {launch}")
     return value
+
+
+def _plain_env_name(value: str) -> str:
+    if is_secret(value):
+        raise ValueError(
+            f"any name but a secret's; write secrets: [{value}], and set it where you submit"
+        )
+    return _env_name(value)
 
 
 def _env_value(value: str) -> str:
@@ -115,7 +124,8 @@ Constraint = Annotated[str, Matches(*names.CONSTRAINT)]
 GpuType = Annotated[str, Matches(*names.GPU_TYPE)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 EnvValue = Annotated[str, AfterValidator(_env_value)]
-EnvVariables = dict[EnvName, EnvValue | None]
+PlainEnvName = Annotated[str, AfterValidator(_plain_env_name)]
+EnvVariables = dict[PlainEnvName, EnvValue | None]
 _ENV_ITEMS = TypeAdapter(list[Annotated[EnvVariables, BeforeValidator(_env_item)]])
 Minutes = Annotated[int, BeforeValidator(minutes_of_field)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
@@ -251,6 +261,11 @@ class Site(Role):
         default_factory=dict,
         description="Environment variables of the job: set to a value, or with null let in from "
         "the host.",
+    )
+    secrets: list[EnvName] = Field(
+        default_factory=list,
+        description="Variables of the shell that submits, such as WANDB_API_KEY, which the program "
+        "gets and no record, script or log holds.",
     )
     scratch: Line | None = Field(
         default=None,

@@ -1,8 +1,12 @@
-"""sbatch's own environment variables, which are not passed on, and what says the same instead."""
+"""Environment variables that a job does not get although they are set, or that it should get
+although they are not, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+
+from rtdetr_slurm.site.profile import ROLES, Site
+from rtdetr_slurm.slurm.environment import is_secret
 
 KEYS: Mapping[str, str] = {
     "SBATCH_ACCOUNT": "account",
@@ -37,4 +41,22 @@ def notes_on_variables(environ: Mapping[str, str]) -> Iterator[str]:
             instead = _OTHERWISE.get(name, "no key of the site profile does the same")
             if key is not None:
                 instead = f"{key} in the site profile does the same"
-            yield f"{name}={environ[name]!r} in the environment is not passed on; {instead}"
+            # It may set variables, secrets among them, and notes are kept.
+            value = "" if name == "SBATCH_EXPORT" else f"={environ[name]!r}"
+            yield f"{name}{value} in the environment is not passed on; {instead}"
+
+
+def notes_on_secrets(site: Site, environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each secret of the profile that is not set, and one on those that only a job
+    outside a container would have had from the shell."""
+    for name in site.secrets:
+        if not environ.get(name):
+            yield f"{name}, one of the profile's secrets, is not set here: jobs do without it"
+    containers = {site.container, *(getattr(site.roles, role).container for role in ROLES)}
+    if "none" in containers:
+        left_out = sorted(n for n in environ if is_secret(n) and n not in site.secrets)
+        if left_out:
+            yield (
+                f"{', '.join(left_out)} in the environment: not passed on to jobs, for Slurm would "
+                "store it; a job that needs one has it named under secrets in the site profile"
+            )

@@ -27,6 +27,7 @@ class SlurmClient(Slurm):
     Args:
         cluster: that sbatch named; None where there is but one.
         uid: of whose jobs are meant; None: this user's.
+        secrets: names of variables that Slurm must not see.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class SlurmClient(Slurm):
         cluster: str | None = None,
         uid: int | None = None,
         environ: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
     ) -> None:
-        env = submission_environment(os.environ if environ is None else environ)
+        env = submission_environment(os.environ if environ is None else environ, secrets)
         super().__init__(env, cluster, uid)
 
     def find(self, sought: Sequence[Sought]) -> list[JobInfo]:

@@ -53,8 +53,11 @@ class BatchExecutor(submitit.SlurmExecutor):
         """The batch script, byte for byte as `send` sends it."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
-    def send(self, cluster: str | None = None) -> Queued:
+    def send(self, cluster: str | None = None, secrets: Sequence[str] = ()) -> Queued:
         """Queue it, on `cluster` where Slurm has several.
+
+        Args:
+            secrets: names of variables that Slurm must not store with the job.
 
         Raises:
             OSError: the script cannot be written; nothing was sent.
@@ -63,7 +66,7 @@ class BatchExecutor(submitit.SlurmExecutor):
         script = self.folder / SCRIPT
         # Paths need not be UTF-8; others must not write what is executed.
         write_atomic(script, os.fsencode(self.script()), mode=0o600)
-        return SlurmClient(cluster).sbatch(script)
+        return SlurmClient(cluster, secrets=secrets).sbatch(script)
 
     @property
     def _submitit_command_str(self) -> str:

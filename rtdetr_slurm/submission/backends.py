@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
+from rtdetr_slurm.runs.secrets import keep_secrets
 from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
@@ -81,7 +83,9 @@ class SlurmBackend:
         ids = [(kind, facts["job_id"]) for kind, facts in after]
         # A job can only wait for one of its own cluster.
         cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
-        queued = batch_executor(stage, run.path, run.manifest.name, ids).send(cluster)
+        keep_secrets(run.path, stage, os.environ)
+        executor = batch_executor(stage, run.path, run.manifest.name, ids)
+        queued = executor.send(cluster, stage.launch.secrets)
         return {
             "job_id": queued.job_id,
             **({"cluster": queued.cluster} if queued.cluster else {}),

@@ -77,8 +77,9 @@ def give_up_lost(run: Run, report: RunReport, events: list[Event]) -> list[str]:
                 **_BY_READER,
             ):
                 notes.append(f"{told}: should one turn up, it ends at once, so submit once more")
-        except OSError as error:
-            notes.append(f"{told}; that could not be recorded: {error}")
+                keep_summary(run)
+        except (OSError, UserError) as error:
+            notes.append(f"{told}; not all of that could be recorded: {error}")
     return notes
 
 

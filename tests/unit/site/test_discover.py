@@ -63,10 +63,12 @@ def test_sbatchs_own_variables_are_said_with_what_does_the_same(machine: Machine
         "SBATCH_RESERVATION": "r",
         "SBATCH_JOB_NAME": "j",
         "SBATCH_QOS": "",
+        "SBATCH_EXPORT": "ALL,X_TOKEN=hunter2",
         "SLURM_JOB_ID": "7",
         "SLURM_CONF": "/etc/slurm.conf",
     }
-    account, name, reservation = machine.find().notes
+    account, export, name, reservation = machine.find().notes
+    assert export.startswith("SBATCH_EXPORT in the environment is not passed on; env")
     assert account == (
         "SBATCH_ACCOUNT='lab' in the environment is not passed on; account in the site profile "
         "does the same"
@@ -77,3 +79,16 @@ def test_sbatchs_own_variables_are_said_with_what_does_the_same(machine: Machine
     assert machine.find().notes == ()
     assert set(KEYS.values()) <= set(Site.model_fields)
     assert submission_environment(dict.fromkeys(KEYS, "x")) == {}
+
+
+def test_secrets_that_are_not_set_and_those_that_only_the_shell_has(machine: Machine) -> None:
+    machine.env |= {"HF_TOKEN": "x", "B_TOKEN": "y"}
+    machine.write_user("image: /x.sif\nsecrets: [HF_TOKEN, A_LOGIN]\n")
+    assert machine.find().notes == (
+        "A_LOGIN, one of the profile's secrets, is not set here: jobs do without it",
+    )
+    machine.write_user("container: none\nsecrets: [HF_TOKEN]\n")
+    [note] = machine.find().notes
+    assert note.startswith("B_TOKEN in the environment: not passed on to jobs")
+    machine.write_user("scheduler: local\nsecrets: [HF_TOKEN, A_LOGIN]\n")
+    assert machine.find().notes == ()

@@ -321,3 +321,27 @@ def test_no_profile_of_a_users_own_gets_around_the_administrators_limits(
         machine.env["RTDETR_SLURM_SITE"] = str(other)
     found = machine.site(other if way == "option" else None)
     assert (found.limits.max_nodes, found.limits.partitions) == (4, ["gpu"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env: [A_TOKEN: hunter2]\n", "env[0].A_TOKEN: found 'A_TOKEN'; allowed: any name but a "),
+        ("env: {A_TOKEN: null}\n", "write secrets: [A_TOKEN], and set it where you submit"),
+        (
+            "module_lines: [ls, 'export A_TOKEN=hunter2']\n",
+            "module_lines[1]: the value of A_TOKEN would be in the batch script and in run.json",
+        ),
+        (
+            "apptainer_flags: ['--env=A=b,A_TOKEN=hunter2']\n",
+            "apptainer_flags[0]: A_TOKEN would be seen by everybody on the node",
+        ),
+        ("secrets: [MASTER_ADDR]\n", "any name but those that the launch itself sets"),
+    ],
+)
+def test_secrets_have_a_place_of_their_own(machine: Machine, text: str, message: str) -> None:
+    machine.write_user(text)
+    with pytest.raises(SiteError) as caught:
+        machine.site()
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)

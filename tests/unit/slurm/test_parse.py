@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.slurm.environment import job_environment, submission_environment
+from rtdetr_slurm.slurm.environment import (
+    is_secret,
+    job_environment,
+    literal_secrets,
+    submission_environment,
+)
 from rtdetr_slurm.slurm.parse import (
     OwnFacts,
     Queued,
@@ -118,10 +123,53 @@ def test_what_an_enclosing_job_left_does_not_reach_sbatch() -> None:
         "SQUEUE_FORMAT": "%i",
         "SQUEUE_STATES": "R",
         "SACCT_FORMAT": "x",
+        "CUDA_VISIBLE_DEVICES": "2",  # of the job around this one, and of its torchrun
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "RTDETR_CLAIM": "c",
+        "TORCHELASTIC_RUN_ID": "1",
+        "HF_TOKEN": "secret",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "PGPASSWORD": "secret",
     }
     assert submission_environment(kept | dropped) == kept
+    assert submission_environment(kept | {"MY_LOGIN": "secret"}, ["MY_LOGIN"]) == kept
+    here = {"TMPDIR": "/tmp/job.7"}
+    assert submission_environment(here) == here
+    assert submission_environment(here | {"SLURM_JOB_ID": "7"}) == {}
     del kept["SLURM_CLUSTERS"]
     assert job_environment(kept | dropped | {"SLURM_CLUSTERS": "a,b"}) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("WANDB_API_KEY", True),
+        ("NGC_CLI_API_KEY", True),
+        ("AWS_SESSION_TOKEN", True),
+        ("CLEARML_API_SECRET_KEY", True),
+        ("apikey", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("GOOGLE_APPLICATION_CREDENTIALS", False),  # the path of a file
+        ("SSH_AUTH_SOCK", False),
+        ("LESSKEY", False),
+    ],
+)
+def test_a_secret_is_known_by_its_name(name: str, secret: bool) -> None:
+    assert is_secret(name) is secret
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("export A_TOKEN=abc B_TOKEN='x y' C=1", ["A_TOKEN", "B_TOKEN"]),
+        ('A_TOKEN="abc" command', ["A_TOKEN"]),
+        ("export A_TOKEN=$(cat file) B_TOKEN=\"$A\" C_TOKEN=`x` D_TOKEN= E_TOKEN=''", []),
+        ("unset A_TOKEN; module load a/b=c", []),
+    ],
+)
+def test_secrets_written_out_in_shell(line: str, found: list[str]) -> None:
+    assert [*literal_secrets(line)] == found
 
 
 # --- arrays ------------------------------------------------------------------------------------

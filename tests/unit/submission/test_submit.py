@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launch_support import STAGE, make_run
@@ -181,10 +182,10 @@ def test_whatever_ends_a_submission_takes_it_back(
     slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
     send = BatchExecutor.send
 
-    def fails_later(self: BatchExecutor, cluster: str | None = None) -> Queued:
+    def fails_later(self: BatchExecutor, *where: Any) -> Queued:
         if self.folder.name == "evaluate":
             raise MemoryError
-        return send(self, cluster)
+        return send(self, *where)
 
     monkeypatch.setattr(BatchExecutor, "send", fails_later)
     with pytest.raises(MemoryError):

@@ -1,0 +1,72 @@
+"""Secrets of a run: values that its jobs need and that no record, script, command line or log may
+hold. Standard library only.
+
+They lie in one file beside the record that only its owner can read, from the moment before the
+first job is sent until the run has ended. A requeued job finds them again; Slurm never sees them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rtdetr_slurm.contract import SECRETS_JSON
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.records import BadRecord, checked, read_json
+
+_OWNER_ONLY = 0o600
+
+
+def keep_secrets(run_dir: Path, stage: Stage, environ: Mapping[str, str]) -> None:
+    """Put the secrets that a stage names into the run's private file, as `environ` has them.
+
+    What is there already, of another stage or an earlier submission, stays.
+
+    Raises:
+        OSError: the file cannot be written.
+        BadRecord: there is one that cannot be read.
+    """
+    if not stage.launch.secrets:
+        return
+    path = run_dir / SECRETS_JSON
+    found = {name: environ[name] for name in stage.launch.secrets if environ.get(name)}
+    # What is no character in UTF-8 becomes an escape of JSON's, and comes back as it was.
+    write_atomic(path, json.dumps(_read(path) | found) + "\n", mode=_OWNER_ONLY)
+
+
+def secrets_of(run_dir: Path, stage: Stage) -> dict[str, str]:
+    """The secrets that a stage names and that were set when it was submitted.
+
+    On this machine alone nothing is kept: its jobs have the environment of `submit` itself.
+
+    Raises:
+        SiteError: they are gone, for the run had ended; or the file is damaged.
+    """
+    names, path = stage.launch.secrets, run_dir / SECRETS_JSON
+    if not names or stage.launch.scheduler == "local":
+        return {}
+    if not path.exists():
+        raise SiteError(
+            f"{path} with the secrets of this run is gone: it is removed when a run has ended; "
+            "submit again"
+        )
+    # Only what the plan names: a file cannot bring in a variable of its own.
+    return {name: value for name, value in _read(path).items() if name in names}
+
+
+def forget_secrets(run_dir: Path) -> None:
+    """Remove the file, if there is one; raises OSError where that cannot be done."""
+    (run_dir / SECRETS_JSON).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return checked(dict[str, str], read_json(path), path)
+    except FileNotFoundError:
+        return {}
+    except BadRecord:
+        # Its own words would quote from the file.
+        raise BadRecord(path, "this file of secrets cannot be read; submit again") from None

@@ -1,0 +1,88 @@
+"""Secrets of a run: in one private file, for those that the plan names, until the run has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE, make_run
+
+from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.report import keep_summary
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.secrets import forget_secrets, keep_secrets, secrets_of
+
+NAMES = ("WANDB_API_KEY", "NOT_SET")
+
+
+def with_secrets(*names: str) -> Stage:
+    return replace(STAGE, launch=replace(STAGE.launch, secrets=names))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path, with_secrets(*NAMES))
+
+
+def test_they_come_back_as_they_were_and_only_those_that_are_named(run: Run) -> None:
+    [stage] = run.plan.stages
+    value = 'a "b",\n$(c) \udcff é'
+    old = os.umask(0)
+    try:
+        keep_secrets(run.path, stage, {"WANDB_API_KEY": value, "OTHER": "x", "NOT_SET": ""})
+    finally:
+        os.umask(old)
+    file = run.path / "secrets.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert secrets_of(run.path, stage) == {"WANDB_API_KEY": value}
+    file.write_text(json.dumps({"LD_PRELOAD": "/tmp/x.so"}))
+    assert secrets_of(run.path, stage) == {}
+
+
+def test_stages_share_the_file_and_local_jobs_need_none(run: Run) -> None:
+    keep_secrets(run.path, with_secrets("A"), {"A": "1", "B": "2"})
+    keep_secrets(run.path, with_secrets("B"), {"B": "2"})
+    assert secrets_of(run.path, with_secrets("A", "B")) == {"A": "1", "B": "2"}
+    local = replace(with_secrets("A"), launch=replace(STAGE.launch, scheduler="local"))
+    assert secrets_of(run.path, local) == {}
+    keep_secrets(run.path / "nowhere", STAGE, {"A": "1"})  # names none, so writes none
+
+
+def test_those_that_are_gone_or_damaged_are_told_of_and_never_quoted(run: Run) -> None:
+    [stage] = run.plan.stages
+    with pytest.raises(UserError, match=r"secrets\.json .* is gone.*submit again"):
+        secrets_of(run.path, stage)
+    for content in ('{"WANDB_API_KEY": ["hunter2"]}', '"hunter2'):
+        (run.path / "secrets.json").write_text(content)
+        with pytest.raises(UserError, match="cannot be read; submit again") as caught:
+            secrets_of(run.path, stage)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("events", "gone"),
+    [
+        ([("submitting", {}), ("submitted", {"job_id": "7"})], False),
+        ([("started", {"job_id": "7"}), ("requeued", {"job_id": "7"})], False),
+        ([("submitted", {"job_id": "7"}), ("cancelling", {"job_id": "7"})], False),
+        ([("finished", {"job_id": "7", "state": "success"})], True),
+        ([("submitting", {}), ("withdrawn", {"reason": "r"})], True),
+        ([("submitting", {}), ("unclear", {"reason": "r"})], True),
+        ([("unclear", {"reason": "r"}), ("submitting", {})], False),
+    ],
+)
+def test_they_go_when_no_job_needs_them_any_more(
+    run: Run, events: list[tuple[str, dict[str, str]]], gone: bool
+) -> None:
+    keep_secrets(run.path, run.plan.stages[0], {"WANDB_API_KEY": "x"})
+    for event, facts in events:
+        run.record(event, stage="train", **facts)
+    keep_summary(run)
+    assert (run.path / "secrets.json").exists() is not gone
+    forget_secrets(run.path)
+    forget_secrets(run.path)
