@@ -23,6 +23,10 @@ METRICS_VERSION = 1
 """metrics.json"""
 CLAIM_VERSION = 1
 """claim.json"""
+PROGRESS_VERSION = 1
+"""progress.json"""
+EFFICIENCY_VERSION = 1
+"""efficiency.json"""
 SPEC_SCHEMA_VERSION = 1
 """The JSON Schemas of specs and their manifest."""
 
@@ -76,6 +80,11 @@ class Env:
     RESTART = "RTDETR_RESTART"
     """Number of this start under that claim: how often the job came back to the queue before."""
 
+    LAUNCHED = "RTDETR_LAUNCHED"
+    """When the launch began to start this (seconds since 1970): what the container takes."""
+    ENTERED = "RTDETR_ENTERED"
+    """When `rtdetr` itself began; it tells its ranks."""
+
     SITE = "RTDETR_SLURM_SITE"
     """Path of the site profile (login side)."""
     WARNED = "RTDETR_SLURM_WARNED"
@@ -102,6 +111,10 @@ EXPERIMENT_YAML = "experiment.yaml"
 STATUS_JSON = "status.json"
 CLAIM_JSON = "claim.json"
 METRICS_JSON = "metrics.json"
+PROGRESS_JSON = "progress.json"
+"""What rank 0 does at this moment, and what the time of all starts went into."""
+EFFICIENCY_JSON = "efficiency.json"
+"""What the time of an action that has ended went into."""
 ANNOTATED_IMAGE = "annotated.jpg"
 CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"
 CHECKPOINT_GLOB = "model_epoch_*.pth"

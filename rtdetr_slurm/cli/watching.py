@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rtdetr_slurm.cli import terminal
+from rtdetr_slurm.cli.results import result_lines
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
@@ -86,18 +87,3 @@ def print_end(report: RunReport) -> None:
             terminal.out(f"{name:<12} {value:.4f}")
         for name, text in result_lines(stage):
             terminal.out(f"{name:<12} {text}")
-
-
-def result_lines(stage: StageReport) -> list[tuple[str, str]]:
-    """The files of a stage that exist, with what they are."""
-    results = stage.results
-    lines = []
-    if results.best is not None:
-        scored = results.best_metric
-        said = "" if scored is None else f" (val_mAP {scored:.4f})"
-        lines.append(("best", f"{results.best}{said}"))
-    if results.last is not None:
-        lines.append(("last", str(results.last)))
-    if results.picture is not None:
-        lines.append(("picture", str(results.picture)))
-    return lines

@@ -112,6 +112,7 @@ def inside_environment(
         Env.RESUME: environ.get(Env.RESUME),
         Env.CLAIM: environ.get(Env.CLAIM),
         Env.RESTART: environ.get(Env.RESTART),
+        Env.LAUNCHED: environ.get(Env.LAUNCHED),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -39,6 +39,7 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.claim import Start, begin, claim_id, has_begun, latest_start, new_claim
+from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
@@ -240,6 +241,8 @@ class StageRun:
                 lambda: data.update(checkpoints=verified_checkpoints(self.results, self._verify))
             )
         self._record("finished", **data)
+        if self._holds_results:
+            self._note(lambda: keep_efficiency(self.run, self.task))
         self._note(lambda: keep_summary(self.run))
 
     def _record(self, event: str, **data: Any) -> None:

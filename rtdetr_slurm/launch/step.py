@@ -121,6 +121,7 @@ class Step:
         env[Env.MASTER_PORT] = str(port)
         env[MASTER_HOST] = socket.gethostname()
         env |= self.start.environment()
+        env[Env.LAUNCHED] = f"{time.time():.3f}"
         env.pop(Env.RESUME, None)
         if self.resume:
             env[Env.RESUME] = "1"

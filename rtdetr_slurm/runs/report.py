@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +19,7 @@ from rtdetr_slurm.runs.artefacts import Results, results_of
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
+from rtdetr_slurm.runs.live import Live, LiveSummary, read_live
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.progress import Progress, progress_of
 from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
@@ -32,6 +34,7 @@ from rtdetr_slurm.runs.state import (
     task_events,
 )
 from rtdetr_slurm.runs.status import status_lines_of
+from rtdetr_slurm.runs.usage import Usage, UsageSummary, usage_of
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
 
@@ -40,7 +43,14 @@ FailureSummary = TypedDict(
 )
 
 
-class StageSummary(TypedDict):
+class _Later(TypedDict, total=False):
+    """What summaries of older versions lack."""
+
+    usage: UsageSummary
+    live: LiveSummary | None
+
+
+class StageSummary(_Later):
     """A stage, or a task of its array, as `--json` and summary.json have it."""
 
     name: str
@@ -88,6 +98,8 @@ class StageReport:
         name: `train`, or `train.4`.
         job: what the scheduler said, where it was asked and knew.
         log: path of the job's log.
+        live: what rank 0 says of itself, while the stage runs.
+        usage: what became of its time.
     """
 
     name: str
@@ -102,6 +114,8 @@ class StageReport:
     results: Results = field(default_factory=Results)
     results_dir: str = ""
     log: str | None = None
+    live: Live | None = None
+    usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> StageSummary:
         job, progress, results, failure = self.job, self.progress, self.results, self.failure
@@ -128,6 +142,8 @@ class StageReport:
             "picture": _text(results.picture),
             "results_dir": self.results_dir,
             "log": self.log,
+            "usage": self.usage.to_json(),
+            "live": None if self.live is None else self.live.to_json(),
         }
 
     @staticmethod
@@ -150,6 +166,7 @@ class StageReport:
             ),
             results_dir=data["results_dir"],
             log=data["log"],
+            usage=Usage.from_json(data["usage"]) if "usage" in data else Usage(),
         )
 
 
@@ -275,7 +292,10 @@ def read_summary(run_dir: Path) -> RunReport | None:
     summary = checked(RunSummary, content, path)
     if not summary["stages"]:
         raise BadRecord(path, "stages: there is none")
-    return RunReport.from_json(summary)
+    try:
+        return RunReport.from_json(summary)
+    except ValueError as error:
+        raise BadRecord(path, f"usage: {error}") from error
 
 
 def no_jobs(_run: Run, _events: list[Event]) -> Mapping[str, JobInfo]:
@@ -314,11 +334,14 @@ def _report_task(
 ) -> StageReport:
     job = jobs.get(task.name)
     job_id = (job.job_id if job is not None else "") or job_id_of(own, task)
-    lines = status_lines_of(status_path(task), claim_id(run.id, task.name))
+    claim = claim_id(run.id, task.name)
+    lines = status_lines_of(status_path(task), claim)
     log = run.log_path(task.stage.name, job_id) if job_id else None
     found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])
     end = recorded_end(own) if found.state.ended else None
     begun = end is not None or any(event["event"] == "started" for event in own)
+    live = read_live(task.results_dir, claim) if begun else None
+    now = None if found.state.ended else datetime.now(timezone.utc)
     return StageReport(
         name=task.name,
         action=task.stage.action,
@@ -332,6 +355,8 @@ def _report_task(
         results=results_of(task, end) if begun else Results(),
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
+        live=live if found.state is StageState.RUNNING else None,
+        usage=usage_of(task, own, live, now),
     )
 
 

@@ -11,6 +11,7 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
 from rtdetr_slurm.runs.claim import claim_id, latest_start
+from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
@@ -114,4 +115,6 @@ def _record(run: Run, task: StageTask, stage: StageReport, failure: Failure) -> 
     if not recorded or end is None or not _BY_READER.items() <= end.items():
         return False
     close_status(task.results_dir, claim, failure.failure_class, failure.evidence)
+    if begun:
+        keep_efficiency(run, task)
     return True

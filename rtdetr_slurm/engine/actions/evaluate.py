@@ -28,7 +28,8 @@ def evaluate(session: Session) -> dict[str, float]:
     height, width = session.experiment.dataset.augmentation.eval_spatial_size
     path = Path(cfg.checkpoint)
     (source,) = open_sources(session)["test"]
-    detector = trained_detector(session, path)
+    with session.phases.part("model"):
+        detector = trained_detector(session, path)
     data = open_evaluation_data(
         session.experiment,
         source,

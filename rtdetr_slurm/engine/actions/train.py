@@ -48,6 +48,7 @@ def train(
     """
     experiment, context = session.experiment, session.context
     cfg = experiment.train
+    session.numbers["epochs"] = cfg.num_epochs
     check_precision(cfg.precision, context.device)
     set_cudnn(cfg.cudnn)
     sources = open_sources(session)
@@ -59,16 +60,17 @@ def train(
     scored = [open_evaluation_data(experiment, source) for source in sources["val"]]
     validation = share_evaluation(session, scored[0]) if scored else None
 
-    torch.manual_seed(seed)  # the same initial weights on all ranks
-    model = new_detector(session, pretrained=begun is None)
-    criterion = build_criterion(experiment.model)
-    state = build_state(session, model, build_objective(session, model, criterion), seed)
-    if begun is not None and start is not None:
-        restore(state, begun, start, session)
-        session.say(
-            f"goes on from {start}: {state.position.epoch} of {cfg.num_epochs} epochs are done, "
-            f"{state.position.step} steps"
-        )
+    with session.phases.part("model"):
+        torch.manual_seed(seed)  # the same initial weights on all ranks
+        model = new_detector(session, pretrained=begun is None)
+        criterion = build_criterion(experiment.model)
+        state = build_state(session, model, build_objective(session, model, criterion), seed)
+        if begun is not None and start is not None:
+            restore(state, begun, start, session)
+            session.say(
+                f"goes on from {start}: {state.position.epoch} of {cfg.num_epochs} epochs are "
+                f"done, {state.position.step} steps"
+            )
     del begun  # it is as large as the model and the optimizer together
 
     steps = data.sampler.steps_per_epoch

@@ -6,11 +6,13 @@ in worker.py.
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtdetr_slurm.contract import EXPERIMENT_YAML, ExitCode
+from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
 from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, parse
 from rtdetr_slurm.engine.process.start import start
 from rtdetr_slurm.engine.process.stop import hold_signals
@@ -21,6 +23,7 @@ from rtdetr_slurm.spec.overrides import parse_override
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; stop signals are this process's to pass on from here to its end."""
+    os.environ[Env.ENTERED] = f"{time.time():.3f}"
     hold_signals()
     return command(argv)
 

@@ -76,6 +76,7 @@ class Phases:
         self._clock = clock
         self._seconds: defaultdict[Phase, float] = defaultdict(float)
         self._waited: defaultdict[Phase, float] = defaultdict(float)
+        self._parts: defaultdict[str, float] = defaultdict(float)
         self._counted = clock()
         self.now = Doing(Phase.LOADING, self._counted)
         self.steps_done = 0
@@ -91,6 +92,20 @@ class Phases:
     def waited(self) -> Mapping[Phase, float]:
         """Seconds of each phase in which it waited for a batch of its loader."""
         return {phase: self._waited[phase] for phase in Phase}
+
+    @property
+    def parts(self) -> Mapping[str, float]:
+        """Seconds of the parts of LOADING that have a name."""
+        return dict(self._parts)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """A part of LOADING, for the length of a block: `data` or `model`."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._parts[name] += self._clock() - began
 
     def enter(
         self, phase: Phase, *, epoch: int | None = None, step: int = 0, steps: int = 0

@@ -23,6 +23,7 @@ from rtdetr_slurm.engine.process.failures import leave_note
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
+from rtdetr_slurm.engine.process.telling import telling
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.claim import Superseded, start_of
 from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
@@ -63,7 +64,8 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         session.record(Status.STARTED, f"{session.name} started")
         if session.context.is_main:
             session.write(EXPERIMENT_YAML, dump_spec(loaded.experiment))
-        kpi = _function(session.name)(session)
+        with telling(session):
+            kpi = _function(session.name)(session)
         session.record(Status.SUCCESS, f"{session.name} finished successfully", kpi=kpi)
         distributed.leave()
         return ExitCode.OK

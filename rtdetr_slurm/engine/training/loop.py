@@ -84,6 +84,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
         saved = save_state(training)
     if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
         kpi |= validate(training, epoch)
+    if (score := kpi.get(Kpi.VAL_MAP)) is not None:
+        session.numbers["best"] = max(score, session.numbers.get("best") or score)
     training.progress.end_epoch()
     report_epoch(training, kpi, time.monotonic() - began, per_step)
     if saved is not None and session.context.is_main:
@@ -132,6 +134,7 @@ def train_steps(training: Training) -> None:
         where = f"epoch {shown_epoch(position.epoch, cfg.num_epochs)}"
         where += f" step {position.step_in_epoch}/{sampler.steps_per_epoch}"
         training.progress.update(where, position.step, value, rate)
+        session.numbers.update(training.progress.numbers)
         write_scalars(training, value, rate, read_terms)
         if stop:
             interrupt(training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -19,6 +19,9 @@ WINDOW = 50
 
 class TrainingProgress:
     """Keeps the speed and shows it.
+
+    Attributes:
+        numbers: loss, images_per_second and eta_s after the last step.
 
     Args:
         num_epochs: of the whole training. steps_per_epoch: of each.
@@ -47,6 +50,7 @@ class TrainingProgress:
         self._last_line = -LINE_SECONDS
         self._ends: list[float] = []
         self._within_epoch = False
+        self.numbers: Mapping[str, float] = {}
 
     @property
     def seconds_per_step(self) -> float:
@@ -79,7 +83,12 @@ class TrainingProgress:
         self._steps.append(self._lap())
         self._losses.append(loss)
         self._within_epoch = True
-        text = self._text(where, step, rate)
+        self.numbers = {
+            "loss": sum(self._losses) / len(self._losses),
+            "images_per_second": self.images_per_step / max(self.seconds_per_step, 1e-9),
+            "eta_s": self.remaining(step).total_seconds(),
+        }
+        text = f"{where}  {self._text(rate)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, description=text)
         elif not self.quiet and self._clock - self._last_line >= LINE_SECONDS:
@@ -91,12 +100,12 @@ class TrainingProgress:
         before, self._clock = self._clock, time.monotonic()
         return self._clock - before
 
-    def _text(self, where: str, step: int, rate: float) -> str:
-        loss = sum(self._losses) / len(self._losses)
-        speed = self.images_per_step / max(self.seconds_per_step, 1e-9)
+    def _text(self, rate: float) -> str:
+        numbers = self.numbers
         return (
-            f"{where}  loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} images/s  "
-            f"ETA {self.remaining(step)}"
+            f"loss {numbers['loss']:.3f}  lr {rate:.1e}  "
+            f"{numbers['images_per_second']:.1f} images/s  "
+            f"ETA {timedelta(seconds=numbers['eta_s'])}"
         )
 
 

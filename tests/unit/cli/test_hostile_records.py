@@ -33,6 +33,7 @@ from rtdetr_slurm.plan.model import Dependency, Input, Origin, Scheduler, Stage,
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
 from rtdetr_slurm.runs.claim import Start, claim_id, new_claim, read_claim, take
 from rtdetr_slurm.runs.holders import report_of_record, why_in_use
+from rtdetr_slurm.runs.live import Live, StartTimes, write_live
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.status import StatusLog
@@ -89,6 +90,11 @@ def build(root: Path, run_id: str, *, ended: bool, scheduler: Scheduler = "local
         run.record("submitted", stage=name, job_id="77", host="elsewhere", process_start=5)
     run.record("started", stage="train", job_id="77", restart=0)
     status.write(Status.RUNNING, "on it", epoch=1, max_epoch=9, eta="0:01", kpi={"val_mAP": 0.5})
+    told = {"stepping": 60.0, "container": 5.0}
+    now = StartTimes(0, "2026-01-02T03:05:06+00:00", told, loader_wait=3.0)
+    write_live(
+        results / "train", Live(start.claim, "cuda", "on it", now, 1, 9, 3, 5, 2.5, 40.0, 99.0)
+    )
     write_checkpoint(results / "train" / "model_epoch_001.pth")
     run.log_path("train", "77").write_text("\x1b[2Jfirst line\rsecond\nlast line\n")
     inputs = [{"field": "evaluate.checkpoint", "value": "/a", "source": "parent_model of train"}]
