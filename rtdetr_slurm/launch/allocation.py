@@ -80,6 +80,10 @@ class Allocation(ABC):
         """Whether the scheduler has told the training to end, and not the stage run."""
 
     @abstractmethod
+    def mail_first_start_only(self) -> None:
+        """See that no mail is sent about further starts of this job; raises SiteError."""
+
+    @abstractmethod
     def requeue(self) -> None:
         """See that this very job is in the queue again; raises SiteError when that is refused."""
 
@@ -144,6 +148,11 @@ class SlurmAllocation(Allocation):
             say(f"Slurm does not say whether the job was preempted: {error}")
             return False
 
+    def mail_first_start_only(self) -> None:
+        mail = self.task.stage.resources.mail
+        if mail is not None and mail.of_further_starts != mail.types and self.restart == 0:
+            self._slurm.set_mail_types(self.job_id, mail.of_further_starts)
+
     def requeue(self) -> None:
         if self._slurm.own_facts(self.job_id).restarts == self.restart:
             self._slurm.requeue(self.job_id)
@@ -188,6 +197,9 @@ class LocalAllocation(Allocation):
 
     def quietly_preempted(self) -> bool:
         return False
+
+    def mail_first_start_only(self) -> None:
+        pass  # this machine sends no mail
 
     def requeue(self) -> None:
         raise SiteError("this machine has no queue")

@@ -43,6 +43,7 @@ from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.logs import tail
+from rtdetr_slurm.runs.notices import tell_end, tell_start
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
@@ -88,6 +89,7 @@ class StageRun:
                 return self._close(given_up(self._in_vain))
             self._prepare()
             self.allocation.check()
+            self._tell_start()
             verdict = decide(self._witnesses(self._run_step()))
         except (UserError, OSError) as error:
             problem = explained(error)
@@ -163,6 +165,10 @@ class StageRun:
             raise ActionError(
                 f"cannot make results_dir {self.results}: {error.strerror}"
             ) from error
+
+    def _tell_start(self) -> None:
+        self._note(self.allocation.mail_first_start_only)
+        self._note(lambda: tell_start(self.run, self.allocation.job_id))
 
     # --- the step --------------------------------------------------------------------------
     def _run_step(self) -> StepEnd:
@@ -244,6 +250,13 @@ class StageRun:
         if self._holds_results:
             self._note(lambda: keep_efficiency(self.run, self.task))
         self._note(lambda: keep_summary(self.run))
+        self._tell_end(verdict)
+
+    def _tell_end(self, verdict: Verdict) -> None:
+        failure = None
+        if verdict.kind is Kind.FAILED and verdict.failure_class is not None:
+            failure = Failure(verdict.failure_class, verdict.reason)
+        self._note(lambda: tell_end(self.run, self.task, self.allocation.job_id, failure))
 
     def _record(self, event: str, **data: Any) -> None:
         facts = self.task.event_facts(self.allocation.job_id)

@@ -14,6 +14,7 @@ from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.hardware import notes_on_hardware
 from rtdetr_slurm.plan.limits import check_limits, notes_on_time
 from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
+from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths, path_problem, read_paths, written_paths
 
@@ -61,13 +62,14 @@ def make_plan(
     _check_paths([str(run_dir), spec["results_dir"]])
     positions = chain(loaded, spec, parent)
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
+    stages = with_mail(stages, loaded.job.notify, site)
     _check_results_folders(stages)
     check_limits(stages, site)
     trains = get_action(loaded.action).trains
     notes = [*loaded.notes, *notes_on_time(stages)]
     notes += notes_on_hardware(stages, site, loaded.experiment)
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
-    return Plan(stages=stages, notes=tuple(notes))
+    return Plan(stages, tuple(notes), command_of(loaded.job.notify, site))
 
 
 def _stage(

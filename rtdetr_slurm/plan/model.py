@@ -24,6 +24,23 @@ DependencyKind = Literal["afterok", "afterany", "aftercorr"]
 
 
 @dataclass(frozen=True)
+class Mail:
+    """What Slurm tells somebody by mail.
+
+    Attributes:
+        types: Slurm's words: BEGIN, END, FAIL.
+    """
+
+    user: str
+    types: tuple[str, ...]
+
+    @property
+    def of_further_starts(self) -> tuple[str, ...]:
+        """Those that are left when the job has begun once."""
+        return tuple(kind for kind in self.types if kind != "BEGIN")
+
+
+@dataclass(frozen=True)
 class Resources:
     """What one stage asks its scheduler for.
 
@@ -48,6 +65,7 @@ class Resources:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    mail: Mail | None = None
 
     def __post_init__(self) -> None:
         _within("nodes", self.nodes, _MOST_NODES)
@@ -248,11 +266,16 @@ class StageTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one run, in an order that respects their dependencies, and what the user
-    should know about them."""
+    """The stages of one run, in an order that respects their dependencies.
+
+    Attributes:
+        notes: what the user should know about them.
+        notify_command: what is told of the run's first start, failures and end; empty: nothing.
+    """
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
+    notify_command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -294,6 +294,10 @@ class Site(Role):
     apptainer_flags: list[Line] = Field(
         default_factory=list, description="Further flags of `apptainer exec`, such as --userns."
     )
+    notify_command: list[Line] = Field(
+        default_factory=list,
+        description="Program and arguments that are told of runs with `job.notify: command`.",
+    )
     limits: Limits = Limits()
 
     def for_role(self, name: RoleName) -> Role:

@@ -151,6 +151,10 @@ class Slurm:
         """Put a job back into the queue; raises SiteError when that is refused."""
         self.output(["scontrol", "requeue", job_id])
 
+    def set_mail_types(self, job_id: str, types: Sequence[str]) -> None:
+        """What Slurm still sends mail about, of a job; raises SiteError when that is refused."""
+        self.output(["scontrol", "update", f"JobId={job_id}", f"MailType={','.join(types)}"])
+
     def scancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs; those that have ended already are no error.
 

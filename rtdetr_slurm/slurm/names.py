@@ -36,6 +36,10 @@ GPU_TYPE = Form(
     r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$",
     "the name of a GPU type of letters, digits and _ . + -, such as a100",
 )
+MAIL_ADDRESS = Form(
+    r"^[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$",
+    "an e-mail address, such as ann@example.org",
+)
 JOB_NAME = Form(r"^[A-Za-z0-9._-]{1,64}$", "1 to 64 letters, digits and . _ -")
 
 

@@ -74,6 +74,8 @@ def batch_parameters(
         "qos": resources.qos,
         "constraint": resources.constraint,
         "dependency": _dependency(after),
+        "mail_user": None if resources.mail is None else resources.mail.user,
+        "mail_type": None if resources.mail is None else ",".join(resources.mail.types),
         "use_srun": False,
         "stderr_to_stdout": True,
         "setup": [*first_lines(job_dir), *launch.module_lines],

@@ -46,6 +46,15 @@ Partition = Annotated[str, Matches(*names.NAMES)]
 Qos = Annotated[str, Matches(*names.NAMES)]
 
 
+Notify = Annotated[
+    str,
+    Matches(
+        f"^$|^command$|{names.MAIL_ADDRESS.pattern}",
+        f"{names.MAIL_ADDRESS.allowed}; 'command' for the site's own; or '' for nobody",
+    ),
+]
+
+
 class FollowUp(Section):
     """An action that runs after the spec's own, with what its job needs otherwise."""
 
@@ -112,6 +121,11 @@ class JobConfig(Section):
     )
     requeue: bool = field(
         True, description="Go on by itself after a preemption or at the end of the time limit."
+    )
+    notify: Notify = field(
+        "",
+        description="Who is told of the first start, of failures and of the end of the chain: an "
+        "e-mail address, to which Slurm sends, or `command`, the site profile's notify_command.",
     )
     bad_images: Literal["stop", "skip"] = field(
         "stop",

@@ -14,6 +14,7 @@ from rtdetr_slurm.runs.claim import claim_id, latest_start
 from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
+from rtdetr_slurm.runs.notices import tell_end
 from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import READER, StageState, is_given_up, recorded_end, task_events
@@ -44,10 +45,13 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
         if not (ended_badly and silent):
             continue
         reason = f"{stage.failure.evidence}; the job itself wrote down no end"
+        failure = Failure(stage.failure.failure_class, reason)
         told = f"{run.id}: {task.name} ended without a word"
         try:
-            if _record(run, task, stage, Failure(stage.failure.failure_class, reason)):
+            if _record(run, task, stage, failure):
                 notes.append(f"{told}, which is recorded now")
+                failed = stage.state is StageState.FAILED
+                tell_end(run, task, str(stage.job_id), failure if failed else None)
         except (OSError, UserError) as error:
             notes.append(f"{told}; not all of that could be recorded: {error}")
     if notes:

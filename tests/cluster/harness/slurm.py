@@ -26,6 +26,7 @@ from .slurm_conf import (
     Ports,
     address,
     gres_conf,
+    mail_program,
     slurm_conf,
     slurmdbd_conf,
 )
@@ -154,6 +155,8 @@ def _prepare(state: Path) -> None:
     (state / "gres.conf").write_text(gres_conf(state))
     (state / "slurmdbd.conf").touch(mode=0o600)
     (state / "slurmdbd.conf").write_text(slurmdbd_conf(state, ports))
+    mail_program(state).write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> "{state}/mail.log"\n')
+    mail_program(state).chmod(0o755)
     for number in range(GPUS_PER_NODE):
         # The device of /dev/null: Slurm only looks whether it is a device.
         os.mknod(state / "gpu" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))

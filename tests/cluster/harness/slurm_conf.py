@@ -37,6 +37,11 @@ def address(node: str) -> str:
     return f"127.0.1.{NODES.index(node) + 1}"
 
 
+def mail_program(state: Path) -> Path:
+    """What Slurm sends mail with: a script that keeps a line of each in mail.log beside it."""
+    return state / "mail"
+
+
 def slurm_conf(state: Path, host: str, ports: Ports) -> str:
     """Text of slurm.conf: four nodes on one host, GPUs that are only device files."""
     nodes = "\n".join(
@@ -68,6 +73,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 SwitchType=switch/none
+MailProg={mail_program(state)}
 ReturnToService=2
 JobRequeue=1
 KillWait=20
