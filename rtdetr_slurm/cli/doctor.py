@@ -18,11 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--partition", metavar="P", help="look at this partition instead of those of the profile"
     )
     parser.add_argument("--no-job", action="store_true", help="ask the login node only")
+    parser.add_argument(
+        "--wait",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="how long a probe job may wait in the queue (default: 10)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.doctor.examine import ask_slurm, examine_login, examine_slurm
+    from rtdetr_slurm.doctor.examine import (
+        ask_slurm,
+        examine_by_job,
+        examine_here,
+        examine_login,
+        examine_slurm,
+    )
     from rtdetr_slurm.site.discover import find_site
 
     found = find_site(args.site, os.environ)
@@ -36,10 +49,26 @@ def run(args: argparse.Namespace) -> int:
             printed.add([failure("slurm.version", str(error), remedy)])
         else:
             printed.add(examine_slurm(found, cluster, args.partition))
+            if not args.no_job:
+                patience_s = 60 * args.wait
+                for _, findings in examine_by_job(
+                    found, cluster, args.partition, patience_s, os.environ, terminal.note
+                ):
+                    printed.add(findings)
+    elif not args.no_job:
+        for _, findings in examine_here(found, os.environ):
+            printed.add(findings)
     if args.json:
         sources = [str(path) for path in found.sources]
         terminal.document(report(printed.findings, site=found.site.name, profiles=sources))
     return printed.exit_code
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 <= minutes <= 7 * 24 * 60:
+        raise ValueError
+    return minutes
 
 
 class _Lines:

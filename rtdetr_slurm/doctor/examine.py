@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from rtdetr_slurm.devices import nvidia_devices
 from rtdetr_slurm.doctor.finding import Finding
 from rtdetr_slurm.doctor.login_checks import check_login
+from rtdetr_slurm.doctor.probe import Probe, probes, run_here, wait
+from rtdetr_slurm.doctor.probe_checks import check_probe
+from rtdetr_slurm.doctor.probe_plan import ProbePlan, plan_probes
 from rtdetr_slurm.doctor.slurm_checks import check_partition, check_slurm, partition_names
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.site.discover import FoundSite
@@ -45,3 +49,36 @@ def examine_slurm(found: FoundSite, cluster: Cluster, partition: str | None) -> 
             if name not in seen:
                 seen.add(name)
                 yield check_partition(cluster, name, role, site)
+
+
+def examine_by_job(
+    found: FoundSite,
+    cluster: Cluster,
+    partition: str | None,
+    patience_s: float,
+    environ: Mapping[str, str],
+    on_note: Callable[[str], None],
+) -> Iterator[tuple[Probe, list[Finding]]]:
+    """What probe jobs find out; one for each partition and image of the site's roles.
+
+    Raises:
+        SlurmUnreachable: Slurm gives no answer.
+    """
+    plans = plan_probes(found.site, cluster, partition)
+    with probes(found.site, plans, found.run_root) as sent:
+        wait(sent, patience_s, on_note)
+        for probe in sent:
+            yield probe, list(check_probe(probe, environ))
+
+
+def examine_here(
+    found: FoundSite, environ: Mapping[str, str]
+) -> Iterator[tuple[Probe, list[Finding]]]:
+    """The same for site `local`: on this machine, without a queue."""
+    gpus = len(nvidia_devices()) if found.site.accelerator != "cpu" else 0
+    plan = ProbePlan("here", "train", None, 1, min(gpus, 2) or 2, enters=True)
+    with probes(found.site, [plan], found.run_root) as sent:
+        for probe in sent:
+            if not probe.over:
+                run_here(probe)
+            yield probe, list(check_probe(probe, environ))

@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch.allocation import make_allocation, say
 from rtdetr_slurm.launch.node import run_node
+from rtdetr_slurm.launch.probe import PROBE, PROBE_NODE, run_probe
+from rtdetr_slurm.launch.probe_node import run_probe_node
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.runs.run import open_run
 
 
 def main() -> int:
-    """Run one stage, or one task of its array, or one node of it; returns the exit code."""
+    """Run one stage, or one task of its array, or one node of it, or a probe of `doctor`; returns
+    the exit code."""
     part, *arguments = sys.argv[1:]
-    return run_node(arguments) if part == "node" else _run_stage(arguments)
+    return _PARTS[part](arguments)
 
 
 def _run_stage(arguments: Sequence[str]) -> int:
@@ -33,6 +36,14 @@ def _run_stage(arguments: Sequence[str]) -> int:
         say(str(problem))
         return problem.exit_code
     return StageRun(run, allocation, stop).execute()
+
+
+_PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "stage": _run_stage,
+    "node": run_node,
+    PROBE: run_probe,
+    PROBE_NODE: run_probe_node,
+}
 
 
 if __name__ == "__main__":

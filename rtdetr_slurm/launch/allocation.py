@@ -100,13 +100,7 @@ class SlurmAllocation(Allocation):
         self._log = LogReader(run.log_path(stage.name, self.job_id), from_end=True)
 
     def prefix(self, resources: Resources) -> list[str]:
-        argv = ["srun", f"--nodes={resources.nodes}", f"--ntasks={resources.nodes}"]
-        argv += ["--ntasks-per-node=1", "--export=ALL", "--kill-on-bad-exit=1"]
-        argv += ["--mpi=none"]  # the ranks meet through torchrun; no MPI plugin is to interfere
-        # 22.05 does not hand sbatch's --cpus-per-task on to srun; others refuse two sources of it.
-        if resources.cpus_per_task is not None:
-            argv += [f"--cpus-per-task={resources.cpus_per_task}"]
-        return argv
+        return srun_prefix(resources)
 
     def master(self) -> str:
         return resolve(self._slurm.hostnames(self._environ["SLURM_JOB_NODELIST"])[0])
@@ -203,6 +197,17 @@ class LocalAllocation(Allocation):
 
     def requeue(self) -> None:
         raise SiteError("this machine has no queue")
+
+
+def srun_prefix(resources: Resources) -> list[str]:
+    """What starts a command once on every node of a Slurm allocation."""
+    argv = ["srun", f"--nodes={resources.nodes}", f"--ntasks={resources.nodes}"]
+    argv += ["--ntasks-per-node=1", "--export=ALL", "--kill-on-bad-exit=1"]
+    argv += ["--mpi=none"]  # the ranks meet through torchrun; no MPI plugin is to interfere
+    # 22.05 does not hand sbatch's --cpus-per-task on to srun; others refuse two sources of it.
+    if resources.cpus_per_task is not None:
+        argv += [f"--cpus-per-task={resources.cpus_per_task}"]
+    return argv
 
 
 def make_allocation(run: Run, stage: Stage, environ: Mapping[str, str]) -> Allocation:

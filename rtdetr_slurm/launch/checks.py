@@ -16,8 +16,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch.allocation import say, topology_of
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
 from rtdetr_slurm.plan.model import Bind, Container, Resources, Stage
-from rtdetr_slurm.runs.images import check_unchanged
-from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.images import ImageRecord, check_unchanged
 
 
 def check_layout(layout: Layout, stage: Stage) -> None:
@@ -73,8 +72,8 @@ def visible_devices(environ: Mapping[str, str], stage: Stage) -> str | None:
     return given
 
 
-def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
-    """Enough NVIDIA devices can be opened here (a cgroup that forbids one shows only then)."""
+def usable_devices(dev: Path = Path("/dev")) -> int:
+    """NVIDIA devices that can be opened (a cgroup that forbids one shows only then)."""
     usable = 0
     for device in nvidia_devices(dev):
         try:
@@ -82,6 +81,12 @@ def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
         except OSError:
             continue
         usable += 1
+    return usable
+
+
+def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
+    """Enough NVIDIA devices can be opened here."""
+    usable = usable_devices(dev)
     if usable < resources.gpus_per_node:
         raise SiteError(
             f"{usable} NVIDIA devices in {dev} can be opened on this node, "
@@ -89,13 +94,14 @@ def check_gpu_devices(resources: Resources, dev: Path = Path("/dev")) -> None:
         )
 
 
-def check_container(container: Container, binds: Sequence[Bind], run: Run) -> None:
+def check_container(container: Container, binds: Sequence[Bind], recorded: ImageRecord) -> None:
     """Image and bind sources are here, and the image is the one that was submitted.
 
     Args:
         binds: besides those of the plan.
+        recorded: the image, as it was then.
     """
-    check_unchanged(run.manifest.images[container.image.path])
+    check_unchanged(recorded)
     for bind in (*container.binds, *binds):
         if not os.path.lexists(bind.source):
             raise SiteError(f"{bind.source} does not exist on this node; it must, to be bound")

@@ -26,7 +26,7 @@ from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
-from rtdetr_slurm.plan.model import Bind, Container, StageTask
+from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_json
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.secrets import secrets_of
@@ -73,23 +73,45 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
         checks.check_gpu_devices(stage.resources)
     binds = input_binds(run, task)
     if stage.container is not None:
-        checks.check_container(stage.container, binds, run)
+        recorded = run.manifest.images[stage.container.image.path]
+        checks.check_container(stage.container, binds, recorded)
     checks.check_python(stage.launch.python)
     checks.check_results(task.results_dir)
-    scratch = _scratch(stage.launch.scratch)
+    scratch = scratch_folder(stage.launch.scratch)
     checks.check_master(environ, layout)
     # The engine may rewrite its spec, so every node has its own.
     workdir = run.node_dir(task, layout.rank)
     shutil.copyfile(run.task_spec(task), workdir / SPEC_YAML)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
     inside |= secrets_of(run.path, stage)
+    become_program(stage, environ, inside, workdir=workdir, binds=binds, scratch=scratch)
+
+
+def become_program(
+    stage: Stage,
+    environ: Mapping[str, str],
+    inside: Mapping[str, str],
+    *,
+    workdir: Path,
+    binds: Sequence[Bind],
+    scratch: str | None,
+) -> NoReturn:
+    """Become the stage's command, in its container or on the host.
+
+    Args:
+        inside: the environment that the command is told.
+        binds: besides those of the plan.
+
+    Raises:
+        SiteError: there is no apptainer here, or the Python does not have this package.
+    """
     os.chdir(workdir)
     if stage.container is None:
         argv = host_command(stage.command, stage.launch.python)
         env = host_environment(environ, inside)
         checks.check_engine(argv[0], env)
         _become(argv, env)
-    container = replace(stage.container, apptainer=_apptainer(stage.container, environ))
+    container = replace(stage.container, apptainer=apptainer_program(stage.container, environ))
     nv = stage.launch.accelerator == "cuda"
     argv = apptainer_argv(
         container, stage.command, workdir=str(workdir), binds=binds, scratch=scratch, nv=nv
@@ -106,7 +128,8 @@ def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
     return tuple(Bind(value, value, read_only=True) for value in dict.fromkeys(outside))
 
 
-def _apptainer(container: Container, environ: Mapping[str, str]) -> str:
+def apptainer_program(container: Container, environ: Mapping[str, str]) -> str:
+    """Path of the apptainer of this node."""
     program = shutil.which(container.apptainer, path=environ.get("PATH", os.defpath))
     if program is None:
         raise SiteError(
@@ -116,7 +139,7 @@ def _apptainer(container: Container, environ: Mapping[str, str]) -> str:
     return program
 
 
-def _scratch(name: str | None) -> str | None:
+def scratch_folder(name: str | None) -> str | None:
     """The site's scratch folder on this node, with `$VAR` filled in here."""
     if name is None:
         return None

@@ -72,7 +72,7 @@ def _noted(path: str | None) -> list[str]:
     return [word for word in words if word in known]
 
 
-def _this_code() -> list[str]:
+def this_code() -> list[str]:
     """What starts this very code again: the run's archive that it came from, or the package."""
     archive = getattr(getattr(__spec__, "loader", None), "archive", None)
     package = [sys.executable, "-m", "rtdetr_slurm.launch"]
@@ -110,7 +110,7 @@ class Step:
         """What starts the node wrapper on every node."""
         task = self.allocation.task
         index = [] if task.index is None else [str(task.index)]
-        wrapper = [*_this_code(), "node", str(self.run.path), task.stage.name, *index]
+        wrapper = [*this_code(), "node", str(self.run.path), task.stage.name, *index]
         return [*self.allocation.prefix(task.stage.resources), *wrapper]
 
     def environment(self) -> dict[str, str]:

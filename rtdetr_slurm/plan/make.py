@@ -53,12 +53,7 @@ def make_plan(
             with one name or one results folder).
         SiteError: the site has no image for it, or a limit is exceeded.
     """
-    folder = str(run_dir)
-    if site.scheduler == "slurm" and ("%" in folder or has_control_character(folder)):
-        raise SiteError(
-            f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
-            "character, which sbatch would read as something else; choose another folder"
-        )
+    check_run_dir(run_dir, site)
     _check_paths([str(run_dir), spec["results_dir"]])
     positions = chain(loaded, spec, parent)
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
@@ -84,7 +79,7 @@ def _stage(
         name=position.name,
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
-        launch=_launch(loaded, site, role),
+        launch=launch_of(site, role, requeue=loaded.job.requeue),
         container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(action, loaded),
         results_dir=results_dir,
@@ -132,13 +127,27 @@ def _resources(
     )
 
 
-def _launch(loaded: LoadedSpec, site: Site, role: Role) -> Launch:
-    requeue = site.scheduler == "slurm" and site.requeue and loaded.job.requeue
+def check_run_dir(run_dir: Path, site: Site) -> None:
+    """Refuse a folder that sbatch would misread."""
+    folder = str(run_dir)
+    if site.scheduler == "slurm" and ("%" in folder or has_control_character(folder)):
+        raise SiteError(
+            f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
+            "character, which sbatch would read as something else; choose another folder"
+        )
+
+
+def launch_of(site: Site, role: Role, *, requeue: bool) -> Launch:
+    """What a job of a role is told about the site.
+
+    Args:
+        requeue: whether it wants to go back to the queue, where the site allows that.
+    """
     return Launch(
         scheduler=site.scheduler,
         accelerator=site.accelerator,
         signal_lead_s=site.signal_lead_s,
-        requeue=requeue,
+        requeue=site.scheduler == "slurm" and site.requeue and requeue,
         network_interface=site.network_interface,
         scratch=site.scratch,
         env=dict(site.env),
@@ -164,14 +173,23 @@ def _container(
     run_dir: Path,
     results_dir: str,
 ) -> Container | None:
-    if role.image is None:
-        return None
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
     binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action.name)]
-    binds += [Bind(b.source, b.target or b.source, b.read_only) for b in site.binds]
+    return container_of(site, role, binds)
+
+
+def container_of(site: Site, role: Role, binds: Sequence[Bind]) -> Container | None:
+    """How a job of a role enters its container; None where it has none.
+
+    Args:
+        binds: besides those of the site.
+    """
+    if role.image is None:
+        return None
+    of_site = [Bind(b.source, b.target or b.source, b.read_only) for b in site.binds]
     return Container(
         image=Image(role.image.path, role.image.sha256),
-        binds=needed_binds(binds),
+        binds=needed_binds([*binds, *of_site]),
         apptainer=site.apptainer,
         flags=tuple(site.apptainer_flags),
     )

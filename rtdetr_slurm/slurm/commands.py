@@ -17,9 +17,11 @@ from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.slurm.parse import (
     SACCT_FIELDS,
     SQUEUE_FORMAT,
+    AsKept,
     JobInfo,
     OwnFacts,
     Queued,
+    parse_as_kept,
     parse_own_facts,
     parse_sacct,
     parse_sbatch,
@@ -142,6 +144,14 @@ class Slurm:
             SiteError: scontrol does not say.
         """
         return parse_own_facts(self.output(["scontrol", "--oneliner", "show", "job", job_id]))
+
+    def as_kept(self, job_id: str) -> AsKept:
+        """What slurmctld keeps of a job.
+
+        Raises:
+            SiteError: scontrol does not say.
+        """
+        return parse_as_kept(self.output(["scontrol", "--oneliner", "show", "job", job_id]))
 
     def hostnames(self, nodelist: str) -> list[str]:
         """`node[1-3]` as names, in order."""

@@ -84,6 +84,18 @@ class OwnFacts:
     seconds_left: float | None
 
 
+@dataclass(frozen=True)
+class AsKept:
+    """What of a job's options a site's own rules may have changed.
+
+    Attributes:
+        requeue: whether it may go back to the queue; None where Slurm does not say.
+    """
+
+    requeue: bool | None
+    comment: str
+
+
 def parse_squeue(text: str) -> dict[str, JobInfo]:
     """Job id → job from `squeue --noheader --format SQUEUE_FORMAT`; array tasks one by one."""
     jobs = {}
@@ -172,6 +184,13 @@ def parse_own_facts(text: str) -> OwnFacts:
         preempted=bool(_or_empty(values.get("PreemptTime", ""))),
         seconds_left=None if limit is None or used is None else limit - used,
     )
+
+
+def parse_as_kept(text: str) -> AsKept:
+    """What slurmctld keeps of a job, from `scontrol --oneliner show job ID`."""
+    values = _values(text)
+    requeue = values.get("Requeue")
+    return AsKept(None if requeue is None else requeue == "1", _or_empty(values.get("Comment", "")))
 
 
 def parse_notice(log: Sequence[str], number: str) -> FailureClass | None:

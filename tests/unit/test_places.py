@@ -11,7 +11,7 @@ from site_support import Machine
 from spec_files import TRAIN, load, only, problems
 
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.launch.node import _scratch
+from rtdetr_slurm.launch.node import scratch_folder
 from rtdetr_slurm.places import system_folder
 from rtdetr_slurm.submission.prepare import prepare
 
@@ -133,9 +133,9 @@ def test_a_profile_fills_in_variables_wherever_a_path_stands(tmp_path: Path) -> 
         machine.find()
 
 
-def test_a_node_does_not_take_one_for_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_does_not_take_one_forscratch_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE", "/dev")
     with pytest.raises(
         SiteError, match=r"scratch '\$SPACE' is /dev on this node; /dev is a folder"
     ):
-        _scratch("$SPACE")
+        scratch_folder("$SPACE")

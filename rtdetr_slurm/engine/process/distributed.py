@@ -81,8 +81,11 @@ def check_devices(ranks: int, found: int) -> None:
         )
 
 
-def join(accelerator: str) -> Context:
+def join(accelerator: str, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Context:
     """Read torchrun's environment, choose the device, join the process group.
+
+    Args:
+        timeout: for all to join, and for every collective.
 
     Raises:
         SiteError: there are fewer devices than ranks.
@@ -100,7 +103,7 @@ def join(accelerator: str) -> Context:
     if world_size > 1:
         dist.init_process_group(
             "nccl" if accelerator == "cuda" else "gloo",
-            timeout=COLLECTIVE_TIMEOUT,
+            timeout=timeout,
             device_id=device if accelerator == "cuda" else None,
         )
     return context

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
 from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, parse
+from rtdetr_slurm.engine.process.probe import PROBE, run_probe
 from rtdetr_slurm.engine.process.start import start
 from rtdetr_slurm.engine.process.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
@@ -30,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parse(argv)
+        if words[:1] == [PROBE]:
+            return run_probe(words[1:])
+        arguments = parse(words)
         if arguments.action == DEFAULT_SPECS:
             return write_default_spec(arguments)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)

@@ -46,7 +46,9 @@ class Cancelled(Exception):
     """A signal other than a request to stop ended the ranks."""
 
 
-def torchrun_command(rendezvous: Rendezvous, arguments: Sequence[str]) -> str:
+def torchrun_command(
+    rendezvous: Rendezvous, arguments: Sequence[str], module: str = WORKER_MODULE
+) -> str:
     """The command line of torchrun that does the same."""
     options = [
         f"--nnodes={rendezvous.nodes}",
@@ -55,12 +57,12 @@ def torchrun_command(rendezvous: Rendezvous, arguments: Sequence[str]) -> str:
         f"--master-addr={rendezvous.master_addr}",
         f"--master-port={rendezvous.master_port}",
     ]
-    return shlex.join(["torchrun", *options, "-m", WORKER_MODULE, *arguments])
+    return shlex.join(["torchrun", *options, "-m", module, *arguments])
 
 
-def rank_command(arguments: Sequence[str]) -> list[str]:
+def rank_command(arguments: Sequence[str], module: str = WORKER_MODULE) -> list[str]:
     """What a rank is."""
-    return [sys.executable, "-m", WORKER_MODULE, *arguments]
+    return [sys.executable, "-m", module, *arguments]
 
 
 def rank_variables(rendezvous: Rendezvous, local_rank: int) -> dict[str, str]:
@@ -79,7 +81,10 @@ def rank_variables(rendezvous: Rendezvous, local_rank: int) -> dict[str, str]:
 
 
 def run_ranks(
-    rendezvous: Rendezvous, arguments: Sequence[str], environment: Mapping[str, str]
+    rendezvous: Rendezvous,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    module: str = WORKER_MODULE,
 ) -> RanksEnd:
     """Run the ranks of this node until they end; none is left afterwards.
 
@@ -88,6 +93,7 @@ def run_ranks(
 
     Args:
         environment: of every rank, to which its place is added.
+        module: that every rank runs.
 
     Raises:
         Cancelled: by a second ctrl-C or a lost terminal; the ranks are gone.
@@ -96,12 +102,12 @@ def run_ranks(
     first = rendezvous.node_rank * rendezvous.processes_per_node
     try:
         with _cancelling_signals():
-            line = torchrun_command(rendezvous, arguments)
+            line = torchrun_command(rendezvous, arguments, module)
             print(f"rtdetr: starts its ranks like {line}", flush=True)
             for local_rank in range(rendezvous.processes_per_node):
                 ranks.append(
                     subprocess.Popen(
-                        rank_command(arguments),
+                        rank_command(arguments, module),
                         env={**environment, **rank_variables(rendezvous, local_rank)},
                         start_new_session=True,  # ctrl-C is for this process alone
                         preexec_fn=ends_with_me(),

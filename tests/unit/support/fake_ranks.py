@@ -26,7 +26,7 @@ def start_fake(script: str, *arguments: str, **options: Any) -> subprocess.Popen
 def main(script: str, number: str = "2", last_words: str = "30") -> int:
     hold_signals()
     ranks._LAST_WORDS_SECONDS = float(last_words)
-    ranks.rank_command = lambda _: ["/bin/bash", "-c", script]  # type: ignore[assignment]
+    ranks.rank_command = lambda *_: ["/bin/bash", "-c", script]  # type: ignore[assignment]
     rendezvous = Rendezvous(1, 0, int(number), "127.0.0.1", 20000, launched=False)
     try:
         end = ranks.run_ranks(rendezvous, [], os.environ)

@@ -1,0 +1,341 @@
+"""What the records of a probe job mean. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.doctor.finding import Finding, Outcome, failure, not_checked, ok, warning
+from rtdetr_slurm.doctor.login_checks import judge_s3
+from rtdetr_slurm.doctor.probe import Probe
+from rtdetr_slurm.launch.reach import s3_endpoint
+from rtdetr_slurm.runs.probe import NodeFacts, Trial
+
+_GIB = 2**30
+_OLDEST_APPTAINER = (1, 1)
+_LITTLE_SHM_GIB, _LITTLE_SCRATCH_GIB = 1.0, 5.0
+_SLOW_S, _SKEWED_S = 10.0, 30.0
+_REMEDIES = {
+    "node.gpus": "set gpu and accelerator in the profile to what the nodes have; administrators: "
+    "gres.conf, and the driver on the nodes",
+    "node.apptainer": "set apptainer in the profile to its path, or module_lines to what loads it",
+    "node.image": "put the image on a file system that every node sees, and set image to it",
+    "node.scratch": "set scratch in the profile to a folder that every node has, or leave it out",
+    "node.python": "make the environment on a file system that every node sees",
+    "node.names": "administrators: the nodes' names must resolve to addresses of their network",
+}
+
+
+def check_probe(probe: Probe, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """One line for each thing that the job has found out, or why it has found out nothing."""
+    where = probe.plan.where
+    yield _queue(probe)
+    if probe.hello is None:
+        return
+    if probe.queued is not None:
+        yield _run_root(probe)
+        yield _clock(probe)
+        yield _options(probe)
+    if probe.nodes:
+        yield from _nodes(probe.nodes, probe)
+        endpoint = s3_endpoint(probe.site.env, environ)
+        if endpoint is not None:
+            problems = [node["s3_problem"] for node in probe.nodes if node["s3_problem"]]
+            yield judge_s3(endpoint, problems[0] if problems else None, where)
+    if probe.end is not None:
+        yield from _container(probe, probe.end["trials"], probe.end["problem"])
+
+
+# --- the job ---------------------------------------------------------------------------------
+def _queue(probe: Probe) -> Finding:
+    check, where, job = "probe.job", probe.plan.where, probe.job
+    what = f"{probe.plan.nodes} × {probe.plan.gpus} GPUs" if probe.plan.gpus else "1 node"
+    if probe.refused:
+        said, _, advice = probe.refused.partition("; ")
+        remedy = (
+            advice or "correct the profile: partition, account, qos, time, gpu, image, run_root"
+        )
+        return failure(check, said, remedy, where)
+    number = probe.queued.job_id if probe.queued is not None else "here"
+    if probe.gave_up:
+        reason = f" ({job.reason})" if job is not None and job.reason else ""
+        expected = job.expected_start if job is not None else None
+        start = f", expected to start {expected}" if expected else ""
+        return warning(
+            check,
+            f"job {number} ({what}) still waits{reason}{start}; it was cancelled",
+            "try again with a longer --wait, or with --partition for one that has room",
+            where,
+        )
+    if probe.trace:
+        remedy = "set run_root in the profile to a folder that all nodes see and may write to"
+        if "Python" in probe.trace.partition(",")[0]:
+            remedy = "install rtdetr-slurm with a Python on a file system that every node sees"
+        return failure(check, f"job {number} left nothing: {probe.trace}", remedy, where)
+    if probe.end is None:
+        return failure(
+            check,
+            f"job {number} ended early: {probe.evidence or 'nothing is known'}",
+            "correct what the line names",
+            where,
+        )
+    hosts = ", ".join(node["host"] for node in probe.nodes)
+    after = f" after {probe.started_after_s:.0f} s" if probe.started_after_s is not None else ""
+    return ok(check, f"job {number} ({what}) ran{after} on {hosts}", where)
+
+
+def _run_root(probe: Probe) -> Finding:
+    check, where = "probe.run_root", probe.plan.where
+    there, back = _ways(probe)
+    if there is None:
+        return failure(
+            check,
+            "the job did not see a file that was written here while it ran",
+            "set run_root to a file system that nodes and login node share; administrators: an "
+            "attribute cache (actimeo) of more than a minute is too long",
+            where,
+        )
+    both = there + back  # in the sum the difference of the clocks is gone
+    said = f"a file from here is seen on the node, and one from there here, in {both:.1f} s"
+    if both > _SLOW_S:
+        return warning(
+            check, said, "nothing breaks; `status` lags. Administrators: a shorter actimeo", where
+        )
+    return ok(check, said, where)
+
+
+def _clock(probe: Probe) -> Finding:
+    """How much the node's clock can be ahead lies between what the two ways seem to take."""
+    check, where = "probe.clock", probe.plan.where
+    there, back = _ways(probe)
+    if there is None:
+        return not_checked(check, "nothing came back to compare with", where)
+    least, most = -back, there
+    if least > _SKEWED_S or most < -_SKEWED_S:
+        by = min(abs(least), abs(most))
+        return warning(
+            check,
+            f"the clocks of node and login node differ by at least {by:.0f} s",
+            "administrators: NTP on all nodes; munge refuses more than five minutes",
+            where,
+        )
+    by = max(abs(least), abs(most))
+    return ok(check, f"the clocks of node and login node differ by at most {by:.1f} s", where)
+
+
+def _ways(probe: Probe) -> tuple[float | None, float]:
+    there = probe.end["seen_after_s"] if probe.end is not None else None
+    return there, probe.seen_after_s or 0.0
+
+
+def _options(probe: Probe) -> Finding:
+    check, where, hello = "probe.options", probe.plan.where, probe.hello
+    assert hello is not None
+    if hello["comment"] != probe.token:
+        return failure(
+            check,
+            f"the job's comment is {hello['comment'] or 'empty'}, not the one it was sent with",
+            "administrators: the job_submit plugin must leave comments alone; jobs are known by "
+            "them",
+            where,
+        )
+    if probe.site.requeue and hello["requeue"] is False:
+        return failure(
+            check,
+            "the job may not go back to the queue (Requeue=0), though it asks for that",
+            "set requeue: false in the profile; administrators: the job_submit plugin must leave "
+            "it alone",
+            where,
+        )
+    kept = "may go back to the queue" if hello["requeue"] else "stays down when it is interrupted"
+    return ok(check, f"the job {kept}, and keeps its comment", where)
+
+
+# --- the nodes -------------------------------------------------------------------------------
+def _nodes(nodes: Sequence[NodeFacts], probe: Probe) -> Iterator[Finding]:
+    checks: list[tuple[str, Callable[[NodeFacts, Probe], Finding]]] = [
+        ("node.names", _names),
+        ("node.gpus", _gpus),
+        ("node.scratch", _scratch),
+        ("node.shm", _shm),
+    ]
+    stage_has_container = probe.site.merged_role(probe.plan.role).container == "apptainer"
+    if stage_has_container and probe.site.scheduler == "slurm":
+        checks += [("node.apptainer", _apptainer), ("node.image", _image)]
+    else:
+        checks += [("node.python", _python)]
+    for check, judge in checks:
+        found: dict[tuple[Outcome, str, str], list[str]] = defaultdict(list)
+        for node in nodes:
+            if problem := node["problems"].get(check):
+                said, _, advice = problem.partition("; ")
+                one = failure(check, said, advice or _REMEDIES[check])
+            else:
+                one = judge(node, probe)
+            found[one.outcome, one.found, one.remedy].append(node["host"])
+        for (outcome, said, remedy), hosts in found.items():
+            only = f"{', '.join(hosts)}: " if len(found) > 1 else ""
+            yield Finding(check, outcome, only + said, remedy, probe.plan.where)
+
+
+def _names(node: NodeFacts, _probe: Probe) -> Finding:
+    interface = node["interface"]
+    said = f"node 0 can be addressed; the default route leads through {interface or 'nothing'}"
+    return ok("node.names", said)
+
+
+def _gpus(node: NodeFacts, probe: Probe) -> Finding:
+    check, devices, physical = "node.gpus", node["devices"], node["physical"]
+    if not probe.plan.gpus:
+        return ok(check, "none asked for")
+    if devices is None:
+        return ok(check, "Slurm manages none")
+    given = f"CUDA_VISIBLE_DEVICES={devices}"
+    given += f" (driver {node['driver']})" if node["driver"] else ""
+    if physical is not None and devices != physical:
+        return ok(check, f"{given}: renumbered from {physical}")
+    count = len(devices.split(","))
+    if not node["present"]:
+        return ok(check, f"{given}; there are no NVIDIA devices on the node")
+    if node["usable"] == count < node["present"]:
+        return ok(check, f"{given}; a job can open its own {count} of {node['present']} devices")
+    if node["usable"] > count:
+        return ok(
+            check,
+            f"{given}: physical numbers, and all {node['present']} devices can be opened (no "
+            "ConstrainDevices); jobs keep to their numbers",
+        )
+    return ok(check, f"{given}: all {node['present']} devices of the node")
+
+
+def _scratch(node: NodeFacts, _probe: Probe) -> Finding:
+    said = f"{node['scratch']} takes files, {node['scratch_free'] / _GIB:.0f} GiB free"
+    if node["scratch_free"] < _LITTLE_SCRATCH_GIB * _GIB:
+        return warning("node.scratch", said, "set scratch in the profile to a folder with room")
+    return ok("node.scratch", said)
+
+
+def _shm(node: NodeFacts, _probe: Probe) -> Finding:
+    said = f"/dev/shm has {node['shm_free'] / _GIB:.1f} GiB free; umask {node['umask']}"
+    if node["shm_free"] < _LITTLE_SHM_GIB * _GIB:
+        return warning(
+            "node.shm",
+            said,
+            "lower dataset.workers; administrators: a larger /dev/shm, and none of --contain or "
+            "--containall in apptainer.conf",
+        )
+    return ok("node.shm", said)
+
+
+def _python(_node: NodeFacts, probe: Probe) -> Finding:
+    role = probe.site.merged_role(probe.plan.role)
+    return ok("node.python", f"{role.python or 'the Python of the login node'} is there")
+
+
+def _apptainer(node: NodeFacts, _probe: Probe) -> Finding:
+    check, text = "node.apptainer", node["apptainer"]
+    numbers = re.search(r"(\d+)\.(\d+)", text or "")
+    if text is None or numbers is None:
+        return failure(check, "it does not say its version", _REMEDIES[check])
+    ways = {True: "setuid", False: "user namespaces", None: "setuid or not is not known"}
+    said = f"{text}, {ways[node['setuid']]}"
+    if "singularity" in text.lower():
+        return warning(check, said, "this is tested with Apptainer; report what goes wrong")
+    if (int(numbers[1]), int(numbers[2])) < _OLDEST_APPTAINER:
+        return failure(
+            check, said, "at least 1.1 is needed (--no-eval, and --no-mount of several places)"
+        )
+    if node["setuid"] is False and node["userns"]:
+        return failure(
+            check,
+            f"{said}, but {node['userns']}",
+            "administrators: allow user namespaces, or install apptainer-suid",
+        )
+    return ok(check, said)
+
+
+def _image(_node: NodeFacts, _probe: Probe) -> Finding:
+    return ok("node.image", "image and binds are there; the image is the login node's")
+
+
+# --- the container, and the ranks in it ------------------------------------------------------
+def _container(probe: Probe, trials: Sequence[Trial], problem: str) -> Iterator[Finding]:
+    where = probe.plan.where
+    if problem:
+        yield failure("probe.step", problem, "correct what the line names", where)
+        return
+    if not trials:
+        why = "its program is not part of this version, so the container is not entered"
+        yield not_checked("container", why, where)
+        return
+    yield _entered(probe, trials)
+    for nodes, check in ((1, "allreduce.one_node"), (2, "allreduce.two_nodes")):
+        tried = [trial for trial in trials if trial["nodes"] == nodes and trial["met"]]
+        if tried and nodes * max(1, probe.plan.gpus) > 1:
+            yield from _all_reduce(check, tried, where)
+        elif probe.plan.role == "train" and _all_entered(trials):
+            why = "one GPU per node is all there is" if nodes == 1 else "one node is all there is"
+            yield not_checked(check, why, where)
+
+
+def _entered(probe: Probe, trials: Sequence[Trial]) -> Finding:
+    check, where = "container", probe.plan.where
+    done = next((trial["reduced"] for trial in trials if trial["reduced"]), None)
+    if not _all_entered(trials):
+        evidence = next(trial["evidence"] for trial in trials if not trial["met"])
+        return failure(check, evidence, "correct what the line names", where)
+    if done is None:
+        return ok(check, "rtdetr starts in it", where)
+    devices = ", ".join(dict.fromkeys(done["devices"]))
+    said = f"rtdetr {done['version']}, torch {done['torch']}, {done['backend']}, on {devices}"
+    if done["version"] != __version__:
+        return warning(
+            check, f"{said}; here is {__version__}", "build the image anew from this version", where
+        )
+    return ok(check, said, where)
+
+
+def _all_entered(trials: Sequence[Trial]) -> bool:
+    return all(trial["met"] for trial in trials)
+
+
+def _all_reduce(check: str, tried: Sequence[Trial], where: str) -> Iterator[Finding]:
+    last = tried[-1]
+    done = last["reduced"]
+    names = " ".join(f"{name}={value}" for name, value in last["settings"].items())
+    if done is None:
+        also = [t["settings"] for t in tried[1:]]
+        more = f" (nor with {', or '.join(map(_shown, also))})" if also else ""
+        yield failure(
+            check,
+            f"{last['evidence']}{more}",
+            "set network_interface in the profile to the nodes' own network; ask the "
+            "administrator which ports between nodes are open, and for NCCL's settings",
+            where,
+        )
+        return
+    said = f"{done['ranks']} ranks met in {done['join_s']:.0f} s, bus bandwidth "
+    said += f"{done['bus_gb_s'] or 0:.2f} GB/s, {done['latency_us'] or 0:.0f} µs for a small one"
+    if names:
+        yield warning(
+            check,
+            f"{said}, but only with {names} ({tried[0]['evidence']})",
+            f"`--keep` writes that under env in your profile: {names}",
+            where,
+        )
+    else:
+        yield ok(check, said, where)
+
+
+def _shown(settings: object) -> str:
+    pairs = dict(settings) if isinstance(settings, dict) else {}
+    return " ".join(f"{name}={value}" for name, value in pairs.items()) or "the profile's own"
+
+
+def kept_settings(probes: Sequence[Probe]) -> dict[str, str]:
+    """What the all-reduces that worked needed besides the profile."""
+    trials = [t for p in probes if p.end is not None for t in p.end["trials"]]
+    working = [trial for trial in trials if trial["reduced"] is not None]
+    return {name: value for trial in working for name, value in trial["settings"].items()}
