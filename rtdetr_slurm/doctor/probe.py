@@ -155,7 +155,9 @@ def _send(probe: Probe) -> None:
         stage, chdir=folder, job_dir=folder, comment=probe.token, job_name="rtdetr-doctor"
     )
     try:
-        probe.queued = BatchExecutor(probe.folder, _command(probe), parameters).send()
+        probe.queued = BatchExecutor(probe.folder, _command(probe), parameters).send(
+            secrets=stage.launch.secrets
+        )
     except (UserError, OSError) as error:
         probe.refused, probe.over = str(explained(error)), True
 

@@ -51,7 +51,7 @@ def why_no_trace(stage: Stage, folder: Path, job: JobInfo) -> str:
         parameters["additional_parameters"] |= {"output": "/dev/null", "nodes": 1, "time": 2}
         parameters["additional_parameters"] |= {} if node is None else {"nodelist": node}
         own.mkdir()
-        sent = BatchExecutor(own, command, parameters).send()
+        sent = BatchExecutor(own, command, parameters).send(secrets=stage.launch.secrets)
     except (UserError, OSError):
         return ""
     client = SlurmClient(sent.cluster)
