@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-numerics test-cluster lint hooks generate clean
+.PHONY: help run test test-unit test-numerics test-cluster test-slurm-new lint hooks generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ test-numerics: $(VENV)/.dev ## the engine against published implementations, in 
 
 test-cluster: $(VENV)/.dev ## a real Slurm with real Apptainer (root on Debian; skipped elsewhere)
 	$(BIN)/pytest tests/cluster
+
+test-slurm-new: $(VENV)/.dev ## the cluster tests once more, on a newer Slurm (Debian trixie's)
+	RTDETR_TEST_SLURM=trixie $(BIN)/pytest tests/cluster
 
 generate: $(VENV)/.dev ## rewrite schemas/, specs/<action>.yaml and docs/spec.md from the models
 	$(BIN)/python -m rtdetr_slurm.spec.generate

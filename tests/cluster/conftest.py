@@ -72,11 +72,12 @@ def site(image: Image, run_root: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def cli_env(cluster: slurm.Slurm, site: Path) -> dict[str, str]:
     """Environment in which `rtdetr-slurm` finds the cluster, the profile and Apptainer."""
+    env = {**slurm.clean_environment(), **cluster.environment()}
+    path = env["PATH"]
     return {
-        **slurm.clean_environment(),
-        **cluster.environment(),
+        **env,
         **apptainer.environment(),
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), path)),
         "RTDETR_SLURM_SITE": str(site),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ exec {container} --env "NODE=$SLURMD_NODENAME,OMP_NUM_THREADS=1" {image.path} \\
 """)
     script = "srun --export=ALL --kill-on-bad-exit=1 bash node.sh"
     options = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=2", "--nodelist=node[1-2]")
-    with_apptainer = slurm.Slurm(cluster.state, apptainer.environment())
+    with_apptainer = replace(cluster, job_env=apptainer.environment())
     job = jobs.submit(with_apptainer, tmp_path, script, *options)
     ended = jobs.wait(cluster, job, seconds=120)
     assert ended == "COMPLETED", jobs.output(tmp_path, job)

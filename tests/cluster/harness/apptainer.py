@@ -1,9 +1,4 @@
-"""Apptainer from Debian's unstable suite, unpacked into a prefix of its own.
-
-No stable Debian carries Apptainer, and the unstable one needs a newer libc than a stable system
-has. So its package and the libraries it needs are unpacked beside each other, and the programs
-are told (patchelf) to use that loader and those libraries; the system's own stay untouched.
-"""
+"""Apptainer from Debian's unstable suite, in a prefix of its own: no stable Debian carries it."""
 
 from __future__ import annotations
 
@@ -13,11 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .machine import HarnessError, cache_dir, locked, os_release, run, timed
+from .debs import relocate, unpack
+from .machine import HarnessError, cache_dir, locked, run, timed
 
 MINIMUM = (1, 4)
 SUITE = "sid"
-DEBS = ("apptainer", "libc6", "libseccomp2", "libsqlite3-0", "libgcc-s1", "libsubid6")
+LIBRARIES = ("libseccomp", "libsqlite3", "libgcc_s", "libsubid")
 # A relocated Apptainer looks for these below its prefix.
 SESSION_DIRS = ("usr/var/lib/apptainer/mnt/session", "usr/lib/var/lib/apptainer/mnt/session")
 CONFIG_DIRS = ("usr/etc/apptainer", "usr/lib/etc/apptainer")
@@ -65,80 +61,20 @@ def _version(program: Path) -> tuple[int, int]:
 
 
 def _unpack(prefix: Path) -> None:
-    partial = prefix.with_name(f"{prefix.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    debs = partial / "debs"
-    debs.mkdir(parents=True)
-    for deb in _download(debs):
-        run(["dpkg", "-x", deb, partial])
-    shutil.rmtree(debs)
+    unpack(prefix, SUITE, "apptainer")
     for name in CONFIG_DIRS:
-        shutil.copytree(partial / "etc/apptainer", partial / name)
+        shutil.copytree(prefix / "etc/apptainer", prefix / name)
     for name in SESSION_DIRS:
-        (partial / name).mkdir(parents=True)
-    # The loader's path is written into the programs, so they are patched for the final place.
-    shutil.rmtree(prefix, ignore_errors=True)
-    partial.rename(prefix)
+        (prefix / name).mkdir(parents=True)
+    program = prefix / "usr/bin/apptainer"
+    starters = [*prefix.glob("usr/lib/**/apptainer/bin/starter*")]
+    libraries = [path for path in prefix.rglob("*.so*") if path.name.startswith(LIBRARIES)]
     try:
-        _relocate(prefix)
-        _version(prefix / "usr/bin/apptainer")
+        relocate(prefix, [program, *starters], [p for p in libraries if not p.is_symlink()])
+        _version(program)
     except HarnessError:
         shutil.rmtree(prefix)
         raise
-
-
-def debian_mirror() -> str:
-    """Address of the archive this machine's apt takes its own release from."""
-    codename = os_release()["VERSION_CODENAME"]
-    listed = run(
-        ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]
-    )
-    for line in listed.splitlines():
-        site, _, release = line.partition(" ")
-        if release == codename:
-            return site
-    raise HarnessError(f"apt's sources name no archive of {codename}:\n{listed}")
-
-
-def _download(folder: Path) -> list[Path]:
-    """Fetch the packages with apt state of their own; the machine's lists never see this suite."""
-    state = folder / "apt"
-    for name in ("lists/partial", "cache/archives/partial"):
-        (state / name).mkdir(parents=True)
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (state / "sources.list").write_text(
-        f"deb [signed-by={keyring}] {debian_mirror()} {SUITE} main\n"
-    )
-    private = [
-        f"-oDir::Etc::SourceList={state}/sources.list",
-        "-oDir::Etc::SourceParts=-",
-        f"-oDir::State::Lists={state}/lists",
-        f"-oDir::Cache={state}/cache",
-        "-oAPT::Sandbox::User=root",
-    ]
-    run(["apt-get", "-q", *private, "update"])
-    run(["apt-get", "-q", *private, "download", *DEBS], cwd=folder)
-    return sorted(folder.glob("*.deb"))
-
-
-def _relocate(prefix: Path) -> None:
-    loaders = [path for path in prefix.rglob("ld-linux*.so*") if path.is_file()]
-    if len(loaders) < 1:
-        raise HarnessError(f"no dynamic loader in {prefix}: libc6 was not unpacked")
-    loader = loaders[0]
-    library_dirs = sorted({path.parent for path in prefix.rglob("*.so*") if path.is_file()})
-    rpath = ":".join(str(path) for path in library_dirs)
-    programs = [prefix / "usr/bin/apptainer", *prefix.glob("usr/lib/**/apptainer/bin/starter*")]
-    for program in programs:
-        run(["patchelf", "--set-interpreter", loader, program])
-    names = ("libseccomp", "libsqlite3", "libgcc_s", "libsubid")
-    libraries = [
-        path
-        for path in prefix.rglob("*.so*")
-        if path.name.startswith(names) and not path.is_symlink()
-    ]
-    for binary in (*programs, *libraries):
-        run(["patchelf", "--force-rpath", "--set-rpath", rpath, binary])
 
 
 def apptainer_run(*arguments: str | Path, timeout: float = 600) -> str:

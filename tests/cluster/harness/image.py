@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from .apptainer import apptainer, apptainer_run, debian_mirror, environment
+from .apptainer import apptainer, apptainer_run, environment
+from .debs import debian_mirror
 from .machine import REPO, HarnessError, cache_dir, locked, log, os_release, run, timed
 
 if sys.version_info >= (3, 11):

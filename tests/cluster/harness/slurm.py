@@ -7,6 +7,7 @@ Slurm, munge or MariaDB that the machine already runs stays untouched.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import stat
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from . import processes
 from .machine import HarnessError, cache_dir, locked, run, timed
+from .newer_slurm import newer_slurm, plugin_dir, suite
 from .slurm_conf import (
     CLUSTER,
     GPUS_PER_NODE,
@@ -41,9 +43,14 @@ LOCK = "cluster"
 
 @dataclass(frozen=True)
 class Slurm:
-    """A running cluster, and what its clients hand to jobs besides their own environment."""
+    """A running cluster, and what its clients hand to jobs besides their own environment.
+
+    Attributes:
+        prefix: of the newer Slurm that it is; None: the machine's own.
+    """
 
     state: Path
+    prefix: Path | None = None
     job_env: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -52,7 +59,9 @@ class Slurm:
 
     def environment(self) -> dict[str, str]:
         """What a client command needs to find this cluster."""
-        return {"SLURM_CONF": str(self.conf), **self.job_env}
+        path = f"{self.prefix}/bin:{os.environ['PATH']}"
+        newer = {} if self.prefix is None else {"PATH": path}
+        return {"SLURM_CONF": str(self.conf), **newer, **self.job_env}
 
     def command(self, *words: str | Path, timeout: float = 120) -> str:
         """Run a Slurm client command; returns its stdout."""
@@ -66,8 +75,14 @@ def clean_environment() -> dict[str, str]:
 
 
 def state_dir() -> Path:
-    """Where the cluster of this machine lives."""
-    return cache_dir() / "slurm"
+    """Where the cluster of this machine lives, or the one with a newer Slurm."""
+    name = suite()
+    return cache_dir() / (f"slurm-{name}" if name else "slurm")
+
+
+def _cluster() -> Slurm:
+    name = suite()
+    return Slurm(state_dir(), newer_slurm(name) if name else None)
 
 
 def _kept() -> Path:
@@ -84,7 +99,7 @@ def session() -> Iterator[Slurm]:
     """A running cluster for the body: one kept by hand is used and left, else a fresh one."""
     with locked(LOCK):
         if is_up() and _kept().exists():
-            cluster = Slurm(state_dir())
+            cluster = _cluster()
             _cancel_all(cluster)
             yield cluster
             return
@@ -117,9 +132,9 @@ def up() -> Slurm:
     """
     down()
     state = state_dir()
-    cluster = Slurm(state)
+    cluster = _cluster()
     with timed("starting Slurm"):
-        _prepare(state)
+        _prepare(cluster)
         try:
             _start_munge(state)
             _start_accounting(cluster)
@@ -136,25 +151,26 @@ def down() -> None:
     state = state_dir()
     if not state.exists():
         return
-    cluster = Slurm(state)
     if is_up():
-        _cancel_all(cluster)
+        _cancel_all(_cluster())
     processes.stop(DAEMONS, state, grace=10)
     processes.stop_job_steps(state)
 
 
 # --- start ---------------------------------------------------------------------------------
-def _prepare(state: Path) -> None:
+def _prepare(cluster: Slurm) -> None:
+    state = cluster.state
     shutil.rmtree(state, ignore_errors=True)
     for name in ("log", "pid", "munge", "ctld", "gpu", *NODES):
         (state / name).mkdir(parents=True)
     (state / "munge").chmod(0o755)
     host = socket.gethostname().split(".")[0]
     ports = _free_ports()
-    (state / "slurm.conf").write_text(slurm_conf(state, host, ports))
+    plugins = None if cluster.prefix is None else plugin_dir(cluster.prefix)
+    (state / "slurm.conf").write_text(slurm_conf(state, host, ports, plugins))
     (state / "gres.conf").write_text(gres_conf(state))
     (state / "slurmdbd.conf").touch(mode=0o600)
-    (state / "slurmdbd.conf").write_text(slurmdbd_conf(state, ports))
+    (state / "slurmdbd.conf").write_text(slurmdbd_conf(state, ports, plugins))
     mail_program(state).write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> "{state}/mail.log"\n')
     mail_program(state).chmod(0o755)
     for number in range(GPUS_PER_NODE):
@@ -164,7 +180,8 @@ def _prepare(state: Path) -> None:
 
 
 def _free_ports() -> Ports:
-    for first in range(FIRST_PORT, FIRST_PORT + 1000, 10):
+    # At random: another user's tests may look for theirs at the same moment.
+    for first in random.sample(range(FIRST_PORT, FIRST_PORT + 1000, 10), 100):
         ports = Ports(first)
         if all(_is_free(port) for port in ports.all()):
             return ports
@@ -241,6 +258,8 @@ def _start_slurm(cluster: Slurm) -> None:
     processes.start("slurmctld", ["slurmctld", "-D", "-f", cluster.conf], state, env)
     for node in NODES:
         command = ["slurmd", "-D", "-N", node, "-f", str(cluster.conf)]
+        if cluster.prefix is not None:
+            command += ["-d", f"{cluster.prefix}/bin/slurmstepd"]
         processes.start(f"slurmd-{node}", command, state, env)
     processes.wait_for("slurmctld", ["scontrol", "ping"], env, seconds=20)
     deadline = time.monotonic() + 20

@@ -42,8 +42,12 @@ def mail_program(state: Path) -> Path:
     return state / "mail"
 
 
-def slurm_conf(state: Path, host: str, ports: Ports) -> str:
-    """Text of slurm.conf: four nodes on one host, GPUs that are only device files."""
+def slurm_conf(state: Path, host: str, ports: Ports, plugins: Path | None = None) -> str:
+    """Text of slurm.conf: four nodes on one host, GPUs that are only device files.
+
+    Args:
+        plugins: folder of a Slurm's plugins that are not where it looks by itself.
+    """
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr={address(node)} Port={ports.slurmd(node)}"
         f" CPUs={CPUS_PER_NODE} RealMemory=16000 Gres=gpu:{GPUS_PER_NODE} State=UNKNOWN"
@@ -89,7 +93,7 @@ AccountingStoragePort={ports.slurmdbd}
 AccountingStoragePass={state}/munge/socket
 AccountingStorageTRES=gres/gpu
 GresTypes=gpu
-{nodes}
+{_plugin_dir(plugins)}{nodes}
 PartitionName={TRAIN} Nodes={",".join(NODES[:3])} Default=YES DefaultTime=10 MaxTime=1-00:00:00
 PartitionName={TENSORRT} Nodes={NODES[3]} DefaultTime=10 MaxTime=1-00:00:00
 """
@@ -101,7 +105,7 @@ def gres_conf(state: Path) -> str:
     return f"NodeName={','.join(NODES)} Name=gpu File={state}/gpu/gpu[0-{last}]\n"
 
 
-def slurmdbd_conf(state: Path, ports: Ports) -> str:
+def slurmdbd_conf(state: Path, ports: Ports, plugins: Path | None = None) -> str:
     """Text of slurmdbd.conf; the file must be readable by its owner only."""
     return f"""\
 AuthType=auth/munge
@@ -116,4 +120,8 @@ StorageType=accounting_storage/mysql
 StorageHost=localhost
 StorageUser=root
 StorageLoc=slurm
-"""
+{_plugin_dir(plugins)}"""
+
+
+def _plugin_dir(plugins: Path | None) -> str:
+    return "" if plugins is None else f"PluginDir={plugins}\n"
