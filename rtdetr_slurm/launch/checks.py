@@ -169,6 +169,6 @@ def _check_port(port: int) -> None:
             probe.bind(("", port))
         except OSError as error:
             raise SiteError(
-                f"port {port} (MASTER_PORT, from the job id) cannot be used on the first node: "
-                f"{error.strerror}; submit again to get another one"
+                f"port {port} (MASTER_PORT) cannot be used on the first node: {error.strerror}; "
+                "somebody has taken it since the launch looked; submit again to get another one"
             ) from error

@@ -11,21 +11,49 @@ from rtdetr_slurm.slurm.job_ids import numbers_of
 
 # Registered ports above the crowded ones and below Linux' ephemeral range (from 32768).
 FIRST_PORT, PORT_COUNT = 20000, 12768
-_RESTART_STRIDE, _STEP_STRIDE, _TASK_STRIDE = 4001, 577, 61
+_RESTART_STRIDE, _STEP_STRIDE, _TASK_STRIDE, _ATTEMPT_STRIDE = 4001, 577, 61, 1009
+_ATTEMPTS = 50
 
 MASTER_HOST = "RTDETR_SLURM_MASTER_HOST"
 """Host name of node 0 as node 0 itself says it; handed from the stage run to the node wrappers."""
 
 
-def master_port(job_id: str, restart: int, step: int = 0) -> int:
+def master_port(job_id: str, restart: int, step: int = 0, attempt: int = 0) -> int:
     """The rendezvous port of one step of one start of a job, 20000..32767.
 
     Jobs whose ids are neighbours, and tasks of one array, never share a port, and a requeued job
     and a further step take another one, so that their predecessor's sockets are not in the way.
+
+    Args:
+        attempt: how many such ports have been found taken before.
     """
     job, task = numbers_of(job_id)
     offset = job + _TASK_STRIDE * task + _RESTART_STRIDE * restart + _STEP_STRIDE * step
-    return FIRST_PORT + offset % PORT_COUNT
+    return FIRST_PORT + (offset + _ATTEMPT_STRIDE * attempt) % PORT_COUNT
+
+
+def reserve_port(job_id: str, restart: int, step: int = 0) -> socket.socket:
+    """A socket on the first of a step's ports that nobody has on this node.
+
+    As long as it stays open no other job reserves the port, and the ranks, which come seconds
+    later, can listen there all the same: it does not listen itself, and allows reuse.
+
+    Raises:
+        SiteError: all of them are taken.
+    """
+    for attempt in range(_ATTEMPTS):
+        reserved = socket.socket()
+        try:
+            reserved.bind(("", master_port(job_id, restart, step, attempt)))
+        except OSError:
+            reserved.close()
+            continue
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return reserved
+    raise SiteError(
+        f"none of the {_ATTEMPTS} ports from {FIRST_PORT} on that belong to job {job_id} can be "
+        "used on the first node: its processes hold them, or its system forbids them"
+    )
 
 
 def resolve(host: str) -> str:

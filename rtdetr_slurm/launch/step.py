@@ -20,7 +20,7 @@ from types import FrameType
 from rtdetr_slurm.contract import END_SIGNALS, STOP_SIGNAL, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
-from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port
+from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, reserve_port
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.records import BadRecord, read_file
 from rtdetr_slurm.runs.claim import Start
@@ -113,11 +113,14 @@ class Step:
         wrapper = [*this_code(), "node", str(self.run.path), task.stage.name, *index]
         return [*self.allocation.prefix(task.stage.resources), *wrapper]
 
-    def environment(self) -> dict[str, str]:
-        """The environment of the node wrappers."""
+    def environment(self, port: int) -> dict[str, str]:
+        """The environment of the node wrappers.
+
+        Args:
+            port: where the ranks meet, on this node.
+        """
         env = dict(os.environ)
         env[Env.MASTER_ADDR] = self.allocation.master()
-        port = master_port(self.allocation.job_id, self.start.restart, self.number)
         env[Env.MASTER_PORT] = str(port)
         env[MASTER_HOST] = socket.gethostname()
         env |= self.start.environment()
@@ -138,15 +141,22 @@ class Step:
             say(f"starts nothing, for it has been asked to stop already ({reason.why.value})")
             return StepEnd(ExitCode.INTERRUPTED, reason.why)
         argv = self.command()
+        own = (self.allocation.job_id, self.start.restart, self.number)
+        reserved = reserve_port(*own)
+        if (port := reserved.getsockname()[1]) != (first := master_port(*own)):
+            say(f"port {first} is in use by another process, so the ranks meet at {port}")
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
-        with subprocess.Popen(
-            argv,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=ends_with_me(),
-        ) as process:
+        with (
+            reserved,
+            subprocess.Popen(
+                argv,
+                env=self.environment(port),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=ends_with_me(),
+            ) as process,
+        ):
             interruption = self._supervise(process, stop, why)
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
         if code != ExitCode.OK and interruption is None and self.allocation.quietly_preempted():

@@ -124,6 +124,7 @@ def _resources(
         account=asked.account or loaded.job.account or role.account,
         qos=asked.qos or role.qos,
         constraint=role.constraint,
+        exclusive=role.exclusive,
     )
 
 

@@ -52,6 +52,7 @@ class Resources:
         gpu_request: how GPUs are asked for: `gpus-per-node`, `gres`, or `none`.
         time_min: wall-clock limit in minutes, on Slurm whole ones; None leaves it to the partition.
         mem_gb: memory per node in GiB; None leaves it to the cluster.
+        exclusive: whether no other job may be on its nodes.
     """
 
     nodes: int
@@ -66,6 +67,7 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     mail: Mail | None = None
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         _within("nodes", self.nodes, _MOST_NODES)

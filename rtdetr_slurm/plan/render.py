@@ -53,6 +53,7 @@ def _resources(stage: Stage) -> str:
         f"account {r.account}" if r.account else "",
         f"qos {r.qos}" if r.qos else "",
         f"constraint {r.constraint}" if r.constraint else "",
+        "whole nodes" if r.exclusive else "",
     ]
     return ", ".join(part for part in parts if part)
 

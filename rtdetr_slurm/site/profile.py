@@ -169,6 +169,7 @@ class Role(_Section):
     account: Name | None = Field(default=None, description="sbatch --account.")
     qos: Names | None = Field(default=None, description="sbatch --qos.")
     constraint: Constraint | None = Field(default=None, description="sbatch --constraint.")
+    exclusive: bool = Field(default=False, description="sbatch --exclusive: no node is shared.")
     time: Minutes | None = Field(default=None, description="Time limit of a job that names none.")
     cpus_per_task: int | None = Field(default=None, ge=1, description="CPUs per node.")
     cpus_per_gpu: int | None = Field(

@@ -73,6 +73,7 @@ def batch_parameters(
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
+        "exclusive": True if resources.exclusive else None,
         "dependency": _dependency(after),
         "mail_user": None if resources.mail is None else resources.mail.user,
         "mail_type": None if resources.mail is None else ",".join(resources.mail.types),

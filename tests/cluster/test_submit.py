@@ -6,19 +6,16 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from rtdetr_slurm.launch.rendezvous import master_port
 from rtdetr_slurm.slurm.client import SlurmClient
 
 from .harness import jobs, slurm
@@ -198,16 +195,6 @@ def test_fewer_nodes_than_the_spec_says(cli: Cli, cluster: slurm.Slurm, dataset:
     last = run.status_lines()[-1]
     assert (last["status"], last["failure_class"]) == ("FAILURE", "infra")
     assert re.search(r"allocation has 1 nodes, .*train\.num_nodes is 2", last["reason"])
-
-
-def test_port_that_is_taken(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
-    with ExitStack() as stack:
-        with held_queue(cluster):
-            run = submit(cli, write_spec(cli.folder / "train.yaml", train_spec(dataset)))
-            holder = stack.enter_context(socket.socket())
-            holder.bind(("", master_port(run.job, 0)))
-            holder.listen()
-        assert_failed_with(run, r"port \d+ .*cannot be used", "infra")
 
 
 def test_image_that_cannot_be_decoded(cli: Cli, dataset: Dataset, tmp_path: Path) -> None:

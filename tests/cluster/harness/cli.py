@@ -134,10 +134,10 @@ def submit(cli: Cli, spec: Path, *overrides: str) -> Submitted:
 
 
 @contextmanager
-def held_queue(cluster: slurm.Slurm) -> Iterator[None]:
+def held_queue(cluster: slurm.Slurm, partition: str = TRAIN) -> Iterator[None]:
     """Jobs that are submitted now wait until the end of this block."""
-    cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=DOWN")
+    cluster.command("scontrol", "update", f"PartitionName={partition}", "State=DOWN")
     try:
         yield
     finally:
-        cluster.command("scontrol", "update", f"PartitionName={TRAIN}", "State=UP")
+        cluster.command("scontrol", "update", f"PartitionName={partition}", "State=UP")

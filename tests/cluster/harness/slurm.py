@@ -23,8 +23,8 @@ from .machine import HarnessError, cache_dir, locked, run, timed
 from .newer_slurm import newer_slurm, plugin_dir, suite
 from .slurm_conf import (
     CLUSTER,
-    GPUS_PER_NODE,
     NODES,
+    TYPED_GPUS,
     Ports,
     address,
     gres_conf,
@@ -173,7 +173,7 @@ def _prepare(cluster: Slurm) -> None:
     (state / "slurmdbd.conf").write_text(slurmdbd_conf(state, ports, plugins))
     mail_program(state).write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> "{state}/mail.log"\n')
     mail_program(state).chmod(0o755)
-    for number in range(GPUS_PER_NODE):
+    for number in range(TYPED_GPUS):
         # The device of /dev/null: Slurm only looks whether it is a device.
         os.mknod(state / "gpu" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     _name_nodes()

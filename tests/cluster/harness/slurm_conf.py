@@ -8,6 +8,8 @@ from pathlib import Path
 CLUSTER = "rtdetrtest"
 NODES = ("node1", "node2", "node3", "node4")
 GPUS_PER_NODE = 2
+GPU_TYPE, TYPED_GPUS = "l4", 4
+"""What the last node has instead: GPUs of a type, enough for two jobs with two of them each."""
 CPUS_PER_NODE = 4
 TRAIN = "train"
 TENSORRT = "tensorrt"
@@ -48,9 +50,11 @@ def slurm_conf(state: Path, host: str, ports: Ports, plugins: Path | None = None
     Args:
         plugins: folder of a Slurm's plugins that are not where it looks by itself.
     """
+    plain = f"gpu:{GPUS_PER_NODE}"
+    gres = {**dict.fromkeys(NODES, plain), NODES[-1]: f"gpu:{GPU_TYPE}:{TYPED_GPUS}"}
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr={address(node)} Port={ports.slurmd(node)}"
-        f" CPUs={CPUS_PER_NODE} RealMemory=16000 Gres=gpu:{GPUS_PER_NODE} State=UNKNOWN"
+        f" CPUs={CPUS_PER_NODE} RealMemory=16000 Gres={gres[node]} State=UNKNOWN"
         for node in NODES
     )
     return f"""\
@@ -101,8 +105,12 @@ PartitionName={TENSORRT} Nodes={NODES[3]} DefaultTime=10 MaxTime=1-00:00:00
 
 def gres_conf(state: Path) -> str:
     """Text of gres.conf."""
-    last = GPUS_PER_NODE - 1
-    return f"NodeName={','.join(NODES)} Name=gpu File={state}/gpu/gpu[0-{last}]\n"
+    *plain, typed = NODES
+    files = f"File={state}/gpu/gpu"
+    return (
+        f"NodeName={','.join(plain)} Name=gpu {files}[0-{GPUS_PER_NODE - 1}]\n"
+        f"NodeName={typed} Name=gpu Type={GPU_TYPE} {files}[0-{TYPED_GPUS - 1}]\n"
+    )
 
 
 def slurmdbd_conf(state: Path, ports: Ports, plugins: Path | None = None) -> str:

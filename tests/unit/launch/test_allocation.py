@@ -82,15 +82,14 @@ def test_address_port_and_resume_of_each_start(
     program(programs, "scontrol", '[ "$*" = "show hostnames node[1-2]" ] && echo localhost')
     monkeypatch.setenv("RTDETR_RESUME", "1")
     environ = BATCH | os.environ
-    env = step(run, environ).environment()
+    env = step(run, environ).environment(20008)
     assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("127.0.0.1", "20008")
     assert env["PATH"] == os.environ["PATH"]
     assert "RTDETR_RESUME" not in env, "left over from an enclosing job"
     assert (env["RTDETR_CLAIM"], env["RTDETR_RESTART"]) == (f"{run.id}:train", "0")
-    again = step(run, environ, restart=1, resume=True).environment()
+    again = step(run, environ, restart=1, resume=True).environment(24009)
     assert again["RTDETR_RESTART"] == "1"
     assert again["RTDETR_RESUME"] == "1"
-    assert again["MASTER_PORT"] != env["MASTER_PORT"]
 
 
 def test_an_array_task_is_addressed_by_array_and_index(run: Run, programs: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task, master_port, resolve
+from rtdetr_slurm.launch import rendezvous
+from rtdetr_slurm.launch.rendezvous import (
+    Layout,
+    layout_of_task,
+    master_port,
+    reserve_port,
+    resolve,
+)
 
 TASK = {
     "SLURM_PROCID": "1",
@@ -25,6 +34,25 @@ def test_neighbouring_jobs_and_restarts_get_other_ports() -> None:
     assert len(set(steps)) == 20
     tasks = [master_port(f"77_{task}", 0) for task in range(200)]
     assert len(set(tasks)) == 200
+
+
+def port_of(reserved: socket.socket) -> int:
+    return int(reserved.getsockname()[1])
+
+
+def test_two_jobs_on_a_node_never_get_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when they would begin with the same one, and the ranks of neither listen yet."""
+    with reserve_port("77", 0) as first, reserve_port("77", 0) as second:
+        assert port_of(first) != port_of(second)
+        with socket.socket() as ranks:
+            ranks.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ranks.bind(("", port_of(first)))
+            ranks.listen()
+        monkeypatch.setattr(rendezvous, "_ATTEMPTS", 2)
+        with pytest.raises(SiteError, match=r"none of the 2 ports .* job 77 can be used"):
+            reserve_port("77", 0)
+    with reserve_port("77", 0) as again:
+        assert port_of(again) == master_port("77", 0)
 
 
 def test_rank_and_nodes_are_those_of_the_task() -> None:

@@ -33,6 +33,7 @@ FULL = replace(
         account="acc",
         qos="high",
         constraint="ib&nvlink",
+        exclusive=True,
         mem_gb=1.5,
     ),
     launch=replace(

@@ -6,6 +6,7 @@
 #SBATCH --comment=rtdetr-slurm:train-20260102-030405-abcd:train
 #SBATCH --constraint='ib&nvlink'
 #SBATCH --cpus-per-task=8
+#SBATCH --exclusive
 #SBATCH --gres=gpu:a100:2
 #SBATCH --job-name=my-name
 #SBATCH --mem=1536M
