@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rtdetr_slurm.contract import CHECKPOINT_GLOB, METRICS_JSON
+from rtdetr_slurm.contract import CHECKPOINT_GLOB, METRICS_JSON, MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError, near
 
 ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
@@ -18,6 +18,16 @@ ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
 
 MODULES: Mapping[str, str] = {ENGINE: "rtdetr_slurm.engine.process.entry"}
 """What `python -m` runs in place of a program, where no container brings it."""
+
+
+Model = Literal["checkpoint", "onnx", "engine"]
+"""Forms of a detector that one action leaves and another takes."""
+
+MODEL_WORDS: Mapping[Model, str] = {
+    "checkpoint": "a checkpoint",
+    "onnx": "an ONNX file",
+    "engine": "a TensorRT engine",
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,12 @@ class Artefact:
         kind: `checkpoint`: the newest file of the results folder that fits `name`, a glob; `file`:
             the file of that name in the results folder; `field`: the file that the spec's field of
             that dotted name names.
+        default: of a `field`: the file's name in the results folder where the field is empty.
     """
 
     kind: Literal["checkpoint", "file", "field"]
     name: str
+    default: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Action:
         role: of the site profile: what kind of node it runs on, in which image.
         reads: the data sources it opens: `train` is dataset.train_data_sources, and so on.
         artefact: what proves its success.
+        leaves: what later actions can take from it as their model; None: nothing.
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
         function: `module:function` that one rank runs; None: not in this version.
     """
@@ -55,6 +68,7 @@ class Action:
     role: Literal["train", "cpu", "tensorrt"]
     reads: tuple[str, ...]
     artefact: Artefact
+    leaves: Model | None = None
     resumable: bool = False
     function: str | None = None
 
@@ -93,6 +107,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("train", "val"),
             artefact=_CHECKPOINT,
+            leaves="checkpoint",
             resumable=True,
             function="rtdetr_slurm.engine.actions.train:train",
         ),
@@ -119,7 +134,8 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="train",
             reads=(),
-            artefact=Artefact("field", "export.onnx_file"),
+            artefact=Artefact("field", "export.onnx_file", MODEL_FILES[Infer.CREATE_ONNX_FILE]),
+            leaves="onnx",
         ),
         Action(
             name="distill",
@@ -128,6 +144,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("train", "val"),
             artefact=_CHECKPOINT,
+            leaves="checkpoint",
             resumable=True,
         ),
         Action(
@@ -144,7 +161,10 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="tensorrt",
             reads=(),
-            artefact=Artefact("field", "gen_trt_engine.trt_engine"),
+            artefact=Artefact(
+                "field", "gen_trt_engine.trt_engine", MODEL_FILES[Infer.CREATE_ENGINE_FILE]
+            ),
+            leaves="engine",
         ),
         Action(
             name="trt_evaluate",
@@ -181,9 +201,9 @@ def get_action(name: str) -> Action:
     raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
 
 
-def last_training(names: Sequence[str]) -> int | None:
-    """Index of the last action in a chain that leaves a trained checkpoint; None: none does."""
-    indices = [index for index, name in enumerate(names) if get_action(name).trains]
+def last_that_leaves(model: Model, names: Sequence[str]) -> int | None:
+    """Index of the last action in a chain that leaves a model in this form; None: none does."""
+    indices = [index for index, name in enumerate(names) if get_action(name).leaves == model]
     return indices[-1] if indices else None
 
 

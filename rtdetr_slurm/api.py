@@ -96,6 +96,7 @@ def submit(
     name: str | None = None,
     then: Sequence[str] = (),
     parent: str | None = None,
+    checkpoint: str | None = None,
     again: bool = False,
 ) -> SubmittedRun:
     """Check a spec, freeze it into a run folder, and queue its stages.
@@ -107,7 +108,9 @@ def submit(
         site: a site profile, or `local`; None: the one of this machine.
         name: of the job in the queue.
         then: names of follow-up actions; they take the place of job.then.
-        parent: a run id or folder to continue; it takes the place of job.parent.
+        parent: a run id or folder to continue, or RUN/trials/K; it takes the place of job.parent.
+        checkpoint: best, last, latest or epoch:N of what went before; it takes the place of
+            job.checkpoint.
         again: also where a run that does the same is under way.
 
     Raises:
@@ -118,7 +121,14 @@ def submit(
     from rtdetr_slurm.submission.submit import submit_run
 
     prepared = prepare(
-        Path(spec), overrides, action=action, site=site, name=name, then=then, parent=parent
+        Path(spec),
+        overrides,
+        action=action,
+        site=site,
+        name=name,
+        then=then,
+        parent=parent,
+        checkpoint=checkpoint,
     )
     run = freeze(prepared, _ignore, again=again)
     submit_run(run)

@@ -124,6 +124,36 @@ the epoch still to validate. Gone once superseded. Its name says how far it is, 
 needs torch to compare."""
 
 
+CHECKPOINT_CHOICE = r"best|last|latest|epoch:[0-9]{1,9}"
+"""How one checkpoint of a training is asked for; epochs count from 0, as in the files' names."""
+LATEST_SUFFIX = "_latest.pth"
+"""How the name ends of the link that TAO keeps to the file it has written last."""
+
+
+class Infer:
+    """TAO's inference functions: what fills a field of the spec that is left empty."""
+
+    OUTPUT_DIR = "output_dir"
+    PARENT_MODEL = "parent_model"
+    PARENT_MODEL_FOLDER = "parent_model_folder"
+    RESUME_MODEL = "resume_model"
+    PTM_IF_NO_RESUME_MODEL = "ptm_if_no_resume_model"
+    CREATE_ONNX_FILE = "create_onnx_file"
+    CREATE_ENGINE_FILE = "create_engine_file"
+    CREATE_CAL_CACHE = "create_cal_cache"
+    KEY = "key"
+    FETCH = "fetch"
+    """Ours: the file behind an address."""
+
+
+MODEL_FILES = {
+    Infer.CREATE_ONNX_FILE: "rtdetr.onnx",
+    Infer.CREATE_ENGINE_FILE: "rtdetr.engine",
+    Infer.CREATE_CAL_CACHE: "rtdetr.cal",
+}
+"""By the function that makes up its path: the name of a file in the stage's results folder."""
+
+
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------
 class Kpi:
     TRAIN_LOSS = "train_loss"

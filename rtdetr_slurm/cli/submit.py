@@ -26,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--then", metavar="ACTION,…", help="follow-up actions; they take the place of job.then"
     )
     parser.add_argument(
-        "--parent", metavar="RUN", help="the run to continue; takes the place of job.parent"
+        "--parent",
+        metavar="RUN[/trials/K]",
+        help="the run to continue; takes the place of job.parent",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        help="best, last, latest or epoch:N of what went before; takes the place of job.checkpoint",
     )
     parser.add_argument(
         "--again", action="store_true", help="also where a run that does the same is under way"
@@ -51,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         then=[word.strip() for word in args.then.split(",")] if args.then else (),
         parent=args.parent,
+        checkpoint=args.checkpoint,
     )
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:

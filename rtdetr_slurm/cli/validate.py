@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,14 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.spec import load_spec, refuse_unavailable
 
+    notes: list[str] = []
+
+    def parent_spec(reference: str) -> Mapping[str, Any]:
+        from rtdetr_slurm.site.discover import find_site
+        from rtdetr_slurm.submission.parent import find_parent
+
+        try:
+            return find_parent(reference, find_site(None, os.environ)).spec
+        except UserError as error:
+            notes.append(f"{error}; what carries over from it is not known here")
+            return {}
+
     try:
-        loaded = load_spec(args.spec, args.overrides, args.action)
+        loaded = load_spec(args.spec, args.overrides, args.action, parent_spec=parent_spec)
     except RequestError as error:
         if not args.json:
             raise
         terminal.document({"valid": False, "problems": _problems(error)})
         return ExitCode.BAD_REQUEST
-    notes = [*loaded.notes]
+    notes += loaded.notes
     try:
         refuse_unavailable(loaded)
     except RequestError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.plan.model import Input, Origin, StageTask
-from rtdetr_slurm.resolved_spec import local_path, with_value
-from rtdetr_slurm.runs.artefacts import parent_model
-from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.plan.model import Input, StageTask
+from rtdetr_slurm.resolved_spec import with_value
+from rtdetr_slurm.runs.inference import infer
+from rtdetr_slurm.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,13 @@ class Resolved:
 
     Attributes:
         source: in words, for the record: `parent_model of train`.
+        about: what there is to say about the file that was chosen.
     """
 
     field: str
     value: str
     source: str
+    about: str = ""
 
 
 def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
@@ -45,29 +46,9 @@ def filled_in(spec: Mapping[str, Any], values: list[Resolved]) -> dict[str, Any]
 
 
 def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
-    if one.function == "output_dir":
-        return Resolved(one.field, str(task.results_dir), one.source)
-    if one.function == "parent_model" and one.origin is not None:
-        return Resolved(one.field, str(_parent_model(run, one.origin, one.field)), one.source)
-    if one.function == "fetch" and one.uri is not None:
-        return Resolved(one.field, str(_file(one.uri, one.field)), one.source)
-    raise ActionError(f"{one.field}: there is no inference function '{one.function}' here")
-
-
-def _file(uri: str, field: str) -> Path:
-    path = local_path(uri)
-    if path is None or not path.exists():
-        raise ActionError(f"{field}: {uri} does not exist on this node")
-    return path
-
-
-def _parent_model(run: Run, origin: Origin, field: str) -> Path:
     try:
-        parent = run if origin.run is None else open_run(Path(origin.run))
-        folder = StageTask(parent.plan.stage(origin.stage)).results_dir
+        chosen = infer(run, task, one)
     except RequestError as error:
-        raise ActionError(f"{field}: {origin} cannot be read: {error}") from error
-    found = parent_model(folder)
-    if found is None:
-        raise ActionError(f"{field}: {origin} has left no whole checkpoint in {folder}")
-    return found.path
+        place = f"{one.field} from {one.origin}" if one.origin else one.field
+        raise ActionError(f"{place}: {error}") from error
+    return Resolved(one.field, str(chosen.path), one.source, chosen.about)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import Action, get_action, last_training
+from rtdetr_slurm.actions import MODEL_WORDS, Model, get_action, last_that_leaves
+from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.spec.needs import taken_from, takes_checkpoint
 from rtdetr_slurm.yaml_source import dotted
 
 if TYPE_CHECKING:
@@ -20,16 +22,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parent:
-    """The run that a submission continues.
+class ParentStage:
+    """A stage of the run that a submission continues.
 
     Attributes:
-        origin: its stage that has, or will have, a checkpoint.
-        ended: whether that stage has succeeded already; else it is waited for.
+        ended: whether it has succeeded already; else it is waited for.
+        problem: why nothing can be taken from it; None where something can.
     """
 
     origin: Origin
     ended: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The run that a submission continues.
+
+    Attributes:
+        name: as messages name it.
+        stages: the last one that leaves a model, for each form of it.
+        spec: that it ran, or runs, with.
+    """
+
+    name: str
+    stages: Mapping[Model, ParentStage]
+    spec: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,13 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
     the stage before it.
 
     Raises:
-        RequestError: two stages have one name, a name is none for a folder, or nothing comes from
-            the parent.
+        RequestError: two stages have one name, a name is none for a folder, or the parent has not
+            what is taken from it, or nothing is.
     """
-    first = _position(loaded.action, loaded.action, None, spec, [], parent)
-    positions = [first]
-    for entry in loaded.job.then:
-        name = entry.name or entry.action
+    positions: list[Position] = []
+    for entry in (None, *loaded.job.then):
+        name = loaded.action if entry is None else entry.name or entry.action
+        action = loaded.action if entry is None else entry.action
         if not STAGE_NAME.fullmatch(name):
             raise RequestError(
                 f"job.then: found the name '{name}'; allowed: letters, digits, _ and -, beginning "
@@ -69,59 +87,76 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
         if any(position.name == name for position in positions):
             raise RequestError(
                 f"job.then: there are two stages called '{name}'; give one of them a name of its "
-                f"own: {{action: {entry.action}, name: {entry.action}-2}}"
+                f"own: {{action: {action}, name: {action}-2}}"
             )
-        positions.append(_position(name, entry.action, entry, spec, positions, parent))
+        inputs = tuple(_inputs(loaded, spec, len(positions), positions, parent))
+        depends_on = _dependencies(inputs, positions, parent)
+        positions.append(Position(name, action, entry, depends_on, inputs))
     if parent is not None and not any(
-        one.origin == parent.origin for position in positions for one in position.inputs
+        one.origin and one.origin.run for position in positions for one in position.inputs
     ):
         raise RequestError(
-            f"job.parent: no stage takes a checkpoint from {parent.origin}; leave it out, or leave "
-            "the field that wants a checkpoint empty"
+            f"job.parent: no stage takes anything from {parent.name}; leave it out, or leave the "
+            "field that wants a model empty"
         )
     return positions
 
 
-def _position(
-    name: str,
-    action: str,
-    follow_up: FollowUp | None,
+def _inputs(
+    loaded: LoadedSpec,
     spec: Mapping[str, Any],
+    index: int,
     before: Sequence[Position],
     parent: Parent | None,
-) -> Position:
-    origin = _model_origin(before, parent)
-    inputs = list(_inputs(get_action(action), spec, origin))
-    depends_on = [
-        Dependency(one.origin) for one in inputs if one.origin is not None and _waits(one, parent)
-    ]
-    if before and not depends_on:
-        depends_on = [Dependency(Origin(before[-1].name))]
-    return Position(name, action, follow_up, tuple(dict.fromkeys(depends_on)), tuple(inputs))
-
-
-def _model_origin(before: Sequence[Position], parent: Parent | None) -> Origin | None:
-    """The last stage before that trains, else the parent."""
-    trained = last_training([position.action for position in before])
-    if trained is not None:
-        return Origin(before[trained].name)
-    return None if parent is None else parent.origin
-
-
-def _waits(one: Input, parent: Parent | None) -> bool:
-    return parent is None or one.origin != parent.origin or not parent.ended
-
-
-def _inputs(action: Action, spec: Mapping[str, Any], origin: Origin | None) -> Iterator[Input]:
+) -> Iterator[Input]:
     """What is filled in when the stage starts: its results folder, files that the spec names by
-    address, and the model where the spec leaves that open."""
-    yield Input(f"{action.section}.results_dir", "output_dir")
+    address, and what the spec leaves open to an inference function."""
+    action = get_action(loaded.actions[index])
+    asked = loaded.job.then[index - 1].checkpoint if index else None
+    choice = asked or loaded.job.checkpoint
+    yield Input(f"{action.section}.results_dir", Infer.OUTPUT_DIR)
     for ref in walk(ExperimentConfig):
         if action.name not in ref.used_by:
             continue
-        path, function = dotted(ref.path), ref.extra("x-inferred")
+        path, function = dotted(ref.path), ref.inferred(action.name)
         value = value_at(spec, path)
         if ref.extra("x-path") == "read" and is_uri(value):
-            yield Input(path, "fetch", uri=value)
-        elif function is not None and origin is not None and not value:
-            yield Input(path, function, origin)
+            yield Input(path, Infer.FETCH, uri=value)
+        elif value or function is None:
+            continue
+        elif function in MODEL_FILES:
+            yield Input(path, function)
+        elif taken_from(ref, loaded.actions, index, loaded.job.parent) is not None:
+            origin = _origin(ref.takes, path, before, parent)
+            yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
+
+
+def _origin(takes: Model, field: str, before: Sequence[Position], parent: Parent | None) -> Origin:
+    """The last stage before that leaves such a model, else the parent's.
+
+    Raises:
+        RequestError: the parent has none, or none that can be used.
+    """
+    made = last_that_leaves(takes, [position.action for position in before])
+    if made is not None:
+        return Origin(before[made].name)
+    assert parent is not None
+    stage = parent.stages.get(takes)
+    if stage is None:
+        raise RequestError(
+            f"job.parent: {parent.name} has no stage that leaves {MODEL_WORDS[takes]}, which "
+            f"{field} is to be filled with"
+        )
+    if stage.problem is not None:
+        raise RequestError(f"job.parent: {stage.problem}")
+    return stage.origin
+
+
+def _dependencies(
+    inputs: Sequence[Input], before: Sequence[Position], parent: Parent | None
+) -> tuple[Dependency, ...]:
+    ended = [stage.origin for stage in parent.stages.values() if stage.ended] if parent else []
+    origins = [one.origin for one in inputs if one.origin is not None and one.origin not in ended]
+    if before and not origins:
+        origins = [Origin(before[-1].name)]
+    return tuple(Dependency(origin) for origin in dict.fromkeys(origins))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.errors import RequestError
 
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
@@ -141,13 +142,18 @@ class Origin:
 
     Attributes:
         run: absolute path of the other run's folder.
+        trial: one training of a search there, by its number.
     """
 
     stage: str
     run: str | None = None
+    trial: int | None = None
 
     def __str__(self) -> str:
-        return self.stage if self.run is None else f"{self.stage} of {Path(self.run).name}"
+        if self.run is None:
+            return self.stage
+        what = self.stage if self.trial is None else f"trial {self.trial}"
+        return f"{what} of {Path(self.run).name}"
 
 
 @dataclass(frozen=True)
@@ -179,21 +185,27 @@ class Input:
 
     Attributes:
         field: dotted path in the spec.
-        function: how its value is found: `parent_model` (the best checkpoint of `origin`),
-            `output_dir` (the stage's own results folder), `fetch` (the file behind `uri`).
+        function: how its value is found (contract.Infer).
         origin: the stage that the value comes from, if it comes from one.
         uri: the address that it comes from, if it comes from one.
+        choice: which of the origin's checkpoints; None: the one that the function takes by itself.
     """
 
     field: str
     function: str
     origin: Origin | None = None
     uri: str | None = None
+    choice: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.choice is not None and not re.fullmatch(CHECKPOINT_CHOICE, self.choice):
+            raise RequestError(f"{self.choice!r} chooses no checkpoint")
 
     @property
     def source(self) -> str:
         """Where the value comes from, in words."""
-        return " of ".join(str(part) for part in (self.function, self.origin or self.uri) if part)
+        how = self.function if self.choice is None else f"{self.function} ({self.choice})"
+        return " of ".join(str(part) for part in (how, self.origin or self.uri) if part)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.records import BadRecord, exists, read_json
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
-    CheckpointFile,
     Verify,
     best_checkpoint,
     best_first,
@@ -48,12 +47,22 @@ def artefact_problem(
             return f"there is no {artefact.name} in {results_dir}"
         return verify(checkpoints[-1].path)
     if artefact.kind == "file":
-        return _file_problem(results_dir / artefact.name)
-    path = value_at(spec, artefact.name)
-    return _file_problem(Path(path)) if path else f"the spec has no {artefact.name}"
+        return file_problem(results_dir / artefact.name)
+    path = made_file(action, results_dir, spec)
+    return file_problem(path) if path else f"the spec has no {artefact.name}"
 
 
-def _file_problem(path: Path) -> str | None:
+def made_file(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> Path | None:
+    """The file that an action makes where its spec says; None for one that makes no such file."""
+    artefact = action.artefact
+    named = value_at(spec, artefact.name) if artefact.kind == "field" else None
+    if named:
+        return Path(named)
+    return results_dir / artefact.default if artefact.default else None
+
+
+def file_problem(path: Path) -> str | None:
+    """None when `path` is a file with something in it, else what is wrong."""
     try:
         if path.suffix == ".json":
             read_json(path)
@@ -127,8 +136,3 @@ def results_of(task: StageTask, end: Event | None) -> Results:
         last=listed[-1].path if listed else None,
         picture=shown,
     )
-
-
-def parent_model(results_dir: Path) -> CheckpointFile | None:
-    """What a follow-up takes: the best checkpoint by val_mAP, else the last; whole in any case."""
-    return best_checkpoint(results_dir) or last_checkpoint(results_dir)

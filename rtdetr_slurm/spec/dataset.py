@@ -96,6 +96,7 @@ class AugmentationConfig(Section):
     eval_spatial_size: SpatialSize = field(
         [640, 640],
         honoured_by=SCORING,
+        carried=EVERY,
         automl="disabled",
         description="[height, width] that images are resized to outside training.",
     )
@@ -174,12 +175,14 @@ class DatasetConfig(Section):
         ge=1,
         math_cond="> 0",
         honoured_by=SCORING,
+        carried=EVERY,
         description="Number of classes the model distinguishes. Category ids of the annotations "
         "are used as they are, so this is the highest category id plus one.",
     )
     eval_class_ids: list[ClassId] | None = field(
         None,
         honoured_by=SCORING,
+        carried=EVERY,
         automl="disabled",
         description="Category ids that count in the metrics; null means all.",
     )

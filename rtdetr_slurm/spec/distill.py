@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 from rtdetr_slurm.spec.model import ModelConfig
 
@@ -33,7 +34,7 @@ class DistillConfig(Section):
         "",
         path="read",
         holds="weights",
-        inferred="parent_model",
+        inferred=Infer.PARENT_MODEL,
         required_by=("distill",),
         description="Checkpoint (.pth) of the teacher.",
     )
@@ -55,5 +56,8 @@ class DistillConfig(Section):
         description="Pairs of features to bring together.",
     )
     results_dir: OptionalText = field(
-        "", path="write", description="Output folder; empty means results_dir/distill."
+        "",
+        path="write",
+        inferred=Infer.OUTPUT_DIR,
+        description="Output folder; empty means results_dir/distill.",
     )

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE
-from rtdetr_slurm.spec.experiment import OURS, SpecFile, used_sections
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, MODEL_WORDS
+from rtdetr_slurm.contract import Infer
+from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.overrides import NUM_GPUS, SHORTHANDS
@@ -67,11 +68,28 @@ says what is different for its job:
         - evaluate
         - {action: evaluate, name: evaluate-large, time: 1:00:00}
 
-Everything is checked at once, for all of these actions, before the first is queued. Fields that
-want a checkpoint may be left empty after an action that trains: the last one before them fills
-them. `job.parent` names an earlier run, by its id or its folder, that fills them where nothing
-before them trains. A checkpoint that is given wins, and `validate` says so. These are the fields:
-CHECKPOINTS.
+Everything is checked at once, for all of these actions, before the first is queued. A field that
+wants a model may be left empty: the last action before it that leaves one fills it, when its job
+starts. Without one, the run that `job.parent` names does, by its id or its folder, or trial K of a
+search as `RUN/trials/K`:
+
+FILLED
+What an action makes, such as `export.onnx_file`, goes to its own results folder where the spec
+names no file. A value that is given wins, and `validate` says so.
+
+`job.checkpoint`, or `checkpoint` of an entry, says which of a training's checkpoints is taken:
+`best` by val_mAP, the `last`, the one of `epoch:N` (counted from 0, as in the files' names), or
+the `latest`, which is what TAO's link `*_latest.pth` leads to, or the furthest state there is, an
+epoch's or not. What does not exist is an error that says what does. Left out, it is the best, or
+the last where none was validated.
+
+Training with `job.parent` goes on from that run's last checkpoint, with optimizer, schedule and
+epoch count, into a results folder of its own; `train.num_epochs` must be more than are done. To
+begin anew from its weights instead, name the file in `train.pretrained_model_path` and no parent.
+
+A run that continues another has its classes and its model: CARRIED. What the spec leaves out is
+as in the parent, and what it says otherwise is an error. In a distillation it is the teacher,
+`distill.teacher`, that the parent is.
 
 ## Nodes and GPUs
 
@@ -116,9 +134,10 @@ names, in both places:
 
 def spec_markdown() -> str:
     """The whole page."""
-    inferred = [f"`{dotted(ref.path)}`" for ref in walk(SpecFile) if ref.extra("x-inferred")]
-    checkpoints = textwrap.fill(", ".join(inferred) + ".", 100)
-    lines = [_HEAD.replace("CHECKPOINTS.", checkpoints) + "| Short name | Field |", "|---|---|"]
+    head = _HEAD.replace("FILLED\n", "".join(f"{line}\n" for line in _filled_table()))
+    carried = [f"`{dotted(ref.path)}`" for ref in walk(ExperimentConfig) if _is_carried(ref)]
+    head = head.replace("CARRIED", ", ".join(carried))
+    lines = [*map(_wrapped, head.splitlines()), "| Short name | Field |", "|---|---|"]
     for key, path in SHORTHANDS.items():
         shown = "`num_gpus` in the section of the action" if key == NUM_GPUS else f"`{path}`"
         lines.append(f"| `{key}` | {shown} |")
@@ -129,6 +148,24 @@ def spec_markdown() -> str:
         lines.append(f"| {action} | {sections} | {state} |")
     lines += ["", "## Fields", "", *_tables()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _filled_table() -> Iterator[str]:
+    yield from ("| Action | Field | Holds |", "|---|---|---|")
+    for ref in walk(ExperimentConfig):
+        if ref.extra("x-inferred") == Infer.PARENT_MODEL:
+            actions = ", ".join(action for action in ACTIONS if ref.inferred(action))
+            yield f"| {actions} | `{dotted(ref.path)}` | {MODEL_WORDS[ref.takes]} |"
+    yield ""
+
+
+def _is_carried(ref: FieldRef) -> bool:
+    """Whether an action that scores has it from its parent; the teacher's are those of `model`."""
+    return "evaluate" in (ref.extra("x-carried") or ()) and ref.path[0] != "distill"
+
+
+def _wrapped(line: str) -> str:
+    return line if len(line) <= 100 else textwrap.fill(line, 100)
 
 
 def _tables() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import EVALUATE, GpuIds, OptionalText, Section, Side, field
 
 
@@ -12,7 +13,7 @@ class EvaluateConfig(Section):
         "",
         path="read",
         holds="weights",
-        inferred="parent_model",
+        inferred=Infer.PARENT_MODEL,
         used_by=("evaluate",),
         honoured_by=EVALUATE,
         required_by=("evaluate",),
@@ -21,6 +22,8 @@ class EvaluateConfig(Section):
     trt_engine: OptionalText = field(
         "",
         path="read",
+        inferred=Infer.PARENT_MODEL,
+        takes="engine",
         required_by=("trt_evaluate",),
         description="TensorRT engine to score; action trt_evaluate reads it.",
     )
@@ -71,6 +74,7 @@ class EvaluateConfig(Section):
     results_dir: OptionalText = field(
         "",
         path="write",
+        inferred=Infer.OUTPUT_DIR,
         honoured_by=EVALUATE,
         description="Output folder; empty means results_dir/evaluate.",
     )

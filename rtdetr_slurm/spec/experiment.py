@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
@@ -35,6 +36,7 @@ class ExperimentConfig(Section):
     )
     encryption_key: OptionalText = field(
         "",
+        inferred=Infer.KEY,
         also_default=("tlt_encode", "nvidia_tlt"),
         description="Key of TAO's encrypted model files (.tlt, .etlt), which cannot be read here; "
         "plain files need none.",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 from pydantic_core import PydanticKnownError
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import OptionalText, Section, Side, field
 
 
@@ -24,15 +25,16 @@ class ExportConfig(Section):
         "",
         path="read",
         holds="weights",
-        inferred="parent_model",
+        inferred=Infer.PARENT_MODEL,
         required_by=("export",),
         description="Checkpoint (.pth) to export.",
     )
     onnx_file: OptionalText = field(
         "",
         path="write",
-        required_by=("export",),
-        description="ONNX file to write; it must not exist yet.",
+        inferred=Infer.CREATE_ONNX_FILE,
+        description="ONNX file to write; it must not exist yet. Empty means rtdetr.onnx in the "
+        "output folder.",
     )
     format: Literal["onnx", "xdl"] = field("onnx", description="File format.")
     input_height: Side = field(640, description="Height of the network's input.")
@@ -54,5 +56,8 @@ class ExportConfig(Section):
     )
     verbose: bool = field(False, description="Let the exporter print what it does.")
     results_dir: OptionalText = field(
-        "", path="write", description="Output folder; empty means results_dir/export."
+        "",
+        path="write",
+        inferred=Infer.OUTPUT_DIR,
+        description="Output folder; empty means results_dir/export.",
     )

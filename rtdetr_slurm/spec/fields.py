@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
-from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.actions import ACTIONS, Model
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import nested_model
 from rtdetr_slurm.yaml_source import KeyPath, dotted
 
@@ -70,6 +71,9 @@ def field(
     holds: Literal["weights", "checkpoint"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
+    inferred_in: Sequence[str] = (),
+    takes: Model = "checkpoint",
+    carried: Sequence[str] = (),
     also_named: str | None = None,
     ge: float | None = None,
     le: float | None = None,
@@ -99,8 +103,12 @@ def field(
         holds: what its file is: `weights` in any format that can be read, or a `checkpoint` of
             this engine. Looked at before a job is queued.
         source: the value is this kind of data source, meant for the actions that open it.
-        inferred: TAO's inference function that fills an empty field from an earlier stage or run:
-            `parent_model` is the checkpoint that was trained there.
+        inferred: TAO's inference function that fills the field where it is left empty
+            (contract.Infer).
+        inferred_in: the actions in which it does; else those that need the field, else those that
+            it is meant for.
+        takes: the form of the model that `parent_model` fills in.
+        carried: the actions that, when they continue an earlier run, must have its value.
         also_named: a second name of the field.
         ge, le: bounds, both inclusive.
         math_cond: a comparison with a number, such as `> 0`; enforced.
@@ -135,6 +143,9 @@ def field(
         "x-path": path,
         "x-holds": holds,
         "x-inferred": inferred,
+        "x-inferred-in": list(inferred_in) or None,
+        "x-carried": list(carried) or None,
+        "x-takes": takes if inferred == Infer.PARENT_MODEL else None,
         "x-also-named": also_named,
         "x-also-default": list(also_default) or None,
         "x-template": template,
@@ -204,6 +215,18 @@ class FieldRef:
     def extra(self, key: str) -> Any:
         """What the declaration says under an extension key of the schema, or None."""
         return extra(self.info, key)
+
+    @property
+    def takes(self) -> Model:
+        """The form of the model that fills it, where one does."""
+        takes: Model | None = self.extra("x-takes")
+        return takes or "checkpoint"
+
+    def inferred(self, action: str) -> str | None:
+        """The inference function that fills the field in an action where it is left empty."""
+        actions = self.extra("x-inferred-in") or self.required_by or self.used_by
+        function: str | None = self.extra("x-inferred")
+        return function if action in actions and action in self.used_by else None
 
 
 def extra(info: FieldInfo, key: str) -> Any:

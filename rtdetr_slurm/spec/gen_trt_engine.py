@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
@@ -23,7 +24,9 @@ class CalibrationConfig(Section):
     cal_cache_file: OptionalText = field(
         "",
         path="write",
-        description="File that keeps the calibration; read instead of calibrating if it exists.",
+        inferred=Infer.CREATE_CAL_CACHE,
+        description="File that keeps the calibration; read instead of calibrating if it exists. "
+        "Empty means rtdetr.cal in the output folder.",
     )
     cal_batch_size: int = field(1, ge=1, popular=True, description="Images per calibration batch.")
     cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
@@ -64,10 +67,18 @@ class GenTrtEngineConfig(Section):
     """Engine building."""
 
     onnx_file: OptionalText = field(
-        "", path="read", required_by=("gen_trt_engine",), description="ONNX file to build from."
+        "",
+        path="read",
+        inferred=Infer.PARENT_MODEL,
+        takes="onnx",
+        required_by=("gen_trt_engine",),
+        description="ONNX file to build from.",
     )
     trt_engine: OptionalText = field(
-        "", path="write", required_by=("gen_trt_engine",), description="Engine file to write."
+        "",
+        path="write",
+        inferred=Infer.CREATE_ENGINE_FILE,
+        description="Engine file to write. Empty means rtdetr.engine in the output folder.",
     )
     batch_size: int = field(
         -1, ge=-1, popular=True, description="Fixed batch size; -1 takes the ONNX file's."
@@ -83,5 +94,8 @@ class GenTrtEngineConfig(Section):
         TensorRtConfig, automl="disabled", description="Builder settings."
     )
     results_dir: OptionalText = field(
-        "", path="write", description="Output folder; empty means results_dir/gen_trt_engine."
+        "",
+        path="write",
+        inferred=Infer.OUTPUT_DIR,
+        description="Output folder; empty means results_dir/gen_trt_engine.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import GpuIds, OptionalText, Section, Side, field
 
 
@@ -12,7 +13,7 @@ class InferenceConfig(Section):
         "",
         path="read",
         holds="weights",
-        inferred="parent_model",
+        inferred=Infer.PARENT_MODEL,
         used_by=("inference",),
         required_by=("inference",),
         description="Checkpoint (.pth) to run.",
@@ -20,6 +21,8 @@ class InferenceConfig(Section):
     trt_engine: OptionalText = field(
         "",
         path="read",
+        inferred=Infer.PARENT_MODEL,
+        takes="engine",
         required_by=("trt_inference",),
         description="TensorRT engine to run; action trt_inference reads it.",
     )
@@ -61,5 +64,8 @@ class InferenceConfig(Section):
         False, description="The checkpoint holds a quantized model, made as `quantize` says."
     )
     results_dir: OptionalText = field(
-        "", path="write", description="Output folder; empty means results_dir/inference."
+        "",
+        path="write",
+        inferred=Infer.OUTPUT_DIR,
+        description="Output folder; empty means results_dir/inference.",
     )

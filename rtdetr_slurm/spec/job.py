@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, mode
 from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
@@ -53,6 +54,9 @@ Notify = Annotated[
         f"{names.MAIL_ADDRESS.allowed}; 'command' for the site's own; or '' for nobody",
     ),
 ]
+CheckpointChoice = Annotated[
+    str, Matches(f"^({CHECKPOINT_CHOICE})$", "best, last, latest, or epoch:N counted from 0")
+]
 
 
 class FollowUp(Section):
@@ -71,6 +75,9 @@ class FollowUp(Section):
         None, ge=1, description="CPU cores per node, as job.cpus_per_task."
     )
     mem_gb: int | None = field(None, ge=1, description="Memory per node in GiB, as job.mem_gb.")
+    checkpoint: CheckpointChoice | None = field(
+        None, description="Which checkpoint it takes; null means as job.checkpoint says."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -136,13 +143,20 @@ class JobConfig(Section):
     parent: str | None = field(
         None,
         also_named="parent_job_id",
-        description="An earlier run, by its id or its folder, whose checkpoint fills the fields "
-        "that want one and are left empty.",
+        description="An earlier run, by its id or its folder, or trial K of one as RUN/trials/K. "
+        "What it has left fills the fields that want a model and are left empty; training goes on "
+        "from its last checkpoint.",
+    )
+    checkpoint: CheckpointChoice | None = field(
+        None,
+        description="Which checkpoint is taken from a stage or run before: best (by val_mAP), "
+        "last, latest (what was written last, an epoch or not), or epoch:N, counted from 0. Null: "
+        "the best, or the last where none was validated; training goes on from the last.",
     )
     then: list[Annotated[FollowUp, _OrActionName()]] = field(
         [],
         description="Actions to run after this one, in order: the name of an action, or a section "
         "with `action` and what is different for its job. The spec is checked for all of them. A "
-        "field that wants a checkpoint and is left empty is filled from the last action before it "
-        "that trains.",
+        "field that wants a model and is left empty is filled from the last action before it that "
+        "leaves one: a checkpoint, an ONNX file, an engine.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from rtdetr_slurm.actions import ACTIONS, DEPLOY, get_action, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
+from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec.automl import AutoMLConfig
+from rtdetr_slurm.spec.carried import carry_over, contradictions, note_on_carried
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import TRAINING, Section
 from rtdetr_slurm.spec.job import JobConfig
@@ -23,6 +25,9 @@ from rtdetr_slurm.spec.rules import check_automl, check_experiment
 from rtdetr_slurm.spec.sizes import complete_scales
 from rtdetr_slurm.spec.topology import Topology, complete_gpus, read_topology
 from rtdetr_slurm.yaml_source import KeyPath, YamlSource, load_yaml, to_yaml
+
+ParentSpec = Callable[[str], Mapping[str, Any]]
+"""From the reference to a run to its resolved spec."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,19 @@ def dump_spec(experiment: ExperimentConfig) -> str:
     return to_yaml(resolve(experiment))
 
 
-def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = None) -> LoadedSpec:
+def load_spec(
+    path: Path,
+    overrides: Sequence[str] = (),
+    action: str | None = None,
+    *,
+    parent_spec: ParentSpec | None = None,
+) -> LoadedSpec:
     """Read, complete and check a spec.
 
     Args:
         overrides: `key=value` with YAML values, no field twice.
         action: what to do, if the spec is not to decide.
+        parent_spec: the resolved spec of the run that job.parent names; None leaves it alone.
 
     Raises:
         InvalidInput: (a RequestError) all problems at once, sorted by place.
@@ -96,6 +108,11 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         get_action(action)
     assembled = assemble(load_yaml(path), overrides, action)
     action, filled = assembled.action, fill_references(assembled.source.data)
+    name = value_at(filled.data, "job.parent")
+    parent: Mapping[str, Any] = {}
+    if parent_spec is not None and action is not None and isinstance(name, str) and name:
+        parent = parent_spec(name)
+        filled = fill_references(carry_over(assembled.source.data, action, parent))
     data, gpu_notes = complete_gpus(_without_missing(filled.data))
     data, scales_note = complete_scales(data)
     spec, wrong = _validate(data)
@@ -105,7 +122,8 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
         actions = _chain(spec, action)
         experiment = _experiment(spec, actions)
         found = [*check_experiment(experiment), *check_automl(spec.automl)]
-        found += check_chain(experiment, actions, spec.job.parent)
+        found += check_chain(experiment, actions, spec.job)
+        found += contradictions(experiment, actions, parent, str(name))
         problems += [problem for problem in found if not _depends_on(problem, bad)]
     if problems or assembled.malformed or spec is None or action is None:
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
@@ -114,6 +132,8 @@ def load_spec(path: Path, overrides: Sequence[str] = (), action: str | None = No
     if scales_note and set(actions) & {*TRAINING}:
         notes.append(scales_note)
     notes += notes_on_chain(experiment, actions, spec.job.parent)
+    if carried := note_on_carried(experiment, actions, parent, str(name)):
+        notes.append(carried)
     return LoadedSpec(
         path=path,
         action=action,

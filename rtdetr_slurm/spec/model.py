@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import (
     EVALUATE,
     EVERY,
@@ -71,6 +72,7 @@ class ModelConfig(Section):
     backbone: Backbone = field(
         "resnet_50",
         honoured_by=MODEL,
+        carried=EVERY,
         description="Network that turns the image into feature maps. resnet_* are the plain "
         "ResNets (as in TAO and timm); resnet_*_vd are the variants of the RT-DETR paper. "
         f"Available in this version: {', '.join(AVAILABLE_BACKBONES)}.",
@@ -79,6 +81,9 @@ class ModelConfig(Section):
         "",
         path="read",
         holds="weights",
+        inferred=Infer.PTM_IF_NO_RESUME_MODEL,
+        inferred_in=TRAIN,
+        carried=TRAIN,
         used_by=TRAINING,
         honoured_by=TRAIN,
         description="Weights for the backbone alone (.pth or .safetensors), loaded before training "
@@ -95,6 +100,7 @@ class ModelConfig(Section):
     return_interm_indices: list[Level] = field(
         [1, 2, 3],
         honoured_by=MODEL,
+        carried=EVERY,
         automl="disabled",
         description="Backbone stages whose feature maps the encoder reads, consecutive and fine to "
         "coarse; stage i has stride 4·2^i. As many as num_feature_levels.",
@@ -104,18 +110,21 @@ class ModelConfig(Section):
         ge=1,
         le=4,
         no_effect_in=EVERY,
+        carried=EVERY,
         description="Number of feature levels in encoder and decoder; as many as "
         "return_interm_indices lists.",
     )
     feat_strides: list[Positive] = field(
         [8, 16, 32],
         no_effect_in=EVERY,
+        carried=EVERY,
         automl="disabled",
         description="Stride of each level in pixels; must be those of return_interm_indices.",
     )
     feat_channels: list[Positive] = field(
         [256, 256, 256],
         honoured_by=MODEL,
+        carried=EVERY,
         automl="disabled",
         description="Width of the encoder's maps per level, all equal (384 in the paper's R101). "
         "hidden_dim is the decoder's width.",
@@ -124,6 +133,7 @@ class ModelConfig(Section):
         256,
         ge=8,
         honoured_by=MODEL,
+        carried=EVERY,
         automl="disabled",
         description="Width of the decoder; a multiple of 8.",
     )
@@ -131,6 +141,7 @@ class ModelConfig(Section):
         8,
         ge=1,
         honoured_by=MODEL,
+        carried=EVERY,
         description="Attention heads in the encoder's transformer. Must divide feat_channels. The "
         "decoder always has 8, as in TAO.",
     )
@@ -139,12 +150,14 @@ class ModelConfig(Section):
         ge=1,
         le=12,
         honoured_by=MODEL,
+        carried=EVERY,
         automl="default_parameter",
         description="Transformer layers on each level of use_encoder_idx.",
     )
     use_encoder_idx: list[Level] = field(
         [2],
         honoured_by=MODEL,
+        carried=EVERY,
         automl="disabled",
         description="Levels (0 is the finest) that pass through the encoder's transformer. An "
         "empty list leaves it out.",
@@ -153,19 +166,27 @@ class ModelConfig(Section):
         1024,
         ge=1,
         honoured_by=MODEL,
+        carried=EVERY,
         description="Hidden width of the feed-forward layers in the encoder's transformer; the "
         "decoder's is always 1024, as in TAO.",
     )
     enc_act: Activation = field(
-        "gelu", honoured_by=MODEL, description="Activation in the encoder's transformer."
+        "gelu",
+        honoured_by=MODEL,
+        carried=EVERY,
+        description="Activation in the encoder's transformer.",
     )
     act: Activation = field(
-        "silu", honoured_by=MODEL, description="Activation of the encoder's convolutions."
+        "silu",
+        honoured_by=MODEL,
+        carried=EVERY,
+        description="Activation of the encoder's convolutions.",
     )
     depth_mult: int = field(
         1,
         ge=1,
         honoured_by=MODEL,
+        carried=EVERY,
         description="Multiplies the three RepVGG blocks of each fusion layer.",
     )
     expansion: float = field(
@@ -173,6 +194,7 @@ class ModelConfig(Section):
         ge=0.0,
         math_cond="> 0",
         honoured_by=MODEL,
+        carried=EVERY,
         description="Hidden width of the fusion layers as a share of the encoder's width (0.5 in "
         "the paper's R18 and R34).",
     )
@@ -189,6 +211,7 @@ class ModelConfig(Section):
         10000,
         ge=1,
         honoured_by=MODEL,
+        carried=EVERY,
         description="Temperature of the sine-cosine position code.",
     )
     dec_layers: int = field(
@@ -196,6 +219,7 @@ class ModelConfig(Section):
         ge=1,
         le=12,
         honoured_by=MODEL,
+        carried=EVERY,
         automl="default_parameter",
         description="Decoder layers (3 in the paper's R18, 4 in R34).",
     )
@@ -203,6 +227,7 @@ class ModelConfig(Section):
         -1,
         ge=-1,
         honoured_by=MODEL,
+        carried=EVERY,
         description="Decoder layer whose result counts outside training, from 0; later layers are "
         "then left out. -1 is the last.",
     )
@@ -210,6 +235,7 @@ class ModelConfig(Section):
         300,
         ge=1,
         honoured_by=MODEL,
+        carried=EVERY,
         automl="default_parameter",
         parent_param=True,
         description="Object queries: the most objects the detector can find in one image.",
@@ -219,6 +245,7 @@ class ModelConfig(Section):
         ge=1,
         le=1000,
         honoured_by=MODEL,
+        carried=EVERY,
         automl="default_parameter",
         depends_on="model.num_queries",
         description="Detections kept per image: the best (query, class) pairs by score. At most "

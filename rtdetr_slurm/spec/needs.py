@@ -4,44 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rtdetr_slurm.actions import AVAILABLE, last_training
+from rtdetr_slurm.actions import AVAILABLE, last_that_leaves
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, readers, switched_off, visit
+from rtdetr_slurm.spec.fields import (
+    TRAINING,
+    FieldRef,
+    Section,
+    is_chosen,
+    readers,
+    switched_off,
+    visit,
+)
+from rtdetr_slurm.spec.job import JobConfig
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.topology import read_topology
-from rtdetr_slurm.yaml_source import dotted, show
+from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
 Problems = Iterator[Problem]
 
 
-def check_chain(
-    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
-) -> Problems:
+def check_chain(experiment: ExperimentConfig, actions: Sequence[str], job: JobConfig) -> Problems:
     """All rules that depend on the actions, for each of them.
 
     Args:
         actions: in the order they run.
-        parent: an earlier run, if the spec names one.
     """
     for index, action in enumerate(actions):
-        yield from required_is_given(experiment, action, checkpoint_from(actions, index, parent))
+        yield from required_is_given(experiment, actions, index, job.parent)
         for rule in RULES:
             yield from rule(experiment, action)
+    yield from choices_are_used(experiment, actions, job)
 
 
-def checkpoint_from(actions: Sequence[str], index: int, parent: str | None) -> str | None:
-    """Where an action of a chain finds a trained checkpoint, in words; None: nowhere.
+def taken_from(ref: FieldRef, actions: Sequence[str], index: int, parent: str | None) -> str | None:
+    """Where an action of a chain has a field's value from that is left empty, in words; None: from
+    no stage and no run.
 
-    The last training before it counts, else the parent run.
+    The last stage before it that leaves such a model counts, else the parent run. A training goes
+    on from the parent run alone: one before it in the chain has its epochs behind it.
     """
-    trained = last_training(actions[:index])
-    return actions[trained] if trained is not None else parent and f"job.parent, {parent}"
+    function, before = ref.inferred(actions[index]), actions[:index]
+    made = last_that_leaves(ref.takes, before)
+    if function == Infer.PARENT_MODEL and made is not None:
+        return actions[made]
+    return parent and f"job.parent, {parent}" if parent_fills(ref, actions, index) else None
+
+
+def parent_fills(ref: FieldRef, actions: Sequence[str], index: int) -> bool:
+    """Whether the field of an action of a chain, left empty, is the parent run's to fill."""
+    if ref.inferred(actions[index]) not in (Infer.PARENT_MODEL, Infer.RESUME_MODEL):
+        return False
+    return last_that_leaves(ref.takes, actions[:index]) is None
+
+
+def takes_checkpoint(ref: FieldRef) -> bool:
+    """Whether what fills the field is one of several checkpoints of a training."""
+    function = ref.extra("x-inferred")
+    return function in (Infer.PARENT_MODEL, Infer.RESUME_MODEL) and ref.takes == "checkpoint"
 
 
 def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
@@ -117,16 +143,42 @@ def frozen_names_exist(experiment: ExperimentConfig, action: str) -> Problems:
 
 
 def required_is_given(
-    experiment: ExperimentConfig, action: str, checkpoint: str | None
+    experiment: ExperimentConfig, actions: Sequence[str], index: int, parent: str | None
 ) -> Problems:
+    action = actions[index]
     for ref, value in visit(experiment):
         empty = value in ("", None, []) or (isinstance(value, list) and "" in value)
         if action not in ref.required_by or not empty:
             continue
-        if ref.extra("x-inferred") and checkpoint:
+        if taken_from(ref, actions, index, parent) is not None:
             continue
         about = str(ref.info.description).split(". ")[0].rstrip(".")
         yield Problem(ref.path, f"missing; action '{action}' needs it: {about}")
+
+
+def choices_are_used(
+    experiment: ExperimentConfig, actions: Sequence[str], job: JobConfig
+) -> Problems:
+    """A choice among checkpoints needs a stage that takes one."""
+    taking = [
+        any(
+            takes_checkpoint(ref) and not value and taken_from(ref, actions, index, job.parent)
+            for ref, value in visit(experiment)
+        )
+        for index in range(len(actions))
+    ]
+    asked: dict[KeyPath, tuple[str | None, bool]] = {
+        ("job", "checkpoint"): (job.checkpoint, any(taking))
+    }
+    for number, entry in enumerate(job.then):
+        asked["job", "then", number, "checkpoint"] = (entry.checkpoint, taking[number + 1])
+    for path, (choice, used) in asked.items():
+        if choice is not None and not used:
+            yield Problem(
+                path,
+                f"found {choice}, and nothing here takes a checkpoint from a stage before or from "
+                "job.parent; leave it out, or leave the field that wants a checkpoint empty",
+            )
 
 
 def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:

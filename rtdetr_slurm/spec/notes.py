@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, switched_off, visit
-from rtdetr_slurm.spec.needs import checkpoint_from
+from rtdetr_slurm.spec.needs import taken_from
 from rtdetr_slurm.spec.sizes import scored_size, training_sizes
 from rtdetr_slurm.yaml_source import dotted, show
 
@@ -25,9 +25,8 @@ def given_checkpoints(
 ) -> Iterator[str]:
     """A value that is given wins over what would fill the field."""
     for index, action in enumerate(actions):
-        source = checkpoint_from(actions, index, parent)
         for ref, value in visit(experiment):
-            if source and value and action in ref.required_by and ref.extra("x-inferred"):
+            if value and (source := taken_from(ref, actions, index, parent)):
                 name = dotted(ref.path)
                 yield f"{name}: {value} is given, so {action} does not take that of {source}"
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.spec.fields import OptionalText, Section, field
 
@@ -60,7 +61,7 @@ class QuantizeConfig(Section):
     model_path: OptionalText = field(
         "",
         path="read",
-        inferred="parent_model",
+        inferred=Infer.PARENT_MODEL,
         required_by=("quantize",),
         description="Checkpoint (.pth) to quantize, or an ONNX file for modelopt.onnx.",
     )
@@ -87,5 +88,8 @@ class QuantizeConfig(Section):
         {}, automl="disabled", description="Further arguments for the library."
     )
     results_dir: OptionalText = field(
-        "", path="write", description="Output folder; empty means results_dir/quantize."
+        "",
+        path="write",
+        inferred=Infer.OUTPUT_DIR,
+        description="Output folder; empty means results_dir/quantize.",
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import TRAIN, GpuIds, OptionalText, Section, field
 
 
@@ -207,6 +208,9 @@ class TrainConfig(Section):
         "",
         path="read",
         holds="weights",
+        inferred=Infer.PTM_IF_NO_RESUME_MODEL,
+        inferred_in=TRAIN,
+        carried=TRAIN,
         honoured_by=TRAIN,
         description="Weights of a whole detector to start from: a checkpoint of this engine or of "
         "TAO, or a published RT-DETR in the official or the Hugging Face layout.",
@@ -215,12 +219,15 @@ class TrainConfig(Section):
         "",
         path="read",
         holds="checkpoint",
+        inferred=Infer.RESUME_MODEL,
+        inferred_in=TRAIN,
         honoured_by=TRAIN,
         description="Checkpoint to continue from, with optimizer, schedule and random numbers.",
     )
     results_dir: OptionalText = field(
         "",
         path="write",
+        inferred=Infer.OUTPUT_DIR,
         used_by=TRAIN,
         honoured_by=TRAIN,
         description="Output folder; empty means results_dir/train.",

@@ -8,28 +8,23 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.chain import Parent
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
-from rtdetr_slurm.plan.model import Origin, Plan
-from rtdetr_slurm.runs.artefacts import parent_model
+from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.runs.images import cache_file, glance, record_image
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.runs.run import (
     Manifest,
     Run,
     create_run,
-    find_run,
     freeze_spec,
     new_run_id,
-    open_run,
 )
-from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
@@ -37,7 +32,7 @@ from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
-from rtdetr_slurm.submission.survey import survey_run
+from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
 
@@ -68,6 +63,7 @@ def prepare(
     name: str | None = None,
     then: Sequence[str] = (),
     parent: str | None = None,
+    checkpoint: str | None = None,
 ) -> Prepared:
     """Check a spec, the data it names and the site, and plan the stages.
 
@@ -77,7 +73,9 @@ def prepare(
         site: a site profile, or `local`; None: the one of this machine.
         name: of the job in the queue.
         then: names of follow-up actions; they take the place of job.then.
-        parent: a run id or folder; it takes the place of job.parent.
+        parent: a run id or folder, or RUN/trials/K; it takes the place of job.parent.
+        checkpoint: best, last, latest or epoch:N; it takes the place of job.checkpoint, and of what
+            an entry of job.then says.
 
     Raises:
         RequestError: the request is wrong.
@@ -88,13 +86,26 @@ def prepare(
     follow_ups = [then] if isinstance(then, str) else list(then)
     extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
-    loaded = load_spec(spec, [*overrides, *extra], action)
+    extra += [f"job.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
+    at = cache(lambda: find_site(site, os.environ))
+    continued = cache(lambda reference: find_parent(reference, at()))
+    loaded = load_spec(
+        spec,
+        [*overrides, *extra],
+        action,
+        parent_spec=lambda reference: continued(reference).spec,
+    )
+    if checkpoint:
+        entries = [entry.model_copy(update={"checkpoint": None}) for entry in loaded.job.then]
+        loaded = replace(loaded, job=loaded.job.model_copy(update={"then": entries}))
     refuse_unavailable(loaded)
-    found = find_site(site, os.environ)
+    found = at()
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
-    continued = loaded.job.parent and find_parent(loaded.job.parent, found)
-    plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=continued or None)
+    before = continued(loaded.job.parent) if loaded.job.parent else None
+    plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=before)
+    if before is not None:
+        check_inputs(loaded, frozen, plan, before)
     check_files(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
     data_notes = check_data(loaded, frozen, plan.stages)
@@ -105,41 +116,6 @@ def prepare(
     return Prepared(
         loaded, tuple(overrides), frozen, plan, found, run_dir, name or loaded.job.name or None
     )
-
-
-def find_parent(reference: str, site: FoundSite) -> Parent:
-    """The run to continue, and whether it is to be waited for.
-
-    Raises:
-        RequestError: there is no such run, it has no stage that leaves a checkpoint, it ended
-            without success, or it cannot be waited for from here.
-    """
-    folder = find_run(reference, lambda: site.run_root)
-    run = open_run(folder)
-    trained = [s for s in run.plan.stages if get_action(s.action).trains and s.array is None]
-    if not trained:
-        raise RequestError(f"job.parent: run {run.id} has no stage that leaves a checkpoint")
-    stage = trained[-1]
-    report, _ = survey_run(folder, complete=False)  # a dry run touches nothing
-    state = next(one.state for one in report.stages if one.name == stage.name)
-    origin = Origin(stage.name, str(run.path))
-    if state is StageState.SUCCESS:
-        if parent_model(Path(stage.results_dir)) is None:
-            raise RequestError(
-                f"job.parent: {origin} has no whole checkpoint left in {stage.results_dir}"
-            )
-        return Parent(origin, ended=True)
-    if state not in (StageState.QUEUED, StageState.RUNNING):
-        raise RequestError(
-            f"job.parent: {origin} is {state.value}; only a run that has succeeded, or is queued "
-            "or running, can be continued"
-        )
-    if stage.launch.scheduler != site.site.scheduler:
-        raise RequestError(
-            f"job.parent: {origin} has not ended, and a job of site '{site.site.name}' cannot wait "
-            f"for one of scheduler '{stage.launch.scheduler}'; submit again when it has ended"
-        )
-    return Parent(origin, ended=False)
 
 
 def why_refused(prepared: Prepared, *, complete: bool) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rtdetr_slurm
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, get_action, last_training, require_available
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, get_action, last_that_leaves, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.site.profile import ROLES
@@ -38,10 +38,10 @@ def test_what_trains_leaves_checkpoints_and_can_go_on() -> None:
     trains = [name for name, action in ACTIONS.items() if action.trains]
     assert trains == ["train", "distill"]
     assert all(ACTIONS[name].resumable for name in trains)
-    assert last_training(["train", "evaluate"]) == 0
-    assert last_training(["train", "distill", "evaluate"]) == 1
-    assert last_training(["evaluate"]) is None
-    assert last_training([]) is None
+    assert last_that_leaves("checkpoint", ["train", "evaluate"]) == 0
+    assert last_that_leaves("checkpoint", ["train", "distill", "evaluate"]) == 1
+    assert last_that_leaves("checkpoint", ["evaluate"]) is None
+    assert last_that_leaves("checkpoint", []) is None
 
 
 def test_what_is_not_in_the_table_is_no_other_action() -> None:

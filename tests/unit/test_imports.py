@@ -48,7 +48,9 @@ MAY_IMPORT = {
     "images": {"runs"},
     "launch": {"plan", "runs", "slurm"},
     "local": {"plan", "runs", "slurm"},
-    "submission": {"data", "local", "model_check", "plan", "runs", "site", "slurm", "spec"},
+    "submission": {
+        *("data", "local", "model_check", "plan", "runs", "site", "slurm", "spec", "yaml_source")
+    },
     "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},
     "cli": {"doctor", "images", "model_check", "plan", "runs", "site", "spec", "submission"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_the_best_checkpoint_of_a_stage_before(tmp_path: Path) -> None:
     model = Input("evaluate.checkpoint", "parent_model", Origin("train"))
     run, stage = chain(tmp_path, Input("evaluate.results_dir", "output_dir"), model)
     [task] = stage.tasks()
-    with pytest.raises(ActionError, match=r"evaluate\.checkpoint: train has left no whole checkp"):
+    with pytest.raises(ActionError, match=r"evaluate\.checkpoint from train: there is no whole ch"):
         resolve_inputs(run, task)
     best = trained(tmp_path / "results" / "train")
     values = resolve_inputs(run, task)
@@ -52,9 +53,68 @@ def test_the_best_checkpoint_of_a_stage_before(tmp_path: Path) -> None:
     assert filled_in(run.spec, values) == {
         "evaluate": {"checkpoint": str(best), "results_dir": stage.results_dir}
     }
+    assert values[1].about == "epoch 1, val_mAP 0.5000"
     # A damaged file is never handed on.
     best.write_bytes(best.read_bytes()[:100])
     assert resolve_inputs(run, task)[1].value.endswith("model_epoch_002.pth")
+
+
+def test_the_checkpoint_that_was_chosen(tmp_path: Path) -> None:
+    trained(tmp_path / "results" / "train")
+    for choice, name in (("last", "002"), ("epoch:0", "000")):
+        model = Input("evaluate.checkpoint", "parent_model", Origin("train"), choice=choice)
+        run, stage = chain(tmp_path / choice, model)
+        shutil.copytree(tmp_path / "results", run.path.parent / "results")
+        [value] = resolve_inputs(run, stage.tasks()[0])
+        assert value.value.endswith(f"model_epoch_{name}.pth")
+        assert value.source == f"parent_model ({choice}) of train"
+    model = replace(model, choice="epoch:7")
+    run, stage = chain(tmp_path / "none", model)
+    with pytest.raises(ActionError, match="from train: there is no checkpoint of epoch 7"):
+        resolve_inputs(run, stage.tasks()[0])
+
+
+def test_files_of_a_chain_to_the_engine(tmp_path: Path) -> None:
+    """Each stage takes what the one before has made, wherever the spec has sent that."""
+    names = ("export", "gen_trt_engine", "trt_evaluate")
+    export, build, score = (
+        replace(STAGE, name=name, action=name, results_dir=str(tmp_path / name)) for name in names
+    )
+    onnx = Input("gen_trt_engine.onnx_file", "parent_model", Origin("export"))
+    engine = Input("evaluate.trt_engine", "parent_model", Origin("gen_trt_engine"))
+    export = replace(export, inputs=(Input("export.onnx_file", "create_onnx_file"),))
+    build = replace(build, inputs=(Input("gen_trt_engine.trt_engine", "create_engine_file"), onnx))
+    score = replace(score, inputs=(engine,))
+    run = make_run(tmp_path, export, build, score, spec={"export": {"onnx_file": ""}})
+
+    def values(stage: Stage) -> dict[str, str]:
+        return {one.field: one.value for one in resolve_inputs(run, stage.tasks()[0])}
+
+    model = tmp_path / "export" / "rtdetr.onnx"
+    assert values(export) == {"export.onnx_file": str(model)}
+    with pytest.raises(
+        ActionError, match=r"onnx_file from export: an ONNX file was expected: .*no"
+    ):
+        values(build)
+    model.parent.mkdir()
+    model.touch()
+    with pytest.raises(ActionError, match=r"rtdetr\.onnx is empty"):
+        values(build)
+    model.write_bytes(b"onnx")
+    built = tmp_path / "gen_trt_engine" / "rtdetr.engine"
+    assert values(build) == {
+        "gen_trt_engine.trt_engine": str(built), "gen_trt_engine.onnx_file": str(model)
+    }  # fmt: skip
+    built.parent.mkdir()
+    built.write_bytes(b"engine")
+    assert values(score) == {"evaluate.trt_engine": str(built)}
+    mine = tmp_path / "mine.onnx"
+    mine.write_bytes(b"onnx")
+    given = make_run(
+        tmp_path, export, build, spec={"export": {"onnx_file": str(mine)}},
+        run_id="train-20260102-030405-bbbb",
+    )  # fmt: skip
+    assert resolve_inputs(given, build.tasks()[0])[1].value == str(mine)
 
 
 def inputs_json(value: Path) -> str:

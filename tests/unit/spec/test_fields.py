@@ -39,6 +39,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "evaluate.input_width": {"min": 32},
     "inference.conf_threshold": {"min": 0.0, "max": 1.0},
     "export.gpu_id": {"min": 0},
+    "export.onnx_file": {"required": False},
+    "gen_trt_engine.trt_engine": {"required": False},
     "export.input_channel": {"min": None},
     "distill.bindings[].criterion": {"enum": ["L1", "L2", "KL", "IOU", ""]},
     "quantize.results_dir": {"required": False},
@@ -196,16 +198,47 @@ def test_data_sources_are_meant_for_the_actions_that_read_them() -> None:
 
 
 def test_what_a_parent_fills() -> None:
-    inferred = {path: ref.extra("x-inferred") for path, ref in OURS.items()}
-    assert {path: function for path, function in inferred.items() if function} == {
-        "evaluate.checkpoint": "parent_model",
-        "inference.checkpoint": "parent_model",
-        "export.checkpoint": "parent_model",
-        "distill.pretrained_teacher_model_path": "parent_model",
-        "quantize.model_path": "parent_model",
+    """TAO's table of inference functions, with its deploy actions by our names."""
+    inferred = {
+        (action, path): function
+        for path, ref in OURS.items()
+        for action in ACTIONS
+        if (function := ref.inferred(action)) not in (None, "output_dir", "key")
     }
-    for path, function in inferred.items():
-        assert not function or OURS[path].required_by
+    assert inferred == {
+        ("train", "model.pretrained_backbone_path"): "ptm_if_no_resume_model",
+        ("train", "train.pretrained_model_path"): "ptm_if_no_resume_model",
+        ("train", "train.resume_training_checkpoint_path"): "resume_model",
+        ("distill", "distill.pretrained_teacher_model_path"): "parent_model",
+        ("evaluate", "evaluate.checkpoint"): "parent_model",
+        ("trt_evaluate", "evaluate.trt_engine"): "parent_model",
+        ("inference", "inference.checkpoint"): "parent_model",
+        ("trt_inference", "inference.trt_engine"): "parent_model",
+        ("export", "export.checkpoint"): "parent_model",
+        ("export", "export.onnx_file"): "create_onnx_file",
+        ("quantize", "quantize.model_path"): "parent_model",
+        ("gen_trt_engine", "gen_trt_engine.onnx_file"): "parent_model",
+        ("gen_trt_engine", "gen_trt_engine.trt_engine"): "create_engine_file",
+        ("gen_trt_engine", "gen_trt_engine.tensorrt.calibration.cal_cache_file"):
+            "create_cal_cache",
+    }  # fmt: skip
+    for action, one in ACTIONS.items():
+        assert OURS["encryption_key"].inferred(action) == "key"
+        assert OURS[f"{one.section}.results_dir"].inferred(action) == "output_dir"
+
+
+def test_what_carries_over_from_a_parent() -> None:
+    carried = {path for path, ref in OURS.items() if "evaluate" in (ref.extra("x-carried") or ())}
+    required = ("num_queries", "num_select", "hidden_dim", "feat_channels", "enc_layers")
+    assert carried >= {f"model.{name}" for name in (*required, "backbone", "dec_layers")}
+    assert carried >= {
+        "dataset.num_classes",
+        "dataset.eval_class_ids",
+        "dataset.augmentation.eval_spatial_size",
+    }
+    # Whatever evaluation reads of the model, it must read as training did.
+    read = {p for p, r in OURS.items() if p.startswith("model.") and "evaluate" in r.honoured_by}
+    assert read - {"model"} <= carried
 
 
 def test_available_backbones_are_backbones() -> None:

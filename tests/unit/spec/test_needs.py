@@ -9,7 +9,10 @@ from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import Topology, refuse_unavailable
-from rtdetr_slurm.spec.needs import checkpoint_from
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.spec.needs import taken_from
+from rtdetr_slurm.yaml_source import dotted
 
 CHAIN = (
     TRAIN
@@ -44,7 +47,6 @@ def test_what_any_action_of_a_chain_needs_is_needed(tmp_path: Path) -> None:
         "dataset.test_data_sources: missing; action 'evaluate' needs it",
         "dataset.infer_data_sources: missing; action 'inference' needs it",
         "gen_trt_engine.onnx_file: missing; action 'gen_trt_engine' needs it",
-        "gen_trt_engine.trt_engine: missing; action 'gen_trt_engine' needs it",
     ]
 
 
@@ -70,9 +72,11 @@ def test_training_and_a_parent_run_give_the_checkpoint(tmp_path: Path) -> None:
     # A training that comes later gives nothing.
     chain = [test_set, *NEEDED["train"], "job.then=[train]"]
     assert "evaluate.checkpoint: missing" in only(problems(tmp_path, "", *chain, action="evaluate"))
-    # A parent has no ONNX file and no engine.
-    lines = problems(tmp_path, "", "job.parent=train-1", action="gen_trt_engine")
-    assert len(lines) == 2
+    # What is made goes to the stage's own folder; what it is made of may come from the parent.
+    assert "gen_trt_engine.onnx_file: missing" in only(
+        problems(tmp_path, "", "job.then=[]", action="gen_trt_engine")
+    )
+    load(tmp_path, "", "job.parent=export-1", action="gen_trt_engine")
 
 
 @pytest.mark.parametrize("action", ["evaluate", "inference", "export", "quantize", "distill"])
@@ -85,13 +89,48 @@ def test_the_field_that_a_parent_fills(tmp_path: Path, action: str) -> None:
     load(tmp_path, TRAIN, *needed, f"job.then=[{action}]", action="train")
 
 
-def test_the_nearest_training_counts() -> None:
-    chain = ("train", "evaluate", "distill", "evaluate")
-    assert checkpoint_from(chain, 0, None) is None
-    assert checkpoint_from(chain, 0, "r") == "job.parent, r"
-    assert checkpoint_from(chain, 1, "r") == "train"
-    assert checkpoint_from(chain, 2, None) == "train"
-    assert checkpoint_from(chain, 3, "r") == "distill"
+def test_the_nearest_stage_that_leaves_such_a_model_counts() -> None:
+    fields = {dotted(ref.path): ref for ref in walk(ExperimentConfig)}
+
+    def taken(field: str, *before: str, parent: str | None = None) -> str | None:
+        """What fills a field of the action that its section is of."""
+        action = {"evaluate.trt_engine": "trt_evaluate"}.get(field, field.split(".")[0])
+        return taken_from(fields[field], [*before, action], len(before), parent)
+
+    assert taken("evaluate.checkpoint") is None
+    assert taken("evaluate.checkpoint", parent="r") == "job.parent, r"
+    assert taken("evaluate.checkpoint", "train", "export", parent="r") == "train"
+    assert taken("evaluate.checkpoint", "train", "evaluate", "distill") == "distill"
+    assert taken("distill.pretrained_teacher_model_path", "train") == "train"
+    assert taken("gen_trt_engine.onnx_file", "train") is None
+    assert taken("gen_trt_engine.onnx_file", "train", "export") == "export"
+    assert taken("evaluate.trt_engine", "export", parent="r") == "job.parent, r"
+    assert taken("evaluate.trt_engine", "export", "gen_trt_engine", parent="r") == "gen_trt_engine"
+    # A training goes on from another run's, and never from that of its own chain.
+    assert taken("train.resume_training_checkpoint_path", parent="r") == "job.parent, r"
+    assert taken("train.resume_training_checkpoint_path", "evaluate", parent="r")
+    assert taken("train.resume_training_checkpoint_path", "train", parent="r") is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["job.checkpoint=last"], "job.checkpoint: found last"),
+        (["job.then=[{action: evaluate, checkpoint: epoch:0}]", "evaluate.checkpoint=/c"],
+         "job.then[0].checkpoint: found epoch:0"),
+        (["job.then=[{action: evaluate, checkpoint: newest}]"],
+         "job.then[0].checkpoint: found 'newest'; allowed: best, last, latest, or epoch:N"),
+    ],
+)  # fmt: skip
+def test_a_choice_of_a_checkpoint_that_nobody_takes_is_refused(
+    tmp_path: Path, overrides: list[str], place: str
+) -> None:
+    assert place in only(problems(tmp_path, CHAIN, *overrides, action="train"))
+    entry = "job.then=[{action: evaluate, checkpoint: epoch:12}]"
+    assert load(tmp_path, CHAIN, entry, action="train").job.then[0].checkpoint == "epoch:12"
+    chosen = load(tmp_path, CHAIN, "job.then=[evaluate]", "job.checkpoint=last", action="train")
+    assert chosen.job.checkpoint == "last"
+    load(tmp_path, CHAIN, "job.parent=r", "job.checkpoint=best", action="train")
 
 
 def test_a_checkpoint_that_is_given_wins_and_that_is_said(tmp_path: Path) -> None:

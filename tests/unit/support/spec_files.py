@@ -30,14 +30,14 @@ NEEDED = {
     ],
     "evaluate": [f"dataset.test_data_sources={_SOURCE}", "evaluate.checkpoint=/c"],
     "inference": ["dataset.infer_data_sources.image_dir=[/i]", "inference.checkpoint=/c"],
-    "export": ["export.checkpoint=/c", "export.onnx_file=/o"],
+    "export": ["export.checkpoint=/c"],
     "distill": [
         f"dataset.train_data_sources=[{_SOURCE}]",
         "distill.pretrained_teacher_model_path=/t",
         "distill.bindings=[{student_module_name: srcs, teacher_module_name: srcs, criterion: IOU}]",
     ],
     "quantize": ["quantize.model_path=/c"],
-    "gen_trt_engine": ["gen_trt_engine.onnx_file=/o", "gen_trt_engine.trt_engine=/e"],
+    "gen_trt_engine": ["gen_trt_engine.onnx_file=/o"],
     "trt_evaluate": [f"dataset.test_data_sources={_SOURCE}", "evaluate.trt_engine=/e"],
     "trt_inference": ["dataset.infer_data_sources.image_dir=[/i]", "inference.trt_engine=/e"],
 }

@@ -1,0 +1,113 @@
+"""The run that a submission continues: what it has, or will have, for the stages to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import EXPERIMENT_YAML, Infer
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.model_check import InvalidInput, Problem, locate
+from rtdetr_slurm.plan.chain import Parent, ParentStage
+from rtdetr_slurm.plan.model import Origin, Plan, Stage
+from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.runs.inference import from_stage, maker_of
+from rtdetr_slurm.runs.report import StageReport
+from rtdetr_slurm.runs.run import Run, find_run, open_run
+from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.trials import split_reference, trial_folder, trial_problem
+from rtdetr_slurm.site.discover import FoundSite
+from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.submission.survey import survey_run
+from rtdetr_slurm.yaml_source import load_yaml
+
+
+def find_parent(reference: str, site: FoundSite) -> Parent:
+    """The run, or the trial of one (`RUN/trials/K`), that `reference` means.
+
+    Raises:
+        RequestError: there is no such run or trial, or it cannot be read.
+    """
+    name, trial = split_reference(reference)
+    try:
+        run = open_run(find_run(name, lambda: site.run_root))
+        if trial is not None:
+            return _trial(run, trial)
+        report, _ = survey_run(run.path, complete=False)  # a dry run touches nothing
+    except RequestError as error:
+        raise RequestError(f"job.parent: {error}") from error
+    reports = {stage.name: stage for stage in report.stages}
+    stages = {
+        action.leaves: _stage(run, stage, reports[stage.name], site)
+        for stage in run.plan.stages
+        if (action := get_action(stage.action)).leaves is not None and stage.array is None
+    }
+    return Parent(f"run {run.id}", stages, run.spec)
+
+
+def _trial(run: Run, trial: int) -> Parent:
+    searches = [s for s in run.plan.stages if get_action(s.action).leaves == "checkpoint"]
+    if not searches:
+        raise RequestError(f"run {run.id} has no stage that trains")
+    folder, origin = trial_folder(run, trial), Origin(searches[-1].name, str(run.path), trial)
+    stage = ParentStage(origin, ended=True, problem=trial_problem(run, trial))
+    # A search may change what carries over, so it is the trial's own that counts.
+    spec = load_yaml(folder / EXPERIMENT_YAML).data
+    return Parent(str(origin), {"checkpoint": stage}, spec)
+
+
+def _stage(run: Run, stage: Stage, report: StageReport, site: FoundSite) -> ParentStage:
+    origin, problem = Origin(stage.name, str(run.path)), None
+    ended = report.state is StageState.SUCCESS
+    if not ended and report.state not in (StageState.QUEUED, StageState.RUNNING):
+        problem = (
+            f"{origin} is {report.state.value}; only a run that has succeeded, or is queued or "
+            "running, can be continued"
+        )
+    elif not ended and stage.launch.scheduler != site.site.scheduler:
+        problem = (
+            f"{origin} has not ended, and a job of site '{site.site.name}' cannot wait for one of "
+            f"scheduler '{stage.launch.scheduler}'; submit again when it has ended"
+        )
+    return ParentStage(origin, ended, problem)
+
+
+def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent: Parent) -> None:
+    """See that the parent has what is taken from it, as far as it has ended, and that training
+    which goes on has something left to do.
+
+    Args:
+        spec: frozen, of `loaded`.
+
+    Raises:
+        RequestError: it has not, or it has been trained for as many epochs.
+    """
+    ended = [stage.origin for stage in parent.stages.values() if stage.ended]
+    for stage in plan.stages:
+        for one in stage.inputs:
+            if one.origin is None or one.origin.run is None:
+                continue
+            epochs = None
+            if one.origin in ended:
+                try:
+                    epochs = from_stage(maker_of(None, one.origin), one).epochs
+                except RequestError as error:
+                    raise RequestError(f"job.parent: {one.field}: {error}") from error
+            elif one.choice in (None, "last"):
+                epochs = value_at(parent.spec, "train.num_epochs")
+            if one.function == Infer.RESUME_MODEL and isinstance(epochs, int):
+                _check_epochs_left(loaded, spec, epochs, parent)
+
+
+def _check_epochs_left(
+    loaded: LoadedSpec, spec: Mapping[str, Any], epochs: int, parent: Parent
+) -> None:
+    wanted = value_at(spec, "train.num_epochs")
+    if wanted <= epochs:
+        problem = Problem(
+            ("train", "num_epochs"),
+            f"found {wanted}; {parent.name}, which job.parent continues, has {epochs} of them "
+            f"behind it; allowed: > {epochs}, for they are counted in total",
+        )
+        raise InvalidInput(locate(loaded.source, [problem]))
