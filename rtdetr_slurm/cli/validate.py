@@ -25,18 +25,20 @@ def run(args: argparse.Namespace) -> int:
 
     notes: list[str] = []
 
-    def parent_spec(reference: str) -> Mapping[str, Any]:
+    def carried(reference: str) -> Mapping[str, Any]:
+        """The spec of job.parent, where that can be found from here."""
         from rtdetr_slurm.site.discover import find_site
-        from rtdetr_slurm.submission.parent import find_parent
+        from rtdetr_slurm.submission.parent import parent_spec
 
         try:
-            return find_parent(reference, find_site(None, os.environ)).spec
+            return parent_spec(reference, find_site(None, os.environ))
         except UserError as error:
-            notes.append(f"{error}; what carries over from it is not known here")
+            why = str(error) if isinstance(error, RequestError) else "job.parent: no site is known"
+            notes.append(f"{why}; so what carries over from {reference} is left to submit")
             return {}
 
     try:
-        loaded = load_spec(args.spec, args.overrides, args.action, parent_spec=parent_spec)
+        loaded = load_spec(args.spec, args.overrides, args.action, parent_spec=carried)
     except RequestError as error:
         if not args.json:
             raise

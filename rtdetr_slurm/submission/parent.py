@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
@@ -29,14 +30,11 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     Raises:
         RequestError: there is no such run or trial, or it cannot be read.
     """
-    name, trial = split_reference(reference)
-    try:
-        run = open_run(find_run(name, lambda: site.run_root))
+    run, trial = _open(reference, site)
+    with _named():
         if trial is not None:
             return _trial(run, trial)
         report, _ = survey_run(run.path, complete=False)  # a dry run touches nothing
-    except RequestError as error:
-        raise RequestError(f"job.parent: {error}") from error
     reports = {stage.name: stage for stage in report.stages}
     stages = {
         action.leaves: _stage(run, stage, reports[stage.name], site)
@@ -46,15 +44,43 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     return Parent(f"run {run.id}", stages, run.spec)
 
 
+def parent_spec(reference: str, site: FoundSite) -> Mapping[str, Any]:
+    """The resolved spec of the run or trial that `reference` means.
+
+    Raises:
+        RequestError: as find_parent.
+    """
+    run, trial = _open(reference, site)
+    with _named():
+        return run.spec if trial is None else _trial_spec(run, trial)
+
+
+def _open(reference: str, site: FoundSite) -> tuple[Run, int | None]:
+    name, trial = split_reference(reference)
+    with _named():
+        return open_run(find_run(name, lambda: site.run_root)), trial
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"job.parent: {error}") from error
+
+
 def _trial(run: Run, trial: int) -> Parent:
     searches = [s for s in run.plan.stages if get_action(s.action).leaves == "checkpoint"]
     if not searches:
         raise RequestError(f"run {run.id} has no stage that trains")
-    folder, origin = trial_folder(run, trial), Origin(searches[-1].name, str(run.path), trial)
+    origin = Origin(searches[-1].name, str(run.path), trial)
     stage = ParentStage(origin, ended=True, problem=trial_problem(run, trial))
-    # A search may change what carries over, so it is the trial's own that counts.
-    spec = load_yaml(folder / EXPERIMENT_YAML).data
-    return Parent(str(origin), {"checkpoint": stage}, spec)
+    return Parent(str(origin), {"checkpoint": stage}, _trial_spec(run, trial))
+
+
+def _trial_spec(run: Run, trial: int) -> Mapping[str, Any]:
+    """A search may change what carries over, so it is the trial's own that counts."""
+    return load_yaml(trial_folder(run, trial) / EXPERIMENT_YAML).data
 
 
 def _stage(run: Run, stage: Stage, report: StageReport, site: FoundSite) -> ParentStage:

@@ -68,16 +68,24 @@ def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> 
     ]
 
 
-def test_validate_prints_the_notes(tmp_path: Path, capsys: Capture) -> None:
+def test_validate_prints_the_notes(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTDETR_SLURM_SITE", "local")
+    monkeypatch.chdir(tmp_path)
     path = write(tmp_path, "")
     arguments = ["validate", str(path), *NEEDED["evaluate"], "job.parent=r", "--action", "evaluate"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert out == f"{path}: valid for action evaluate\n"
     note = "evaluate.checkpoint: /c is given, so evaluate does not take that of job.parent, r"
-    assert err == f"note: {note}\n"
+    unknown = (
+        f"job.parent: there is no run 'r' in {tmp_path}/runs (there are no runs yet); so what "
+        "carries over from r is left to submit"
+    )
+    assert err == f"note: {unknown}\nnote: {note}\n"
     assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert json.loads(capsys.readouterr().out)["notes"] == [unknown, note]
     chain = [*NEEDED["train"], *NEEDED["evaluate"], "--action", "train", "job.then=[evaluate]"]
     assert main(["validate", str(path), *chain]) == 0
     assert capsys.readouterr().out == f"{path}: valid for actions train, evaluate\n"
