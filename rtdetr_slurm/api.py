@@ -85,6 +85,22 @@ class SubmittedRun:
             raise SiteError(f"{self.id}: not known to be queued: {', '.join(result.unknown)}")
         return dict(result.jobs)
 
+    @refusals_explained()
+    def resume(self, *, again: bool = False) -> dict[str, str]:
+        """Queue what has neither succeeded nor waits or runs; returns stage name → job id of what
+        was queued. A training goes on from its furthest checkpoint.
+
+        Args:
+            again: also where another run that does the same is under way.
+
+        Raises:
+            RequestError: it is being submitted or cancelled, or another run does the same.
+            SiteError: the scheduler refuses or cannot be asked.
+        """
+        from rtdetr_slurm.submission.resume import resume_run
+
+        return resume_run(self.record, again=again)
+
 
 @refusals_explained()
 def submit(
@@ -131,7 +147,7 @@ def submit(
         checkpoint=checkpoint,
     )
     run = freeze(prepared, _ignore, again=again)
-    submit_run(run)
+    submit_run(run, again=again)
     return SubmittedRun(run)
 
 

@@ -21,6 +21,8 @@ CHECKPOINT_VERSION = 1
 """model_epoch_*.pth and interrupted checkpoints."""
 METRICS_VERSION = 1
 """metrics.json"""
+LAUNCH_VERSION = 2
+"""How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
 """claim.json"""
 PROGRESS_VERSION = 1

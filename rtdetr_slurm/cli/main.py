@@ -20,6 +20,7 @@ COMMANDS = {
     "submit": ("rtdetr_slurm.cli.submit", "check a spec, freeze it, and queue it"),
     "status": ("rtdetr_slurm.cli.status", "all runs in a table, or one run in detail"),
     "logs": ("rtdetr_slurm.cli.logs", "the log of a run"),
+    "resume": ("rtdetr_slurm.cli.resume", "go on with a run: queue what is missing of it"),
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),

@@ -94,7 +94,7 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
 def _submit(args: argparse.Namespace, created: Run) -> int:
     from rtdetr_slurm.submission.submit import submit_run
 
-    jobs = submit_run(created)
+    jobs = submit_run(created, again=args.again)
     watched = args.wait or args.follow
     if not watched and args.json:
         stages = [{"name": name, "job_id": job_id} for name, job_id in jobs.items()]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rtdetr_slurm.errors import UserError, explained
+from rtdetr_slurm.errors import RequestError, UserError, explained
 from rtdetr_slurm.launch.allocation import make_allocation, say
 from rtdetr_slurm.launch.node import run_node
 from rtdetr_slurm.launch.probe import PROBE, PROBE_NODE, run_probe
@@ -16,6 +16,7 @@ from rtdetr_slurm.launch.probe_node import run_probe_node
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.runs.run import open_run
+from rtdetr_slurm.runs.state import first_start, task_events
 
 
 def main() -> int:
@@ -30,7 +31,10 @@ def _run_stage(arguments: Sequence[str]) -> int:
     try:
         run = open_run(Path(arguments[0]))
         stage = run.plan.stage(arguments[1])
-        allocation = make_allocation(run, stage, os.environ)
+        first = int(arguments[2]) if len(arguments) > 2 else 0
+        allocation = make_allocation(run, stage, os.environ, first)
+        if first_start(task_events(run.events(), allocation.task)) > first:
+            raise RequestError(f"{stage.name} was submitted once more; this job does nothing")
     except (UserError, OSError) as error:
         problem = explained(error)
         say(str(problem))

@@ -48,11 +48,13 @@ class Allocation(ABC):
     Attributes:
         task: the stage, or the task of its array, that runs here.
         job_id: addresses this job, or array task, and nothing else.
-        restart: how often it was put back into the queue before this start.
+        first: number of the first start of this job.
+        restart: number of this start.
     """
 
     task: StageTask
     job_id: str
+    first: int = 0
     restart: int = 0
 
     @abstractmethod
@@ -91,12 +93,13 @@ class Allocation(ABC):
 class SlurmAllocation(Allocation):
     """The batch step of a Slurm job, on node 0 of its allocation."""
 
-    def __init__(self, run: Run, stage: Stage, environ: Mapping[str, str]) -> None:
+    def __init__(self, run: Run, stage: Stage, environ: Mapping[str, str], first: int = 0) -> None:
         self._environ = environ
         self._slurm = Slurm(job_environment(environ))
         self.task = StageTask(stage, array_task(environ))
         self.job_id = own_job_id(environ)
-        self.restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
+        self.first = first
+        self.restart = first + int(environ.get("SLURM_RESTART_COUNT") or 0)
         self._log = LogReader(run.log_path(stage.name, self.job_id), from_end=True)
 
     def prefix(self, resources: Resources) -> list[str]:
@@ -144,11 +147,11 @@ class SlurmAllocation(Allocation):
 
     def mail_first_start_only(self) -> None:
         mail = self.task.stage.resources.mail
-        if mail is not None and mail.of_further_starts != mail.types and self.restart == 0:
+        if mail is not None and mail.of_further_starts != mail.types and self.restart == self.first:
             self._slurm.set_mail_types(self.job_id, mail.of_further_starts)
 
     def requeue(self) -> None:
-        if self._slurm.own_facts(self.job_id).restarts == self.restart:
+        if self._slurm.own_facts(self.job_id).restarts == self.restart - self.first:
             self._slurm.requeue(self.job_id)
 
     def _notice(self) -> FailureClass | None:
@@ -163,7 +166,8 @@ class SlurmAllocation(Allocation):
 class LocalAllocation(Allocation):
     """This machine, under the chain runner of the local site."""
 
-    def __init__(self, stage: Stage, environ: Mapping[str, str]) -> None:
+    def __init__(self, stage: Stage, environ: Mapping[str, str], first: int = 0) -> None:
+        self.first = self.restart = first
         index = environ.get(Env.LOCAL_TASK)
         self.task = StageTask(stage, None if index is None else int(index))
         self.job_id = self.task.job_id(environ[Env.LOCAL_JOB_ID])
@@ -210,16 +214,21 @@ def srun_prefix(resources: Resources) -> list[str]:
     return argv
 
 
-def make_allocation(run: Run, stage: Stage, environ: Mapping[str, str]) -> Allocation:
+def make_allocation(
+    run: Run, stage: Stage, environ: Mapping[str, str], first: int = 0
+) -> Allocation:
     """The allocation that this process runs in.
+
+    Args:
+        first: number of the first start of this job.
 
     Raises:
         SiteError: it is not inside the kind of job that the plan says.
     """
     try:
         if stage.launch.scheduler == "local":
-            return LocalAllocation(stage, environ)
-        return SlurmAllocation(run, stage, environ)
+            return LocalAllocation(stage, environ, first)
+        return SlurmAllocation(run, stage, environ, first)
     except KeyError as error:
         raise SiteError(
             f"not inside a job: {error.args[0]} is not set; this is started by the batch script "

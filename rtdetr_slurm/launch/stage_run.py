@@ -185,7 +185,7 @@ class StageRun:
         """What is on record of this task; a damaged record keeps it neither from its start nor
         from its stop."""
         try:
-            return task_events(self.run.events(), self.task)
+            return task_events(self.run.events(), self.task, self.allocation.first)
         except UserError as error:
             say(f"whether somebody has cancelled it is not known: {error}")
             return []

@@ -1,7 +1,8 @@
-"""The chain runner: `python -m rtdetr_slurm.local.runner RUN`.
+"""The chain runner: `python -m rtdetr_slurm.local.runner RUN STAGE FIRST`.
 
-Runs the stages of a run one after another, as Slurm would: a stage whose dependencies cannot come
-true any more is left out, a stage at its time limit is warned and then ended.
+Runs the stages of a run one after another, as Slurm would: a stage that has succeeded already, or
+whose dependencies cannot come true any more, is left out, a stage at its time limit is warned and
+then ended. STAGE is the first one that it is for, and FIRST the number of its start.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from types import FrameType
 from rtdetr_slurm.contract import END_SIGNALS, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import RequestError, UserError, explained
 from rtdetr_slurm.lifetime import ends_with_me
-from rtdetr_slurm.local.processes import local_jobs
+from rtdetr_slurm.local.processes import local_jobs, submission_of
 from rtdetr_slurm.plan.model import Dependency, StageTask
 from rtdetr_slurm.runs.claim import claim_id
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary, stage_reports
 from rtdetr_slurm.runs.run import Run, open_run, stage_command
-from rtdetr_slurm.runs.state import NEVER_STARTED, StageState, recorded_end, task_events
+from rtdetr_slurm.runs.state import (
+    NEVER_STARTED,
+    StageState,
+    first_start,
+    recorded_end,
+    restart_of,
+    task_events,
+)
 from rtdetr_slurm.runs.status import close_status
 
 _POLL_S = 0.2
@@ -48,13 +57,26 @@ class Runner:
 
     def execute(self) -> int:
         """Run all that can run; returns 0 when every stage has succeeded."""
+        self._record_submitted()
         for task in self.run.plan.tasks():
             self._states[task.name] = self._one(task)
         keep_summary(self.run)
         good = all(state is StageState.SUCCESS for state in self._states.values())
         return ExitCode.OK if good else ExitCode.FAILED
 
+    def _record_submitted(self) -> None:
+        """Say whose the stages are, where whoever started this has not lived to do so."""
+        facts = {"job_id": self.job_id, **process_facts(self.job_id)}
+        events = self.run.events()
+        for stage in self.run.plan.stages:
+            own = [one for task in stage.tasks() for one in task_events(events, task)]
+            if submission_of(own) is None:
+                self.run.record("submitted", stage=stage.name, restart=first_start(own), **facts)
+
     def _one(self, task: StageTask) -> StageState:
+        own = task_events(self.run.events(), task)
+        if (end := recorded_end(own)) is not None and end["state"] == StageState.SUCCESS.value:
+            return StageState.SUCCESS
         for dependency in task.stage.depends_on:
             if not self._comes_true(dependency, task) and not self.asked_to_stop:
                 return StageState.SKIPPED  # the reader of the record sees why
@@ -90,6 +112,7 @@ class Runner:
 
     def _start(self, task: StageTask) -> int:
         """Run one stage to its end; returns its exit code."""
+        number = self._number(task)
         limit = task.stage.resources.time_min
         end = None if limit is None else time.monotonic() + 60 * limit
         warned = False
@@ -119,12 +142,18 @@ class Runner:
                 self._child.send_signal(signal.SIGUSR2)
         code = self._child.wait()
         if code < 0:
-            self._record_killed(task, -code, overdue=overdue)
+            self._record_killed(task, number, -code, overdue=overdue)
         return code
 
     def command(self, task: StageTask) -> list[str]:
         """What a stage's job is on this machine."""
-        return stage_command(self.run.path, task.stage.name)
+        return stage_command(self.run.path, task.stage.name, self._number(task))
+
+    def _number(self, task: StageTask) -> int:
+        """Of the start that comes now."""
+        own = task_events(self.run.events(), task)
+        begun = [restart_of(one) for one in own if one["event"] in ("started", "finished")]
+        return max(begun) + 1 if begun else first_start(own)
 
     def _environment(self, task: StageTask) -> dict[str, str]:
         env = {**os.environ, Env.LOCAL_JOB_ID: self.job_id}
@@ -143,10 +172,11 @@ class Runner:
         self.run.record(
             "finished",
             **task.event_facts(task.job_id(self.job_id)),
+            restart=self._number(task),
             **NEVER_STARTED,
         )
 
-    def _record_killed(self, task: StageTask, signum: int, *, overdue: bool) -> None:
+    def _record_killed(self, task: StageTask, number: int, signum: int, *, overdue: bool) -> None:
         """Write down the end of a stage that could not do so itself."""
         own = task_events(self.run.events(), task)
         if recorded_end(own) is not None:
@@ -161,7 +191,7 @@ class Runner:
             why, reason = FailureClass.CANCELLED, "cancelled on request"
         state = StageState.CANCELLED if why is FailureClass.CANCELLED else StageState.FAILED
         close_status(task.results_dir, claim_id(self.run.id, task.name), why, reason)
-        facts = task.event_facts(task.job_id(self.job_id))
+        facts = task.event_facts(task.job_id(self.job_id)) | {"restart": number}
         self.run.record(
             "finished", **facts, state=state.value, failure_class=why.value, reason=reason
         )
@@ -180,7 +210,11 @@ def _end_signals_blocked() -> Iterator[None]:
 
 def main() -> int:
     try:
-        return Runner(open_run(Path(sys.argv[1]))).execute()
+        run, stage, first = open_run(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+        events, tasks = run.events(), run.plan.stage(stage).tasks()
+        if any(first_start(task_events(events, task)) > first for task in tasks):
+            raise RequestError(f"{stage} was submitted once more; this runner does nothing")
+        return Runner(run).execute()
     except (UserError, OSError) as error:
         problem = explained(error)
         print(f"rtdetr-slurm: {problem}", file=sys.stderr, flush=True)

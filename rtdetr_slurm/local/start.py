@@ -9,9 +9,14 @@ from rtdetr_slurm.contract import JOBS_DIR
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.runs.run import Run
 
+_RUNNER = (sys.executable, "-m", "rtdetr_slurm.local.runner")
 
-def start_runner(run: Run) -> str:
+
+def start_runner(run: Run, stage: str, first: int) -> str:
     """Start the stages of a run on this machine; returns the process id of its runner.
+
+    Args:
+        stage, first: the first one that it is to run, and the number of that start.
 
     Raises:
         SiteError: it could not be started.
@@ -20,7 +25,7 @@ def start_runner(run: Run) -> str:
     try:
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rtdetr_slurm.local.runner", str(run.path)],
+                [*_RUNNER, str(run.path), stage, str(first)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

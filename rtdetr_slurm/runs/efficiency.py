@@ -13,7 +13,7 @@ from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.live import STARTING, read_live
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import task_events
+from rtdetr_slurm.runs.state import task_history
 from rtdetr_slurm.runs.usage import Usage, usage_of
 
 _ADVISED_FROM = 0.1
@@ -28,7 +28,7 @@ def keep_efficiency(run: Run, task: StageTask) -> None:
         RequestError: the record cannot be read.
     """
     live = read_live(task.results_dir, claim_id(run.id, task.name))
-    usage = usage_of(task, task_events(run.events(), task), live, None)
+    usage = usage_of(task, task_history(run.events(), task), live, None)
     content = {
         "schema_version": EFFICIENCY_VERSION,
         "run_id": run.id,

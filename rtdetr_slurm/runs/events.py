@@ -9,10 +9,12 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from heapq import merge
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -28,6 +30,9 @@ from rtdetr_slurm.records import (
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.slurm.job_ids import is_job_id
 from rtdetr_slurm.slurm.parse import is_cluster
+
+_LOOKS, _LOOK_EVERY_S = 10, 0.1
+"""A line that is being written is whole by then."""
 
 
 class RecordedCheckpoint(TypedDict):
@@ -48,8 +53,8 @@ class _Stamp(TypedDict):
     schema_version: int
     timestamp: Moment
     event: str
-    """submitting, submitted, refused, unclear, withdrawn, started, resolved, requeued, cancelling,
-    not_cancelled, finished"""
+    """submitting, resumed, submitted, refused, unclear, withdrawn, started, resolved, requeued,
+    cancelling, not_cancelled, finished"""
 
 
 class Event(_Stamp, total=False):
@@ -60,6 +65,10 @@ class Event(_Stamp, total=False):
     job_id: str
     cluster: str
     restart: int
+    """Number of the start that it belongs to; of what is not about a start: of the submission's
+    first one."""
+    tasks: list[int]
+    """Of a submission of some tasks of an array."""
     reason: Prose
     state: Literal["success", "failed", "cancelled"]
     failure_class: FailureClass
@@ -89,15 +98,30 @@ def record_once(folder: Path, name: str, event: str, **data: Any) -> bool:
     Raises:
         OSError: it cannot be written.
     """
-    try:
-        write_new(folder / f"{name}.jsonl", json.dumps(_entry(event, data)) + "\n")
-    except FileExistsError:
-        return False
+    text = json.dumps(_entry(event, data)) + "\n"
+    for number in count():
+        path = folder / (f"{name}.{number}.jsonl" if number else f"{name}.jsonl")
+        try:
+            write_new(path, text)
+        except FileExistsError:
+            if not _is_torn(path):
+                return False
+        else:
+            return True
+    raise AssertionError
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a writer was killed in the middle of it, which can be where there are no links."""
+    for _ in range(_LOOKS):
+        if path.read_bytes().endswith(b"\n"):
+            return False
+        time.sleep(_LOOK_EVERY_S)
     return True
 
 
 def _entry(event: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     return {"schema_version": EVENT_VERSION, "timestamp": now, "event": event, **data}
 
 

@@ -26,12 +26,14 @@ from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
 from rtdetr_slurm.runs.secrets import forget_secrets
 from rtdetr_slurm.runs.state import (
     StageState,
+    first_start,
     is_taken_back,
     job_id_of,
     judge,
     recorded_end,
     restart_of,
     task_events,
+    task_history,
 )
 from rtdetr_slurm.runs.status import status_lines_of
 from rtdetr_slurm.runs.usage import Usage, UsageSummary, usage_of
@@ -243,7 +245,7 @@ def report_run(
     reports: dict[str, StageReport] = {}
     for task in run.plan.tasks():
         own = task_events(events, task)
-        found = _report_task(run, task, own, jobs)
+        found = _report_task(run, task, task_history(events, task), own, jobs)
         if _may_be_skipped(found, own):
             found = _skipped_or(found, run, task, reports, waiting | {run.path})
         reports[task.name] = found
@@ -330,16 +332,21 @@ def stage_reports(
 
 
 def _report_task(
-    run: Run, task: StageTask, own: list[Event], jobs: Mapping[str, JobInfo]
+    run: Run,
+    task: StageTask,
+    history: list[Event],
+    own: list[Event],
+    jobs: Mapping[str, JobInfo],
 ) -> StageReport:
     job = jobs.get(task.name)
     job_id = (job.job_id if job is not None else "") or job_id_of(own, task)
     claim = claim_id(run.id, task.name)
     lines = status_lines_of(status_path(task), claim)
     log = run.log_path(task.stage.name, job_id) if job_id else None
-    found = judge(own, job, lines[-1] if lines else None, tail(log) if log else [])
+    last = lines[-1] if lines and lines[-1].get("restart", 0) >= first_start(own) else None
+    found = judge(own, job, last, tail(log) if log else [])
     end = recorded_end(own) if found.state.ended else None
-    begun = end is not None or any(event["event"] == "started" for event in own)
+    begun = end is not None or any(event["event"] == "started" for event in history)
     live = read_live(task.results_dir, claim) if begun else None
     now = None if found.state.ended else datetime.now(timezone.utc)
     return StageReport(
@@ -356,7 +363,7 @@ def _report_task(
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
         live=live if found.state is StageState.RUNNING else None,
-        usage=usage_of(task, own, live, now),
+        usage=usage_of(task, history, live, now),
     )
 
 

@@ -71,6 +71,7 @@ class Manifest:
         parent: the run that this one continues, as the user wrote it.
         images: by path.
         site, site_sources: the merged profile and its files, for people.
+        launch_version: of the run's own launch code.
     """
 
     name: str | None
@@ -85,6 +86,7 @@ class Manifest:
     site_sources: tuple[str, ...]
     plan: Plan
     run_id: str
+    launch_version: int = 1
     schema_version: int = RUN_VERSION
 
     def __post_init__(self) -> None:
@@ -162,9 +164,14 @@ class Run:
         record_event(self.path / EVENTS_DIR, event, **data)
 
 
-def stage_command(run_dir: Path, stage: str) -> list[str]:
-    """What runs a stage, or a task of its array, inside its job: the run's own launch code."""
-    return [*python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP), "stage", str(run_dir), stage]
+def stage_command(run_dir: Path, stage: str, first: int = 0) -> list[str]:
+    """What runs a stage, or a task of its array, inside its job: the run's own launch code.
+
+    Args:
+        first: number of the job's first start.
+    """
+    controller = python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP)
+    return [*controller, "stage", str(run_dir), stage, *([str(first)] if first else [])]
 
 
 def python_archive(path: Path) -> list[str]:

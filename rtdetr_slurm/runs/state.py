@@ -53,13 +53,44 @@ class Judgement:
     failure: Failure | None = None
 
 
-def task_events(events: Sequence[Event], task: StageTask) -> list[Event]:
-    """The events of a stage, or of one task of its array and the array as a whole."""
-    return [
-        event
-        for event in events
-        if event.get("stage") == task.stage.name and event.get("task") in (None, task.index)
-    ]
+def task_events(events: Sequence[Event], task: StageTask, since: int = 0) -> list[Event]:
+    """The events of a stage, or of one task of its array and the array as a whole, since it was
+    last submitted.
+
+    Args:
+        since: number of the first start of that submission, where the caller knows more than the
+            record may show yet.
+    """
+    own = task_history(events, task)
+    first = max(first_start(own), since)
+    return [event for event in own if restart_of(event) >= first]
+
+
+def task_history(events: Sequence[Event], task: StageTask) -> list[Event]:
+    """The events of a stage, or of one task of its array, of all its submissions."""
+    return [event for event in events if _is_about(event, task)]
+
+
+def _is_about(event: Event, task: StageTask) -> bool:
+    if event.get("stage") != task.stage.name or event.get("task") not in (None, task.index):
+        return False
+    return task.index is None or task.index in event.get("tasks", [task.index])
+
+
+def first_start(events: Sequence[Event]) -> int:
+    """The number that the first start of a task's latest submission has.
+
+    Every start of a task has a number of its own: those of one job are counted by Slurm, and those
+    of the job that takes its place after `resume` go on from there.
+    """
+    sent = (restart_of(event) for event in events if event["event"] == "submitting")
+    return max(sent, default=0)
+
+
+def next_start(events: Sequence[Event], stage: str) -> int:
+    """The number of a start of a stage that no submission of it has used."""
+    used = (restart_of(event) for event in events if event.get("stage") == stage)
+    return max(used, default=-1) + 1
 
 
 def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:

@@ -15,7 +15,7 @@ from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.live import STARTING, WORKING, Live, StartTimes, check_seconds
-from rtdetr_slurm.runs.state import READER, restart_of
+from rtdetr_slurm.runs.state import READER, first_start, restart_of
 
 
 class UsageSummary(TypedDict):
@@ -126,20 +126,19 @@ def usage_of(
     """What became of a task's time.
 
     Args:
-        events: of the task.
+        events: of the task, of all its submissions.
         live: what rank 0 told, of all starts.
         now: while it is queued or runs; None once it has ended.
     """
     told = {one.restart: one for one in live.starts} if live else {}
     starts = _starts(events, told, now)
-    sent = [_time(e) for e in events if e["event"] in ("submitting", "submitted")]
-    waits = list(_waits(sent[0] if sent else None, starts, _last_end(events) or now))
+    waits = list(_waits(_sent(events), starts, now or _last_end(events)))
     seconds = {
         name: sum(one.seconds.get(name, 0.0) for one in told.values())
         for name in (*STARTING, *WORKING)
         if told
     }
-    allocated = sum(start.length for start in starts)
+    allocated = sum(start.length for start in starts.values())
     return Usage(
         starts=len(starts),
         queued_s=sum(waits),
@@ -153,32 +152,44 @@ def usage_of(
 
 def _starts(
     events: Sequence[Event], told: Mapping[int, StartTimes], now: datetime | None
-) -> list[_Start]:
-    """Every start in its order. One that was cut off has lasted until rank 0 was last heard of."""
+) -> dict[int, _Start]:
+    """Every start by its number, in order. One that was cut off has lasted until rank 0 was last
+    heard of."""
     begun = {restart_of(e): _Start(_time(e)) for e in events if e["event"] == "started"}
     for event in events:
         if event["event"] not in ("requeued", "finished") or event.get("recorded_by") == READER:
             continue
         if (start := begun.get(restart_of(event))) is not None:
             start.ended = _time(event)
+    latest = max([*begun, first_start(events)])
     for number, start in begun.items():
-        if start.ended is None and number == max(begun) and now is not None:
+        if start.ended is None and number == latest and now is not None:
             start.ended = now
         elif start.ended is None and number in told:
             start.ended = datetime.fromisoformat(told[number].updated)
-    return [begun[number] for number in sorted(begun)]
+    return {number: begun[number] for number in sorted(begun)}
+
+
+def _sent(events: Sequence[Event]) -> dict[int, datetime]:
+    """When the task was sent off, by the number of the first start that is to come of it."""
+    sent: dict[int, datetime] = {}
+    for event in events:
+        if event["event"] in ("submitting", "submitted"):
+            sent.setdefault(restart_of(event), _time(event))
+    return sent
 
 
 def _waits(
-    sent: datetime | None, starts: Sequence[_Start], until: datetime | None
+    sent: Mapping[int, datetime], starts: Mapping[int, _Start], until: datetime | None
 ) -> Iterator[float]:
-    """Seconds in the queue before each start, or until now before the first."""
-    if sent is None:
+    """Seconds in the queue before each start, or until now before the first of a submission."""
+    if not sent:
         return
-    if not starts and until is not None:
-        yield _between(sent, until)
-    left: datetime | None = sent
-    for start in starts:
+    if max(sent) > max(starts, default=-1) and until is not None:
+        yield _between(sent[max(sent)], until)
+    left: datetime | None = sent[min(sent)]
+    for number, start in starts.items():
+        left = sent.get(number, left)
         if left is not None:
             yield _between(left, start.began)
         left = start.ended

@@ -53,12 +53,14 @@ def batch_parameters(
     comment: str,
     job_name: str,
     after: Sequence[tuple[str, str]] = (),
+    tasks: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """submitit's parameters for a stage; None means: not on the script.
 
     Args:
         job_dir: the stage's folder, for what its job leaves there.
         after: (kind, job id) of each dependency.
+        tasks: those of the stage's array that are to run; None: all.
     """
     resources, launch = stage.resources, stage.launch
     parameters: dict[str, Any] = {
@@ -92,6 +94,10 @@ def batch_parameters(
     if stage.array is not None:
         size = stage.array.size
         parameters |= {"map_count": size, "array_parallelism": stage.array.throttle or size}
+        if tasks is not None:
+            numbers = ",".join(map(str, tasks))
+            throttle = min(stage.array.throttle or size, len(tasks))
+            parameters["additional_parameters"]["array"] = f"{numbers}%{throttle}"
     return parameters | _gpu_parameters(resources)
 
 

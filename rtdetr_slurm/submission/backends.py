@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,51 +11,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rtdetr_slurm.contract import JOBS_DIR
 from rtdetr_slurm.local.processes import local_job, stop_runner, submission_of
 from rtdetr_slurm.local.start import start_runner
-from rtdetr_slurm.plan.model import Plan, Stage, StageTask
+from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
 from rtdetr_slurm.runs.secrets import keep_secrets
-from rtdetr_slurm.runs.state import cluster_of, job_id_of, recorded_end, task_events
+from rtdetr_slurm.runs.state import cluster_of
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.identity import Sought
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
+from rtdetr_slurm.submission.sending import OpenTask, Sending, token
 
 if TYPE_CHECKING:
     from rtdetr_slurm.slurm.executor import BatchExecutor
-
-
-@dataclass(frozen=True)
-class OpenTask:
-    """A task that was sent off and has no recorded end.
-
-    Attributes:
-        token: of its job.
-        job_id: as recorded, or found by the token; None while neither is so.
-        others: the job ids of the run's other stages.
-    """
-
-    run: Run
-    task: StageTask
-    job_id: str | None
-    events: Sequence[Event]
-    others: frozenset[str] = frozenset()
-
-    @property
-    def token(self) -> str:
-        return token(self.run.id, self.task.stage.name)
 
 
 class Backend(Protocol):
     """Where the jobs of a run go."""
 
     def submit(
-        self, run: Run, stage: Stage, after: Sequence[tuple[str, Mapping[str, Any]]]
+        self,
+        run: Run,
+        sending: Sending,
+        after: Sequence[tuple[str, Mapping[str, Any]]],
+        cluster: str | None,
     ) -> dict[str, Any]:
-        """Queue a stage behind (kind, facts) of others; returns its facts, which the `submitted`
-        event holds: `job_id`, and what else is needed to find the job again."""
+        """Queue a stage behind (kind, facts) of others, on a cluster where that is known; returns
+        its facts, which the `submitted` event holds: `job_id`, and what else is needed to find the
+        job again."""
 
     def jobs(self, tasks: Sequence[OpenTask]) -> list[JobInfo | None]:
         """What the scheduler says about the job of each task; None where it cannot say anything.
@@ -77,15 +61,17 @@ class SlurmBackend:
     """One job, or job array, per stage; dependencies are Slurm's own."""
 
     def submit(
-        self, run: Run, stage: Stage, after: Sequence[tuple[str, Mapping[str, Any]]]
+        self,
+        run: Run,
+        sending: Sending,
+        after: Sequence[tuple[str, Mapping[str, Any]]],
+        cluster: str | None,
     ) -> dict[str, Any]:
-        run.job_dir(stage.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+        run.job_dir(sending.stage.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
         ids = [(kind, facts["job_id"]) for kind, facts in after]
-        # A job can only wait for one of its own cluster.
-        cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
-        keep_secrets(run.path, stage, os.environ)
-        executor = batch_executor(stage, run.path, run.manifest.name, ids)
-        queued = executor.send(cluster, stage.launch.secrets)
+        keep_secrets(run.path, sending.stage, os.environ)
+        executor = batch_executor(sending, run.path, run.manifest.name, ids)
+        queued = executor.send(cluster, sending.stage.launch.secrets)
         return {
             "job_id": queued.job_id,
             **({"cluster": queued.cluster} if queued.cluster else {}),
@@ -118,13 +104,14 @@ class LocalBackend:
     def submit(
         self,
         run: Run,
-        stage: Stage,  # noqa: ARG002
+        sending: Sending,
         after: Sequence[tuple[str, Mapping[str, Any]]],  # noqa: ARG002
+        cluster: str | None,  # noqa: ARG002
     ) -> dict[str, Any]:
         if run.path not in self._runners:
             for one in run.plan.stages:
                 run.job_dir(one.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
-            pid = start_runner(run)
+            pid = start_runner(run, sending.stage.name, sending.first)
             self._runners[run.path] = {"job_id": pid, **process_facts(pid)}
         return self._runners[run.path]
 
@@ -145,25 +132,6 @@ def backend_of(plan: Plan) -> Backend:
     return SlurmBackend() if plan.stages[0].launch.scheduler == "slurm" else LocalBackend()
 
 
-def open_tasks(run: Run, events: Sequence[Event]) -> list[OpenTask]:
-    """The tasks that have a job, or may have one, and no recorded end."""
-    known = {
-        stage.name: number
-        for stage in run.plan.stages
-        if (number := job_id_of(task_events(events, StageTask(stage)), StageTask(stage)))
-    }
-    found = []
-    for task in run.plan.tasks():
-        own = task_events(events, task)
-        names = {event["event"] for event in own}
-        job_id = job_id_of(own, task)
-        may_have_one = "submitting" in names and "refused" not in names
-        if recorded_end(own) is None and (job_id is not None or may_have_one):
-            others = frozenset(n for name, n in known.items() if name != task.stage.name)
-            found.append(OpenTask(run, task, job_id, own, others))
-    return found
-
-
 def scripts(plan: Plan, run_dir: Path, name: str | None) -> dict[str, str]:
     """The batch script of each stage, as it would be sent; none for this machine. Touches nothing.
 
@@ -173,31 +141,28 @@ def scripts(plan: Plan, run_dir: Path, name: str | None) -> dict[str, str]:
     for stage in plan.stages:
         if stage.launch.scheduler == "slurm":
             after = [(d.kind, f"<{d.on}>") for d in stage.depends_on]
-            texts[stage.name] = batch_executor(stage, run_dir, name, after).script()
+            texts[stage.name] = batch_executor(Sending(stage), run_dir, name, after).script()
     return texts
 
 
 def batch_executor(
-    stage: Stage, run_dir: Path, name: str | None, after: Sequence[tuple[str, str]]
+    sending: Sending, run_dir: Path, name: str | None, after: Sequence[tuple[str, str]]
 ) -> BatchExecutor:
     """What writes and sends the batch script of a stage, behind (kind, job id) of others."""
     from rtdetr_slurm.slurm.executor import BatchExecutor  # submitit is slow to import
 
+    stage, first = sending.stage, sending.first
     job_dir = run_dir / JOBS_DIR / stage.name
     parameters = batch_parameters(
         stage,
         chdir=str(run_dir),
         job_dir=str(job_dir),
-        comment=token(run_dir.name, stage.name),
+        comment=token(run_dir.name, stage.name, first),
         job_name=name or f"rtdetr-{stage.name}",
         after=after,
+        tasks=sending.tasks,
     )
-    return BatchExecutor(job_dir, stage_command(run_dir, stage.name), parameters)
-
-
-def token(run_id: str, stage: str) -> str:
-    """What marks a job as this stage of this run, in the job's comment."""
-    return f"rtdetr-slurm:{run_id}:{stage}"
+    return BatchExecutor(job_dir, stage_command(run_dir, stage.name, first), parameters)
 
 
 def _by_place(tasks: Sequence[OpenTask]) -> dict[tuple[str | None, int | None], list[int]]:

@@ -11,10 +11,11 @@ from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import NEVER_STARTED
+from rtdetr_slurm.runs.state import NEVER_STARTED, first_start, task_events
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.parse import JobInfo
-from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks
+from rtdetr_slurm.submission.backends import Backend, backend_of
+from rtdetr_slurm.submission.sending import OpenTask, open_tasks
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def cancel_run(run: Run) -> Cancelled:
     try:
         jobs = backend.jobs(list(sent.values()))
     except SlurmUnreachable as error:
-        raise _only_wished(note, _unended(run, {}, events), error) from error
+        raise _only_wished(note, _unended(run, {}, events), events, error) from error
     known = {name: job for name, job in zip(sent, jobs, strict=True) if job is not None}
     there: list[OpenTask] = []
     gone: list[str] = []
@@ -63,7 +64,7 @@ def cancel_run(run: Run) -> Cancelled:
         one, job = sent.get(task.name), known.get(task.name)
         if one is not None and job is not None:
             one = replace(one, job_id=job.job_id or None)
-        note("cancelling", **task.event_facts(None if one is None else one.job_id))
+        note("cancelling", **_facts(task, events, None if one is None else one.job_id))
         if one is not None and one.job_id is None:
             unknown.append(task.name)
         elif one is None or (job is not None and job.gone):
@@ -103,12 +104,17 @@ def found_jobs(backend: Backend, tasks: Sequence[OpenTask]) -> list[OpenTask]:
     return [replace(one, job_id=job.job_id) for one, job in jobs if job and not job.over]
 
 
+def _facts(task: StageTask, events: Sequence[Event], job_id: str | None) -> dict[str, Any]:
+    """What every event of a cancellation holds; it is about the latest submission only."""
+    return {**task.event_facts(job_id), "restart": first_start(task_events(events, task))}
+
+
 def _only_wished(
-    note: _Record, tasks: Sequence[StageTask], error: SlurmUnreachable
+    note: _Record, tasks: Sequence[StageTask], events: Sequence[Event], error: SlurmUnreachable
 ) -> SlurmUnreachable:
     """Records the wish where Slurm cannot be asked; what there is to say about that."""
     for task in tasks:
-        note("cancelling", **task.event_facts(None))
+        note("cancelling", **_facts(task, events, None))
     wish = (
         f"the wish to cancel could not be written down either: {note.unwritten[0]}"
         if note.unwritten
@@ -127,13 +133,12 @@ def _end(note: _Record, backend: Backend, tasks: Sequence[OpenTask]) -> None:
         raise  # it may have happened
     except SiteError as error:
         for one in tasks:
-            facts = one.task.event_facts(one.job_id)
-            note("not_cancelled", reason=str(error), **facts)
+            note("not_cancelled", reason=str(error), **_facts(one.task, one.events, one.job_id))
         raise
     for one in tasks:
         # What has not started has nobody else to write down its end.
         if not any(event["event"] == "started" for event in one.events):
-            note("finished", **one.task.event_facts(one.job_id), **NEVER_STARTED)
+            note("finished", **_facts(one.task, one.events, one.job_id), **NEVER_STARTED)
 
 
 def _unended(

@@ -94,6 +94,8 @@ def _make(task: StageTask, claim: str) -> Taken:
 
 
 def _claim(run: Run, task: StageTask) -> None:
+    if (held := read_claim(task.results_dir)) and held.id == claim_id(run.id, task.name):
+        return  # of an earlier submission of this run
     former = _free_claim(task, run.spec, complete=True)
     mine = new_claim(
         claim_id(run.id, task.name),

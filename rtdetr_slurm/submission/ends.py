@@ -17,7 +17,14 @@ from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.notices import tell_end
 from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import READER, StageState, is_given_up, recorded_end, task_events
+from rtdetr_slurm.runs.state import (
+    READER,
+    StageState,
+    first_start,
+    is_given_up,
+    recorded_end,
+    task_events,
+)
 from rtdetr_slurm.runs.status import close_status
 
 _BY_READER = {"recorded_by": READER}
@@ -68,16 +75,18 @@ def give_up_lost(run: Run, report: RunReport, events: list[Event]) -> list[str]:
         return []
     notes = []
     for task, stage in zip(run.plan.tasks(), report.stages, strict=True):
-        if not _is_lost(stage, task_events(events, task)):
+        own = task_events(events, task)
+        if not _is_lost(stage, own):
             continue
-        name = task.stage.name
+        name, first = task.stage.name, first_start(own)
         told = f"{run.id}: no answer to sending {name} is recorded, and nobody knows a job of it"
         try:
             if record_once(
                 run.path / EVENTS_DIR,
-                f"unclear-{name}",
+                f"unclear-{name}-{first}",
                 "unclear",
                 stage=name,
+                restart=first,
                 reason="long after it was sent, the scheduler knows no job of it",
                 **_BY_READER,
             ):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Plan
@@ -164,6 +165,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
         site_sources=tuple(str(path) for path in site.sources),
         plan=prepared.plan,
         run_id=prepared.run_dir.name,
+        launch_version=LAUNCH_VERSION,
     )
     run = create_run(prepared.run_dir, manifest)
     write_controller(run)

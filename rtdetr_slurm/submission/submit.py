@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.contract import EVENTS_DIR, SUMMARY_JSON
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
-from rtdetr_slurm.plan.model import Dependency, Stage
+from rtdetr_slurm.plan.model import Dependency
+from rtdetr_slurm.runs.events import record_once
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import (
@@ -20,11 +24,14 @@ from rtdetr_slurm.runs.state import (
     recorded_end,
     task_events,
 )
+from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.job_ids import array_of
-from rtdetr_slurm.submission.backends import Backend, OpenTask, backend_of, open_tasks, token
+from rtdetr_slurm.submission.backends import Backend, backend_of
 from rtdetr_slurm.submission.cancel import found_jobs
 from rtdetr_slurm.submission.claims import Taken, claim_results, release_results
+from rtdetr_slurm.submission.sending import OpenTask, Sending, being_sent, open_tasks
+from rtdetr_slurm.submission.twins import find_twin, refusal
 
 _LOOK_FOR_S, _LOOK_EVERY_S = 30.0, 3.0
 """A controller that was too slow to answer sbatch may also be slow to queue the job."""
@@ -33,14 +40,36 @@ Facts = Mapping[str, Any]
 """What is known of a submitted job: its id, and what the back end adds."""
 
 
-def submit_run(run: Run) -> dict[str, str]:
+class Overtaken(RequestError):
+    """Another process sends the same stage; it is not for this one to take anything back."""
+
+
+def submit_run(run: Run, *, again: bool = False) -> dict[str, str]:
     """Claim the results folders and submit every stage; returns stage name → job id.
+
+    Args:
+        again: also where a run that does the same is under way.
+
+    Raises:
+        RequestError, SubmissionRefused, SlurmUnreachable, SiteError: as `send`.
+    """
+    return send(run, [Sending(stage) for stage in run.plan.stages], {}, again=again)
+
+
+def send(
+    run: Run, sendings: Sequence[Sending], jobs: Mapping[str, Facts | None], *, again: bool
+) -> dict[str, str]:
+    """Claim the results folders and submit stages; returns stage name → job id.
 
     When a stage is refused, or submitting is interrupted, what was queued is cancelled, the
     folders are as they were, and the record says so.
 
+    Args:
+        jobs: of the run's other stages, by name; None of one that has ended well.
+        again: also where a run that does the same is under way.
+
     Raises:
-        RequestError: another run uses a results folder.
+        RequestError: another run uses a results folder, or does the same.
         SubmissionRefused: the scheduler refused a stage.
         SlurmUnreachable: sbatch's answer was unclear, and no job of it was found.
         SiteError: the local job did not start, the run was cancelled meanwhile, or a file of the
@@ -48,29 +77,36 @@ def submit_run(run: Run) -> dict[str, str]:
     """
     backend = backend_of(run.plan)
     claims: list[Taken] = []
-    jobs: dict[str, Facts] = {}
+    sent: dict[str, Facts] = {}
+    alone = again
     try:
-        for stage in run.plan.stages:
-            with _taken_back(run, stage, backend):
-                claims += _claim_stage(run, stage)
-        for stage in run.plan.stages:
-            with _taken_back(run, stage, backend):
-                jobs[stage.name] = _submit_stage(run, stage, backend, jobs)
+        for one in sendings:
+            with _taken_back(run, one, sendings, backend):
+                claims += _claim_stage(run, one)
+        for one in sendings:
+            with _taken_back(run, one, sendings, backend):
+                sent[one.stage.name] = _submit_stage(run, one, backend, {**jobs, **sent}, alone)
+                alone = True
     except BaseException:
         release_results(claims)
         raise
-    return {name: facts["job_id"] for name, facts in jobs.items()}
+    return {name: facts["job_id"] for name, facts in sent.items()}
 
 
 @contextmanager
-def _taken_back(run: Run, stage: Stage, backend: Backend) -> Iterator[None]:
-    """Where a stage cannot be submitted, the whole run is taken back."""
+def _taken_back(
+    run: Run, one: Sending, sendings: Sequence[Sending], backend: Backend
+) -> Iterator[None]:
+    """Where a stage cannot be submitted, all that is sent with it is taken back."""
     try:
         yield
+    except Overtaken:
+        raise
     except (UserError, OSError) as error:
         problem = explained(error)
-        refused = stage if problem is error else None
-        taken_back = _withdraw(run, backend, f"stage {stage.name}: {problem}", but=refused)
+        refused = one if problem is error else None
+        reason = f"stage {one.stage.name}: {problem}"
+        taken_back = _withdraw(run, backend, sendings, reason, but=refused)
         if taken_back or refused is None:
             what = taken_back or "nothing is queued"
             problem.args = (f"{problem}; {what} (run folder: {run.path})",)
@@ -78,38 +114,93 @@ def _taken_back(run: Run, stage: Stage, backend: Backend) -> Iterator[None]:
             raise
         raise problem from error
     except BaseException as error:
-        taken_back = _withdraw(run, backend, "its submission was interrupted")
+        taken_back = _withdraw(run, backend, sendings, "its submission was interrupted")
         if isinstance(error, KeyboardInterrupt) and taken_back:
             error.args = (f"{taken_back} (run folder: {run.path})",)
         raise
 
 
-def _claim_stage(run: Run, stage: Stage) -> list[Taken]:
+def _claim_stage(run: Run, one: Sending) -> list[Taken]:
     try:
-        return claim_results(run, stage)
+        return claim_results(run, one.stage)
     except RequestError as error:
-        _note(run, "refused", stage=stage.name, reason=str(error))
+        _note(run, "refused", **one.facts(), reason=str(error))
         raise
 
 
-def _submit_stage(run: Run, stage: Stage, backend: Backend, jobs: Mapping[str, Facts]) -> Facts:
-    mark = token(run.id, stage.name)
-    run.record("submitting", stage=stage.name, token=mark)
+def _submit_stage(
+    run: Run, one: Sending, backend: Backend, jobs: Mapping[str, Facts | None], alone: bool
+) -> Facts:
+    """Send one stage.
+
+    Args:
+        alone: whether it is known, or of no importance, that nobody sends the same.
+    """
     try:
-        after = [(d.kind, one) for d in stage.depends_on if (one := _job_of(d, jobs, backend))]
-        facts = backend.submit(run, stage, after)
-    except SlurmUnreachable as error:
-        facts = {"job_id": _reconciled(run, stage, backend, error)}
-    except SiteError as error:
-        _note(run, "refused", stage=stage.name, reason=str(error))
+        depends_on = one.stage.depends_on
+        after = [(d.kind, job) for d in depends_on if (job := _job_of(d, jobs, backend))]
+        # A job can only wait for one of its own cluster.
+        cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
+        _announce(run, one, cluster)
+        if not alone:
+            _see_alone(run)
+        facts = backend.submit(run, one, after, cluster)
+    except Overtaken:
         raise
-    run.record("submitted", stage=stage.name, **facts)
-    if any(is_to_end(task_events(run.events(), task)) for task in stage.tasks()):
+    except SlurmUnreachable as error:
+        facts = {"job_id": _reconciled(run, one, backend, error)}
+        facts |= {"cluster": cluster} if cluster else {}
+    except UserError as error:
+        _note(run, "refused", **one.facts(), reason=str(error))
+        raise
+    run.record("submitted", **one.facts(), **facts)
+    if any(is_to_end(task_events(run.events(), task)) for task in one.stage.tasks()):
         raise SiteError(f"{run.id} was cancelled while it was being submitted")
     return facts
 
 
-def _job_of(dependency: Dependency, jobs: Mapping[str, Facts], backend: Backend) -> Facts | None:
+def _announce(run: Run, one: Sending, cluster: str | None) -> None:
+    """Write down what is sent, and by whom, before it is: of several that send the same start of a
+    stage, one does."""
+    where = {"cluster": cluster} if cluster else {}
+    pid = os.getpid()
+    if not record_once(
+        run.path / EVENTS_DIR,
+        f"submitting-{one.stage.name}-{one.first}",
+        "submitting",
+        **one.facts(),
+        **where,
+        token=one.token(run),
+        pid=pid,
+        **process_facts(str(pid)),
+    ):
+        raise Overtaken(f"{run.id}: {one.stage.name} has just been submitted by another process")
+    if one.why is not None:
+        run.record("resumed", **one.facts(), reason=one.why)
+        # Written by a reader who has not seen this yet.
+        (run.path / SUMMARY_JSON).unlink(missing_ok=True)
+
+
+def _see_alone(run: Run) -> None:
+    """See, after `_announce`, that nobody has submitted the same meanwhile.
+
+    Of two that are sent at the same moment each has announced itself before it looks, so at least
+    one sees the other. The later one gives way; the earlier one waits for what becomes of it, for
+    it may have looked too soon to see the earlier one.
+    """
+    site = str(run.manifest.site.get("name"))
+    give_up = time.monotonic() + commands.SBATCH_TIMEOUT_S + _LOOK_FOR_S
+    while twin := find_twin(run.path, run.plan, run.spec, site, complete=True):
+        other = open_run(Path(twin.run_dir))
+        undecided = being_sent(open_tasks(other, other.events())) is not None
+        if not undecided or other.id < run.id or time.monotonic() > give_up:
+            raise RequestError(refusal(twin))
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _job_of(
+    dependency: Dependency, jobs: Mapping[str, Facts | None], backend: Backend
+) -> Facts | None:
     """The job that a dependency is on; None for one that has ended well already.
 
     Slurm forgets ended jobs, and a dependency on one that it does not know is refused.
@@ -136,20 +227,27 @@ def _job_of(dependency: Dependency, jobs: Mapping[str, Facts], backend: Backend)
     return {"job_id": found[0].job_id, "cluster": cluster_of(own)}
 
 
-def _withdraw(run: Run, backend: Backend, reason: str, but: Stage | None = None) -> str:
+def _withdraw(
+    run: Run,
+    backend: Backend,
+    sendings: Sequence[Sending],
+    reason: str,
+    but: Sending | None = None,
+) -> str:
     """Take back what was queued, and what would have come after it; returns what became of that.
 
     What could not be taken back ends as soon as it starts: the record says so.
 
     Args:
-        but: the stage whose own record says already that it came to nothing.
+        but: the one whose own record says already that it came to nothing.
     """
-    for stage in run.plan.stages:
-        if stage is not but:
-            _note(run, "withdrawn", stage=stage.name, reason=reason)
+    for one in sendings:
+        if one is not but:
+            _note(run, "withdrawn", **one.facts(), reason=reason)
     jobs = "nobody knows what"
+    names = {one.stage.name for one in sendings}
     try:
-        sent = open_tasks(run, run.events())
+        sent = [one for one in open_tasks(run, run.events()) if one.task.stage.name in names]
         jobs = _listed(sent)
         queued = found_jobs(backend, sent)
         jobs = _listed(queued)
@@ -172,12 +270,12 @@ def _note(run: Run, event: str, **data: Any) -> None:
         run.record(event, **data)
 
 
-def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreachable) -> str:
+def _reconciled(run: Run, one: Sending, backend: Backend, unclear: SlurmUnreachable) -> str:
     """The id of the job that an unclear sbatch did queue, found by its token."""
     looked = ""
     give_up = time.monotonic() + _LOOK_FOR_S
     while time.monotonic() < give_up:
-        ours = [one for one in open_tasks(run, run.events()) if one.task.stage is stage]
+        ours = [task for task in open_tasks(run, run.events()) if task.task.stage is one.stage]
         try:
             found = [job.job_id for job in backend.jobs(ours) if job and not job.gone]
         except SiteError as error:
@@ -187,9 +285,9 @@ def _reconciled(run: Run, stage: Stage, backend: Backend, unclear: SlurmUnreacha
                 return array_of(found[0])
             looked = "; Slurm has no job with its token"
         time.sleep(_LOOK_EVERY_S)
-    _note(run, "unclear", stage=stage.name, reason=str(unclear))
+    _note(run, "unclear", **one.facts(), reason=str(unclear))
     raise SlurmUnreachable(
         f"{unclear}{looked}. The job is not sent again, lest it run twice: should it turn up "
-        f"after all (comment '{token(run.id, stage.name)}' in `squeue --me -o '%i %k'`), it ends "
+        f"after all (comment '{one.token(run)}' in `squeue --me -o '%i %k'`), it ends "
         f"as soon as it starts, so submit once more (run folder: {run.path})"
     )

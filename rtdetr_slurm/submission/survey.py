@@ -13,8 +13,9 @@ from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import is_given_up
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, PENDING
-from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend, open_tasks
+from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend
 from rtdetr_slurm.submission.ends import complete_ends, give_up_lost
+from rtdetr_slurm.submission.sending import open_tasks
 
 _UNDER_WAY = PENDING | ACTIVE
 

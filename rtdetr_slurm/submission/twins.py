@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rtdetr_slurm.records import exists, read_json
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, open_run, run_ids
 from rtdetr_slurm.runs.state import StageState, is_given_up, is_to_end
-from rtdetr_slurm.submission.backends import open_tasks
+from rtdetr_slurm.submission.sending import open_tasks
 from rtdetr_slurm.submission.survey import survey_run
 
 
@@ -50,8 +51,11 @@ def find_twin(
 def _of_this_spec(run_dir: Path, spec: Mapping[str, Any]) -> Iterator[Path]:
     """Folders of the runs that have not ended and have an equal spec, without a look at the rest
     of their records: there may be a thousand."""
+    ids: list[str] = []
     action, wanted = run_dir.name.split("-", 1)[0], _without(run_dir, spec)
-    for run_id in run_ids(run_dir.parent):
+    with suppress(RequestError):  # no folder; whoever makes a run in it says so
+        ids = run_ids(run_dir.parent)
+    for run_id in ids:
         folder = run_dir.parent / run_id
         if folder == run_dir or run_id.split("-", 1)[0] != action:
             continue

@@ -37,7 +37,7 @@ from rtdetr_slurm.runs.live import Live, StartTimes, write_live
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.status import StatusLog
-from rtdetr_slurm.submission.backends import token
+from rtdetr_slurm.submission.sending import token
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[random.Random, Path], None]

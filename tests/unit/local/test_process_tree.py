@@ -68,7 +68,7 @@ def started(folder: Path, stage: Stage) -> tuple[Run, list[int]]:
     run = make_run(folder, stage)
     write_controller(run)
     run.record("submitting", stage="train")
-    runner = start_runner(run)
+    runner = start_runner(run, "train", 0)
     run.record("submitted", stage="train", job_id=runner, **process_facts(runner))
     ranks = pids_in(folder / "pids", 2)
     [stage_run] = children(int(runner))
@@ -133,7 +133,7 @@ def test_a_users_own_modules_are_none_of_the_runners(
     monkeypatch.chdir(folder)
     run = make_run(folder, local_stage(folder / "results"))
     write_controller(run)
-    _, status = os.waitpid(int(start_runner(run)), 0)
+    _, status = os.waitpid(int(start_runner(run, "train", 0)), 0)
     assert (run.path / "jobs" / "runner.log").read_text() == ""
     assert os.waitstatus_to_exitcode(status) == 1
     assert run.events()[-1]["event"] == "finished"

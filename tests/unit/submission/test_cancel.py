@@ -17,8 +17,8 @@ from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, is_to_end, judge
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
-from rtdetr_slurm.submission.backends import token
 from rtdetr_slurm.submission.cancel import Cancelled, cancel_run
+from rtdetr_slurm.submission.sending import token
 from rtdetr_slurm.submission.survey import survey_run
 
 

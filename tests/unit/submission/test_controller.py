@@ -19,6 +19,7 @@ from rtdetr_slurm.runs.run import python_archive, stage_command
 from rtdetr_slurm.submission import controller
 from rtdetr_slurm.submission.backends import SlurmBackend
 from rtdetr_slurm.submission.controller import controller_archive, write_controller
+from rtdetr_slurm.submission.sending import Sending
 
 # All modules of ours that are loaded once the entry point is, and where they come from.
 LOADED = """
@@ -101,7 +102,7 @@ def test_a_loose_umask_does_not_let_others_write_what_is_executed(
         run = make_run(tmp_path / "runs", STAGE)
         (run.path / "jobs" / "train").rmdir()
         write_controller(run)
-        SlurmBackend().submit(run, STAGE, [])
+        SlurmBackend().submit(run, Sending(STAGE), [], None)
     finally:
         os.umask(before)
     jobs = run.path / "jobs"

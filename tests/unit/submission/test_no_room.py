@@ -26,7 +26,7 @@ EVALUATE = replace(
     results_dir="/runs/r/results/evaluate",
     depends_on=(Dependency(Origin("train")),),
 )
-FILL = "ulimit -S -f unlimited; for f in {run}/events/*; do head -c 9000 /dev/zero >> $f; done"
+FILL = "prlimit --pid $PPID --fsize=10:"
 """As if somebody else had filled the disk: the record takes no further line."""
 SCRIPT_FITS = 5000
 
@@ -51,7 +51,7 @@ def test_a_job_that_cannot_be_written_down_is_found_and_cancelled(
     slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "runs", STAGE, EVALUATE)
-    slurm.answer("sbatch", f"{FILL.format(run=run.path)}; echo 42")
+    slurm.answer("sbatch", f"{FILL}; echo 42")
     slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
     with files_of_at_most(SCRIPT_FITS), pytest.raises(SiteError) as error:
         submit_run(run)
@@ -62,7 +62,7 @@ def test_a_job_that_cannot_be_written_down_is_found_and_cancelled(
 
 def test_what_stays_queued_is_named(slurm: FakeSlurm, tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", STAGE, EVALUATE)
-    slurm.answer("sbatch", f"{FILL.format(run=run.path)}; echo 42")
+    slurm.answer("sbatch", f"{FILL}; echo 42")
     slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
     slurm.answer("scancel", "echo 'scancel: error: no' >&2; exit 1")
     with files_of_at_most(SCRIPT_FITS), pytest.raises(SiteError) as error:
@@ -76,9 +76,9 @@ def test_a_runner_that_cannot_be_written_down_is_ended(
     run = make_run(tmp_path / "runs", local_stage(tmp_path / "results"))
     begun: list[subprocess.Popen[bytes]] = []
 
-    def start(run: Run) -> str:
+    def start(run: Run, stage: str, first: int) -> str:
         begun.append(subprocess.Popen(["sleep", "60"]))
-        subprocess.run(["sh", "-c", FILL.format(run=run.path)], check=True)
+        subprocess.run(["sh", "-c", FILL], check=True)
         return str(begun[0].pid)
 
     monkeypatch.setattr("rtdetr_slurm.submission.backends.start_runner", start)

@@ -28,8 +28,8 @@ from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
 from rtdetr_slurm.slurm.executor import BatchExecutor
 from rtdetr_slurm.slurm.parse import Queued
-from rtdetr_slurm.submission.backends import token
 from rtdetr_slurm.submission.cancel import cancel_run
+from rtdetr_slurm.submission.sending import token
 from rtdetr_slurm.submission.submit import submit_run
 
 Capture = pytest.CaptureFixture[str]

@@ -20,8 +20,9 @@ from rtdetr_slurm.plan.model import Array
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.slurm.parse import JobInfo
-from rtdetr_slurm.submission.backends import SlurmBackend, open_tasks, token
+from rtdetr_slurm.submission.backends import SlurmBackend
 from rtdetr_slurm.submission.cancel import cancel_run
+from rtdetr_slurm.submission.sending import open_tasks, token
 from rtdetr_slurm.submission.submit import submit_run
 from rtdetr_slurm.submission.survey import survey_run, survey_runs
 

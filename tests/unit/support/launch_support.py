@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.plan.model import (
     Bind,
     Container,
@@ -72,6 +73,7 @@ def make_run(
         site_sources=(),
         plan=Plan(stages),
         run_id=run_id,
+        launch_version=LAUNCH_VERSION,
     )
     run = create_run(root / run_id, manifest)
     for stage in stages:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.submission.backends import token
+from rtdetr_slurm.submission.sending import token
 from rtdetr_slurm.submission.survey import survey_run
 
 
@@ -23,7 +23,8 @@ class FakeSlurm:
 
     def answer(self, program: str, body: str) -> None:
         path = self.folder / program
-        path.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/{program}.calls\n{body}\n')
+        note = f'ulimit -S -f unlimited; echo "$@" >> {self.folder}/{program}.calls'
+        path.write_text(f"#!/bin/sh\n{note}\n{body}\n")
         path.chmod(0o755)
 
     def calls_of(self, program: str) -> Path:

@@ -1,0 +1,150 @@
+"""Going on with a run that has stopped: what is missing of it is sent once more, in its own folder
+and as it was frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rtdetr_slurm.contract import CONTROLLER_ZIP, JOBS_DIR, LAUNCH_VERSION, SUMMARY_JSON
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.records import exists
+from rtdetr_slurm.runs.events import Event
+from rtdetr_slurm.runs.report import RunReport, StageReport
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import (
+    StageState,
+    cluster_of,
+    is_given_up,
+    is_to_end,
+    job_id_of,
+    next_start,
+    task_events,
+)
+from rtdetr_slurm.slurm.job_ids import array_of
+from rtdetr_slurm.submission.backends import backend_of
+from rtdetr_slurm.submission.cancel import found_jobs
+from rtdetr_slurm.submission.controller import write_controller
+from rtdetr_slurm.submission.sending import OpenTask, Sending, being_sent, open_tasks
+from rtdetr_slurm.submission.submit import send
+from rtdetr_slurm.submission.survey import survey_run
+
+Job = Mapping[str, Any]
+"""What is known of a job: its id, and its cluster where there are several."""
+_LIVE = frozenset({StageState.QUEUED, StageState.RUNNING})
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What of a run is to be sent, and what that waits for.
+
+    Attributes:
+        sendings: in the plan's order.
+        jobs: of the other stages, by name; None of one that has succeeded.
+    """
+
+    sendings: Sequence[Sending]
+    jobs: Mapping[str, Job | None]
+
+
+def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
+    """Queue the stages that have neither succeeded nor wait or run; returns stage name → job id,
+    nothing where none is missing.
+
+    A training goes on from its furthest checkpoint.
+
+    Args:
+        again: also where another run that does the same is under way.
+
+    Raises:
+        RequestError: the run is another user's or of an older version, it is being submitted or
+            cancelled, or as `send`.
+        SiteError: as `send`, or the scheduler does not say what is left of the run.
+    """
+    if not run.is_own:
+        raise RequestError(f"{run.id} is {run.manifest.user}'s, and is not yours to resume")
+    if run.manifest.launch_version < LAUNCH_VERSION:
+        raise RequestError(
+            f"{run.id} was submitted by an older version, whose jobs cannot be counted on from "
+            "where they ended: submit again with train.resume_training_checkpoint_path"
+        )
+    with suppress(FileNotFoundError):
+        (run.path / SUMMARY_JSON).unlink()  # it has not ended for good
+    report, notes = survey_run(run.path)
+    events = run.events()
+    _see_that_it_stands_still(run, report, events, notes)
+    missing = find_missing(run, report, events)
+    if not missing.sendings:
+        return {}
+    if not exists(run.path / JOBS_DIR / CONTROLLER_ZIP):  # `submit` was killed before it made it
+        write_controller(run)
+    _end_what_is_left(run, missing, events)
+    return send(run, missing.sendings, missing.jobs, again=again)
+
+
+def find_missing(run: Run, report: RunReport, events: Sequence[Event]) -> Missing:
+    """What a run that stands still lacks. Pure."""
+    reports = {one.name: one for one in report.stages}
+    sendings: list[Sending] = []
+    jobs: dict[str, Mapping[str, Any] | None] = {}
+    for stage in run.plan.stages:
+        tasks = [(task, reports[task.name]) for task in stage.tasks()]
+        # What waits for a job that is gone, or for one that has failed, waits in vain.
+        in_vain = any(d.on.run is None and d.on.stage not in jobs for d in stage.depends_on)
+        live = {StageState.RUNNING} if in_vain else _LIVE
+        well = {StageState.SUCCESS, *live}
+        lacking = [(task, one) for task, one in tasks if one.state not in well]
+        if lacking:
+            whole = len(lacking) == len(tasks)
+            numbers = None if whole else tuple(task.index or 0 for task, _ in lacking)
+            first = next_start(events, stage.name)
+            sendings.append(Sending(stage, first, numbers, _why(lacking[0][1])))
+        else:
+            jobs[stage.name] = _live_job(stage, [one for _, one in tasks], events)
+    return Missing(sendings, jobs)
+
+
+def _live_job(stage: Stage, reports: Iterable[StageReport], events: Sequence[Event]) -> Job | None:
+    """The job of a stage that lacks nothing, where it has not succeeded yet."""
+    live = next((one for one in reports if one.state in _LIVE), None)
+    if live is None:
+        return None
+    own = [event for task in stage.tasks() for event in task_events(events, task)]
+    return {"job_id": array_of(live.job_id or ""), "cluster": cluster_of(own)}
+
+
+def _why(report: StageReport) -> str:
+    reason = report.failure.evidence if report.failure else report.detail
+    return f"{report.state.value}: {reason}" if reason else report.state.value
+
+
+def _see_that_it_stands_still(
+    run: Run, report: RunReport, events: Sequence[Event], notes: Sequence[str]
+) -> None:
+    """See that nobody is at work on the run, and that what is left of it is known."""
+    sent = open_tasks(run, events)
+    if sender := being_sent(sent):
+        raise RequestError(
+            f"{run.id} is being submitted by process {sender.get('pid')} on {sender.get('host')}"
+        )
+    reports = {one.name: one for one in report.stages}
+    for one in sent:
+        found = reports[one.task.name]
+        if found.state in _LIVE and is_to_end(one.events):
+            raise RequestError(f"{run.id}: {found.name} is being cancelled, and has not ended yet")
+        if found.state is StageState.UNKNOWN and found.job is None and not is_given_up(one.events):
+            why = "; ".join(notes) or "its process is another machine's"
+            raise SiteError(f"{run.id}: whether {found.name} waits or runs cannot be told: {why}")
+
+
+def _end_what_is_left(run: Run, missing: Missing, events: Sequence[Event]) -> None:
+    """End the jobs in whose place others come: what waits in vain, what is about to end."""
+    backend = backend_of(run.plan)
+    tasks = [task for one in missing.sendings for task in one.stage.tasks()]
+    known = [(task, task_events(events, task)) for task in tasks]
+    old = [OpenTask(run, task, job_id_of(own, task), own) for task, own in known if own]
+    if left := found_jobs(backend, old):
+        backend.cancel(left)

@@ -1,0 +1,258 @@
+"""Going on with a run: what is missing of it is sent once more, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE, make_run
+from slurm_support import FakeSlurm, queue_line, submitted, survey
+
+from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.model import Array, Dependency, Origin, StageTask
+from rtdetr_slurm.runs.claim import Start, claim_id, read_claim
+from rtdetr_slurm.runs.processes import process_facts
+from rtdetr_slurm.runs.report import keep_summary
+from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import StageState, first_start, is_to_end, task_events
+from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.slurm.commands import SlurmUnreachable, SubmissionRefused
+from rtdetr_slurm.submission.cancel import cancel_run
+from rtdetr_slurm.submission.resume import resume_run
+from rtdetr_slurm.submission.sending import open_tasks, token
+from rtdetr_slurm.submission.submit import submit_run
+
+EVALUATE = replace(
+    STAGE,
+    name="evaluate",
+    action="evaluate",
+    results_dir="/runs/r/results/evaluate",
+    depends_on=(Dependency(Origin("train")),),
+)
+FAILED = {"state": "failed", "failure_class": "timeout", "reason": "the time limit was over"}
+
+
+@pytest.fixture
+def chain(tmp_path: Path, slurm: FakeSlurm) -> Run:
+    """A training and its evaluation as jobs 42 and 43; later ones are 52 and 53."""
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo 43;; *) echo 42;; esac")
+    submit_run(run)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo 53;; *) echo 52;; esac")
+    return run
+
+
+def own(run: Run, stage: str = "train") -> list[str]:
+    task = StageTask(run.plan.stage(stage))
+    return [event["event"] for event in task_events(run.events(), task)]
+
+
+def ended(run: Run, stage: str, job: str, restart: int = 0, **how: str) -> None:
+    facts = {"stage": stage, "job_id": job, "restart": restart}
+    run.record("started", **facts)
+    run.record("finished", **facts, **(how or {"state": "success"}))
+
+
+def script(run: Run, stage: str = "train") -> str:
+    return (run.job_dir(stage) / "job.sh").read_text()
+
+
+def sent(slurm: FakeSlurm) -> int:
+    return len(slurm.calls("sbatch"))
+
+
+def test_a_failed_training_and_what_waits_for_it_are_sent_again(
+    slurm: FakeSlurm, chain: Run
+) -> None:
+    ended(chain, "train", "42", restart=2, **FAILED)
+    line = queue_line(chain, "43", "PENDING", "evaluate", "DependencyNeverSatisfied")
+    slurm.answer("squeue", f"echo '{line}'")
+    keep_summary(chain)
+    assert resume_run(chain) == {"train": "52", "evaluate": "53"}
+    assert slurm.calls("scancel") == ["43"], "which would wait in vain"
+    assert own(chain) == ["submitting", "resumed", "submitted"]
+    text = script(chain)
+    assert f"--comment={token(chain.id, 'train', 3)}\n" in text.replace("'", "")
+    assert f"stage {chain.path} train 3) &\n" in text, "its starts are counted on"
+    assert "--dependency=afterok:52\n" in script(chain, "evaluate")
+    [why] = [e["reason"] for e in chain.events() if e["event"] == "resumed" and "restart" in e][:1]
+    assert why == "failed: the time limit was over"
+    jobs = [("42", "train", "FAILED"), ("43", "evaluate", "CANCELLED")]
+    lines = [queue_line(chain, job, state, stage) for job, stage, state in jobs]
+    new = f"52|PENDING|None|N/A||{token(chain.id, 'train', 3)}"
+    slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in [*lines, new]))
+    stages = survey(chain).stages
+    assert (stages[0].state, stages[0].job_id) == (StageState.QUEUED, "52")
+
+
+def test_what_has_succeeded_is_not_waited_for(slurm: FakeSlurm, chain: Run) -> None:
+    ended(chain, "train", "42")
+    ended(chain, "evaluate", "43", **FAILED)
+    assert resume_run(chain) == {"evaluate": "53"}
+    assert "--dependency" not in script(chain, "evaluate"), "Slurm may have forgotten job 42"
+    assert f"stage {chain.path} evaluate 1) &\n" in script(chain, "evaluate")
+
+
+def test_what_runs_is_waited_for_and_left_alone(slurm: FakeSlurm, chain: Run) -> None:
+    slurm.answer("squeue", f"echo '{queue_line(chain, '42', 'RUNNING')}'")
+    slurm.answer("sacct", f"echo '43|CANCELLED by 0|0:0|None|n||{chain.path}'")
+    assert resume_run(chain) == {"evaluate": "53"}
+    assert slurm.calls("scancel") == []
+    assert "--dependency=afterok:42\n" in script(chain, "evaluate")
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_nothing_is_missing_of_what_waits_or_runs(slurm: FakeSlurm, chain: Run, state: str) -> None:
+    lines = [queue_line(chain, "42", state), queue_line(chain, "43", "PENDING", "evaluate")]
+    slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in lines))
+    assert resume_run(chain) == {}
+    assert sent(slurm) == 2
+
+
+def test_nothing_is_missing_of_what_has_succeeded(slurm: FakeSlurm, chain: Run) -> None:
+    ended(chain, "train", "42")
+    ended(chain, "evaluate", "43")
+    assert resume_run(chain) == {}
+    assert sent(slurm) == 2
+
+
+def test_a_submission_that_was_killed_goes_on(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """Of a process that is gone: the first stage was queued, of the second no answer is known."""
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE)
+    submitted(run)
+    gone = {"pid": 2**22 + 1, **process_facts("1"), "process_start": 1}
+    run.record("submitting", stage="evaluate", **gone)
+    slurm.answer("squeue", f"echo '{queue_line(run, '42')}'")
+    slurm.answer("sbatch", "echo 53")
+    assert resume_run(run) == {"evaluate": "53"}
+    assert (run.path / "jobs" / "controller.zip").exists()
+    assert "--dependency=afterok:42\n" in script(run, "evaluate")
+    assert first_start(task_events(run.events(), StageTask(run.plan.stages[1]))) == 1
+
+
+def test_a_submission_under_way_is_left_alone(slurm: FakeSlurm, run: Run) -> None:
+    run.record("submitting", stage="train", pid=1, **process_facts("1"))
+    with pytest.raises(RequestError, match="is being submitted by process 1 on"):
+        resume_run(run)
+    elsewhere = make_run(run.path.parent, STAGE, run_id="train-20260103-000000-aaaa")
+    elsewhere.record("submitting", stage="train", pid=1, host="another", process_start=1)
+    with pytest.raises(RequestError, match="is being submitted by process 1 on another"):
+        resume_run(elsewhere)
+    assert sent(slurm) == 0
+
+
+def test_of_two_at_once_one_sends(
+    slurm: FakeSlurm, chain: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(chain, "train", "42", **FAILED)
+    ended(chain, "evaluate", "43", **FAILED)
+    other = chain.path / "events" / "submitting-train-1.jsonl"
+    facts = '"schema_version": 1, "timestamp": "2026-01-02T00:00:00+00:00", "stage": "train"'
+    announced = f'{{"event": "submitting", {facts}, "restart": 1}}'
+    slurm.answer("squeue", f"echo '{announced}' > {other}")  # right after this one has looked
+    monkeypatch.setattr("rtdetr_slurm.submission.resume.being_sent", lambda _: None)
+    submits = sent(slurm)
+    chain_events = chain.events()
+    monkeypatch.setattr(Run, "events", lambda self: chain_events)
+    with pytest.raises(RequestError, match="has just been submitted by another process"):
+        resume_run(chain)
+    assert sent(slurm) == submits
+    monkeypatch.undo()
+    assert own(chain) == ["submitting"], "the other one's is not taken back"
+
+
+def test_a_refused_stage_takes_back_only_what_was_sent_with_it(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    third = replace(EVALUATE, name="again", results_dir="/runs/r/results/again")
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE, third)
+    submitted(run)
+    refusal = "echo 'sbatch: error: invalid account' >&2; exit 1"
+    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'RUNNING')}'")
+    slurm.answer("sbatch", f"case $* in *again*) {refusal};; *) echo 43;; esac")
+    with pytest.raises(SubmissionRefused):
+        resume_run(run)
+    assert slurm.calls("scancel") == []
+    stages = survey(run).stages
+    assert stages[0].state is StageState.RUNNING
+    assert stages[2].state is StageState.FAILED
+    assert is_to_end(task_events(run.events(), StageTask(run.plan.stages[1])))
+
+
+def test_an_unclear_answer_is_looked_for_by_its_own_token(slurm: FakeSlurm, chain: Run) -> None:
+    """The old job is still shown, and it is not the one."""
+    ended(chain, "train", "42", **FAILED)
+    ended(chain, "evaluate", "43", **FAILED)
+    old = queue_line(chain, "42", "FAILED")
+    slurm.answer("sbatch", "echo garbage")
+    slurm.answer("squeue", f"echo '{old}'")
+    slurm.answer("sacct", f"echo '42|FAILED|1:0|None|n||{chain.path}'")
+    with pytest.raises(SlurmUnreachable, match=f"{token(chain.id, 'train', 1)}"):
+        resume_run(chain)
+    assert survey(chain).stages[0].state is StageState.UNKNOWN
+    new = old.replace("42|FAILED", "60|PENDING") + ":1"
+    slurm.answer("squeue", f"echo '{old}'; echo '{new}'")
+    [one] = [t for t in open_tasks(chain, chain.events()) if t.task.name == "train"]
+    assert one.job_id is None
+    assert survey(chain).stages[0].job_id == "60"
+
+
+def test_what_slurm_does_not_tell_is_not_sent_again(slurm: FakeSlurm, chain: Run) -> None:
+    slurm.answer("squeue", "exit 1")
+    with pytest.raises(SiteError, match="whether train waits or runs cannot be told"):
+        resume_run(chain)
+    assert sent(slurm) == 2
+
+
+def test_what_is_being_cancelled_is_waited_for(slurm: FakeSlurm, chain: Run) -> None:
+    slurm.answer("squeue", f"echo '{queue_line(chain, '42', 'RUNNING')}'")
+    chain.record("started", stage="train", job_id="42", restart=0)
+    cancel_run(chain)
+    with pytest.raises(RequestError, match="train is being cancelled, and has not ended yet"):
+        resume_run(chain)
+    slurm.answer("squeue", f"echo '{queue_line(chain, '42', 'CANCELLED')}'")
+    assert set(resume_run(chain)) == {"train", "evaluate"}
+    assert not is_to_end(task_events(chain.events(), StageTask(chain.plan.stages[0])))
+
+
+def test_a_cancelled_run_and_its_claims(slurm: FakeSlurm, chain: Run) -> None:
+    """What was begun under the claim is gone on from; what another run holds is not taken."""
+    task = StageTask(chain.plan.stages[0])
+    claim = claim_id(chain.id, "train")
+    StatusLog(task.results_dir / "status.json", Start(claim)).fail(FailureClass.CANCELLED, "so")
+    cancel_run(chain)
+    resume_run(chain)
+    held = read_claim(task.results_dir)
+    assert held is not None
+    assert held.id == claim
+
+
+def test_only_the_missing_tasks_of_an_array(slurm: FakeSlurm, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", replace(STAGE, array=Array(4, 2)))
+    submit_run(run)
+    for number, how in enumerate(({}, FAILED, {}, FAILED)):
+        facts = {"stage": "train", "job_id": f"42_{number}", "task": number}
+        run.record("started", **facts, restart=0)
+        run.record("finished", **facts, restart=0, **(how or {"state": "success"}))
+    slurm.answer("sbatch", "echo 52")
+    assert resume_run(run) == {"train": "52"}
+    assert "#SBATCH --array=1,3%2\n" in script(run)
+    slurm.answer("squeue", f"echo '52_[1,3]|PENDING|None|N/A||{token(run.id, 'train', 1)}'")
+    states = [(one.state.value, one.job_id) for one in survey(run).stages]
+    assert states == [
+        ("success", "42_0"),
+        ("queued", "52_1"),
+        ("success", "42_2"),
+        ("queued", "52_3"),
+    ]
+
+
+def test_a_run_of_an_older_version_is_refused(slurm: FakeSlurm, run: Run) -> None:
+    path = run.path / "run.json"
+    path.write_text(path.read_text().replace('"launch_version": 2', '"launch_version": 1'))
+    from rtdetr_slurm.runs.run import open_run
+
+    with pytest.raises(RequestError, match="was submitted by an older version"):
+        resume_run(open_run(run.path))
