@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.doctor.finding import Finding, Outcome, failure, report, worst
 from rtdetr_slurm.errors import SiteError
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.site.discover import FoundSite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,43 +30,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         help="how long a probe job may wait in the queue (default: 10)",
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="write settings that an all-reduce needed into your profile, under env",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.doctor.examine import (
-        ask_slurm,
-        examine_by_job,
-        examine_here,
-        examine_login,
-        examine_slurm,
-    )
+    from rtdetr_slurm.doctor.examine import examine_here, examine_login
     from rtdetr_slurm.site.discover import find_site
 
     found = find_site(args.site, os.environ)
-    printed = _Lines(show=not args.json)
-    printed.add(examine_login(found, os.environ, terminal.note))
+    lines = _Lines(show=not args.json)
+    lines.add(examine_login(found, os.environ, terminal.note))
+    settings: dict[str, str] = {}
     if found.site.scheduler == "slurm":
-        try:
-            cluster = ask_slurm()
-        except SiteError as error:
-            remedy = "run this on a login node of the cluster, with its Slurm commands on PATH"
-            printed.add([failure("slurm.version", str(error), remedy)])
-        else:
-            printed.add(examine_slurm(found, cluster, args.partition))
-            if not args.no_job:
-                patience_s = 60 * args.wait
-                for _, findings in examine_by_job(
-                    found, cluster, args.partition, patience_s, os.environ, terminal.note
-                ):
-                    printed.add(findings)
+        settings = _ask_cluster(args, found, lines)
     elif not args.no_job:
-        for _, findings in examine_here(found, os.environ):
-            printed.add(findings)
+        lines.add(examine_here(found, lines.findings).findings)
+    kept = None
+    if args.keep and settings:
+        try:
+            kept = _keep(found, settings)
+        except SiteError as error:
+            said, _, by_hand = str(error).rpartition("; ")
+            lines.add([failure("site.keep", said, by_hand)])
     if args.json:
-        sources = [str(path) for path in found.sources]
-        terminal.document(report(printed.findings, site=found.site.name, profiles=sources))
-    return printed.exit_code
+        facts = {
+            "site": found.site.name,
+            "profiles": [str(path) for path in found.sources],
+            "settings": settings,
+            "kept_in": kept and str(kept),
+        }
+        terminal.document(report(lines.findings, **facts))
+    return lines.exit_code
+
+
+def _ask_cluster(args: argparse.Namespace, found: FoundSite, lines: _Lines) -> dict[str, str]:
+    """Ask Slurm, and have jobs look; returns the settings that their ranks needed."""
+    from rtdetr_slurm.doctor.examine import ask_slurm, examine_by_job, examine_slurm
+
+    try:
+        cluster = ask_slurm()
+    except SiteError as error:
+        remedy = "run this on a login node of the cluster, with its Slurm commands on PATH"
+        lines.add([failure("slurm.version", str(error), remedy)])
+        return {}
+    lines.add(examine_slurm(found, cluster, args.partition))
+    if args.no_job:
+        return {}
+    examined = examine_by_job(
+        found, cluster, args.partition, 60 * args.wait, lines.findings, terminal.note
+    )
+    lines.add(examined.findings)
+    return examined.settings
+
+
+def _keep(found: FoundSite, settings: dict[str, str]) -> Path:
+    """Write the settings into the user's own profile, and say so."""
+    from rtdetr_slurm.site.discover import own_profile
+    from rtdetr_slurm.site.keep import keep_env
+
+    path = own_profile(found, os.environ)
+    copy = keep_env(path, settings)
+    pairs = " ".join(f"{name}={value}" for name, value in settings.items())
+    was = f"; as it was: {copy}" if copy is not None else ""
+    terminal.note(f"kept {pairs} under env in {path}{was}")
+    return path
 
 
 def _minutes(text: str) -> float:

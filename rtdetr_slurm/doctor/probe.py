@@ -67,6 +67,7 @@ class Probe:
     """A probe job and what has come of it.
 
     Attributes:
+        blocked: why it was not sent: what other lines have told already.
         refused: why it was not queued.
         started_after_s: from being sent to its first words being seen here; None: never.
         seen_after_s: from its first words to their being seen here, by the clocks of both.
@@ -82,6 +83,7 @@ class Probe:
     token: str = ""
     queued: Queued | None = None
     sent: float = 0.0
+    blocked: str = ""
     refused: str = ""
     started_after_s: float | None = None
     seen_after_s: float | None = None
@@ -103,13 +105,22 @@ class Probe:
 
 
 @contextmanager
-def probes(site: Site, plans: Sequence[ProbePlan], run_root: Path) -> Iterator[list[Probe]]:
-    """Send probe jobs; whatever happens, none is left in the queue and no folder on the disk."""
+def probes(
+    site: Site,
+    plans: Sequence[ProbePlan],
+    run_root: Path,
+    obstacle: Callable[[ProbePlan], str] = lambda _: "",
+) -> Iterator[list[Probe]]:
+    """Send probe jobs; whatever happens, none is left in the queue and no folder on the disk.
+
+    Args:
+        obstacle: why a probe need not be sent, for that is known already; empty where nothing is.
+    """
     sent: list[Probe] = []
     try:
         for plan in plans:
-            sent.append(_prepared(site, plan, run_root))
-            if not sent[-1].refused:
+            sent.append(_prepared(site, plan, run_root, obstacle(plan)))
+            if not sent[-1].over:
                 _send(sent[-1])
         yield sent
     finally:
@@ -118,11 +129,14 @@ def probes(site: Site, plans: Sequence[ProbePlan], run_root: Path) -> Iterator[l
             shutil.rmtree(probe.folder, ignore_errors=True)
 
 
-def _prepared(site: Site, plan: ProbePlan, run_root: Path) -> Probe:
+def _prepared(site: Site, plan: ProbePlan, run_root: Path, obstacle: str) -> Probe:
     """The probe with its folder and the request in it."""
     moment = datetime.now(timezone.utc)
     name = f".doctor-{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     probe = Probe(plan, site, run_root / name, token=f"rtdetr-slurm:{name}")
+    if obstacle:
+        probe.blocked, probe.over = obstacle, True
+        return probe
     try:
         stage = probe_stage(site, plan, probe.folder)
         image = None

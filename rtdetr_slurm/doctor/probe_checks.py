@@ -31,6 +31,9 @@ _REMEDIES = {
 def check_probe(probe: Probe, environ: Mapping[str, str]) -> Iterator[Finding]:
     """One line for each thing that the job has found out, or why it has found out nothing."""
     where = probe.plan.where
+    if probe.blocked:
+        yield not_checked("probe.job", f"no job was sent: {probe.blocked}", where)
+        return
     yield _queue(probe)
     if probe.hello is None:
         return
@@ -274,7 +277,7 @@ def _container(probe: Probe, trials: Sequence[Trial], problem: str) -> Iterator[
     for nodes, check in ((1, "allreduce.one_node"), (2, "allreduce.two_nodes")):
         tried = [trial for trial in trials if trial["nodes"] == nodes and trial["met"]]
         if tried and nodes * max(1, probe.plan.gpus) > 1:
-            yield from _all_reduce(check, tried, where)
+            yield from _all_reduce(check, tried, where, trials)
         elif probe.plan.role == "train" and _all_entered(trials):
             why = "one GPU per node is all there is" if nodes == 1 else "one node is all there is"
             yield not_checked(check, why, where)
@@ -301,7 +304,9 @@ def _all_entered(trials: Sequence[Trial]) -> bool:
     return all(trial["met"] for trial in trials)
 
 
-def _all_reduce(check: str, tried: Sequence[Trial], where: str) -> Iterator[Finding]:
+def _all_reduce(
+    check: str, tried: Sequence[Trial], where: str, trials: Sequence[Trial]
+) -> Iterator[Finding]:
     last = tried[-1]
     done = last["reduced"]
     names = " ".join(f"{name}={value}" for name, value in last["settings"].items())
@@ -319,10 +324,11 @@ def _all_reduce(check: str, tried: Sequence[Trial], where: str) -> Iterator[Find
     said = f"{done['ranks']} ranks met in {done['join_s']:.0f} s, bus bandwidth "
     said += f"{done['bus_gb_s'] or 0:.2f} GB/s, {done['latency_us'] or 0:.0f} µs for a small one"
     if names:
+        why = next(trial["evidence"] for trial in trials if trial["evidence"])
         yield warning(
             check,
-            f"{said}, but only with {names} ({tried[0]['evidence']})",
-            f"`--keep` writes that under env in your profile: {names}",
+            f"{said}, but only with {names} (else: {why})",
+            f"set {names} under env in your profile; `doctor --keep` does it",
             where,
         )
     else:

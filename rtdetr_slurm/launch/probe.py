@@ -230,4 +230,4 @@ def _evidence(code: int | None, lines: Sequence[str]) -> str:
     if code is None:
         said = next((line for line in reversed(lines) if line.strip()), "nothing")
         return f"no end in sight, so it was killed; the last line of its log: {said}"
-    return classify(exit_code=code, log_tail=lines).evidence
+    return classify(exit_code=code, log_tail=lines).evidence.removeprefix("log: ")

@@ -66,7 +66,7 @@ def find_site(
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         note = "no sbatch on PATH and no site profile: runs on this machine (site 'local')"
         return FoundSite(local_site(), notes=(note,))
-    own = _user_profile(environ)
+    own = user_profile(environ)
     raise NoProfile(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
         f"write one{f' at {own}' if own else ''} or name one with --site FILE or ${Env.SITE}: "
@@ -76,12 +76,27 @@ def find_site(
     )
 
 
+def own_profile(found: FoundSite, environ: Mapping[str, str], admin: Path = ADMIN_PROFILE) -> Path:
+    """The profile that a user's own settings belong in: the nearest one that is not the
+    administrator's, or the one that would be.
+
+    Raises:
+        SiteError: there is none, and no home folder for one.
+    """
+    own = [path for path in found.sources if path != admin]
+    path = own[0] if own else user_profile(environ)
+    if path is None:
+        raise SiteError("there is no home folder for a profile of your own; set HOME")
+    return path
+
+
 def local_site() -> Site:
     """The built-in profile: this machine, without a container, on whatever torch finds."""
     return Site(name=LOCAL, scheduler="local", gpu=Gpu(request="none"), signal_lead_s=60)
 
 
-def _user_profile(environ: Mapping[str, str]) -> Path | None:
+def user_profile(environ: Mapping[str, str]) -> Path | None:
+    """Where a user's own profile is looked for; None for a user without a home."""
     config = user_folder("CONFIG", ".config", environ)
     return config and config / "rtdetr-slurm" / "site.yaml"
 
@@ -96,7 +111,7 @@ def _profile_files(option: str | None, environ: Mapping[str, str], admin: Path) 
                     f"{what}: there is no file {path}; allowed: a site profile, or 'local'"
                 )
             files.append(path)
-    own = _user_profile(environ)
+    own = user_profile(environ)
     files += [path for path in (own, admin) if path is not None and _is_there(path)]
     return files
 
