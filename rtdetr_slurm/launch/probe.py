@@ -21,7 +21,7 @@ from rtdetr_slurm.contract import Env, ExitCode
 from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.launch.allocation import say, srun_prefix
 from rtdetr_slurm.launch.attempts import Settings, attempts
-from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, resolve
+from rtdetr_slurm.launch.rendezvous import MASTER_HOST, reserve_port, resolve
 from rtdetr_slurm.launch.step import this_code
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.records import exists
@@ -91,6 +91,7 @@ class _Probe:
         self._host = "127.0.0.1"
         if self._slurm:
             [self._host, *_] = self._client.hostnames(environ["SLURM_JOB_NODELIST"])
+        self._restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
         self._steps = 0
         self._no_more = time.monotonic() + _TOTAL_S
 
@@ -180,12 +181,14 @@ class _Probe:
     def _step(self, nodes: int, words: Sequence[str], log: Path, limit_s: float) -> int | None:
         """Run node wrappers; returns their exit code, None where they had to be killed."""
         argv = [*self._prefix(nodes), *this_code(), PROBE_NODE, str(self.folder), *words]
+        self._steps += 1
         say(f"starts {' '.join(argv)}")
         with (
+            reserve_port(self._job_id, self._restart, self._steps) as reserved,
             log.open("wb") as stream,
             subprocess.Popen(
                 argv,
-                env=self._environment(),
+                env=self._environment(reserved.getsockname()[1]),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -205,13 +208,11 @@ class _Probe:
         prefix = srun_prefix(replace(self.stage.resources, nodes=nodes))
         return prefix if nodes == self.stage.resources.nodes else [*prefix, "-w", self._host]
 
-    def _environment(self) -> dict[str, str]:
-        self._steps += 1
-        restart = int(self._environ.get("SLURM_RESTART_COUNT") or 0)
+    def _environment(self, port: int) -> dict[str, str]:
         return {
             **self._environ,
             Env.MASTER_ADDR: resolve(self._host),
-            Env.MASTER_PORT: str(master_port(self._job_id, restart, self._steps)),
+            Env.MASTER_PORT: str(port),
             MASTER_HOST: socket.gethostname(),
         }
 
