@@ -38,10 +38,7 @@ def _print_logs(run: Run) -> int:
 
 
 def _follow(run: Run) -> int:
-    from rtdetr_slurm.cli.watching import StateLines
-    from rtdetr_slurm.submission.follow import Follower
+    from rtdetr_slurm.cli.watching import follow
 
-    lines = StateLines(progress=False)
-    follower = Follower(run, on_line=terminal.out_log, on_report=lines.report, on_note=lines.note)
-    state = follower.follow().state
+    state = follow(run, terminal.out_log).state
     return ExitCode.OK if state is StageState.SUCCESS else ExitCode.FAILED

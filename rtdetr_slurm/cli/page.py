@@ -95,8 +95,13 @@ def _reason(stage: StageReport) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def run_page(report: RunReport) -> list[tuple[str, str]]:
-    """Name and value, line by line; an empty name and value is an empty line."""
+def run_page(report: RunReport) -> list[str]:
+    """Everything about a run, line by line."""
+    return [f"{name:<12} {value}".rstrip() for name, value in page_facts(report)]
+
+
+def page_facts(report: RunReport) -> list[tuple[str, str]]:
+    """The page as names and values; where both are empty, so is the line."""
     facts = [("run", report.run_id), ("state", report.state.value)]
     facts += [("name", report.name)] if report.name else []
     facts += [("folder", report.run_dir), ("submitted", f"{report.created} by {report.user}")]

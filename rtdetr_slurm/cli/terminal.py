@@ -12,11 +12,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rtdetr_slurm.errors import ActionError, explained
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.text import Text
 
 
@@ -45,8 +46,12 @@ def out_lines(text: str) -> None:
 
 def out_log(line: str) -> None:
     """A line of a log that grows; a progress bar's, which end with \\r, become lines."""
+    text = shown_lines(line.replace("\r", "\n"))
     with _writing():
-        print(shown_lines(line.replace("\r", "\n")), flush=True)
+        if _area is not None and sys.stdout.isatty():
+            _area.print(text)
+        else:
+            print(text, flush=True)
 
 
 def out_text(text: Text) -> None:
@@ -66,12 +71,80 @@ def document(content: Any) -> None:
 
 def note(text: object) -> None:
     """A message of one or several lines."""
-    print(shown_lines(str(text)), file=sys.stderr, flush=True)
+    if _area is not None:
+        _area.print(shown_lines(str(text)))
+    else:
+        print(shown_lines(str(text)), file=sys.stderr, flush=True)
 
 
 def note_log(line: str) -> None:
     """A line of a log beside a result."""
     note(line.replace("\r", "\n"))
+
+
+# --- a part of the terminal that is drawn anew ----------------------------------------------
+class Area:
+    """The last lines of a terminal, or all of it; what is printed meanwhile stands above.
+
+    Args:
+        stream: stdout or stderr.
+        whole: take the whole screen, and give it back as it was.
+    """
+
+    def __init__(self, stream: TextIO, *, whole: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(file=stream, highlight=False)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            screen=whole,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+
+    @property
+    def height(self) -> int:
+        """Lines of the terminal, at this moment."""
+        return self._console.height
+
+    def draw(self, content: RenderableType) -> None:
+        """Show something else; its texts have been through `shown`."""
+        self._live.update(content, refresh=True)
+
+    def print(self, text: str) -> None:
+        """A text that has been through `shown_lines`, above the area."""
+        from rich.text import Text
+
+        self._console.print(Text(text), soft_wrap=True)
+
+    def __enter__(self) -> Area:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+_area: Area | None = None
+
+
+@contextmanager
+def area(stream: TextIO, *, whole: bool = False) -> Iterator[Area | None]:
+    """An area on `stream` for the length of a block; None where that is no terminal that can move
+    its cursor, so that lines have to do."""
+    global _area
+    if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        yield None
+        return
+    with Area(stream, whole=whole) as _area:
+        try:
+            yield _area
+        finally:
+            _area = None
 
 
 # --- the streams themselves ----------------------------------------------------------------

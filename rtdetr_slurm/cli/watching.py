@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.results import result_lines
 from rtdetr_slurm.contract import ExitCode
@@ -9,41 +15,55 @@ from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.submission.follow import Follower
+from rtdetr_slurm.submission.watch import Picture, Watcher
 
 INTERRUPTED_BY_USER = 130
+_EVERY_S, _SOON_S = 1.0, 0.05
+"""Pauses between two looks, and before the first answer."""
 
 
 class StateLines:
-    """One line on stderr whenever what a report shows has changed.
+    """One line whenever what a report shows has changed.
 
     Args:
-        progress: whether epoch and metrics belong to it; beside a log, which has them, they do not.
+        progress: whether epoch and metrics belong to it; beside a log or a bar, which have them,
+            they do not.
+        say: where the lines go.
+        named: whether each begins with the run's id.
     """
 
-    def __init__(self, *, progress: bool) -> None:
-        self._progress = progress
-        self._shown: dict[str, str] = {}
+    def __init__(
+        self,
+        *,
+        progress: bool,
+        say: Callable[[str], None] = terminal.note,
+        named: bool = False,
+    ) -> None:
+        self._progress, self._say, self._named = progress, say, named
+        self._shown: dict[tuple[str, str], str] = {}
+        self._silent = False
 
     def report(self, report: RunReport) -> None:
         for stage in report.stages:
             line = stage_line(stage, progress=self._progress)
-            if self._shown.get(stage.name) != line:
-                self._shown[stage.name] = line
-                terminal.note(terminal.shown(line))
+            if self._shown.get((report.run_id, stage.name)) != line:
+                self._shown[report.run_id, stage.name] = line
+                run = f"{report.run_id} " if self._named else ""
+                self._say(terminal.shown(f"{run}{line}"))
 
-    def note(self, text: str) -> None:
-        if self._shown.get("") != text:
-            self._shown[""] = text
-            terminal.note(text)
+    def silence(self, text: str | None) -> None:
+        """Say once that Slurm does not answer, and once that it does again."""
+        if text is not None and not self._silent:
+            terminal.note(f"{text}; states are as it last told them, and it is asked on")
+        elif text is None and self._silent:
+            terminal.note("Slurm answers again")
+        self._silent = text is not None
 
 
 def watch(run: Run, *, show_log: bool, as_json: bool) -> int:
     """Follow a run to its end and print its results; the exit code is the run's."""
-    lines = StateLines(progress=not show_log)
-    on_line = terminal.note_log if show_log else None
-    follower = Follower(run, on_line=on_line, on_report=lines.report, on_note=lines.note)
     try:
-        report = follower.follow()
+        report = follow(run, terminal.note_log if show_log else None)
     except KeyboardInterrupt:
         terminal.note(f"\ndetached; the run goes on: rtdetr-slurm status {run.path}")
         return INTERRUPTED_BY_USER
@@ -52,6 +72,79 @@ def watch(run: Run, *, show_log: bool, as_json: bool) -> int:
     else:
         print_end(report)
     return ExitCode.OK if report.state is StageState.SUCCESS else ExitCode.FAILED
+
+
+def follow(run: Run, on_line: Callable[[str], None] | None) -> RunReport:
+    """Follow a run to its end, on a terminal with a bar for each stage below the lines.
+
+    Args:
+        on_line: takes the lines of its logs; None leaves them alone.
+    """
+    with terminal.area(sys.stderr) as area:
+        lines = StateLines(progress=on_line is None and area is None)
+
+        def on_report(report: RunReport) -> None:
+            lines.report(report)
+            if area is not None:
+                from rtdetr_slurm.cli.screen import run_bars
+
+                area.draw(run_bars(report))
+
+        return Follower(
+            run,
+            on_line=on_line,
+            on_report=on_report,
+            on_note=terminal.note,
+            on_silence=lines.silence,
+        ).follow()
+
+
+def watch_status(
+    folders: Callable[[], Sequence[Path]],
+    last: Callable[[Mapping[Path, RunReport]], None],
+    *,
+    one: bool,
+) -> int:
+    """Keep the state of runs on the screen until none of them is under way any more; where there is
+    no screen, print a line for each change.
+
+    Args:
+        folders: names them, anew each time.
+        last: prints what stays when the screen is given back.
+        one: show the page of the only run, not the table.
+    """
+    watcher = Watcher(folders)
+    picture, drawn = None, None
+    try:
+        with terminal.area(sys.stdout, whole=True) as area:
+            lines = StateLines(progress=True, say=terminal.out, named=True)
+            while picture is None or not picture.over:
+                picture, asked = watcher.look()
+                if picture is not None and area is not None:
+                    _draw(area, picture, one=one)
+                    drawn = picture
+                elif picture is not None and asked:
+                    _tell(picture, lines)
+                time.sleep(_EVERY_S if picture is not None else _SOON_S)
+    finally:
+        if drawn is not None:
+            last(drawn.reports)
+    return ExitCode.OK
+
+
+def _draw(area: terminal.Area, picture: Picture, *, one: bool) -> None:
+    from rtdetr_slurm.cli.screen import run_screen, runs_screen
+
+    now = f"{datetime.now():%H:%M:%S}"
+    area.draw(run_screen(picture, now) if one else runs_screen(picture, now, area.height))
+
+
+def _tell(picture: Picture, lines: StateLines) -> None:
+    for note in picture.notes:
+        terminal.note(note)
+    lines.silence(picture.silence)
+    for report in picture.reports.values():
+        lines.report(report)
 
 
 def stage_line(stage: StageReport, *, progress: bool = True) -> str:

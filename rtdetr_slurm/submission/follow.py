@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, job_id_of, recorded_end, task_events
-from rtdetr_slurm.submission.survey import survey_run
+from rtdetr_slurm.submission.watch import Pace, Watcher
 
 _LOG_EVERY_S = 0.5
+_SOON_S = 0.05
 _LOCAL_TICK_S = 2.0
-_FIRST_TICK_S, _LAST_TICK_S = 5.0, 30.0
 _UNKNOWN_TICKS = 10
 """So often in a row may nobody know a job before following it makes no more sense."""
 
@@ -27,8 +27,9 @@ class Follower:
 
     Args:
         on_line: called with each line of the logs; None leaves the logs alone.
-        on_report: called after each survey.
-        on_note: called with what could not be found out.
+        on_report: called every few seconds.
+        on_note: called with what could not be found out, and what was recorded.
+        on_silence: called with each report: since when Slurm does not answer, in words, or None.
     """
 
     def __init__(
@@ -38,41 +39,56 @@ class Follower:
         on_line: Callable[[str], None] | None,
         on_report: Callable[[RunReport], None],
         on_note: Callable[[str], None],
+        on_silence: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self.run = run
         self._on_line, self._on_report, self._on_note = on_line, on_report, on_note
+        self._on_silence = on_silence
         self._readers: dict[str, LogReader] = {}
-        self._local = all(s.launch.scheduler == "local" for s in run.plan.stages)
-        self._tick = _LOCAL_TICK_S if self._local else _FIRST_TICK_S
+        local = all(s.launch.scheduler == "local" for s in run.plan.stages)
+        pace = Pace(_LOCAL_TICK_S, _LOCAL_TICK_S) if local else Pace()
+        self._watcher = Watcher(lambda: [run.path], pace)
 
     def follow(self, timeout_s: float | None = None) -> RunReport:
         """Returns the last report: of the run's end, of a job that nobody knows any more, or of
-        the moment at which `timeout_s` is over."""
-        next_survey, unknown, ends_seen = 0.0, 0, 0
+        the moment at which `timeout_s` is over.
+
+        Raises:
+            RequestError: the run cannot be read.
+        """
+        unknown, ends_seen = 0, 0
+        latest: RunReport | None = None
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             ends = self._recorded_ends()
-            now = time.monotonic()
-            late = give_up is not None and now >= give_up
-            over = late
-            if late or ends > ends_seen or now >= next_survey:
-                latest = self._survey()
-                unknown = unknown + 1 if latest.state is StageState.UNKNOWN else 0
-                over = late or latest.ended or unknown >= _UNKNOWN_TICKS
-                next_survey = time.monotonic() + self._tick * random.uniform(0.9, 1.1)
-                self._tick = self._tick if self._local else min(self._tick * 1.5, _LAST_TICK_S)
+            if ends > ends_seen:
+                self._watcher.hurry()
             ends_seen = ends
+            report, asked = self._look()
+            if report is not None and report is not latest:
+                latest = report
+                self._on_report(report)
+            if asked and latest is not None:
+                unknown = unknown + 1 if latest.state is StageState.UNKNOWN else 0
+            late = give_up is not None and time.monotonic() >= give_up
+            over = latest is not None and (late or latest.ended or unknown >= _UNKNOWN_TICKS)
             self._pass_on_lines(end=over)
-            if over:
+            if over and latest is not None:
                 return latest
-            time.sleep(_LOG_EVERY_S)
+            time.sleep(_LOG_EVERY_S if latest is not None else _SOON_S)
 
-    def _survey(self) -> RunReport:
-        report, notes = survey_run(self.run.path)
-        for note in notes:
-            self._on_note(note)
-        self._on_report(report)
-        return report
+    def _look(self) -> tuple[RunReport | None, bool]:
+        """The report as it is now, and whether Slurm has just been asked."""
+        picture, asked = self._watcher.look()
+        if picture is None:
+            return None, False
+        if asked:
+            for note in picture.notes:
+                self._on_note(note)
+            self._on_silence(picture.silence)
+        if self.run.path in picture.unreadable:
+            raise RequestError(picture.unreadable[self.run.path])
+        return picture.reports[self.run.path], asked
 
     def _recorded_ends(self) -> int:
         events = self.run.events()

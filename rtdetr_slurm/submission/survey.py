@@ -27,12 +27,20 @@ class Survey:
     Attributes:
         reports: of the runs that can be read, by folder, in the order asked for.
         unreadable: why the others cannot, by folder.
-        notes: what could not be found out, a line each.
+        notes: what could not be found out, and what was recorded, a line each.
+        silence: why Slurm could not be asked; None where it has answered, or there was no need.
     """
 
     reports: Mapping[Path, RunReport]
     unreadable: Mapping[Path, str]
     notes: tuple[str, ...] = ()
+    silence: str | None = None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, and that Slurm is silent."""
+        words = "Slurm cannot be asked, so states are from the runs' records"
+        return (*([f"{words}: {self.silence}"] if self.silence else []), *self.notes)
 
 
 def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
@@ -55,7 +63,8 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
                 unended[folder] = _read(folder)
         except (UserError, OSError) as error:
             unreadable[folder] = str(explained(error))
-    jobs, notes = _jobs(unended)
+    jobs, silence = _jobs(unended)
+    notes: list[str] = []
     for folder, (run, events) in unended.items():
         try:
             if any(job.state not in _UNDER_WAY for job in jobs[folder].values()):
@@ -71,7 +80,7 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
         except (UserError, OSError) as error:
             unreadable[folder] = str(explained(error))
     ordered = {folder: reports[folder] for folder in folders if folder in reports}
-    return Survey(ordered, unreadable, tuple(notes))
+    return Survey(ordered, unreadable, tuple(notes), silence)
 
 
 def survey_run(folder: Path, *, complete: bool = True) -> tuple[RunReport, tuple[str, ...]]:
@@ -83,7 +92,7 @@ def survey_run(folder: Path, *, complete: bool = True) -> tuple[RunReport, tuple
     found = survey_runs([folder], complete=complete)
     if folder in found.unreadable:
         raise RequestError(found.unreadable[folder])
-    return found.reports[folder], found.notes
+    return found.reports[folder], found.told
 
 
 def _read(folder: Path) -> tuple[Run, list[Event]]:
@@ -93,8 +102,8 @@ def _read(folder: Path) -> tuple[Run, list[Event]]:
 
 def _jobs(
     runs: Mapping[Path, tuple[Run, list[Event]]],
-) -> tuple[dict[Path, dict[str, JobInfo]], list[str]]:
-    """By run and task what the schedulers say, and what they could not be asked."""
+) -> tuple[dict[Path, dict[str, JobInfo]], str | None]:
+    """By run and task what the schedulers say, and why Slurm could not be asked."""
     asked = [
         (folder, one)
         for folder, (run, events) in runs.items()
@@ -102,17 +111,16 @@ def _jobs(
         if not is_given_up(one.events)
     ]
     found: dict[Path, dict[str, JobInfo]] = {folder: {} for folder in runs}
-    notes: list[str] = []
+    silence: str | None = None
     backends: dict[str, Backend] = {"slurm": SlurmBackend(), "local": LocalBackend()}
     for scheduler, backend in backends.items():
         own = [(f, one) for f, one in asked if one.task.stage.launch.scheduler == scheduler]
         try:
             jobs = backend.jobs([one for _, one in own])
         except (SiteError, OSError) as error:
-            why = explained(error)
-            notes.append(f"Slurm cannot be asked, so states are from the runs' records: {why}")
+            silence = str(explained(error))
             continue
         for (folder, one), job in zip(own, jobs, strict=True):
             if job is not None:
                 found[folder][one.task.name] = job
-    return found, notes
+    return found, silence

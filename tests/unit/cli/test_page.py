@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from rtdetr_slurm.cli.page import run_page, run_table, shown_time
+from rtdetr_slurm.cli.page import page_facts, run_table, shown_time
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.live import Live, StartTimes
@@ -53,7 +53,7 @@ def report(*stages: StageReport) -> RunReport:
 
 def page(*stages: StageReport) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, value in run_page(report(*stages)):
+    for name, value in page_facts(report(*stages)):
         found.setdefault(name, []).append(value)
     return found
 
