@@ -39,7 +39,7 @@ def run_table(runs: Mapping[str, RunReport | None]) -> Text:
     for run_id, report in runs.items():
         rows.append([run_id, *(["", "unreadable"] if report is None else _cells(report))])
         styles.append("red" if report is None else COLOURS[report.state])
-    return table(_HEADINGS, rows, styles, coloured=_HEADINGS.index("STATE"))
+    return table(_HEADINGS, rows, styles, coloured="STATE")
 
 
 def _cells(report: RunReport) -> list[str]:

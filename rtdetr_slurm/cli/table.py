@@ -14,19 +14,25 @@ _GAP = "  "
 
 
 def table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str], *, coloured: int
+    headings: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str], *, coloured: str
 ) -> Text:
-    """Headings and rows, each column as wide as its widest cell; a row may be shorter.
+    """Headings and rows, each column as wide as its widest cell, without those in which no row has
+    anything; a row may be shorter.
 
     Args:
-        styles: of each row, for its cell number `coloured`.
+        styles: of each row, for its cell in the column `coloured`.
     """
-    cells = [[shown(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(map(cell_len, column)) for column in zip_longest(*cells, fillvalue="")]
+    columns = [*zip_longest(*([shown(cell) for cell in row] for row in rows), fillvalue="")]
+    used = [
+        (heading, cells) for heading, cells in zip(headings, columns, strict=False) if any(cells)
+    ]
+    widths = [max(map(cell_len, (heading, *cells))) for heading, cells in used]
     text = Text()
-    for row, style in zip(cells, ("bold", *styles), strict=True):
-        for number, (cell, width) in enumerate(zip(row, widths, strict=False)):
-            here = style if number == coloured or row is cells[0] else ""
-            text.append(cell, here)
-            text.append(" " * (width - cell_len(cell)) + _GAP if number < len(row) - 1 else "\n")
+    lines = zip(*((heading, *cells) for heading, cells in used), strict=True)
+    for line, style in zip(lines, ("bold", *styles), strict=True):
+        filled = max((number for number, cell in enumerate(line) if cell), default=0)
+        for number, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            text.append(cell, style if used[number][0] == coloured or style == "bold" else "")
+            text.append(" " * (width - cell_len(cell)) + _GAP if number < filled else "")
+        text.append("\n")
     return text
