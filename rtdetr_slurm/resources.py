@@ -1,4 +1,4 @@
-"""Files that come with the package: schemas/ and specs/ of the repository.
+"""Files that come with the package: schemas/, specs/ and sbatch/ of the repository.
 
 Standard library only.
 """
@@ -18,6 +18,11 @@ def schemas_dir() -> Path:
 def specs_dir() -> Path:
     """Folder of `<action>.yaml`, of quickstart.yaml, and of the example site profiles."""
     return _folder("specs")
+
+
+def sbatch_dir() -> Path:
+    """Folder of the sbatch templates and what they share."""
+    return _folder("sbatch")
 
 
 def _folder(name: str) -> Path:

@@ -24,6 +24,7 @@ COMMANDS = {
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
+    "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),
     "image": ("rtdetr_slurm.cli.image", "build or pull a container image, once"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),
 }

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rtdetr_slurm.submission.prepare import Prepared
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is asked for."""
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the experiment YAML")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="values that win over the spec's"
@@ -35,6 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHICH",
         help="best, last, latest or epoch:N of what went before; takes the place of job.checkpoint",
     )
+
+
+def prepared_request(args: argparse.Namespace) -> Prepared:
+    """What the arguments ask for, checked."""
+    from rtdetr_slurm.submission.prepare import prepare  # the models of a spec
+
+    return prepare(
+        args.spec,
+        args.overrides,
+        action=args.action,
+        site=args.site,
+        name=args.name,
+        then=[word.strip() for word in args.then.split(",")] if args.then else (),
+        parent=args.parent,
+        checkpoint=args.checkpoint,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_request(parser)
     parser.add_argument(
         "--again", action="store_true", help="also where a run that does the same is under way"
     )
@@ -48,18 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.submission.prepare import freeze, prepare, why_refused  # the models of a spec
+    from rtdetr_slurm.submission.prepare import freeze, why_refused
 
-    prepared = prepare(
-        args.spec,
-        args.overrides,
-        action=args.action,
-        site=args.site,
-        name=args.name,
-        then=[word.strip() for word in args.then.split(",")] if args.then else (),
-        parent=args.parent,
-        checkpoint=args.checkpoint,
-    )
+    prepared = prepared_request(args)
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:
             terminal.note(note)

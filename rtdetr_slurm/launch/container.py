@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -38,17 +36,8 @@ def apptainer_argv(
     argv += ["--nv"] if nv else []
     scratch_bind = [Bind(scratch, scratch)] if scratch else []
     for bind in (*container.binds, *binds, *scratch_bind):
-        argv += ["--mount", mount_option(bind)]
+        argv += ["--mount", bind.mount_option()]
     return [*argv, container.image.path, *command]
-
-
-def mount_option(bind: Bind) -> str:
-    """Apptainer's `--mount` value; its fields are CSV, so a path may hold ',' and ':'."""
-    fields = ["type=bind", f"source={bind.source}", f"destination={bind.target}"]
-    fields += ["ro"] if bind.read_only else []
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
-    return text.getvalue().removesuffix("\n")
 
 
 def apptainer_environment(environ: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:

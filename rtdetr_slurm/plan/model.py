@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -85,6 +87,14 @@ class Bind:
     source: str
     target: str
     read_only: bool = False
+
+    def mount_option(self) -> str:
+        """Apptainer's `--mount` value; its fields are CSV, so a path may hold ',' and ':'."""
+        fields = ["type=bind", f"source={self.source}", f"destination={self.target}"]
+        fields += ["ro"] if self.read_only else []
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(fields)
+        return text.getvalue().removesuffix("\n")
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,10 @@ class Site(Role):
         default_factory=list,
         description="Program and arguments that are told of runs with `job.notify: command`.",
     )
+    templates: Line | None = Field(
+        default=None,
+        description="Folder of sbatch templates; `render` takes those in it instead of its own.",
+    )
     limits: Limits = Limits()
 
     def for_role(self, name: RoleName) -> Role:

@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     tree = folder / "tree"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in (PACKAGE, "schemas", "specs"):
+    for name in (PACKAGE, "schemas", "specs", "sbatch"):
         shutil.copytree(REPOSITORY / name, tree / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, tree)
@@ -71,7 +71,7 @@ def names(folder: str, pattern: str) -> set[str]:
 
 def test_the_wheel_has_every_module_schema_and_spec(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    data = names("schemas", "*.json") | names("specs", "*.yaml")
+    data = names("schemas", "*.json") | names("specs", "*.yaml") | names("sbatch", "*")
     assert len(data) > 10
     assert held == (
         names(PACKAGE, "*.py") | {f"{PACKAGE}/py.typed"} | {f"{PACKAGE}/{name}" for name in data}

@@ -15,7 +15,6 @@ from rtdetr_slurm.launch.container import (
     host_command,
     host_environment,
     inside_environment,
-    mount_option,
 )
 from rtdetr_slurm.plan.model import Bind, Container, Image
 
@@ -47,7 +46,7 @@ def test_on_cpu_the_nvidia_driver_stays_outside() -> None:
 
 @pytest.mark.parametrize("path", ["/a,b", "/a:b", '/a"b', "/a b", "/a=b", "/a\nb"])
 def test_any_path_can_be_bound(path: str) -> None:
-    option = mount_option(Bind(path, path, read_only=True))
+    option = Bind(path, path, read_only=True).mount_option()
     [fields] = csv.reader(io.StringIO(option, newline=""))
     assert fields == ["type=bind", f"source={path}", f"destination={path}", "ro"]
 
