@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SPEC_YAML
 from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.launch import checks
@@ -75,6 +76,8 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     if stage.container is not None:
         recorded = run.manifest.images[stage.container.image.path]
         checks.check_container(stage.container, binds, recorded)
+    if get_action(stage.action).trains:
+        checks.check_weights(run.manifest.models)
     checks.check_python(stage.launch.python)
     checks.check_results(task.results_dir)
     scratch = scratch_folder(stage.launch.scratch)

@@ -1,4 +1,5 @@
-"""What pins a container image: a digest once, something cheap to compare ever after.
+"""What pins a container image, or a file of weights: a digest once, something cheap to compare
+ever after.
 
 Standard library only.
 """
@@ -19,24 +20,34 @@ from rtdetr_slurm.records import BadRecord, checked, read_json
 
 _VERSION_LABEL = "org.opencontainers.image.version"
 _HEAD_BYTES = 64 * 1024
+_IMAGE = "container image"
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """A container image as it was when the run was submitted.
+class FileRecord:
+    """A file as it was when the run was submitted.
 
     Attributes:
         size: bytes; None for a sandbox folder, which nothing pins.
         head_sha256: digest of the first 64 KiB. A SIF's header holds its own id, its build time
             and the sizes of its parts, so another image differs there.
         sha256: digest of the whole file.
-        version: the image's label org.opencontainers.image.version; None when nobody can read it.
     """
 
     path: str
     size: int | None
     head_sha256: str | None
     sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageRecord(FileRecord):
+    """A container image as it was when the run was submitted.
+
+    Attributes:
+        version: the image's label org.opencontainers.image.version; None when nobody can read it.
+    """
+
     version: str | None = None
 
 
@@ -51,8 +62,11 @@ class _Cache:
     images: Mapping[str, _Remembered]
 
 
-def glance(path: Path) -> ImageRecord:
-    """The cheap part of an image's record.
+def glance(path: Path, what: str = _IMAGE) -> ImageRecord:
+    """The cheap part of a record.
+
+    Args:
+        what: the file is, in words.
 
     Raises:
         SiteError: there is no such image here.
@@ -64,14 +78,17 @@ def glance(path: Path) -> ImageRecord:
             head = stream.read(_HEAD_BYTES)
         return ImageRecord(str(path), path.stat().st_size, hashlib.sha256(head).hexdigest())
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, what) from error
 
 
-def _unreadable(path: Path, error: OSError) -> SiteError:
-    return SiteError(
-        f"container image {path}: {error.strerror}; build it from the Apptainerfile on a file "
-        "system that every node sees, and name it as `image` in the site profile"
-    )
+def _unreadable(path: Path, error: OSError, what: str) -> SiteError:
+    remedy = "it must be on a file system that every node sees"
+    if what == _IMAGE:
+        remedy = (
+            "build it from the Apptainerfile on a file system that every node sees, and name it "
+            "as `image` in the site profile"
+        )
+    return SiteError(f"{what} {path}: {error.strerror}; {remedy}")
 
 
 def cache_file(environ: Mapping[str, str]) -> Path | None:
@@ -80,16 +97,16 @@ def cache_file(environ: Mapping[str, str]) -> Path | None:
     return cache and cache / "rtdetr-slurm" / "images.json"
 
 
-def check_unchanged(recorded: ImageRecord) -> None:
-    """Compare an image with its record in run.json, cheaply.
+def check_unchanged(recorded: FileRecord, what: str = _IMAGE) -> None:
+    """Compare a file with its record in run.json, cheaply.
 
     Raises:
         SiteError: it is gone, or another one is in its place.
     """
-    now = glance(Path(recorded.path))
+    now = glance(Path(recorded.path), what)
     if (now.size, now.head_sha256) != (recorded.size, recorded.head_sha256):
         raise SiteError(
-            f"container image {now.path} is not the one this run was submitted with "
+            f"{what} {now.path} is not the one this run was submitted with "
             f"(size {now.size}, was {recorded.size}); submit again to use the new one"
         )
 
@@ -120,7 +137,7 @@ def record_image(
     try:
         sha256, version = _remembered(path, seen, apptainer, cache, on_note)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, _IMAGE) from error
     if demanded is not None and sha256 != demanded:
         raise SiteError(
             f"container image {path} has sha256 {sha256}; the site profile demands {demanded}"
@@ -128,10 +145,21 @@ def record_image(
     return replace(seen, sha256=sha256, version=version)
 
 
+def record_weights(path: Path, cache: Path | None, on_note: Callable[[str], None]) -> FileRecord:
+    """The full record of a file of weights; otherwise as record_image.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    seen = glance(path)
+    sha256, _ = _remembered(path, seen, None, cache, on_note)
+    return FileRecord(seen.path, seen.size, seen.head_sha256, sha256)
+
+
 def _remembered(
     path: Path,
     seen: ImageRecord,
-    apptainer: str,
+    apptainer: str | None,
     cache: Path | None,
     on_note: Callable[[str], None],
 ) -> tuple[str, str | None]:
@@ -141,7 +169,8 @@ def _remembered(
         return known[key].sha256, known[key].version
     # Seconds for a large image, once; the user should know what takes them.
     on_note(f"computing the digest of {path} (once)")
-    found = _Remembered(sha256_of(path), _label_version(path, apptainer))
+    version = None if apptainer is None else _label_version(path, apptainer)
+    found = _Remembered(sha256_of(path), version)
     _remember(cache, key, found, on_note)
     return found.sha256, found.version
 

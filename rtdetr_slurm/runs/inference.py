@@ -104,6 +104,17 @@ def resume_model(maker: Maker, choice: str | None = None) -> Chosen:
     return checkpoint_of(maker.results_dir, choice or "last")
 
 
+def ptm_if_no_resume_model(
+    models: Mapping[str, str | None], name: str, *, resumes: bool
+) -> str | None:
+    """The weights of that name that a training starts from, where it goes on from no checkpoint.
+
+    Args:
+        models: those of the site profile.
+    """
+    return None if resumes else models.get(name)
+
+
 def output_dir(task: StageTask) -> Path:
     """The stage's own results folder."""
     return task.results_dir

@@ -404,7 +404,8 @@ def _unmet(
             return f"{origin} cannot be read: {error}"
     for parent in parents:
         if parent.state.ended and parent.state is not StageState.SUCCESS:
-            return f"{parent.name} {_did_not_succeed(parent)}"
+            run_of = "" if origin.run is None else f" of {Path(origin.run).name}"
+            return f"{parent.name}{run_of} {_did_not_succeed(parent)}"
     return None
 
 

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from rtdetr_slurm.plan.model import Plan, StageTask
 from rtdetr_slurm.records import BadRecord, checked, exists, names_in, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
-from rtdetr_slurm.runs.images import ImageRecord
+from rtdetr_slurm.runs.images import FileRecord, ImageRecord
 
 PRIVATE_DIR, _PRIVATE_FILE = 0o755, 0o644
 """Modes, less the umask, of what decides on what is executed later: others do not write it."""
@@ -70,6 +70,7 @@ class Manifest:
         created: ISO 8601 in UTC.
         parent: the run that this one continues, as the user wrote it.
         images: by path.
+        models: weights of the site profile that its training starts from, by their name there.
         site, site_sources: the merged profile and its files, for people.
         launch_version: of the run's own launch code.
     """
@@ -87,6 +88,7 @@ class Manifest:
     plan: Plan
     run_id: str
     launch_version: int = 1
+    models: Mapping[str, FileRecord] = field(default_factory=dict)
     schema_version: int = RUN_VERSION
 
     def __post_init__(self) -> None:

@@ -236,6 +236,10 @@ def _layer(source: YamlSource, profile: Site, environ: Mapping[str, str]) -> dic
         data["apptainer"] = expand(data["apptainer"], "apptainer", absolute=False)
     if (scratch := data.get("scratch")) and "$" not in scratch:
         data["scratch"] = expand(scratch, "scratch", bound=True)
+    if data.get("models"):
+        data["models"] = {
+            name: path and expand(path, f"models.{name}") for name, path in data["models"].items()
+        }
     if "binds" in data:
         data["binds"] = [
             {

@@ -251,6 +251,11 @@ class Site(Role):
     )
     roles: Roles = Roles()
     wckey: Name | None = Field(default=None, description="sbatch --wckey; left out when null.")
+    models: dict[Line, Line | None] = Field(
+        default_factory=dict,
+        description="Pretrained weights on the shared file system, by the name of a backbone "
+        "(resnet_50), or rtdetr_ and that of one for a whole detector.",
+    )
     binds: list[Annotated[SiteBind, BeforeValidator(_bind)]] = Field(
         default_factory=list,
         description="Bound besides the data, results and run folders, which always are.",

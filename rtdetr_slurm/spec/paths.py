@@ -17,6 +17,8 @@ from rtdetr_slurm.yaml_source import KeyPath
 
 _VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
 """Not `${…}`: that is a reference, or escaped and meant as it stands."""
+_PLACEHOLDER = re.compile(r"(?<!\$)\{\s*[A-Za-z_][\w .:-]*\}")
+"""`{train_job_id}`, as TAO's examples and templates write what somebody else is to fill in."""
 
 
 def path_problem(text: str) -> str | None:
@@ -25,6 +27,12 @@ def path_problem(text: str) -> str | None:
         return "allowed: a path without line breaks and other control characters"
     if variable := _VARIABLE.search(text):
         return f"a spec does not fill in {variable[0]}; allowed: the path itself, or ~ for home"
+    if placeholder := _PLACEHOLDER.search(text):
+        return (
+            f"nothing fills in {placeholder[0]}; allowed: the path itself; for what a run or a "
+            "stage before leaves, leave the field empty and name the run in job.parent (--parent "
+            "RUN), or let this action follow in job.then"
+        )
     path = with_home(text.removeprefix(FILE_URI[:-1]))
     if path is None:
         return "there is no such user; allowed: ~ for the own home folder, or a path"

@@ -17,7 +17,7 @@ from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Plan
-from rtdetr_slurm.runs.images import cache_file, glance, record_image
+from rtdetr_slurm.runs.images import cache_file, glance, record_image, record_weights
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.runs.run import (
     Manifest,
@@ -34,6 +34,7 @@ from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
+from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
 
@@ -44,6 +45,7 @@ class Prepared:
     Attributes:
         spec: frozen: resolved, with absolute paths.
         run_dir: the folder that `freeze` makes.
+        pretrained: the site's weights that were filled in.
     """
 
     loaded: LoadedSpec
@@ -53,6 +55,7 @@ class Prepared:
     site: FoundSite
     run_dir: Path
     name: str | None
+    pretrained: Pretrained | None = None
 
 
 def prepare(
@@ -103,6 +106,8 @@ def prepare(
     found = at()
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
+    pretrained = find_pretrained(loaded, frozen, found.site)
+    frozen = filled_in(frozen, pretrained)
     before = continued(loaded.job.parent) if loaded.job.parent else None
     plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=before)
     if before is not None:
@@ -110,12 +115,20 @@ def prepare(
     check_files(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
     data_notes = check_data(loaded, frozen, plan.stages)
-    plan = replace(plan, notes=(*found.notes, *plan.notes, *data_notes))
+    model_notes = () if pretrained is None else (pretrained.note,)
+    plan = replace(plan, notes=(*found.notes, *plan.notes, *model_notes, *data_notes))
     for stage in plan.stages:
         if stage.container is not None:
             glance(Path(stage.container.image.path))
     return Prepared(
-        loaded, tuple(overrides), frozen, plan, found, run_dir, name or loaded.job.name or None
+        loaded,
+        tuple(overrides),
+        frozen,
+        plan,
+        found,
+        run_dir,
+        name or loaded.job.name or None,
+        pretrained,
     )
 
 
@@ -151,7 +164,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
             images[image.path] = record_image(
                 Path(image.path), image.sha256, apptainer, remembered, on_note
             )
-    loaded, site = prepared.loaded, prepared.site
+    loaded, site, weights = prepared.loaded, prepared.site, prepared.pretrained
     manifest = Manifest(
         name=prepared.name,
         action=loaded.action,
@@ -161,6 +174,9 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
         package_version=__version__,
         spec=freeze_spec(str(loaded.path.absolute()), prepared.overrides, prepared.spec),
         images=images,
+        models={}
+        if weights is None
+        else {weights.name: record_weights(Path(weights.path), remembered, on_note)},
         site=site.site.model_dump(mode="json"),
         site_sources=tuple(str(path) for path in site.sources),
         plan=prepared.plan,

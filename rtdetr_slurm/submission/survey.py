@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.runs.report import RunReport, read_summary, report_run
+from rtdetr_slurm.runs.report import RunReport, keep_summary, read_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import is_given_up
 from rtdetr_slurm.slurm.parse import JobInfo
@@ -77,6 +78,10 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
                 notes += told
                 report = report_run(run, jobs[folder], run.events())
             reports[folder] = report
+            if complete and report.ended and run.is_own:
+                # Of one that was skipped for what another run did, nobody else has told the end.
+                with suppress(OSError):
+                    keep_summary(run)
         except (UserError, OSError) as error:
             unreadable[folder] = str(explained(error))
     ordered = {folder: reports[folder] for folder in folders if folder in reports}

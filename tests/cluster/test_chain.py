@@ -21,6 +21,7 @@ from rtdetr_slurm.submission.submit import submit_run
 from .harness import jobs, slurm
 from .harness.cli import JOB_LIMIT_S, Cli, held_queue, train_spec, write_spec
 from .harness.data import Dataset
+from .harness.slurm_conf import TENSORRT, TRAIN
 
 pytestmark = pytest.mark.cluster
 
@@ -50,55 +51,105 @@ def waits_for(cluster: slurm.Slurm, job: str) -> str:
 
 
 def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
-    spec = write_spec(cli.folder / "train.yaml", chain_spec(dataset))
+    """A training and two scores of it, each of another checkpoint and with a job of its own."""
+    content = chain_spec(dataset)
+    first = {
+        "action": "evaluate",
+        "name": "first",
+        "checkpoint": "epoch:0",
+        "partition": TENSORRT,
+        "time": 7,
+        "mem_gb": 3,
+        "cpus_per_task": 1,
+    }
+    content["job"] = {"time": 9, "then": ["evaluate", first]}
+    spec = write_spec(cli.folder / "train.yaml", content)
     with held_queue(cluster):
-        made = cli.json("submit", spec, "--then", "evaluate")
+        made = cli.json("submit", spec)
         ids = {stage["name"]: stage["job_id"] for stage in made["stages"]}
-        assert waits_for(cluster, ids["evaluate"]).startswith(f"afterok:{ids['train']}")
+        for name in ("evaluate", "first"):
+            assert waits_for(cluster, ids[name]).startswith(f"afterok:{ids['train']}")
+        listed = cluster.command(
+            "squeue", "--noheader", f"--jobs={','.join(ids.values())}", "--format=%A %P %l %C %m %b"
+        )
+        asked = {job: rest for job, *rest in map(str.split, listed.splitlines())}
+        gpus = asked[ids["train"]][-1]
+        assert asked == {
+            ids["train"]: [TRAIN, "9:00", "2", "4G", gpus],
+            ids["evaluate"]: [TRAIN, "15:00", "2", "4G", gpus],
+            ids["first"]: [TENSORRT, "7:00", "1", "3G", gpus],
+        }
     stages = wait(cli, made["run_dir"], "success")
     train, evaluate = stages["train"], stages["evaluate"]
     assert evaluate["metrics"]["test_mAP"] == pytest.approx(train["best_val_mAP"], abs=1e-6)
     for job in ids.values():
         assert jobs.accounted(cluster, job, "JobID,State")[0] == [job, "COMPLETED"]
     folder = Path(made["run_dir"])
-    events: list[Any] = open_run(folder).events()
-    [used] = [
-        one
-        for event in events
-        if event["event"] == "resolved" and event["stage"] == "evaluate"
-        for one in event["inputs"]
-        if one["field"] == "evaluate.checkpoint"
-    ]
-    assert used["value"] == train["best_checkpoint"]
-    assert used["source"] == "parent_model of train"
+    used = {name: checkpoint_used(folder, name) for name in ("evaluate", "first")}
+    assert used["evaluate"]["value"] == train["best_checkpoint"]
+    assert used["evaluate"]["source"] == "parent_model of train"
+    assert used["first"]["value"].endswith("/train/model_epoch_000.pth")
+    assert used["first"]["source"] == "parent_model (epoch:0) of train"
     own = yaml.safe_load((folder / "jobs" / "evaluate" / "spec.yaml").read_text())
-    assert own["evaluate"]["checkpoint"] == used["value"]
+    assert own["evaluate"]["checkpoint"] == used["evaluate"]["value"]
     frozen = yaml.safe_load((folder / "spec.yaml").read_text())
     assert frozen["evaluate"]["checkpoint"] == ""
     assert (folder / "results" / "evaluate" / "metrics.json").is_file()
     assert json.loads((folder / "summary.json").read_text())["state"] == "success"
 
-    # A finished run is continued by another.
-    again = cli.json("submit", spec, "--action", "evaluate", "--parent", folder)
+    # A finished run is continued by another, whose spec need not repeat what it was trained with.
+    alone = {"dataset": {"test_data_sources": content["dataset"]["val_data_sources"]}}
+    short = write_spec(cli.folder / "evaluate.yaml", alone)
+    parent = ("--parent", str(folder))
+    again = cli.json("submit", short, *parent, "--checkpoint", "last")
     scores = wait(cli, again["run_dir"], "success")["evaluate"]
-    assert scores["metrics"]["test_mAP"] == evaluate["metrics"]["test_mAP"]
+    assert checkpoint_used(Path(again["run_dir"]), "evaluate")["value"] == train["last_checkpoint"]
+    if train["last_checkpoint"] == train["best_checkpoint"]:
+        assert scores["metrics"]["test_mAP"] == evaluate["metrics"]["test_mAP"]
+    for wrong, said in {
+        "model.hidden_dim=128": "model.hidden_dim: found 128; ",
+        "job.checkpoint=epoch:7": "there is no checkpoint of epoch 7 in ",
+    }.items():
+        refused = cli("submit", short, *parent, wrong, code=2)
+        assert said in refused.stderr
+
+
+def checkpoint_used(folder: Path, stage: str) -> dict[str, Any]:
+    """What the last start of an evaluation had in the place of its checkpoint."""
+    inputs = json.loads((folder / "jobs" / stage / "inputs.json").read_text())
+    [used] = [one for one in inputs if one["field"] == "evaluate.checkpoint"]
+    return dict(used)
 
 
 def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    """By a chain that is queued behind it: training goes on where it will have ended."""
     spec = write_spec(cli.folder / "train.yaml", chain_spec(dataset, num_epochs=1))
     with held_queue(cluster):
         parent = cli.json("submit", spec)
-        child = cli.json("submit", spec, "--action", "evaluate", "--parent", parent["run_dir"])
-        [waiting], [waited_for] = child["stages"], parent["stages"]
-        after = waits_for(cluster, waiting["job_id"])
+        onward = ("submit", spec, "--then", "evaluate", "--parent", parent["run_dir"])
+        refused = cli(*onward, code=2)
+        assert "train.num_epochs: found 1" in refused.stderr
+        child = cli.json(*onward, "train.num_epochs=2")
+        ids = {stage["name"]: stage["job_id"] for stage in child["stages"]}
+        [waited_for] = parent["stages"]
+        after = waits_for(cluster, ids["train"])
         assert after.startswith(f"afterok:{waited_for['job_id']}")
+        assert waits_for(cluster, ids["evaluate"]).startswith(f"afterok:{ids['train']}")
     wait(cli, parent["run_dir"], "success")
-    wait(cli, child["run_dir"], "success")
+    stages = wait(cli, child["run_dir"], "success")
+    folder = Path(child["run_dir"])
+    results = folder / "results" / "train"
+    assert [path.name for path in results.glob("*.pth")] == ["model_epoch_001.pth"]
+    own = yaml.safe_load((folder / "jobs" / "train" / "spec.yaml").read_text())
+    resumed = own["train"]["resume_training_checkpoint_path"]
+    assert resumed == f"{parent['run_dir']}/results/train/model_epoch_000.pth"
+    assert checkpoint_used(folder, "evaluate")["value"] == stages["train"]["last_checkpoint"]
 
 
-def test_a_follow_up_of_a_failed_stage_is_skipped(
-    cli: Cli, dataset: Dataset, tmp_path: Path
+def test_what_comes_after_a_failed_stage_is_skipped(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, tmp_path: Path
 ) -> None:
+    """Its follow-up, and the chain of another run that waits for it, all with the first reason."""
     broken = tmp_path / "images"
     shutil.copytree(dataset.images("train"), broken)
     victim = min(broken.iterdir())
@@ -106,11 +157,24 @@ def test_a_follow_up_of_a_failed_stage_is_skipped(
     spec = chain_spec(dataset)
     spec["dataset"]["train_data_sources"][0]["image_dir"] = str(broken)
     spec["job"] = {"then": ["evaluate"]}
-    made = cli.json("submit", write_spec(cli.folder / "train.yaml", spec))
+    path = write_spec(cli.folder / "train.yaml", spec)
+    with held_queue(cluster):
+        made = cli.json("submit", path)
+        child = cli.json("submit", path, "--parent", made["run_dir"], "train.num_epochs=3")
     stages = wait(cli, made["run_dir"], "failed")
     assert stages["train"]["failure"]["class"] == "config"
     assert stages["evaluate"]["state"] == "skipped"
     assert str(victim) in stages["evaluate"]["detail"]
+    after = wait(cli, child["run_dir"], "skipped")
+    for name, stage in after.items():
+        assert stage["state"] == "skipped", name
+        assert str(victim) in stage["detail"]
+    assert after["evaluate"]["detail"].startswith("train skipped: train of ")
+    for run in (made, child):
+        summary = json.loads((Path(run["run_dir"]) / "summary.json").read_text())
+        assert str(victim) in summary["stages"][1]["detail"]
+    shown = cli("status", child["run_dir"]).stdout
+    assert str(victim) in shown
 
 
 def test_a_submit_that_dies_once_sbatch_has_answered_loses_nothing(

@@ -313,3 +313,33 @@ def test_a_model_that_is_wrong_anyway_is_named_alone(tmp_path: Path) -> None:
     for wrong in ("model.feat_channels=[]", "model.return_interm_indices=[]"):
         for line in problems(tmp_path, TRAIN, wrong, "train.freeze=[x]", action="train"):
             assert "freeze" not in line
+
+
+@pytest.mark.parametrize(
+    ("override", "action", "placeholder"),
+    [
+        ("evaluate.checkpoint=/results/{train_job_id}/model_epoch_000.pth", "evaluate",
+         "{train_job_id}"),
+        ("evaluate.checkpoint=file:///results/{ train_job_id }/m.pth", "evaluate",
+         "{ train_job_id }"),
+        ("gen_trt_engine.onnx_file=/results/{{export_job_id}}/x.onnx", "gen_trt_engine",
+         "{export_job_id}"),
+        ("export.onnx_file=out/{name}.onnx", "export", "{name}"),
+        ("results_dir=/results/{job.id}", "train", "{job.id}"),
+        ("dataset.infer_data_sources.image_dir=[/d/{split}]", "inference", "{split}"),
+    ],
+)  # fmt: skip
+def test_a_placeholder_in_a_path_is_refused_with_what_does_the_same(
+    tmp_path: Path, override: str, action: str, placeholder: str
+) -> None:
+    field = override.partition("=")[0]
+    needed = [text for text in NEEDED[action] if not text.startswith(field)]
+    line = only(problems(tmp_path, "", *needed, override, action=action))
+    assert line.startswith(f"override '{override}': {field}: found ")
+    assert f"nothing fills in {placeholder}; allowed: the path itself" in line
+    assert "leave the field empty and name the run in job.parent (--parent RUN)" in line
+
+
+def test_braces_that_are_no_placeholder_stand_in_a_path(tmp_path: Path) -> None:
+    for path in ("/d/{1,2}.pth", "/d/{}", "/d/\\${x}"):
+        load(tmp_path, "", NEEDED["evaluate"][0], f"evaluate.checkpoint={path}", action="evaluate")
