@@ -326,7 +326,7 @@ def test_a_model_that_is_wrong_anyway_is_named_alone(tmp_path: Path) -> None:
          "{export_job_id}"),
         ("export.onnx_file=out/{name}.onnx", "export", "{name}"),
         ("results_dir=/results/{job.id}", "train", "{job.id}"),
-        ("dataset.infer_data_sources.image_dir=[/d/{split}]", "inference", "{split}"),
+        ("dataset.infer_data_sources.classmap=/d/{split}.txt", "inference", "{split}"),
     ],
 )  # fmt: skip
 def test_a_placeholder_in_a_path_is_refused_with_what_does_the_same(
