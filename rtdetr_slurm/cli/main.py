@@ -27,6 +27,7 @@ COMMANDS = {
     "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),
     "image": ("rtdetr_slurm.cli.image", "build or pull a container image, once"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),
+    "completion": ("rtdetr_slurm.cli.completion", "tab completion for bash, zsh and fish"),
 }
 
 
