@@ -6,16 +6,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypedDict
 
-from rtdetr_slurm.contract import RUN_VERSION, SUMMARY_JSON, FailureClass
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import RUN_VERSION, SUMMARY_JSON, ExitCode, FailureClass
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Origin, StageTask
 from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
-from rtdetr_slurm.runs.artefacts import Results, results_of
+from rtdetr_slurm.runs.artefacts import Results, artefact_problem, results_of
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
@@ -25,6 +26,7 @@ from rtdetr_slurm.runs.progress import Progress, progress_of
 from rtdetr_slurm.runs.run import Run, check_version, open_run, status_path
 from rtdetr_slurm.runs.secrets import forget_secrets
 from rtdetr_slurm.runs.state import (
+    Signs,
     StageState,
     first_start,
     is_taken_back,
@@ -39,6 +41,13 @@ from rtdetr_slurm.runs.status import status_lines_of
 from rtdetr_slurm.runs.usage import Usage, UsageSummary, usage_of
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
+
+_TALKS_S = 60.0
+"""Rank 0 says every few seconds what it does; whoever was heard within this time lives."""
+_LATE = timedelta(seconds=60)
+"""NFS may show what another node has written so much later."""
+_OWN_EXIT_CODES = (ExitCode.OK, ExitCode.FAILED, ExitCode.BAD_REQUEST, ExitCode.SITE_CANNOT)
+"""With which a stage run ends once it has written down how."""
 
 FailureSummary = TypedDict(
     "FailureSummary", {"class": FailureClass, "evidence": Prose, "advice": Prose}
@@ -343,11 +352,22 @@ def _report_task(
     claim = claim_id(run.id, task.name)
     lines = status_lines_of(status_path(task), claim)
     log = run.log_path(task.stage.name, job_id) if job_id else None
-    last = lines[-1] if lines and lines[-1].get("restart", 0) >= first_start(own) else None
-    found = judge(own, job, last, tail(log) if log else [])
+    started = [restart_of(event) for event in own if event["event"] == "started"]
+    latest = max([first_start(own), *started])
+    # A line of an earlier start says nothing of this one.
+    last = lines[-1] if lines and lines[-1].get("restart", 0) >= latest else None
+    live = read_live(task.results_dir, claim) if any(_is_start(e) for e in history) else None
+    action = get_action(task.stage.action)
+    signs = Signs(
+        status_line=last,
+        log_tail=tail(log) if log else [],
+        talks=live is not None and live.start.restart >= latest and live.age_s < _TALKS_S,
+        just_ended=bool(started) and job is not None and _has_just_ended(job),
+        proof_problem=lambda: artefact_problem(action, task.results_dir, run.spec),
+    )
+    found = judge(own, job, signs)
     end = recorded_end(own) if found.state.ended else None
-    begun = end is not None or any(event["event"] == "started" for event in history)
-    live = read_live(task.results_dir, claim) if begun else None
+    begun = end is not None or any(_is_start(event) for event in history)
     now = None if found.state.ended else datetime.now(timezone.utc)
     return StageReport(
         name=task.name,
@@ -365,6 +385,21 @@ def _report_task(
         live=live if found.state is StageState.RUNNING else None,
         usage=usage_of(task, history, live, now),
     )
+
+
+def _is_start(event: Event) -> bool:
+    return event["event"] == "started"
+
+
+def _has_just_ended(job: JobInfo) -> bool:
+    """Whether a job has ended by itself, which then writes down its end, within the last minute."""
+    if job.ended is None or job.signal or job.exit_code not in _OWN_EXIT_CODES:
+        return False
+    try:
+        since = datetime.now() - datetime.fromisoformat(job.ended)
+    except (ValueError, TypeError):  # a form that this Slurm alone has; or one with a time zone
+        return False
+    return timedelta(0) <= since < _LATE
 
 
 def _may_be_skipped(report: StageReport, own: list[Event]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -42,6 +42,30 @@ NEVER_STARTED = {
 _SENDING = frozenset({"submitting", "submitted", "started", "withdrawn", "unclear"})
 READER = "reader"
 """What an event says that a reader of the run has recorded in its job's place."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What else tells of a task whose end is not on record.
+
+    Attributes:
+        status_line: the last line of its status.json, of its latest start.
+        log_tail: last lines of the job's log.
+        talks: whether rank 0 has just said what it does.
+        just_ended: whether the job has ended by itself so lately, by Slurm's word, that what it
+            wrote down may still be on its way (NFS shows another node's new files a minute late).
+        proof_problem: what is wrong with what proves the action's success; None when it is whole.
+    """
+
+    status_line: Mapping[str, Any] | None = None
+    log_tail: Sequence[str] = ()
+    talks: bool = False
+    just_ended: bool = False
+    proof_problem: Callable[[], str | None] = lambda: "nobody has looked at what it left"
+
+    @property
+    def status(self) -> str | None:
+        return None if self.status_line is None else self.status_line.get("status")
 
 
 @dataclass(frozen=True)
@@ -109,7 +133,8 @@ def recorded_end(events: Sequence[Event]) -> Event | None:
     ends = [event for event in events if event["event"] == "finished"]
     if not ends:
         return None
-    last = max(ends, key=restart_of)
+    # What the job itself has written wins over what a reader has in its place.
+    last = max(ends, key=lambda end: (restart_of(end), end.get("recorded_by") != READER))
     later = [e for e in events if e["event"] in ("started", "requeued")]
     return last if all(restart_of(event) <= restart_of(last) for event in later) else None
 
@@ -163,35 +188,29 @@ def restart_of(event: Event) -> int:
     return event.get("restart", 0)
 
 
-def judge(
-    events: Sequence[Event],
-    job: JobInfo | None,
-    status_line: Mapping[str, Any] | None,
-    log_tail: Sequence[str] = (),
-) -> Judgement:
-    """One verdict from the record, the scheduler and status.json.
+def judge(events: Sequence[Event], job: JobInfo | None, signs: Signs) -> Judgement:
+    """One verdict from the record, the scheduler and whatever else there is.
 
     The stage run's own `finished` counts first: it was written after every check of success. A
-    scheduler that knows nothing never makes a stage failed, only unknown.
+    scheduler that knows nothing never makes a stage failed, only unknown. status.json alone makes
+    none successful: its last line is written before what proves the success is looked at.
 
     Args:
         events: the task's events.
         job: what the scheduler says; None when it was not asked.
-        status_line: the last line of the task's status.json.
-        log_tail: last lines of the job's log.
     """
     pending = job is not None and job.state in PENDING
     end = recorded_end(events)
     if end is not None and not pending:
         return _recorded(end)
     if job is None or job.gone:
-        found = _unheard_of(events, status_line, asked=job is not None)
+        found = _unheard_of(events, signs, asked=job is not None)
     elif pending:
         found = Judgement(StageState.QUEUED, job.reason)
     elif job.state in ACTIVE:
         found = Judgement(StageState.RUNNING, job.reason)
     else:
-        found = _ended(job, status_line, log_tail)
+        found = _ended(job, signs)
     if found.state in (StageState.QUEUED, StageState.RUNNING) and is_to_end(events):
         return Judgement(found.state, "cancelling")
     return found
@@ -204,14 +223,13 @@ def _recorded(end: Event) -> Judgement:
     return Judgement(state, "", Failure(FailureClass(end["failure_class"]), reason))
 
 
-def _unheard_of(
-    events: Sequence[Event], status_line: Mapping[str, Any] | None, *, asked: bool
-) -> Judgement:
-    if status_line is not None and status_line.get("status") == Status.SUCCESS.value:
-        detail = "status.json says so; the scheduler has forgotten the job"
-        return Judgement(StageState.SUCCESS, detail)
-    if status_line is not None and status_line.get("status") == Status.FAILURE.value:
-        return Judgement(StageState.FAILED, "", classify(status_line=status_line))
+def _unheard_of(events: Sequence[Event], signs: Signs, *, asked: bool) -> Judgement:
+    if signs.status == Status.SUCCESS.value:
+        return _by_its_own_word(signs, asked=asked)
+    if signs.status == Status.FAILURE.value:
+        return Judgement(StageState.FAILED, "", classify(status_line=signs.status_line))
+    if signs.talks and not asked:
+        return Judgement(StageState.RUNNING, "so its own record says; Slurm was not heard")
     for event in events:
         if event["event"] == "refused":
             failure = Failure(FailureClass.CONFIG, str(event.get("reason", "")))
@@ -231,20 +249,33 @@ def _unheard_of(
     return Judgement(StageState.UNKNOWN, f"the scheduler {known}, and no end is recorded")
 
 
-def _ended(
-    job: JobInfo, status_line: Mapping[str, Any] | None, log_tail: Sequence[str]
-) -> Judgement:
+def _by_its_own_word(signs: Signs, *, asked: bool) -> Judgement:
+    """Of a job whose status.json ends with SUCCESS, and of which the scheduler says nothing."""
+    said = "status.json says success"
+    if not asked:
+        return Judgement(StageState.UNKNOWN, f"{said}; whether the job has ended is not known")
+    problem = signs.proof_problem()
+    if problem is None:
+        detail = f"{said}, and what proves it is whole; the scheduler has forgotten the job"
+        return Judgement(StageState.SUCCESS, detail)
+    failure = Failure(FailureClass.UNKNOWN, f"the action reported success, but {problem}")
+    return Judgement(StageState.FAILED, "", failure)
+
+
+def _ended(job: JobInfo, signs: Signs) -> Judgement:
     if job.state not in ENDED and job.source != "local":
         return Judgement(StageState.UNKNOWN, f"Slurm calls its state {job.state}")
-    succeeded = status_line is not None and status_line.get("status") == Status.SUCCESS.value
-    if job.state == COMPLETED and succeeded:
-        return Judgement(StageState.SUCCESS)
+    if job.state == COMPLETED and signs.status == Status.SUCCESS.value:
+        return Judgement(StageState.SUCCESS)  # its exit code says that the proof was looked at
+    if signs.just_ended:
+        detail = f"{job.state} says Slurm; what the job wrote down of its end is not here yet"
+        return Judgement(StageState.RUNNING, detail)
     failure = classify(
         slurm_state=job.state,
-        status_line=status_line,
+        status_line=signs.status_line,
         exit_code=job.exit_code,
         signal=job.signal,
-        log_tail=log_tail,
+        log_tail=signs.log_tail,
     )
     if failure.failure_class is FailureClass.CANCELLED:
         return Judgement(StageState.CANCELLED, "", failure)

@@ -30,6 +30,7 @@ class JobInfo:
         state: the first word of Slurm's state (`RUNNING`, `CANCELLED`, ...).
         reason: why it is pending or ended, empty when Slurm gives none.
         work_dir: the folder it runs in, where sacct was asked.
+        ended: when it has ended, as scontrol says it: local time, `2026-01-02T03:04:05`.
         source: who said it: `squeue`, `sacct`, `scontrol`, `local`, or `nobody`.
     """
 
@@ -43,6 +44,7 @@ class JobInfo:
     comment: str = ""
     work_dir: str = ""
     source: str = "squeue"
+    ended: str | None = None
 
     @property
     def gone(self) -> bool:
@@ -164,6 +166,7 @@ def parse_scontrol_jobs(text: str) -> dict[str, JobInfo]:
             nodes=_or_empty(values.get("NodeList", "")),
             comment=_or_empty(values.get("Comment", "")),
             source="scontrol",
+            ended=_or_empty(values.get("EndTime", "")) or None,
         )
         jobs.update(_one_by_one(job))
     return jobs

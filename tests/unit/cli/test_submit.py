@@ -225,7 +225,9 @@ def test_status_of_all_runs(folder: Path, capsys: Capture) -> None:
     assert main(["status"]) == 0
     out, err = capsys.readouterr()
     [line] = [line for line in out.splitlines() if run.id in line]
-    assert line.split() == [run.id, "failed", "train", "77", "3/10", "val_mAP", "0.2500"]
+    assert " ".join(line.split()) == (
+        f"{run.id} failed train 77 3/10 val_mAP 0.2500 oom_gpu: CUDA out of memory"
+    )
     assert [damaged.id, "unreadable"] in [line.split() for line in out.splitlines()]
     assert f"unreadable: {damaged.path}/run.json: this is not JSON" in err
     assert main(["status", "--json"]) == 0

@@ -13,6 +13,7 @@ from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.plan.model import Array, StageTask
 from rtdetr_slurm.runs.state import (
     Judgement,
+    Signs,
     StageState,
     job_id_of,
     judge,
@@ -41,8 +42,9 @@ def verdict(
     info: JobInfo | None = None,
     line: dict[str, Any] | None = None,
     log: Sequence[str] = (),
+    **signs: Any,
 ) -> Judgement:
-    return judge(events, info, line, log)
+    return judge(events, info, Signs(line, log, **signs))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def verdict(
         # Nobody knows the job any more.
         ([SUBMITTED, STARTED], None, None, StageState.UNKNOWN),
         ([SUBMITTED, STARTED], None, {"status": "RUNNING"}, StageState.UNKNOWN),
-        ([SUBMITTED, STARTED], None, STATUS_SUCCESS, StageState.SUCCESS),
+        ([SUBMITTED, STARTED], None, STATUS_SUCCESS, StageState.UNKNOWN),
         ([SUBMITTED, STARTED], None, STATUS_FAILURE, StageState.FAILED),
         ([SUBMITTING], None, None, StageState.UNKNOWN),
         ([SUBMITTING, {"event": "refused", "reason": "no"}], None, None, StageState.FAILED),
@@ -87,6 +89,40 @@ def test_states(
     state: StageState,
 ) -> None:
     assert verdict(events, info, line).state is state
+
+
+def test_success_by_its_own_word_needs_the_proof() -> None:
+    """Of a job that the scheduler has forgotten; who has not asked it cannot even know the end."""
+    forgotten = job("GONE")
+    found = verdict([SUBMITTED, STARTED], forgotten, STATUS_SUCCESS, proof_problem=lambda: None)
+    assert found.state is StageState.SUCCESS
+    bad = verdict([SUBMITTED, STARTED], forgotten, STATUS_SUCCESS, proof_problem=lambda: "it broke")
+    assert bad.state is StageState.FAILED
+    assert bad.failure is not None
+    assert bad.failure.evidence == "the action reported success, but it broke"
+    unheard = verdict([SUBMITTED, STARTED], None, STATUS_SUCCESS, proof_problem=lambda: None)
+    assert unheard.state is StageState.UNKNOWN
+
+
+def test_an_end_whose_record_is_still_on_its_way_is_no_failure() -> None:
+    """As on NFS: Slurm knows of an end before this node sees what the job's node wrote."""
+    for state, code in (("COMPLETED", 0), ("FAILED", 1)):
+        found = verdict([SUBMITTED, STARTED], job(state, exit_code=code), just_ended=True)
+        assert found.state is StageState.RUNNING
+        assert "is not here yet" in found.detail
+        later = verdict([SUBMITTED, STARTED], job(state, exit_code=code))
+        assert later.state is StageState.FAILED
+
+
+def test_a_rank_that_talks_shows_that_the_job_runs_where_slurm_is_not_heard() -> None:
+    assert verdict([SUBMITTED, STARTED], None, talks=True).state is StageState.RUNNING
+    assert verdict([SUBMITTED, STARTED], job("GONE"), talks=True).state is StageState.UNKNOWN
+
+
+def test_what_the_job_wrote_itself_wins_over_a_reader() -> None:
+    by_reader = FAILED | {"recorded_by": "reader"}
+    for events in ([by_reader, SUCCESS], [SUCCESS, by_reader]):
+        assert verdict([SUBMITTED, STARTED, *events]).state is StageState.SUCCESS
 
 
 def test_silence_of_the_scheduler_is_never_a_failure() -> None:

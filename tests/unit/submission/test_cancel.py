@@ -14,7 +14,7 @@ from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState, is_to_end, judge
+from rtdetr_slurm.runs.state import Signs, StageState, is_to_end, judge
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.submission.cancel import Cancelled, cancel_run
@@ -157,4 +157,4 @@ def test_a_wish_that_has_been_fulfilled_is_none_any_more(run: Run) -> None:
     run.record("cancelling", stage="train", job_id="42")
     run.record("finished", stage="train", job_id="42", state="cancelled", failure_class="cancelled")
     assert not is_to_end(run.events())
-    assert judge(run.events(), None, None).state is StageState.CANCELLED
+    assert judge(run.events(), None, Signs()).state is StageState.CANCELLED

@@ -232,3 +232,18 @@ def test_one_damaged_run_does_not_hide_the_others(slurm: FakeSlurm, tmp_path: Pa
     assert f"{bad.path}/run.json: this is no object" in found.unreadable[bad.path]
     newer_said = "status.json: version 9 is newer than version 1"
     assert newer_said in found.unreadable[strange.path]
+
+
+def test_an_end_is_no_failure_before_its_record_can_be_here(slurm: FakeSlurm, run: Run) -> None:
+    """NFS shows what the job's node has written a minute late; nothing is recorded until then."""
+    submitted(run)
+    run.record("started", stage="train", job_id="42", restart=0)
+    slurm.answer("squeue", f"echo '{queue_line(run, '42', 'COMPLETED')}'")
+    facts = f"JobId=42 JobState=COMPLETED ExitCode=0:0 Comment={token(run.id, 'train')}"
+    slurm.answer("scontrol", f'echo "{facts} EndTime=$(date +%Y-%m-%dT%H:%M:%S)"')
+    found, notes = survey_run(run.path)
+    assert (found.state, notes) == (StageState.RUNNING, ())
+    slurm.answer("scontrol", f"echo '{facts} EndTime=2026-01-02T03:04:05'")
+    found, notes = survey_run(run.path)
+    assert found.state is StageState.FAILED
+    assert len(notes) == 1
