@@ -90,6 +90,18 @@ def own_profile(found: FoundSite, environ: Mapping[str, str], admin: Path = ADMI
     return path
 
 
+def administrators_site(environ: Mapping[str, str]) -> Site | None:
+    """What the administrator's profile alone says, whose limits hold for everybody; None: there is
+    none.
+
+    Raises:
+        SiteError: it is wrong.
+    """
+    if not _is_there(ADMIN_PROFILE):
+        return None
+    return load_site([ADMIN_PROFILE], ADMIN_PROFILE, environ)
+
+
 def local_site() -> Site:
     """The built-in profile: this machine, without a container, on whatever torch finds."""
     return Site(name=LOCAL, scheduler="local", gpu=Gpu(request="none"), signal_lead_s=60)

@@ -3,6 +3,7 @@ and as it was frozen."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from rtdetr_slurm.contract import CONTROLLER_ZIP, JOBS_DIR, LAUNCH_VERSION, SUMMARY_JSON
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.runs.events import Event
@@ -24,6 +26,7 @@ from rtdetr_slurm.runs.state import (
     next_start,
     task_events,
 )
+from rtdetr_slurm.site.discover import administrators_site
 from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import backend_of
 from rtdetr_slurm.submission.cancel import found_jobs
@@ -62,7 +65,8 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
     Raises:
         RequestError: the run is another user's or of an older version, it is being submitted or
             cancelled, or as `send`.
-        SiteError: as `send`, or the scheduler does not say what is left of the run.
+        SiteError: as `send`, the administrator's limits are exceeded, or the scheduler does not say
+            what is left of the run.
     """
     if not run.is_own:
         raise RequestError(f"{run.id} is {run.manifest.user}'s, and is not yours to resume")
@@ -71,6 +75,7 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
             f"{run.id} was submitted by an older version, whose jobs cannot be counted on from "
             "where they ended: submit again with train.resume_training_checkpoint_path"
         )
+    _hold_limits(run)
     with suppress(FileNotFoundError):
         (run.path / SUMMARY_JSON).unlink()  # it has not ended for good
     report, notes = survey_run(run.path)
@@ -83,6 +88,14 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
         write_controller(run)
     _end_what_is_left(run, missing, events)
     return send(run, missing.sendings, missing.jobs, again=again)
+
+
+def _hold_limits(run: Run) -> None:
+    """See that the plan, which is a file of the user's and may be old, keeps within what the
+    administrator allows now."""
+    site = administrators_site(os.environ)
+    if site is not None and run.plan.stages[0].launch.scheduler == "slurm":
+        check_limits(run.plan.stages, site)
 
 
 def find_missing(run: Run, report: RunReport, events: Sequence[Event]) -> Missing:

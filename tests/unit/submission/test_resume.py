@@ -256,3 +256,15 @@ def test_a_run_of_an_older_version_is_refused(slurm: FakeSlurm, run: Run) -> Non
 
     with pytest.raises(RequestError, match="was submitted by an older version"):
         resume_run(open_run(run.path))
+
+
+def test_the_administrators_limits_hold_for_what_is_resumed(
+    slurm: FakeSlurm, chain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = tmp_path / "site.yaml"
+    admin.write_text("limits: {max_nodes: 1}\n")
+    monkeypatch.setattr("rtdetr_slurm.site.discover.ADMIN_PROFILE", admin)
+    ended(chain, "train", "42", **FAILED)
+    with pytest.raises(SiteError, match=rf"num_nodes: found 2; at most 1 \({admin}:1\)"):
+        resume_run(chain)
+    assert sent(slurm) == 2
