@@ -6,15 +6,31 @@ error, never another action. Standard library only: login node, compute node and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rtdetr_slurm.contract import CHECKPOINT_GLOB, METRICS_JSON, MODEL_FILES, Infer
+from rtdetr_slurm.contract import (
+    CHECKPOINT_GLOB,
+    METRICS_JSON,
+    MODEL_FILES,
+    SPEC_YAML,
+    Infer,
+    Kpi,
+)
 from rtdetr_slurm.errors import RequestError, near
 
 ENGINE, DEPLOY = "rtdetr", "rtdetr-deploy"
 """The two programs: in the training image, and in the TensorRT image."""
+
+EngineName = Literal["rtdetr", "tao"]
+"""Whose images the programs are in: this project's, or NVIDIA TAO's, whose programs for training
+and for deployment are both called `rtdetr`."""
+EngineOf = Callable[[str], EngineName]
+"""Whose image an action runs in, as a site profile has it."""
+TAO_FOLDER = "/rtdetr-job"
+"""Where a node's own folder is seen in TAO's images, whose entry point puts its path on a command
+line that it splits at spaces again."""
 
 MODULES: Mapping[str, str] = {ENGINE: "rtdetr_slurm.engine.process.entry"}
 """What `python -m` runs in place of a program, where no container brings it."""
@@ -36,12 +52,13 @@ class Artefact:
 
     Attributes:
         kind: `checkpoint`: the newest file of the results folder that fits `name`, a glob; `file`:
-            the file of that name in the results folder; `field`: the file that the spec's field of
-            that dotted name names.
+            the file of that name in the results folder; `files`: one that fits one of several
+            globs, with spaces between them, or more; `field`: the file that the spec's field of
+            that dotted name names; `kpi`: a number of that name in status.json.
         default: of a `field`: the file's name in the results folder where the field is empty.
     """
 
-    kind: Literal["checkpoint", "file", "field"]
+    kind: Literal["checkpoint", "file", "files", "field", "kpi"]
     name: str
     default: str = ""
 
@@ -58,6 +75,7 @@ class Action:
         reads: the data sources it opens: `train` is dataset.train_data_sources, and so on.
         artefact: what proves its success.
         leaves: what later actions can take from it as their model; None: nothing.
+        tao_artefact: what proves it where TAO's image leaves something else.
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
         function: `module:function` that one rank runs; None: not in this version.
     """
@@ -71,6 +89,7 @@ class Action:
     leaves: Model | None = None
     resumable: bool = False
     function: str | None = None
+    tao_artefact: Artefact | None = None
 
     @property
     def program(self) -> str:
@@ -87,6 +106,22 @@ class Action:
         """Whether this version runs it; specs for the others are checked all the same."""
         return self.function is not None
 
+    def runs_on(self, engine: EngineName) -> bool:
+        """Whether this version runs it with an engine; TAO's images bring all actions."""
+        return engine == "tao" or self.available
+
+    def proof(self, engine: EngineName) -> Artefact:
+        """What proves its success."""
+        return (engine == "tao" and self.tao_artefact) or self.artefact
+
+    def command(self, engine: EngineName) -> tuple[str, ...]:
+        """What runs it, in a folder that holds its spec, and of TAO's is TAO_FOLDER."""
+        if engine == "tao":
+            # In TAO's deploy image they have no names of their own.
+            verb = self.name.removeprefix("trt_")
+            return (ENGINE, verb, "-e", f"{TAO_FOLDER}/{SPEC_YAML}")
+        return (self.program, self.name, "-e", SPEC_YAML)
+
     @property
     def trains(self) -> bool:
         """Whether its results are checkpoints, epoch by epoch."""
@@ -96,6 +131,7 @@ class Action:
 _CHECKPOINT = Artefact("checkpoint", CHECKPOINT_GLOB)
 _METRICS = Artefact("file", METRICS_JSON)
 _PREDICTIONS = Artefact("file", "predictions.json")
+_LABELS = Artefact("files", "labels/*.txt */labels/*.txt")
 
 ACTIONS: Mapping[str, Action] = {
     action.name: action
@@ -119,6 +155,7 @@ ACTIONS: Mapping[str, Action] = {
             reads=("test",),
             artefact=_METRICS,
             function="rtdetr_slurm.engine.actions.evaluate:evaluate",
+            tao_artefact=Artefact("kpi", Kpi.TEST_MAP),
         ),
         Action(
             name="inference",
@@ -127,6 +164,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("infer",),
             artefact=_PREDICTIONS,
+            tao_artefact=_LABELS,
         ),
         Action(
             name="export",
@@ -154,6 +192,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("quant_calibration",),
             artefact=Artefact("file", "quantize.json"),
+            tao_artefact=Artefact("files", "*.pth *.onnx"),
         ),
         Action(
             name="gen_trt_engine",
@@ -173,6 +212,7 @@ ACTIONS: Mapping[str, Action] = {
             role="tensorrt",
             reads=("test",),
             artefact=_METRICS,
+            tao_artefact=Artefact("file", "results.json"),
         ),
         Action(
             name="trt_inference",
@@ -181,6 +221,7 @@ ACTIONS: Mapping[str, Action] = {
             role="tensorrt",
             reads=("infer",),
             artefact=_PREDICTIONS,
+            tao_artefact=_LABELS,
         ),
     )
 }
@@ -201,21 +242,27 @@ def get_action(name: str) -> Action:
     raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
 
 
+def own_engine(_action: str) -> EngineName:
+    """This project's engine, for every action."""
+    return "rtdetr"
+
+
 def last_that_leaves(model: Model, names: Sequence[str]) -> int | None:
     """Index of the last action in a chain that leaves a model in this form; None: none does."""
     indices = [index for index, name in enumerate(names) if get_action(name).leaves == model]
     return indices[-1] if indices else None
 
 
-def require_available(name: str) -> Action:
-    """The row called `name`, of an action that this version runs.
+def require_available(name: str, engine: EngineName = "rtdetr") -> Action:
+    """The row called `name`, of an action that this version runs with an engine.
 
     Raises:
         RequestError: there is none, or not in this version; names those that run.
     """
     action = get_action(name)
-    if not action.available:
+    if not action.runs_on(engine):
         raise RequestError(
-            f"action '{name}' is not available in this version; it runs {' and '.join(AVAILABLE)}"
+            f"action '{name}' is not available in this version; it runs {' and '.join(AVAILABLE)}, "
+            "and all others in TAO's image (engine: tao in the site profile)"
         )
     return action

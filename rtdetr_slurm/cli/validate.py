@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.actions import EngineOf, own_engine
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError, UserError
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.spec import load_spec, refuse_unavailable
 
     notes: list[str] = []
+    engine_of = _engine_of()
 
     def carried(reference: str) -> Mapping[str, Any]:
         """The spec of job.parent, where that can be found from here."""
@@ -38,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
             return {}
 
     try:
-        loaded = load_spec(args.spec, args.overrides, args.action, parent_spec=carried)
+        loaded = load_spec(
+            args.spec, args.overrides, args.action, parent_spec=carried, engine_of=engine_of
+        )
     except RequestError as error:
         if not args.json:
             raise
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.BAD_REQUEST
     notes += loaded.notes
     try:
-        refuse_unavailable(loaded)
+        refuse_unavailable(loaded, engine_of)
     except RequestError as error:
         notes += str(error).splitlines()
     if args.json:
@@ -64,6 +68,20 @@ def run(args: argparse.Namespace) -> int:
     for note in notes:
         terminal.note(f"note: {note}")
     return ExitCode.OK
+
+
+def _engine_of() -> EngineOf:
+    """Whose images the site's roles have, which decides on what a spec may ask.
+
+    Raises:
+        SiteError: the profile is wrong.
+    """
+    from rtdetr_slurm.site.discover import NoProfile, find_site
+
+    try:
+        return find_site(None, os.environ).site.engine_of
+    except NoProfile:
+        return own_engine
 
 
 def _problems(error: RequestError) -> list[dict[str, Any]]:

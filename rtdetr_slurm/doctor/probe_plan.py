@@ -72,7 +72,9 @@ def _plan(
         most = [_MOST_NODES, len(able), found.max_nodes, site.limits.max_nodes]
         nodes = max(1, min(number for number in most if number is not None))
     same_image = role.image == training.image and role.container == training.container
-    return ProbePlan(where, name, partition, nodes, gpus, enters=name == "train" or same_image)
+    # TAO's image has no program of ours to meet with others by.
+    enters = role.engine == "rtdetr" and (name == "train" or same_image)
+    return ProbePlan(where, name, partition, nodes, gpus, enters)
 
 
 def _gpus(site: Site, cluster: Cluster, name: RoleName, role: Role, partition: str) -> int:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import TAO_FOLDER, get_action
 from rtdetr_slurm.contract import SPEC_YAML
 from rtdetr_slurm.errors import SiteError, UserError, explained
-from rtdetr_slurm.launch import checks
+from rtdetr_slurm.launch import checks, tao
 from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.container import (
     apptainer_argv,
@@ -87,7 +87,14 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     shutil.copyfile(run.task_spec(task), workdir / SPEC_YAML)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
     inside |= secrets_of(run.path, stage)
-    become_program(stage, environ, inside, workdir=workdir, binds=binds, scratch=scratch)
+    seen_as = str(workdir)
+    if stage.launch.engine == "tao":
+        tao.check_master(inside, layout)
+        binds, seen_as = (*binds, Bind(str(workdir), TAO_FOLDER)), TAO_FOLDER
+        inside = tao.enclosed(workdir, stage, layout, inside)
+    become_program(
+        stage, environ, inside, workdir=workdir, seen_as=seen_as, binds=binds, scratch=scratch
+    )
 
 
 def become_program(
@@ -96,6 +103,7 @@ def become_program(
     inside: Mapping[str, str],
     *,
     workdir: Path,
+    seen_as: str | None = None,
     binds: Sequence[Bind],
     scratch: str | None,
 ) -> NoReturn:
@@ -103,6 +111,7 @@ def become_program(
 
     Args:
         inside: the environment that the command is told.
+        seen_as: where the container sees `workdir`; None: at its own path.
         binds: besides those of the plan.
 
     Raises:
@@ -116,8 +125,9 @@ def become_program(
         _become(argv, env)
     container = replace(stage.container, apptainer=apptainer_program(stage.container, environ))
     nv = stage.launch.accelerator == "cuda"
+    seen = seen_as or str(workdir)
     argv = apptainer_argv(
-        container, stage.command, workdir=str(workdir), binds=binds, scratch=scratch, nv=nv
+        container, stage.command, workdir=seen, binds=binds, scratch=scratch, nv=nv
     )
     _become(argv, apptainer_environment(environ, inside))
 

@@ -13,7 +13,7 @@ from rtdetr_slurm.records import Prose, checked, read_json
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.run import Run
 
-_ERROR_JSON = "error.json"
+ERROR_JSON = "error.json"
 
 
 class NodeError(TypedDict):
@@ -26,7 +26,7 @@ class NodeError(TypedDict):
 def write_node_error(run: Run, task: StageTask, rank: int, error: UserError) -> None:
     """Record why one node did not start."""
     record: NodeError = {"failure_class": error.failure_class, "reason": str(error)}
-    write_atomic(run.node_dir(task, rank) / _ERROR_JSON, json.dumps(record) + "\n")
+    write_atomic(run.node_dir(task, rank) / ERROR_JSON, json.dumps(record) + "\n")
 
 
 def read_node_errors(run: Run, task: StageTask) -> Failure | None:
@@ -37,7 +37,7 @@ def read_node_errors(run: Run, task: StageTask) -> Failure | None:
     """
     failures = []
     for rank in range(task.stage.resources.nodes):
-        path = run.node_dir(task, rank) / _ERROR_JSON
+        path = run.node_dir(task, rank) / ERROR_JSON
         try:
             error = checked(NodeError, read_json(path), path)
         except FileNotFoundError:

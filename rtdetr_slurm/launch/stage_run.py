@@ -18,9 +18,10 @@ from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
-from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
+from rtdetr_slurm.launch.inputs import Resolved, filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
+from rtdetr_slurm.launch.tao import tao_resume_point, tao_spec, unguarded
 from rtdetr_slurm.launch.verdict import (
     MAX_STARTS_IN_VAIN,
     Kind,
@@ -29,9 +30,11 @@ from rtdetr_slurm.launch.verdict import (
     decide,
     given_up,
 )
-from rtdetr_slurm.resolved_spec import spec_text
+from rtdetr_slurm.resolved_spec import spec_text, value_at
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
 from rtdetr_slurm.runs.checkpoints import (
+    RESUME_FIELD,
+    CheckpointFile,
     in_the_way,
     resume_candidates,
     resume_point,
@@ -49,7 +52,9 @@ from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
+from rtdetr_slurm.runs.tao import UNSIGNED, last_word, latest_links, leftover
 
+EPOCHS_FIELD = "train.num_epochs"
 INPUTS_JSON = "inputs.json"
 """In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
 
@@ -61,6 +66,7 @@ class StageRun:
         self.run, self.allocation, self.stop = run, allocation, stop
         self.task = allocation.task
         self.action = get_action(self.task.stage.action)
+        self.engine = self.task.stage.launch.engine
         self.results = self.task.results_dir
         self.start = Start(claim_id(run.id, self.task.name), allocation.restart)
         self.status = StatusLog(status_path(self.task), self.start)
@@ -110,14 +116,41 @@ class StageRun:
         """
         self._make_folders()
         self._look_at_results()
-        inputs = resolve_inputs(self.run, self.task)
+        inputs = [*resolve_inputs(self.run, self.task), *self._resumed()]
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
-        write_atomic(self.run.task_spec(self.task), spec_text(self._spec))
+        shown = tao_spec(self._spec) if self.engine == "tao" else self._spec
+        write_atomic(self.run.task_spec(self.task), spec_text(shown))
         folder = self.run.job_dir(self.task.name)
         write_atomic(folder / INPUTS_JSON, json.dumps(values, indent=2) + "\n")
         self._record("resolved", inputs=values)
         self._take_results()
+        self._say_started()
+
+    def _resumed(self) -> list[Resolved]:
+        """Where TAO is to go on: it is told, and not left to the link that it would follow."""
+        if self.engine != "tao" or not (self._begun and self.action.resumable):
+            return []
+        found = tao_resume_point(self.results, self.run.spec, self._verify)
+        if found is None:
+            for link in latest_links(self.results):  # to a torn file, if it leads anywhere
+                link.unlink()
+            return []
+        return [Resolved(RESUME_FIELD, str(found.path), "resume_model of an earlier start")]
+
+    def _say_started(self) -> None:
+        """Where the engine does not say whose its lines in status.json are, as TAO's and older
+        images do not: those that follow this one are this start's."""
+        image = self.task.stage.container and self.task.stage.container.image.path
+        manifest = self.run.manifest
+        version = manifest.images[image].version if image else None
+        if self.engine != "tao" and version in (None, manifest.package_version):
+            return
+        last: dict[str, Any] = {UNSIGNED: True}
+        if self.action.trains and isinstance(epochs := value_at(self._spec, EPOCHS_FIELD), int):
+            last["max_epoch"] = epochs - 1
+        node = os.uname().nodename
+        self.status.write(Status.STARTED, f"the launch of {self.task.name} on {node}", **last)
 
     def _look_at_results(self) -> None:
         """See that the results folder is this run's.
@@ -132,7 +165,10 @@ class StageRun:
     def _take_results(self) -> None:
         """Make the results folder this start's."""
         if self.action.trains and not self._begun:
-            problem = in_the_way(self.results, resumed_checkpoint(self._spec))
+            resumed = resumed_checkpoint(self._spec)
+            problem = in_the_way(self.results, resumed)
+            if problem is None and self.engine == "tao" and resumed is None:
+                problem = leftover(self.results)
             if problem is not None:
                 raise ActionError(problem)
         mine = new_claim(
@@ -193,20 +229,33 @@ class StageRun:
     # --- after the step --------------------------------------------------------------------
     def _witnesses(self, end: StepEnd) -> Witnesses:
         lines = [line for line in read_status(self.status.path) if self.start.wrote(line)]
-        resume = resume_point(self.results, self._verify)[0] if self.action.resumable else None
+        resume = self._resume_point() if self.action.resumable else None
+        kpis = {name for line in lines for name in line.get("kpi", {})}
         log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
         return Witnesses(
             exit_code=end.exit_code,
             interruption=end.interruption,
-            last_line=lines[-1] if lines else None,
+            last_line=last_word(lines),
             node_error=read_node_errors(self.run, self.task),
-            artefact_problem=artefact_problem(self.action, self.results, self._spec, self._verify),
+            artefact_problem=self._proof_problem(kpis),
             resume_from=None if resume is None else resume.path.name,
             progressed=self._reached() > self._reached_before,
             starts_in_vain=self._in_vain + 1,
             requeue_allowed=self.task.stage.launch.requeue,
             log_tail=tail(log),
         )
+
+    def _proof_problem(self, kpis: set[str]) -> str | None:
+        if self.engine == "tao" and (problem := unguarded(self.run, self.task)):
+            return problem
+        return artefact_problem(
+            self.action, self.results, self._spec, self._verify, self.engine, kpis
+        )
+
+    def _resume_point(self) -> CheckpointFile | None:
+        if self.engine == "tao":
+            return tao_resume_point(self.results, self._spec, self._verify)
+        return resume_point(self.results, self._verify)[0]
 
     def _reached(self) -> tuple[int, int]:
         """How far the training is by its furthest file, without reading it: epochs, and steps of
@@ -228,8 +277,11 @@ class StageRun:
             except UserError as error:
                 reason = f"{verdict.reason}, but the requeue was refused: {error}"
                 verdict = Verdict(Kind.FAILED, reason, verdict.failure_class, True)
-        ended_badly = verdict.kind in (Kind.FAILED, Kind.CANCELLED)
-        if ended_badly and verdict.write_status and self._holds_results:
+        # TAO's own last line says neither whose it is nor, often, how it ended.
+        closes = self._holds_results and (verdict.write_status or self.engine == "tao")
+        if verdict.kind is Kind.SUCCESS and closes:
+            self._note(lambda: self.status.write(Status.SUCCESS, f"{self.task.name} has succeeded"))
+        if verdict.kind in (Kind.FAILED, Kind.CANCELLED) and closes:
             failure_class, reason = verdict.failure_class or FailureClass.UNKNOWN, verdict.reason
             self._note(lambda: self.status.fail(failure_class, reason))
         if verdict.kind is not Kind.REQUEUE:

@@ -145,6 +145,9 @@ class Step:
         reserved = reserve_port(*own)
         if (port := reserved.getsockname()[1]) != (first := master_port(*own)):
             say(f"port {first} is in use by another process, so the ranks meet at {port}")
+        stage = self.allocation.task.stage
+        if stage.launch.engine == "tao" and stage.resources.nodes > 1:
+            reserved.close()  # TAO binds it once itself, without reuse, and falls back if it cannot
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
         with (

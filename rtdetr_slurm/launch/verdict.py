@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -89,8 +89,12 @@ def decide(end: Witnesses) -> Verdict:
     if _was_interrupted(end):
         return _interrupted(end)
     if end.exit_code == ExitCode.OK:
-        reason = "exit code 0, but status.json has no SUCCESS line from this start"
-        return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
+        failure = Failure(FailureClass.UNKNOWN, "status.json has no SUCCESS line from this start")
+        if end.last_status() == Status.FAILURE.value:
+            failure = classify(status_line=end.last_line)
+        return _failed(
+            replace(failure, evidence=f"exit code 0, but {failure.evidence}"), write=True
+        )
     failure = classify(status_line=end.last_line, exit_code=end.exit_code, log_tail=end.log_tail)
     return _failed(failure, write=end.last_status() != Status.FAILURE.value)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import Action, get_action
-from rtdetr_slurm.contract import RESULTS_DIR, SPEC_YAML
+from rtdetr_slurm.actions import Action, EngineName, get_action
+from rtdetr_slurm.contract import RESULTS_DIR
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
@@ -62,6 +62,8 @@ def make_plan(
     check_limits(stages, site)
     trains = get_action(loaded.action).trains
     notes = [*loaded.notes, *notes_on_time(stages)]
+    if any(s.launch.engine == "tao" and s.launch.accelerator == "cpu" for s in stages):
+        notes.append("accelerator is cpu, and TAO's images work on GPUs alone")
     notes += notes_on_hardware(stages, site, loaded.experiment)
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
     return Plan(stages, tuple(notes), command_of(loaded.job.notify, site))
@@ -81,7 +83,7 @@ def _stage(
         resources=_resources(action, position, loaded, site, role),
         launch=launch_of(site, role, requeue=loaded.job.requeue),
         container=_container(spec, action, site, role, run_dir, results_dir),
-        command=_command(action, loaded),
+        command=_command(action, loaded, role.engine),
         results_dir=results_dir,
         depends_on=position.depends_on,
         inputs=position.inputs,
@@ -156,14 +158,20 @@ def launch_of(site: Site, role: Role, *, requeue: bool) -> Launch:
         module_lines=tuple(site.module_lines),
         wckey=site.wckey,
         python=role.python,
+        engine=role.engine,
     )
 
 
-def _command(action: Action, loaded: LoadedSpec) -> tuple[str, ...]:
-    command = [action.program, action.name, "-e", SPEC_YAML]
-    if action.trains and loaded.job.bad_images == "skip":
-        command += ["--bad-images", "skip"]
-    return tuple(command)
+def _command(action: Action, loaded: LoadedSpec, engine: EngineName) -> tuple[str, ...]:
+    command = action.command(engine)
+    if not (action.trains and loaded.job.bad_images == "skip"):
+        return command
+    if engine == "tao":
+        raise RequestError(
+            "job.bad_images: found 'skip', which TAO's image cannot do; leave it out, and repair "
+            "or remove such images"
+        )
+    return (*command, "--bad-images", "skip")
 
 
 def _container(

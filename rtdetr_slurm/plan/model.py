@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import EngineName, get_action
 from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.errors import RequestError
 
@@ -125,6 +125,7 @@ class Launch:
     """What the stage run and the node wrapper need to know about the site.
 
     Attributes:
+        engine: whose image it is: this project's, or NVIDIA TAO's.
         accelerator: `cuda` or `cpu`; None (local only): whatever the engine finds, which it says.
         signal_lead_s: seconds between the warning signal and the end of the time limit.
         env: host environment variables for the engine: name to value, None for the host's own.
@@ -144,6 +145,7 @@ class Launch:
     wckey: str | None = None
     python: str | None = None
     secrets: tuple[str, ...] = ()
+    engine: EngineName = "rtdetr"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
         if one.origin or one.uri:
             facts.append(("input", f"{one.field}: {one.source}"))
     if stage.container is not None:
-        facts[1:1] = _container_facts(stage.container)
+        facts[1:1] = _container_facts(stage.container, stage.launch.engine)
     elif stage.launch.python is not None:
         facts[1:1] = [("python", stage.launch.python)]
     return facts
@@ -58,9 +58,10 @@ def _resources(stage: Stage) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _container_facts(container: Container) -> list[tuple[str, str]]:
+def _container_facts(container: Container, engine: str) -> list[tuple[str, str]]:
     pinned = f" (sha256 {container.image.sha256[:12]}…)" if container.image.sha256 else ""
-    facts = [("image", container.image.path + pinned)]
+    whose = ", NVIDIA TAO's" if engine == "tao" else ""
+    facts = [("image", container.image.path + pinned + whose)]
     for bind in container.binds:
         where = bind.source if bind.source == bind.target else f"{bind.source} as {bind.target}"
         facts.append(("bind", where + (" (read-only)" if bind.read_only else "")))

@@ -5,13 +5,13 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import Action, get_action
+from rtdetr_slurm.actions import Action, EngineName, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
@@ -33,14 +33,17 @@ def artefact_problem(
     results_dir: Path,
     spec: Mapping[str, Any],
     verify: Verify = verify_checkpoint,
+    engine: EngineName = "rtdetr",
+    kpis: Collection[str] = (),
 ) -> str | None:
     """None when what proves the action's success is there and whole, else what is wrong with it.
 
     Args:
         spec: the resolved spec that the action ran with.
         verify: of a checkpoint.
+        kpis: names of the numbers that this start has written to status.json.
     """
-    artefact = action.artefact
+    artefact = action.proof(engine)
     if artefact.kind == "checkpoint":
         checkpoints = list_checkpoints(results_dir)
         if not checkpoints:
@@ -48,6 +51,12 @@ def artefact_problem(
         return verify(checkpoints[-1].path)
     if artefact.kind == "file":
         return file_problem(results_dir / artefact.name)
+    if artefact.kind == "kpi":
+        return None if artefact.name in kpis else f"status.json has no {artefact.name}"
+    if artefact.kind == "files":
+        found = (path for glob in artefact.name.split() for path in sorted(results_dir.glob(glob)))
+        first = next(found, None)
+        return file_problem(first) if first else f"there is no {artefact.name} in {results_dir}"
     path = made_file(action, results_dir, spec)
     return file_problem(path) if path else f"the spec has no {artefact.name}"
 

@@ -174,10 +174,13 @@ def resume_point(
     return None, problems
 
 
+RESUME_FIELD = "train.resume_training_checkpoint_path"
+
+
 def resumed_checkpoint(spec: Mapping[str, Any]) -> Path | None:
     """The file that a resolved spec's train.resume_training_checkpoint_path names; None where it
     names none, or one that this machine has yet to fetch."""
-    value = value_at(spec, "train.resume_training_checkpoint_path")
+    value = value_at(spec, RESUME_FIELD)
     return local_path(value) if value else None
 
 

@@ -53,6 +53,7 @@ ONE_VALUE_ADVICE = (
 _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
     (failure_class, re.compile(pattern, re.IGNORECASE))
     for failure_class, pattern in (
+        (FailureClass.INFRA, r"\[Multinode\] Using default configs"),
         (FailureClass.OOM_GPU, r"CUDA out of memory|torch(\.cuda)?\.OutOfMemoryError"),
         (FailureClass.OOM_GPU, r"CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"),
         (FailureClass.OOM_HOST, r"oom[-_ ]kill|\bOut Of Memory\b|Cannot allocate memory"),
@@ -80,6 +81,11 @@ _NOISE = re.compile(
     r"|(INFO|WARNING): |rtdetr-slurm: |Terminated$|Killed$"
 )
 """Lines that tell that something ended, not why: srun's, slurmstepd's, apptainer's notes, ours."""
+
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?([\w.]+\.)?[A-Z]\w*(Error|Exception)(: .*)?")
+"""The last line of a Python traceback, as programs other than our own leave it in the log."""
+_LOST = re.compile(r"ChildFailedError|Dist\w+Error")
+"""What torchrun, and the ranks that lose another one, raise in their turn."""
 
 BY_PEER = "lost the connection to the other ranks"
 """What a rank says that another one has taken along."""
@@ -186,6 +192,8 @@ def _how_it_ended(exit_code: int | None, signal: int | None, log: Sequence[str])
     first = next((line for line in log if _TASK_ENDED.match(line)), "")
     if killed := _killed_task(first):
         return f"{how}; {killed}"
+    if raised := [line for line in log if _EXCEPTION.fullmatch(line) and not _LOST.search(line)]:
+        return f"{how}; log: {raised[-1]}"
     telling = [line for line in log if not _NOISE.match(line)]
     last = (telling or log or [""])[-1]
     return f"{how}; last line of the log: {last}" if last else f"{how}; the log is empty"

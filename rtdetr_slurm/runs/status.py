@@ -18,6 +18,7 @@ from rtdetr_slurm.contract import STATUS_JSON, STATUS_VERSION, FailureClass, Sta
 from rtdetr_slurm.files import append_json_line
 from rtdetr_slurm.records import Moment, Prose, checked_lines
 from rtdetr_slurm.runs.claim import Start, check_latest, latest_start, mark_ended
+from rtdetr_slurm.runs.tao import as_ours
 
 _TERMINAL = frozenset(s.value for s in (Status.SUCCESS, Status.FAILURE, Status.PREEMPTED))
 
@@ -107,13 +108,13 @@ class StatusLog:
 def read_status(path: Path) -> list[StatusLine]:
     """All lines of a status.json, oldest first; empty when there is none yet.
 
-    Lines without a version are TAO's own.
+    Lines without a version are TAO's own, read in our terms.
 
     Raises:
         NewerVersion: a newer rtdetr-slurm has written here.
         BadRecord: it cannot be read, or a line of it has a field of another type.
     """
-    return [line for _, line in checked_lines(StatusLine, path, STATUS_VERSION)]
+    return list(as_ours(line for _, line in checked_lines(StatusLine, path, STATUS_VERSION)))
 
 
 def status_lines_of(path: Path, claim: str) -> list[StatusLine]:

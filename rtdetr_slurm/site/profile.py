@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from rtdetr_slurm.actions import EngineName, get_action
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.model_check import Matches
@@ -177,6 +178,10 @@ class Role(_Section):
     )
     mem_gb: float | None = Field(default=None, gt=0, description="Memory per node in GiB.")
     gpu: Gpu = Gpu()
+    engine: EngineName = Field(
+        default="rtdetr",
+        description="Whose image it is: `rtdetr` of the Apptainerfile, or `tao`, NVIDIA's.",
+    )
     container: Literal["apptainer", "none"] = Field(
         default="apptainer", description="`none` runs in the Python environment of `python`."
     )
@@ -317,9 +322,14 @@ class Site(Role):
             Its `image` is None exactly if its container is `none`, and `python` is None else.
 
         Raises:
-            SiteError: it needs an image, and there is none.
+            SiteError: it needs an image, and there is none, or TAO's, and there is no container.
         """
         role = self.merged_role(name)
+        if role.engine == "tao" and role.container == "none":
+            raise SiteError(
+                f"site '{self.name}' has engine: tao for role '{name}', and no container: TAO runs "
+                "in NVIDIA's image only; set container: apptainer, or engine: rtdetr"
+            )
         if role.container == "apptainer" and role.image is None:
             raise SiteError(
                 f"site '{self.name}' names no image for role '{name}'; set image, or "
@@ -341,3 +351,7 @@ class Site(Role):
             values["container"] = "none"
         values["image" if values["container"] == "none" else "python"] = None
         return Role(**values)
+
+    def engine_of(self, action: str) -> EngineName:
+        """Whose image an action runs in."""
+        return self.merged_role(get_action(action).role).engine

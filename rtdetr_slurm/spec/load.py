@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS, DEPLOY, get_action, require_available
+from rtdetr_slurm.actions import (
+    ACTIONS,
+    DEPLOY,
+    EngineOf,
+    get_action,
+    own_engine,
+    require_available,
+)
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.resolved_spec import value_at
@@ -92,6 +99,7 @@ def load_spec(
     action: str | None = None,
     *,
     parent_spec: ParentSpec | None = None,
+    engine_of: EngineOf = own_engine,
 ) -> LoadedSpec:
     """Read, complete and check a spec.
 
@@ -99,6 +107,7 @@ def load_spec(
         overrides: `key=value` with YAML values, no field twice.
         action: what to do, if the spec is not to decide.
         parent_spec: the resolved spec of the run that job.parent names; None leaves it alone.
+        engine_of: whose image an action will run in.
 
     Raises:
         InvalidInput: (a RequestError) all problems at once, sorted by place.
@@ -122,7 +131,7 @@ def load_spec(
         actions = _chain(spec, action)
         experiment = _experiment(spec, actions)
         found = [*check_experiment(experiment), *check_automl(spec.automl)]
-        found += check_chain(experiment, actions, spec.job)
+        found += check_chain(experiment, actions, spec.job, engine_of)
         found += contradictions(experiment, actions, parent, str(name))
         problems += [problem for problem in found if not _depends_on(problem, bad)]
     if problems or assembled.malformed or spec is None or action is None:
@@ -131,7 +140,7 @@ def load_spec(
     notes = [gpu_notes[section] for section in topologies if section in gpu_notes]
     if scales_note and set(actions) & {*TRAINING}:
         notes.append(scales_note)
-    notes += notes_on_chain(experiment, actions, spec.job.parent)
+    notes += notes_on_chain(experiment, actions, spec.job.parent, engine_of)
     if carried := note_on_carried(experiment, actions, parent, str(name)):
         notes.append(carried)
     return LoadedSpec(
@@ -147,7 +156,7 @@ def load_spec(
     )
 
 
-def refuse_unavailable(loaded: LoadedSpec) -> None:
+def refuse_unavailable(loaded: LoadedSpec, engine_of: EngineOf = own_engine) -> None:
     """Refuse what a spec may say but this version cannot do: an action, automl.
 
     Raises:
@@ -156,7 +165,7 @@ def refuse_unavailable(loaded: LoadedSpec) -> None:
     reasons = []
     for action in dict.fromkeys(loaded.actions):
         try:
-            require_available(action)
+            require_available(action, engine_of(action))
         except RequestError as error:
             deployed = ACTIONS[action].program == DEPLOY
             place = f"; it belongs to {DEPLOY}, the program of the TensorRT image"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rtdetr_slurm.actions import AVAILABLE, last_that_leaves
+from rtdetr_slurm.actions import AVAILABLE, EngineOf, last_that_leaves, own_engine
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
@@ -24,21 +24,29 @@ from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
+from rtdetr_slurm.spec.tao import TAO_RULES
 from rtdetr_slurm.spec.topology import read_topology
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
 Problems = Iterator[Problem]
 
 
-def check_chain(experiment: ExperimentConfig, actions: Sequence[str], job: JobConfig) -> Problems:
+def check_chain(
+    experiment: ExperimentConfig,
+    actions: Sequence[str],
+    job: JobConfig,
+    engine_of: EngineOf = own_engine,
+) -> Problems:
     """All rules that depend on the actions, for each of them.
 
     Args:
         actions: in the order they run.
+        engine_of: whose image an action runs in.
     """
     for index, action in enumerate(actions):
         yield from required_is_given(experiment, actions, index, job.parent)
-        for rule in RULES:
+        of_engine = TAO_RULES if engine_of(action) == "tao" else OWN_RULES
+        for rule in (*RULES, *of_engine):
             yield from rule(experiment, action)
     yield from choices_are_used(experiment, actions, job)
 
@@ -251,10 +259,12 @@ RULES = (
     intervals_fit_epochs,
     queries_fit_cells,
     batch_norm_has_values,
-    frozen_names_exist,
     calibration_is_given,
     files_can_be_reached,
     paths_are_meant,
+)
+OWN_RULES = (
+    frozen_names_exist,
     backbone_is_available,
     options_are_honoured,
 )

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rtdetr_slurm.actions import EngineOf, own_engine
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING, Section, is_chosen, switched_off, visit
 from rtdetr_slurm.spec.needs import taken_from
 from rtdetr_slurm.spec.sizes import scored_size, training_sizes
+from rtdetr_slurm.spec.tao import notes_on_tao
 from rtdetr_slurm.yaml_source import dotted, show
 
 
 def notes_on_chain(
-    experiment: ExperimentConfig, actions: Sequence[str], parent: str | None
+    experiment: ExperimentConfig,
+    actions: Sequence[str],
+    parent: str | None,
+    engine_of: EngineOf = own_engine,
 ) -> Iterator[str]:
     """All notes on a spec that is valid for these actions."""
+    own = [action for action in actions if engine_of(action) != "tao"]
     yield from given_checkpoints(experiment, actions, parent)
     yield from sizes_never_trained(experiment, actions)
-    yield from options_without_effect(experiment, actions)
+    yield from options_without_effect(experiment, own)
+    yield from notes_on_tao(experiment, [action for action in actions if action not in own])
 
 
 def given_checkpoints(

@@ -16,6 +16,7 @@ from rtdetr_slurm.runs.checkpoints import in_the_way, resume_candidates, resumed
 from rtdetr_slurm.runs.claim import Claim, claim_id, give_back, new_claim, read_claim, take
 from rtdetr_slurm.runs.holders import why_in_use
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.tao import leftover
 from rtdetr_slurm.submission.survey import survey_run
 
 
@@ -135,7 +136,10 @@ def _free_claim(task: StageTask, spec: Mapping[str, Any], *, complete: bool) -> 
     except RequestError as error:
         raise RequestError(f"{_field(task)}: {error}") from None
     if problem is None and get_action(task.stage.action).trains:
-        problem = in_the_way(folder, resumed_checkpoint(spec))
+        resumed = resumed_checkpoint(spec)
+        problem = in_the_way(folder, resumed)
+        if problem is None and task.stage.launch.engine == "tao" and resumed is None:
+            problem = leftover(folder)
     if problem is not None:
         raise RequestError(f"{_field(task)}: {problem}")
     return held

@@ -91,19 +91,20 @@ def prepare(
     extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     extra += [f"job.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
-    at = cache(lambda: find_site(site, os.environ))
-    continued = cache(lambda reference: find_parent(reference, at()))
+    found = find_site(site, os.environ)
+    engine_of = found.site.engine_of
+    continued = cache(lambda reference: find_parent(reference, found))
     loaded = load_spec(
         spec,
         [*overrides, *extra],
         action,
         parent_spec=lambda reference: continued(reference).spec,
+        engine_of=engine_of,
     )
     if checkpoint:
         entries = [entry.model_copy(update={"checkpoint": None}) for entry in loaded.job.then]
         loaded = replace(loaded, job=loaded.job.model_copy(update={"then": entries}))
-    refuse_unavailable(loaded)
-    found = at()
+    refuse_unavailable(loaded, engine_of)
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     pretrained = find_pretrained(loaded, frozen, found.site)

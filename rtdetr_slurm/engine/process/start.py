@@ -22,12 +22,10 @@ from rtdetr_slurm.engine.process.rendezvous import node_rank_variable, read_rend
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.errors import UserError
-from rtdetr_slurm.runs.checkpoints import resume_candidates
+from rtdetr_slurm.runs.checkpoints import RESUME_FIELD, resume_candidates
 from rtdetr_slurm.runs.claim import start_of
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.overrides import parse_override
-
-_RESUME = "train.resume_training_checkpoint_path"
 
 
 def start(loaded: LoadedSpec, arguments: Arguments) -> int:
@@ -73,6 +71,6 @@ def way_on(arguments: Arguments, folder: Path) -> str:
     found = resume_candidates(folder) if get_action(arguments.action).resumable else []
     if not found:
         return "there is nothing to go on from: the same command begins again"
-    overrides = [one for one in arguments.overrides if parse_override(one).key != _RESUME]
-    again = replace(arguments, overrides=(*overrides, f"{_RESUME}={found[0].path}"))
+    overrides = [one for one in arguments.overrides if parse_override(one).key != RESUME_FIELD]
+    again = replace(arguments, overrides=(*overrides, f"{RESUME_FIELD}={found[0].path}"))
     return f"by hand this goes on with: {shlex.join(['rtdetr', *again.command_line()])}"

@@ -66,6 +66,14 @@ class Submitted:
             assert stage["state"] not in ("failed", "cancelled"), f"{stage}\n{self.log()}"
             time.sleep(1)
 
+    def wait_for_end(self) -> dict[str, Any]:
+        """Wait until the run's only stage has ended, however it did; returns it."""
+        deadline = time.monotonic() + JOB_LIMIT_S
+        while (stage := self.stage())["state"] in ("queued", "running"):
+            assert time.monotonic() < deadline, f"{stage}\n{self.log()}"
+            time.sleep(1)
+        return stage
+
     def stage(self) -> dict[str, Any]:
         stages: list[dict[str, Any]] = self.cli.json("status", self.folder)["stages"]
         return stages[0]

@@ -71,7 +71,7 @@ def image_key() -> str:
         "version": re.findall(
             r'__version__ = "(.*)"', (REPO / "rtdetr_slurm/__init__.py").read_text()
         ),
-        "base": _base_key(),
+        "base": base_key(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -88,13 +88,14 @@ def _package_dir(path: Path) -> str:
 
 
 # --- the base ------------------------------------------------------------------------------
-def _base_key() -> str:
+def base_key() -> str:
+    """What the base depends on."""
     return "-".join((os_release()["VERSION_CODENAME"], *BASE_PACKAGES))
 
 
 def base() -> Path:
     """Folder of a minimal Debian of this machine's release with Python: no registry needed."""
-    digest = hashlib.sha256(_base_key().encode()).hexdigest()[:8]
+    digest = hashlib.sha256(base_key().encode()).hexdigest()[:8]
     folder = cache_dir() / f"base-{os_release()['VERSION_CODENAME']}-{digest}"
     with locked("base"):
         if not folder.exists():

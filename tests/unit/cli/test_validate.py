@@ -64,7 +64,8 @@ def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> 
     document = json.loads(capsys.readouterr().out)
     assert document["actions"] == ["train", "export"]
     assert document["notes"] == [
-        "action 'export' is not available in this version; it runs train and evaluate"
+        "action 'export' is not available in this version; it runs train and evaluate, and all "
+        "others in TAO's image (engine: tao in the site profile)"
     ]
 
 

@@ -62,6 +62,16 @@ def test_an_engine_that_died_is_classified_from_its_log() -> None:
     assert verdict.write_status
 
 
+def test_an_exit_code_is_not_believed_against_the_engines_own_word() -> None:
+    """TAO's, where somebody has interrupted it."""
+    line = {"status": "FAILURE", "failure_class": "unknown", "reason": "TAO says: interrupted"}
+    verdict = decide(Witnesses(exit_code=0, last_line=line))
+    assert (verdict.kind, verdict.reason) == (
+        Kind.FAILED,
+        "exit code 0, but TAO says: interrupted",
+    )
+
+
 def test_what_a_node_refused_explains_the_end() -> None:
     refused = Failure(FailureClass.INFRA, "node 1 (n1): port 20001 cannot be used")
     verdict = decide(Witnesses(exit_code=3, node_error=refused, log_tail=["CUDA out of memory"]))

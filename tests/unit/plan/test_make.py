@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from launch_support import STAGE
 
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
@@ -178,6 +179,17 @@ def test_the_command_and_what_goes_with_it(tmp_path: Path) -> None:
     assert only.launch.signal_lead_s == 99
     skipping = stage(tmp_path, site(), "job.bad_images=skip")
     assert skipping.command[-2:] == ("--bad-images", "skip")
+
+
+def test_taos_image_gets_its_own_command_and_no_flag_of_ours(tmp_path: Path) -> None:
+    tao = site(engine="tao")
+    only = stage(tmp_path, tao)
+    assert only.launch.engine == "tao"
+    assert only.command == ("rtdetr", "train", "-e", "/rtdetr-job/spec.yaml")
+    with pytest.raises(RequestError, match="found 'skip', which TAO's image cannot do"):
+        stage(tmp_path, tao, "job.bad_images=skip")
+    assert ACTIONS["trt_evaluate"].command("tao")[:2] == ("rtdetr", "evaluate")
+    assert "NVIDIA TAO's" in render_plan(plan(tmp_path, tao), run_dir=RUN_DIR, site_name="here")
 
 
 def test_requeue_needs_site_and_spec(tmp_path: Path) -> None:

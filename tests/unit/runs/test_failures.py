@@ -182,3 +182,17 @@ def test_the_first_cause_is_the_evidence(
     failure = classify(exit_code=code, log_tail=log.splitlines())
     assert failure.failure_class == FailureClass(failure_class)
     assert failure.evidence.startswith(evidence)
+
+
+def test_another_programs_traceback_is_the_evidence() -> None:
+    log = [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 3, in <module>',
+        "[rank1]: KeyError: 'area'",
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "[TAO Toolkit] Execution status: FAIL",
+    ]
+    assert (
+        classify(exit_code=1, log_tail=log).evidence
+        == "exit code 1; log: [rank1]: KeyError: 'area'"
+    )

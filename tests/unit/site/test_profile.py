@@ -122,3 +122,12 @@ def keys_of(table: str) -> set[str]:
     """The names in backticks in the first column of a Markdown table."""
     first = [line.split("|")[1] for line in table.splitlines()]
     return set(re.findall(r"`(\w+)`", " ".join(first)))
+
+
+def test_taos_image_is_a_roles_choice_and_needs_a_container() -> None:
+    site = Site.model_validate({"image": "/i.sif", "roles": {"tensorrt": {"engine": "tao"}}})
+    assert (site.engine_of("train"), site.engine_of("gen_trt_engine")) == ("rtdetr", "tao")
+    bare = site.model_copy(update={"container": "none", "image": None})
+    bare.for_role("train")
+    with pytest.raises(SiteError, match="engine: tao for role 'tensorrt', and no container"):
+        bare.for_role("tensorrt")

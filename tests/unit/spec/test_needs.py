@@ -157,7 +157,8 @@ def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
         refuse_unavailable(loaded)
     export, engine = str(error.value).splitlines()
     assert export == (
-        "action 'export' is not available in this version; it runs train and evaluate"
+        "action 'export' is not available in this version; it runs train and evaluate, and all "
+        "others in TAO's image (engine: tao in the site profile)"
     )
     assert engine.startswith("action 'gen_trt_engine' is not available in this version")
     assert engine.endswith("; it belongs to rtdetr-deploy, the program of the TensorRT image")

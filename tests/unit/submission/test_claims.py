@@ -14,7 +14,7 @@ from slurm_support import FakeSlurm, queue_line
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.contract import RUN_JSON
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.runs.claim import begin, new_claim, read_claim
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.slurm.commands import SubmissionRefused
@@ -67,6 +67,17 @@ def test_a_second_run_in_one_folder_is_refused_by_name(
     held = read_claim(results(stage))
     assert held is not None
     assert held.id == f"{first.id}:train"
+
+
+def test_taos_training_does_not_begin_where_a_link_of_another_is(
+    slurm: FakeSlurm, tmp_path: Path, stage: Stage
+) -> None:
+    results(stage).mkdir(parents=True)
+    (results(stage) / "rtdetr_model_latest.pth").symlink_to("gone.pth")
+    check_results(Plan((stage,)), {}, tmp_path / "run")
+    taos = replace(stage, launch=replace(stage.launch, engine="tao"))
+    with pytest.raises(RequestError, match="TAO would go on from it unasked"):
+        check_results(Plan((taos,)), {}, tmp_path / "run")
 
 
 def ended(slurm: FakeSlurm, run: Run) -> None:

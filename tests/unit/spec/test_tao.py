@@ -1,0 +1,66 @@
+"""What is refused of a spec for TAO's images, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from spec_files import NEEDED, TRAIN, write
+
+from rtdetr_slurm.actions import EngineName
+from rtdetr_slurm.model_check import InvalidInput
+from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.spec.tao import IGNORED, REFUSED, REFUSED_IN_TENSORRT
+from rtdetr_slurm.yaml_source import dotted
+
+
+def tao(_action: str) -> EngineName:
+    return "tao"
+
+
+def load(folder: Path, *overrides: str, action: str = "train") -> LoadedSpec:
+    return load_spec(write(folder, TRAIN), overrides, action, engine_of=tao)
+
+
+def test_every_field_that_is_spoken_of_exists() -> None:
+    fields = {dotted(ref.path).replace("[]", "") for ref in walk(ExperimentConfig)}
+    assert {*IGNORED, *REFUSED, *REFUSED_IN_TENSORRT} <= fields
+
+
+def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
+    refuse_unavailable(load(tmp_path, "model.backbone=convnext_tiny", *NEEDED["export"]), tao)
+    overrides = [*NEEDED["export"], "export.batch_size=2"]
+    refuse_unavailable(load(tmp_path, *overrides, action="export"), tao)
+
+
+@pytest.mark.parametrize(
+    ("action", "override", "message"),
+    [
+        ("train", "model.backbone=resnet_50_vd", "does not have it; the nearest is 'resnet_50'"),
+        ("train", "model.expansion=0.5", "a whole number"),
+        ("train", "train.optim.optimizer=SGD", "'AdamW'; its RT-DETR has no other"),
+        ("train", "train.checkpoint_interval=3", "divides train.num_epochs, 10"),
+        ("train", "train.checkpoint_interval_unit=step", "takes all for epochs"),
+        ("evaluate", "evaluate.num_nodes=2", "1; it uses no more"),
+        ("evaluate", "evaluate.conf_threshold=0.1", "against the wrong images"),
+        ("trt_evaluate", "evaluate.num_gpus=2", "1; it uses no more"),
+        ("quantize", "quantize.layers=[]", "quantize nothing, and call it a success"),
+        ("gen_trt_engine", "gen_trt_engine.tensorrt.workspace_size=512", "makes 0 GiB of less"),
+    ],
+)
+def test_what_ends_in_an_error_or_is_worth_nothing(
+    tmp_path: Path, action: str, override: str, message: str
+) -> None:
+    with pytest.raises(InvalidInput) as error:
+        load(tmp_path, *NEEDED[action], override, action=action)
+    assert message in str(error.value)
+
+
+def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "train.optim.lr_backbone=2e-5", "train.checkpoint_interval=5")
+    notes = "\n".join(loaded.notes)
+    assert "train.optim.lr_backbone: without effect here, as TAO passes over it" in notes
+    assert "goes on from its last checkpoint, written after every 5 epochs" in notes
+    assert "TAO" not in "\n".join(load_spec(write(tmp_path, TRAIN), (), "train").notes)
