@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,25 @@ def make_plan(
     check_limits(stages, site)
     trains = get_action(loaded.action).trains
     notes = [*loaded.notes, *notes_on_time(stages)]
-    if any(s.launch.engine == "tao" and s.launch.accelerator == "cpu" for s in stages):
-        notes.append("accelerator is cpu, and TAO's images work on GPUs alone")
+    notes += _notes_on_gpus(stages)
     notes += notes_on_hardware(stages, site, loaded.experiment)
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
     return Plan(stages, tuple(notes), command_of(loaded.job.notify, site))
+
+
+def _notes_on_gpus(stages: Sequence[Stage]) -> Iterator[str]:
+    """What the site profile should say otherwise, by the looks of it."""
+    if any(s.launch.engine == "tao" and s.launch.accelerator == "cpu" for s in stages):
+        yield "accelerator is cpu, and TAO's images work on GPUs alone"
+    for stage in stages:
+        resources, launch = stage.resources, stage.launch
+        unmanaged = launch.scheduler == "slurm" and resources.gpu_request == "none"
+        if unmanaged and launch.accelerator == "cuda" and not resources.exclusive:
+            yield (
+                f"{stage.name}: Slurm gives out no GPUs here (gpu.request is none), so another job "
+                "on its nodes may use the same ones; exclusive: true in the site profile prevents "
+                "that"
+            )
 
 
 def _stage(

@@ -127,6 +127,11 @@ def _resources(stage: Stage, prepared: Prepared) -> Iterator[str]:
 
 def _settings(stage: Stage, prepared: Prepared, kit: Path) -> Iterator[str]:
     launch, container = stage.launch, stage.container
+    if launch.engine == "tao":
+        raise RequestError(
+            f"stage {stage.name} runs in TAO's image, which only `submit` keeps to its own nodes "
+            "and GPUs"
+        )
     work = prepared.run_dir / JOBS_DIR / stage.name
     yield from launch.module_lines
     yield f"KIT={_word(kit)}"

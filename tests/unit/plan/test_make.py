@@ -192,6 +192,14 @@ def test_taos_image_gets_its_own_command_and_no_flag_of_ours(tmp_path: Path) -> 
     assert "NVIDIA TAO's" in render_plan(plan(tmp_path, tao), run_dir=RUN_DIR, site_name="here")
 
 
+def test_gpus_that_nobody_gives_out_call_for_nodes_of_ones_own(tmp_path: Path) -> None:
+    unmanaged = site(gpu={"request": "none"})
+    assert "exclusive: true in the site profile" in "\n".join(plan(tmp_path, unmanaged).notes)
+    alone = plan(tmp_path, site(gpu={"request": "none"}, exclusive=True))
+    assert "exclusive" not in "\n".join(alone.notes)
+    assert alone.stages[0].resources.exclusive
+
+
 def test_requeue_needs_site_and_spec(tmp_path: Path) -> None:
     assert stage(tmp_path, site()).launch.requeue
     assert not stage(tmp_path, site(requeue=False)).launch.requeue

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from launch_support import write_dataset
 
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch.rendezvous import FIRST_PORT, PORT_COUNT
 from rtdetr_slurm.resources import sbatch_dir
 from rtdetr_slurm.submission.backends import scripts
@@ -181,6 +181,12 @@ def test_a_template_without_its_blocks_is_refused_by_name(
 def test_limits_hold_for_what_is_rendered(asked: Any) -> None:
     with pytest.raises(SiteError, match=r"num_nodes: found 2; at most 1 \(.*site\.yaml:\d+\)"):
         asked("train.num_nodes=2", limits={"max_nodes": 1})
+
+
+def test_taos_image_is_not_for_templates(asked: Any) -> None:
+    """They do not keep it to its nodes and GPUs."""
+    with pytest.raises(RequestError, match="runs in TAO's image, which only `submit` keeps"):
+        render(asked(engine="tao"))
 
 
 def test_without_slurm_there_is_nothing_to_render(asked: Any) -> None:
