@@ -363,7 +363,13 @@ def _report_task(
         log_tail=tail(log) if log else [],
         talks=live is not None and live.start.restart >= latest and live.age_s < _TALKS_S,
         just_ended=bool(started) and job is not None and _has_just_ended(job),
-        proof_problem=lambda: artefact_problem(action, task.results_dir, run.spec),
+        proof_problem=lambda: artefact_problem(
+            action,
+            task.results_dir,
+            run.spec,
+            engine=task.stage.launch.engine,
+            kpis={name for line in lines for name in line.get("kpi", {})},
+        ),
     )
     found = judge(own, job, signs)
     end = recorded_end(own) if found.state.ended else None

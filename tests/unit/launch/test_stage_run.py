@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,9 +33,10 @@ from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
 from rtdetr_slurm.launch.verdict import MAX_STARTS_IN_VAIN
-from rtdetr_slurm.plan.model import Array, Stage, StageTask
+from rtdetr_slurm.plan.model import Array, Container, Image, Stage, StageTask
 from rtdetr_slurm.runs import artefacts
 from rtdetr_slurm.runs.claim import Start, claim_id
+from rtdetr_slurm.runs.images import ImageRecord
 from rtdetr_slurm.runs.report import read_summary
 from rtdetr_slurm.runs.run import Run, freeze_spec
 from rtdetr_slurm.runs.state import StageState
@@ -556,3 +558,39 @@ def test_a_results_folder_that_is_full_is_named(
     monkeypatch.setattr("rtdetr_slurm.launch.stage_run.begin", full)
     assert execute(run, stage, ShellAllocation("true")) == 1
     assert "is not writable on this node: Disk quota exceeded" in run.events()[-1]["reason"]
+
+
+def unsigned(**line: Any) -> str:
+    """Shell text that appends a status line that does not say whose it is."""
+    return f"echo {shlex.quote(json.dumps(line))} >> {{status}}"
+
+
+FINISHED = unsigned(status="RUNNING", message="Train finished successfully.")
+
+
+def test_taos_own_words_decide_and_ours_are_the_last(run: Run, stage: Stage) -> None:
+    stage = replace(stage, launch=replace(stage.launch, engine="tao"))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    began = f"touch {shlex.quote(str(run.job_dir('train')))}/node-0/started"
+    assert execute(run, stage, ShellAllocation(f"{began}; {FINISHED}")) == 0
+    _, last = ends(run, stage)
+    assert (last["status"], last["claim"]) == ("SUCCESS", claim_id(run.id, "train"))
+    resolved = [event for event in run.events() if event["event"] == "resolved"]
+    assert "model_epoch_000.pth" in str(resolved), "it is told where to go on"
+
+
+def test_tao_is_not_believed_where_its_work_began_unguarded(run: Run, stage: Stage) -> None:
+    stage = replace(stage, launch=replace(stage.launch, engine="tao"))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    assert execute(run, stage, ShellAllocation(FINISHED)) == 1
+    assert "began past the program of rtdetr-slurm" in ends(run, stage)[1]["reason"]
+
+
+def test_what_an_older_image_says_counts(run: Run, stage: Stage) -> None:
+    """Its engine knows nothing of claims."""
+    image = ImageRecord("/old.sif", 7, "0" * 64, version="0.0.1")
+    run = replace(run, manifest=replace(run.manifest, images={"/old.sif": image}))
+    stage = replace(stage, container=Container(Image("/old.sif"), ()))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    script = unsigned(status="SUCCESS", schema_version=1)
+    assert execute(run, stage, ShellAllocation(script)) == 0
