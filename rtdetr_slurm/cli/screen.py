@@ -45,16 +45,16 @@ def run_bars(report: RunReport) -> Text:
 
 
 def run_screen(picture: Picture, now: str) -> Group:
-    """The page of the only run, and its bars.
+    """The bars of the only run, and its page, of which a low terminal shows the beginning.
 
     Args:
         now: the time, for the last line.
     """
     parts: list[RenderableType] = []
     for report in picture.reports.values():
-        parts += [Text(shown_lines("\n".join(run_page(report))), no_wrap=True), Text("")]
-        parts.append(run_bars(report))
-    return Group(*parts, _last_lines(picture, now))
+        page = Text(shown_lines("\n".join(run_page(report))), no_wrap=True)
+        parts += [run_bars(report), _last_lines(picture, now), Text(""), page]
+    return Group(*parts)
 
 
 def runs_screen(picture: Picture, now: str, height: int) -> Group:

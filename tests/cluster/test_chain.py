@@ -79,8 +79,11 @@ def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -
             ids["evaluate"]: [TRAIN, "15:00", "2", "4G", gpus],
             ids["first"]: [TENSORRT, "7:00", "1", "3G", gpus],
         }
+    drawn = cli.on_a_terminal("status", made["run_dir"], "--watch")
     stages = wait(cli, made["run_dir"], "success")
     train, evaluate = stages["train"], stages["evaluate"]
+    check_what_was_watched(drawn)
+    check_times(Path(made["run_dir"]), stages)
     assert evaluate["metrics"]["test_mAP"] == pytest.approx(train["best_val_mAP"], abs=1e-6)
     for job in ids.values():
         assert jobs.accounted(cluster, job, "JobID,State")[0] == [job, "COMPLETED"]
@@ -119,6 +122,34 @@ def checkpoint_used(folder: Path, stage: str) -> dict[str, Any]:
     inputs = json.loads((folder / "jobs" / stage / "inputs.json").read_text())
     [used] = [one for one in inputs if one["field"] == "evaluate.checkpoint"]
     return dict(used)
+
+
+def check_what_was_watched(drawn: str) -> None:
+    """The screen is taken and given back, shows bars meanwhile, and leaves the last page."""
+    screen, _, left = drawn.rpartition("\x1b[?1049l")
+    assert "\x1b[?1049h" in screen
+    assert "━" in screen
+    assert "stepping, step" in screen
+    assert "stages       train success → evaluate success" in left
+
+
+def check_times(folder: Path, stages: dict[str, Any]) -> None:
+    """What efficiency.json says adds up, and is what `status` says."""
+    for name, stage in stages.items():
+        path = folder / "results" / name / "efficiency.json"
+        found = json.loads(path.read_text())
+        assert found["starts"] == 1
+        assert found["gpu_hours"] == 0, "the test cluster trains on CPUs"
+        starting = found["starting_s"]
+        assert min(starting.values()) > 0, starting
+        parts = [*starting.values()]
+        parts += [found[f"{one}_s"] for one in ("stepping", "validating", "saving", "idle")]
+        assert sum(parts) == pytest.approx(found["allocated_s"], abs=2)
+        assert 0 < found["share_in_steps"] < 1
+        assert stage["usage"] == {key: found[key] for key in stage["usage"]}
+    assert stages["train"]["usage"]["saving_s"] > 0
+    waited = stages["evaluate"]["usage"]["queued_s"]
+    assert waited > stages["train"]["usage"]["allocated_s"]
 
 
 def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,28 @@ class Cli:
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
+
+    def on_a_terminal(self, *args: str | Path) -> str:
+        """Run a command on a terminal of its own; returns all that it draws there."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            ["rtdetr-slurm", *map(str, args)],
+            env={**self.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"},
+            cwd=self.folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as process:
+            os.close(theirs)
+            drawn = b""
+            with suppress(OSError):  # the end of a terminal is an error
+                while piece := os.read(ours, 65536):
+                    drawn += piece
+        os.close(ours)
+        text = drawn.decode()
+        assert process.returncode == 0, text
+        return text
 
     def json(self, *args: str | Path, code: int = 0) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self(*args, "--json", code=code).stdout)
