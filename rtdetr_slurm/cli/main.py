@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
     "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),
     "image": ("rtdetr_slurm.cli.image", "build or pull a container image, once"),
+    "site": ("rtdetr_slurm.cli.site", "write a site profile to begin with"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),
     "completion": ("rtdetr_slurm.cli.completion", "tab completion for bash, zsh and fish"),
 }

@@ -15,6 +15,7 @@ from rtdetr_slurm.launch.reach import reach, s3_endpoint, shown_address
 from rtdetr_slurm.runs.images import cache_file, record_image
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.site.profile import ROLES, Site
+from rtdetr_slurm.site.surroundings import MOUNTS, file_system, mounted
 
 _LITTLE_GIB = 10.0
 
@@ -51,25 +52,11 @@ def check_run_root(root: Path) -> Finding:
         free = shutil.disk_usage(root).free / 2**30
     except OSError as error:
         return failure(check, str(explained(error)), remedy)
-    kind = file_system(root, Path("/proc/mounts").read_text(errors="replace"))
+    kind = file_system(root.resolve(), mounted(MOUNTS.read_text(errors="replace")))
     said = f"{root} takes files, {free:.0f} GiB free, {kind}"
     if free < _LITTLE_GIB:
         return warning(check, said, "make room: a checkpoint takes some hundred MB")
     return ok(check, said)
-
-
-def file_system(path: Path, mounts: str) -> str:
-    """The type of the file system that `path` is on, from the text of /proc/mounts."""
-    kind, nearest = "of unknown type", 0
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        mount = fields[1].encode().decode("unicode_escape")  # a space is \040 there
-        depth = len(Path(mount).parts)
-        if Path(path).is_relative_to(mount) and depth >= nearest:
-            kind, nearest = fields[2], depth
-    return kind
 
 
 def _images(

@@ -69,6 +69,7 @@ def find_site(
     own = user_profile(environ)
     raise NoProfile(
         "this machine has Slurm (sbatch is on PATH) but no site profile says how to use it; "
+        "`rtdetr-slurm site init` writes one to begin with. Or "
         f"write one{f' at {own}' if own else ''} or name one with --site FILE or ${Env.SITE}: "
         f"{specs_dir() / 'site-gpu-cluster.yaml'} is an example to copy, docs/site.md explains "
         "each key. "
