@@ -18,10 +18,10 @@ from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
-from rtdetr_slurm.launch.inputs import Resolved, filled_in, resolve_inputs
+from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
-from rtdetr_slurm.launch.tao import tao_resume_point, tao_spec, unguarded
+from rtdetr_slurm.launch.tao import going_on, tao_resume_point, tao_spec, unguarded
 from rtdetr_slurm.launch.verdict import (
     MAX_STARTS_IN_VAIN,
     Kind,
@@ -33,7 +33,6 @@ from rtdetr_slurm.launch.verdict import (
 from rtdetr_slurm.resolved_spec import spec_text, value_at
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
 from rtdetr_slurm.runs.checkpoints import (
-    RESUME_FIELD,
     CheckpointFile,
     in_the_way,
     resume_candidates,
@@ -52,7 +51,7 @@ from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, status_path
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
-from rtdetr_slurm.runs.tao import UNSIGNED, last_word, latest_links, leftover
+from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
 
 EPOCHS_FIELD = "train.num_epochs"
 INPUTS_JSON = "inputs.json"
@@ -116,7 +115,9 @@ class StageRun:
         """
         self._make_folders()
         self._look_at_results()
-        inputs = [*resolve_inputs(self.run, self.task), *self._resumed()]
+        inputs = resolve_inputs(self.run, self.task)
+        if self.engine == "tao" and self._begun and self.action.resumable:
+            inputs += going_on(self.results, self.run.spec, self._verify)
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
         shown = tao_spec(self._spec) if self.engine == "tao" else self._spec
@@ -126,17 +127,6 @@ class StageRun:
         self._record("resolved", inputs=values)
         self._take_results()
         self._say_started()
-
-    def _resumed(self) -> list[Resolved]:
-        """Where TAO is to go on: it is told, and not left to the link that it would follow."""
-        if self.engine != "tao" or not (self._begun and self.action.resumable):
-            return []
-        found = tao_resume_point(self.results, self.run.spec, self._verify)
-        if found is None:
-            for link in latest_links(self.results):  # to a torn file, if it leads anywhere
-                link.unlink()
-            return []
-        return [Resolved(RESUME_FIELD, str(found.path), "resume_model of an earlier start")]
 
     def _say_started(self) -> None:
         """Where the engine does not say whose its lines in status.json are, as TAO's and older

@@ -20,14 +20,15 @@ from typing import Any
 from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
 from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.node_errors import ERROR_JSON, NodeError
 from rtdetr_slurm.launch.rendezvous import Layout
 from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import value_at, with_value
-from rtdetr_slurm.runs.checkpoints import CheckpointFile, Verify, resume_candidates
+from rtdetr_slurm.runs.checkpoints import RESUME_FIELD, CheckpointFile, Verify, resume_candidates
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.tao import EMA_SUFFIX
+from rtdetr_slurm.runs.tao import EMA_SUFFIX, latest_links
 
 STARTED_FILE = "started"
 """In a node's folder: our program has let TAO's work begin there."""
@@ -78,6 +79,19 @@ def tao_resume_point(
         if one.step is None and not any(map(verify, files)):
             return one
     return None
+
+
+def going_on(results_dir: Path, spec: Mapping[str, Any], verify: Verify) -> list[Resolved]:
+    """Where a further start goes on: TAO is told, and not left to the link that it would follow.
+
+    Without a whole checkpoint the link goes, for it leads to a torn one, if anywhere.
+    """
+    found = tao_resume_point(results_dir, spec, verify)
+    if found is None:
+        for link in latest_links(results_dir):
+            link.unlink()
+        return []
+    return [Resolved(RESUME_FIELD, str(found.path), "resume_model of an earlier start")]
 
 
 def check_master(inside: Mapping[str, str], layout: Layout) -> None:

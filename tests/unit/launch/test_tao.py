@@ -172,3 +172,15 @@ def test_it_goes_on_from_the_furthest_checkpoint_that_is_whole(tmp_path: Path) -
 
     assert found({}) == "model_epoch_002.pth"
     assert found({"train": {"enable_ema": True}}) == "model_epoch_001.pth"
+
+
+def test_a_link_to_a_torn_checkpoint_is_not_followed(tmp_path: Path) -> None:
+    torn = tmp_path / "model_epoch_000.pth"
+    torn.write_bytes(b"torn")
+    link = tmp_path / "rtdetr_model_latest.pth"
+    link.symlink_to(torn.name)
+    assert tao.going_on(tmp_path, {}, verify_checkpoint) == []
+    assert not link.is_symlink()
+    write_checkpoint(torn)
+    [told] = tao.going_on(tmp_path, {}, verify_checkpoint)
+    assert (told.field, told.value) == ("train.resume_training_checkpoint_path", str(torn))
