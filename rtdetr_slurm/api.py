@@ -19,9 +19,9 @@ from pathlib import Path
 
 from rtdetr_slurm.errors import SiteError, refusals_explained
 from rtdetr_slurm.runs.artefacts import Results
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, find_run
 from rtdetr_slurm.runs.run import open_run as read_run
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.follow import Follower
 from rtdetr_slurm.submission.survey import survey_run

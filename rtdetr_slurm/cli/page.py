@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rtdetr_slurm.cli.results import result_lines
 from rtdetr_slurm.runs.efficiency import advice
 from rtdetr_slurm.runs.live import Live
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.runs.usage import Usage
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtdetr_slurm.runs.report import StageReport
+from rtdetr_slurm.runs.summary import StageReport
 
 
 def result_lines(stage: StageReport) -> list[tuple[str, str]]:

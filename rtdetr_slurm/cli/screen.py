@@ -19,8 +19,8 @@ from rtdetr_slurm.cli.page import (
 )
 from rtdetr_slurm.cli.terminal import shown, shown_lines
 from rtdetr_slurm.runs.live import Live
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.submission.watch import Picture
 
 _WIDTH = 24

@@ -10,8 +10,8 @@ from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.page import run_page, run_table
 from rtdetr_slurm.cli.runs import add_run_arguments, chosen_folder, run_root
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import run_ids
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.survey import survey_run, survey_runs
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.results import result_lines
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.submission.follow import Follower
 from rtdetr_slurm.submission.watch import Picture, Watcher
 

@@ -10,8 +10,9 @@ from rtdetr_slurm.contract import CLAIM_JSON
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.claim import Claim
 from rtdetr_slurm.runs.processes import is_alive
-from rtdetr_slurm.runs.report import RunReport, report_run
+from rtdetr_slurm.runs.report import report_run
 from rtdetr_slurm.runs.run import open_run
+from rtdetr_slurm.runs.summary import RunReport
 
 
 def why_in_use(folder: Path, held: Claim | None, report: Callable[[Path], RunReport]) -> str | None:

@@ -18,8 +18,9 @@ from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
-from rtdetr_slurm.runs.report import RunReport, report_run
+from rtdetr_slurm.runs.report import report_run
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.summary import RunReport
 
 TIME_LIMIT_S = 10.0
 """A GPU may be waiting."""

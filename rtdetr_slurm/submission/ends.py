@@ -15,7 +15,7 @@ from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.notices import tell_end
-from rtdetr_slurm.runs.report import RunReport, StageReport, keep_summary
+from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import (
     READER,
@@ -26,6 +26,7 @@ from rtdetr_slurm.runs.state import (
     task_events,
 )
 from rtdetr_slurm.runs.status import close_status
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 
 _BY_READER = {"recorded_by": READER}
 _LOST_AFTER = timedelta(hours=1)

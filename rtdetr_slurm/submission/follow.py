@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.logs import LogReader
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, job_id_of, recorded_end, task_events
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.watch import Pace, Watcher
 
 _LOG_EVERY_S = 0.5

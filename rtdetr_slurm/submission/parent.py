@@ -14,9 +14,9 @@ from rtdetr_slurm.plan.chain import Parent, ParentStage
 from rtdetr_slurm.plan.model import Origin, Plan, Stage
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.inference import from_stage, maker_of
-from rtdetr_slurm.runs.report import StageReport
 from rtdetr_slurm.runs.run import Run, find_run, open_run
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import StageReport
 from rtdetr_slurm.runs.trials import split_reference, trial_folder, trial_problem
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.spec import LoadedSpec

@@ -15,7 +15,6 @@ from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import (
     StageState,
@@ -26,6 +25,7 @@ from rtdetr_slurm.runs.state import (
     next_start,
     task_events,
 )
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.site.discover import administrators_site
 from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import backend_of

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.runs.events import Event
-from rtdetr_slurm.runs.report import RunReport, keep_summary, read_summary, report_run
+from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import is_given_up
+from rtdetr_slurm.runs.summary import RunReport, read_summary
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, PENDING
 from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend

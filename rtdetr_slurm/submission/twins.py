@@ -12,9 +12,9 @@ from rtdetr_slurm.contract import RUN_JSON, SUMMARY_JSON
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.records import exists, read_json
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, open_run, run_ids
 from rtdetr_slurm.runs.state import StageState, is_given_up, is_to_end
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.sending import open_tasks
 from rtdetr_slurm.submission.survey import survey_run
 

@@ -12,8 +12,8 @@ from threading import Thread
 
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.live import read_live
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.submission.survey import Survey, survey_runs
 
 _FIRST_S, _LAST_S, _SILENT_S = 5.0, 30.0, 120.0

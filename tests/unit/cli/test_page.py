@@ -12,8 +12,8 @@ from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.live import Live, StartTimes
 from rtdetr_slurm.runs.progress import Progress
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.runs.usage import Usage
 from rtdetr_slurm.slurm.parse import JobInfo
 

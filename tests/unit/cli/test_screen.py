@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.screen import fraction, run_bars, run_screen, runs_screen
 from rtdetr_slurm.runs.live import Live, StartTimes
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.submission.watch import Picture
 
 START = StartTimes(0, datetime.now(timezone.utc).isoformat(), {})

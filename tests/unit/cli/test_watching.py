@@ -12,8 +12,8 @@ from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.runs.artefacts import Results
 from rtdetr_slurm.runs.failures import Failure
 from rtdetr_slurm.runs.progress import Progress
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 
 Capture = pytest.CaptureFixture[str]
 PROGRESS = Progress(epoch=1, max_epoch=9, eta="0:08:00", metrics={"val_mAP": 0.25})

@@ -37,10 +37,10 @@ from rtdetr_slurm.plan.model import Array, Container, Image, Stage, StageTask
 from rtdetr_slurm.runs import artefacts
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.images import ImageRecord
-from rtdetr_slurm.runs.report import read_summary
 from rtdetr_slurm.runs.run import Run, freeze_spec
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.runs.summary import read_summary
 
 
 class ShellAllocation(LocalAllocation):

@@ -20,10 +20,10 @@ from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.claim import Start, Superseded, claim_id
 from rtdetr_slurm.runs.failures import Failure
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import StageState, is_to_end
 from rtdetr_slurm.runs.status import StatusLog, read_status
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.survey import survey_run
 
 SILENT = "the job itself wrote down no end"

@@ -15,9 +15,9 @@ from rtdetr_slurm.cli import watching
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.live import Live, StartTimes, write_live
-from rtdetr_slurm.runs.report import RunReport, StageReport
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
+from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.submission import watch
 from rtdetr_slurm.submission.survey import Survey

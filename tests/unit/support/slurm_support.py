@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtdetr_slurm.runs.report import RunReport
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.submission.sending import token
 from rtdetr_slurm.submission.survey import survey_run
 
