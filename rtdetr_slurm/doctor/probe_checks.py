@@ -270,7 +270,7 @@ def _container(probe: Probe, trials: Sequence[Trial], problem: str) -> Iterator[
         yield failure("probe.step", problem, "correct what the line names", where)
         return
     if not trials:
-        why = "its program is not part of this version, so the container is not entered"
+        why = "the container is not entered: the image has no part for probes (`rtdetr probe`)"
         yield not_checked("container", why, where)
         return
     yield _entered(probe, trials)

@@ -17,13 +17,14 @@ from rtdetr_slurm.slurm.identity import Sought
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
 
-_NOWHERE, _NOT_WRITABLE, _NO_PYTHON, _ALL_THERE = 41, 42, 43, 44
+_NOWHERE, _ANOTHER, _NOT_WRITABLE, _NO_PYTHON, _ALL_THERE = 41, 42, 43, 44, 45
 _SCRIPT = (
-    f'[ -d "$1" ] || exit {_NOWHERE}; [ -w "$1" ] || exit {_NOT_WRITABLE}; '
-    f'[ -x "$2" ] || exit {_NO_PYTHON}; exit {_ALL_THERE}'
+    f'[ -d "$1" ] || exit {_NOWHERE}; [ -d "$2" ] || exit {_ANOTHER}; '
+    f'[ -w "$2" ] || exit {_NOT_WRITABLE}; [ -x "$3" ] || exit {_NO_PYTHON}; exit {_ALL_THERE}'
 )
 _SAID: Mapping[int, str] = {
     _NOWHERE: "run_root {root} is not there on {node}",
+    _ANOTHER: "run_root {root} is another folder on {node}: what is written here is not seen there",
     _NOT_WRITABLE: "run_root {root} is not writable on {node}",
     _NO_PYTHON: "the Python that runs rtdetr-slurm, {python}, is not there on {node}",
     _ALL_THERE: "run_root {root} is there on {node}, but what is written there is not seen here",
@@ -41,7 +42,7 @@ def why_no_trace(stage: Stage, folder: Path, job: JobInfo) -> str:
 
     token = f"rtdetr-slurm:{folder.name}:trace"
     own = folder / "trace"
-    command = ["/bin/sh", "-c", _SCRIPT, "sh", str(folder.parent), sys.executable]
+    command = ["/bin/sh", "-c", _SCRIPT, "sh", str(folder.parent), str(folder), sys.executable]
     since = datetime.now().astimezone().strftime("%Y-%m-%dT%H:%M:%S")
     try:
         node = SlurmClient().hostnames(job.nodes)[0] if job.nodes else None
