@@ -13,7 +13,7 @@ from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
-from rtdetr_slurm.spec.needs import taken_from, takes_checkpoint
+from rtdetr_slurm.spec.needs import heeds_common_choice, taken_from, takes_checkpoint
 from rtdetr_slurm.yaml_source import dotted
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _inputs(
     """What is filled in when the stage starts: its results folder, files that the spec names by
     address, and what the spec leaves open to an inference function."""
     action = get_action(loaded.actions[index])
-    asked = loaded.job.then[index - 1].checkpoint if index else None
-    choice = asked or loaded.job.checkpoint
+    own = loaded.job.then[index - 1].checkpoint if index else None
+    parent_name = loaded.job.parent
     yield Input(f"{action.section}.results_dir", Infer.OUTPUT_DIR)
     for ref in walk(ExperimentConfig):
         if action.name not in ref.used_by:
@@ -126,8 +126,10 @@ def _inputs(
             continue
         elif function in MODEL_FILES:
             yield Input(path, function)
-        elif taken_from(ref, loaded.actions, index, loaded.job.parent) is not None:
-            origin = _origin(ref.takes, path, before, parent)
+        elif taken_from(ref, loaded.actions, index, parent_name) is not None:
+            origin, choice = _origin(ref.takes, path, before, parent), own
+            if choice is None and heeds_common_choice(ref, loaded.actions, index, parent_name):
+                choice = loaded.job.checkpoint
             yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
 
 

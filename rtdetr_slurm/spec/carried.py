@@ -17,13 +17,24 @@ from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 _TEACHER = ("distill", "teacher")
 
 
-def carry_over(data: Mapping[str, Any], action: str, parent: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec's data in which what it leaves open is as in the spec of its parent run."""
-    carried = dict(data)
-    for path, _, value in _carried(data, _actions(data, action), parent):
+def carry_over(
+    data: Mapping[str, Any], action: str, parent: Mapping[str, Any], name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """A spec's data in which what it leaves open is as in the spec of its parent run.
+
+    Args:
+        name: of the parent run.
+
+    Returns:
+        The data, and a note on what was taken over and is not the default anyway.
+    """
+    carried, taken = dict(data), []
+    for path, ref, value in _carried(data, _actions(data, action), parent):
         if _is_open(data, path):
             carried = with_value(carried, dotted(path), value)
-    return carried
+            taken += [f"{dotted(path)} {show(value)}"] if value != ref.default else []
+    note = f"taken over from {name}, which job.parent continues: {', '.join(taken)}"
+    return carried, [note] if taken else []
 
 
 def contradictions(
@@ -41,19 +52,6 @@ def contradictions(
                 f"found {show(found)}; {name}, which job.parent continues, has {show(value)}; "
                 "allowed: the same, or nothing, which takes it over",
             )
-
-
-def note_on_carried(
-    experiment: ExperimentConfig, actions: Sequence[str], parent: Mapping[str, Any], name: str
-) -> str | None:
-    """What has come from the parent run and is not the default anyway, on one line."""
-    own = experiment.model_dump()
-    found = [
-        f"{dotted(path)} {show(value)}"
-        for path, ref, value in _carried(own, actions, parent)
-        if value != ref.default
-    ]
-    return f"as in {name}, which job.parent continues: {', '.join(found)}" if found else None
 
 
 def _carried(

@@ -81,7 +81,8 @@ names no file. A value that is given wins, and `validate` says so.
 `best` by val_mAP, the `last`, the one of `epoch:N` (counted from 0, as in the files' names), or
 the `latest`, which is what TAO's link `*_latest.pth` leads to, or the furthest state there is, an
 epoch's or not. What does not exist is an error that says what does. Left out, it is the best, or
-the last where none was validated.
+the last where none was validated. With `job.parent`, `job.checkpoint` is about that run's; what a
+later stage takes from a training of this run, its entry says.
 
 Training with `job.parent` goes on from that run's last checkpoint, with optimizer, schedule and
 epoch count, into a results folder of its own; `train.num_epochs` must be more than are done. To

@@ -149,9 +149,10 @@ class JobConfig(Section):
     )
     checkpoint: CheckpointChoice | None = field(
         None,
-        description="Which checkpoint is taken from a stage or run before: best (by val_mAP), "
-        "last, latest (what was written last, an epoch or not), or epoch:N, counted from 0. Null: "
-        "the best, or the last where none was validated; training goes on from the last.",
+        description="Which checkpoint is taken from job.parent, or, without one, from a stage "
+        "before: best (by val_mAP), last, latest (what was written last, an epoch or not), or "
+        "epoch:N, counted from 0. Null: the best, or the last where none was validated; training "
+        "goes on from the last.",
     )
     then: list[Annotated[FollowUp, _OrActionName()]] = field(
         [],

@@ -20,7 +20,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec.automl import AutoMLConfig
-from rtdetr_slurm.spec.carried import carry_over, contradictions, note_on_carried
+from rtdetr_slurm.spec.carried import carry_over, contradictions
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import TRAINING, Section
 from rtdetr_slurm.spec.job import JobConfig
@@ -119,9 +119,11 @@ def load_spec(
     action, filled = assembled.action, fill_references(assembled.source.data)
     name = value_at(filled.data, "job.parent")
     parent: Mapping[str, Any] = {}
+    carried: list[str] = []
     if parent_spec is not None and action is not None and isinstance(name, str) and name:
         parent = parent_spec(name)
-        filled = fill_references(carry_over(assembled.source.data, action, parent))
+        completed, carried = carry_over(assembled.source.data, action, parent, name)
+        filled = fill_references(completed)
     data, gpu_notes = complete_gpus(_without_missing(filled.data))
     data, scales_note = complete_scales(data)
     spec, wrong = _validate(data)
@@ -141,8 +143,7 @@ def load_spec(
     if scales_note and set(actions) & {*TRAINING}:
         notes.append(scales_note)
     notes += notes_on_chain(experiment, actions, spec.job.parent, engine_of)
-    if carried := note_on_carried(experiment, actions, parent, str(name)):
-        notes.append(carried)
+    notes += carried
     return LoadedSpec(
         path=path,
         action=action,

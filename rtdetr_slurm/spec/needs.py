@@ -150,6 +150,14 @@ def frozen_names_exist(experiment: ExperimentConfig, action: str) -> Problems:
         yield Problem(("train", "freeze"), f"found {show(frozen)}, which leaves nothing to train")
 
 
+def heeds_common_choice(
+    ref: FieldRef, actions: Sequence[str], index: int, parent: str | None
+) -> bool:
+    """Whether job.checkpoint is about what fills the field: where there is a parent run, the choice
+    is among its checkpoints, and not among those that a training here will leave."""
+    return parent is None or parent_fills(ref, actions, index)
+
+
 def required_is_given(
     experiment: ExperimentConfig, actions: Sequence[str], index: int, parent: str | None
 ) -> Problems:
@@ -168,18 +176,24 @@ def choices_are_used(
     experiment: ExperimentConfig, actions: Sequence[str], job: JobConfig
 ) -> Problems:
     """A choice among checkpoints needs a stage that takes one."""
-    taking = [
-        any(
-            takes_checkpoint(ref) and not value and taken_from(ref, actions, index, job.parent)
+    taking: list[list[FieldRef]] = [
+        [
+            ref
             for ref, value in visit(experiment)
-        )
+            if takes_checkpoint(ref) and not value and taken_from(ref, actions, index, job.parent)
+        ]
         for index in range(len(actions))
     ]
+    common = any(
+        heeds_common_choice(ref, actions, index, job.parent)
+        for index, refs in enumerate(taking)
+        for ref in refs
+    )
     asked: dict[KeyPath, tuple[str | None, bool]] = {
-        ("job", "checkpoint"): (job.checkpoint, any(taking))
+        ("job", "checkpoint"): (job.checkpoint, common)
     }
     for number, entry in enumerate(job.then):
-        asked["job", "then", number, "checkpoint"] = (entry.checkpoint, taking[number + 1])
+        asked["job", "then", number, "checkpoint"] = (entry.checkpoint, bool(taking[number + 1]))
     for path, (choice, used) in asked.items():
         if choice is not None and not used:
             yield Problem(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.actions import last_that_leaves
 from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
@@ -102,8 +103,7 @@ def prepare(
         engine_of=engine_of,
     )
     if checkpoint:
-        entries = [entry.model_copy(update={"checkpoint": None}) for entry in loaded.job.then]
-        loaded = replace(loaded, job=loaded.job.model_copy(update={"then": entries}))
+        loaded = _without_other_choices(loaded)
     refuse_unavailable(loaded, engine_of)
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
@@ -131,6 +131,16 @@ def prepare(
         name or loaded.job.name or None,
         pretrained,
     )
+
+
+def _without_other_choices(loaded: LoadedSpec) -> LoadedSpec:
+    """The spec without what entries of job.then choose where job.checkpoint is about the same."""
+    job, entries = loaded.job, []
+    for index, entry in enumerate(loaded.job.then, start=1):
+        trained = last_that_leaves("checkpoint", loaded.actions[:index]) is not None
+        same = job.parent is None or not trained
+        entries.append(entry.model_copy(update={"checkpoint": None}) if same else entry)
+    return replace(loaded, job=job.model_copy(update={"then": entries}))
 
 
 def why_refused(prepared: Prepared, *, complete: bool) -> str | None:

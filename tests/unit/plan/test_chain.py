@@ -184,6 +184,15 @@ def test_a_stage_takes_the_checkpoint_that_was_chosen(tmp_path: Path) -> None:
     assert chosen[1].source == "parent_model (epoch:0) of train"
 
 
+def test_with_a_parent_the_common_choice_is_about_its_checkpoints(tmp_path: Path) -> None:
+    """What the training here will leave has other epochs."""
+    then = "job.then=[evaluate, {action: evaluate, name: last, checkpoint: last}]"
+    named = [f"job.parent={PARENT.run}", "job.checkpoint=epoch:3"]
+    stages = plan(tmp_path, then, *named, parent=parent_run()).stages
+    chosen = {stage.name: [one.choice for one in stage.inputs if one.origin] for stage in stages}
+    assert chosen == {"train": ["epoch:3"], "evaluate": [None], "last": ["last"]}
+
+
 def test_training_goes_on_from_its_parent(tmp_path: Path) -> None:
     overrides = [f"job.parent={PARENT.run}", "job.then=[evaluate]"]
     train, evaluate = plan(tmp_path, *overrides, parent=parent_run(ended=False)).stages

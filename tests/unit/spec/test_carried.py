@@ -45,7 +45,7 @@ def test_what_is_left_open_is_as_in_the_parent(tmp_path: Path, parent: dict[str,
     assert (dataset.num_classes, dataset.eval_class_ids) == (91, [1, 90])
     assert model.pretrained_backbone_path == "", "only a training that goes on keeps its norms"
     assert only([note for note in loaded.notes if "continues" in note]) == (
-        "as in train-1, which job.parent continues: model.backbone 'resnet_18', "
+        "taken over from train-1, which job.parent continues: model.backbone 'resnet_18', "
         "model.num_queries 100, model.num_select 80, dataset.num_classes 91, "
         "dataset.eval_class_ids [1, 90]"
     )
