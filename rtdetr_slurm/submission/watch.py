@@ -56,8 +56,10 @@ class Picture:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will change any more."""
-        return all(report.ended for report in self.reports.values())
+        """Whether there is nothing to wait for: all has ended, or nobody knows of it any more."""
+        states = {report.state for report in self.reports.values()}
+        waits = {StageState.QUEUED, StageState.RUNNING}
+        return not states & (waits | {StageState.UNKNOWN} if self.silence else waits)
 
 
 class Watcher:

@@ -20,6 +20,8 @@ from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.live import Live, StartTimes, read_live, write_live
 
 EVERY_S = 2.0
+_LAST_WORD_S = 10.0
+"""How long an action waits for the last writing; a file system that hangs must not hold its end."""
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def telling(session: Session) -> Iterator[None]:
         yield
     finally:
         teller.over.set()
-        thread.join()
+        thread.join(_LAST_WORD_S)
 
 
 class _Teller:
@@ -67,7 +69,8 @@ class _Teller:
     def _live(self) -> Live:
         phases, now = self.session.phases, self.session.phases.now
         seconds = self._before | seconds_of(phases)
-        numbers = {k: v for k, v in self.session.numbers.items() if _is_number(v)}
+        # A copy, for the training sets further ones meanwhile.
+        numbers = {k: v for k, v in dict(self.session.numbers).items() if _is_number(v)}
         return Live(
             claim=self.start.claim,
             device=self.session.context.device.type,

@@ -100,6 +100,24 @@ def test_while_slurm_is_silent_the_last_picture_stays() -> None:
     assert looked(watcher, lambda _, heard: heard).silence is None
 
 
+@pytest.mark.parametrize(
+    ("states", "silence", "over"),
+    [
+        ([], None, True),
+        (["success", "failed", "cancelled"], None, True),
+        (["success", "queued"], None, False),
+        (["running"], None, False),
+        (["success", "unknown"], None, True),
+        (["success", "unknown"], "it is down", False),
+    ],
+)
+def test_watching_is_over_when_there_is_nothing_to_wait_for(
+    states: list[str], silence: str | None, over: bool
+) -> None:
+    reports = {Path(f"/runs/{n}"): report(state=StageState(s)) for n, s in enumerate(states)}
+    assert Picture(reports, {}, silence=silence).over is over
+
+
 def test_the_runs_own_word_wins_over_what_slurm_last_said() -> None:
     for state in (StageState.FAILED, StageState.SUCCESS, StageState.RUNNING):
         assert remembering(report(state=state), report()).stages[0].state is state
