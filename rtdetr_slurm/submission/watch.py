@@ -174,6 +174,6 @@ def remembering(report: RunReport, before: RunReport) -> RunReport:
 
 
 def _remembering(stage: StageReport, before: StageReport) -> StageReport:
-    if stage.state is not StageState.UNKNOWN or before.state.ended:
+    if stage.state not in (StageState.UNKNOWN, before.state) or before.state.ended:
         return stage
     return replace(stage, state=before.state, detail=before.detail, job=before.job)

@@ -119,8 +119,10 @@ def test_watching_is_over_when_there_is_nothing_to_wait_for(
 
 
 def test_the_runs_own_word_wins_over_what_slurm_last_said() -> None:
-    for state in (StageState.FAILED, StageState.SUCCESS, StageState.RUNNING):
+    for state in (StageState.FAILED, StageState.SUCCESS, StageState.QUEUED):
         assert remembering(report(state=state), report()).stages[0].state is state
+    talks = remembering(report(job=None, detail="so its own record says"), report())
+    assert (talks.stages[0].job, talks.stages[0].detail) == (TRAIN.job, "")
     ended = report(state=StageState.FAILED)
     assert remembering(report(state=StageState.UNKNOWN), ended).stages[0].state.value == "unknown"
 
