@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.doctor.finding import Finding, Outcome, failure, not_checked, ok, warning
+from rtdetr_slurm.doctor.finding import Finding, failure, not_checked, ok, warning
 from rtdetr_slurm.doctor.login_checks import judge_s3
+from rtdetr_slurm.doctor.node_checks import check_nodes
 from rtdetr_slurm.doctor.probe import Probe
 from rtdetr_slurm.launch.reach import s3_endpoint
-from rtdetr_slurm.runs.probe import NodeFacts, Trial
+from rtdetr_slurm.runs.probe import Trial
 
-_GIB = 2**30
-_OLDEST_APPTAINER = (1, 1)
-_LITTLE_SHM_GIB, _LITTLE_SCRATCH_GIB = 1.0, 5.0
 _SLOW_S, _SKEWED_S = 10.0, 30.0
-_REMEDIES = {
-    "node.gpus": "set gpu and accelerator in the profile to what the nodes have; administrators: "
-    "gres.conf, and the driver on the nodes",
-    "node.apptainer": "set apptainer in the profile to its path, or module_lines to what loads it",
-    "node.image": "put the image on a file system that every node sees, and set image to it",
-    "node.scratch": "set scratch in the profile to a folder that every node has, or leave it out",
-    "node.python": "make the environment on a file system that every node sees",
-    "node.names": "administrators: the nodes' names must resolve to addresses of their network",
-}
 
 
 def check_probe(probe: Probe, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -42,7 +29,7 @@ def check_probe(probe: Probe, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield _clock(probe)
         yield _options(probe)
     if probe.nodes:
-        yield from _nodes(probe.nodes, probe)
+        yield from check_nodes(probe.nodes, probe)
         endpoint = s3_endpoint(probe.site.env, environ)
         if endpoint is not None:
             problems = [node["s3_problem"] for node in probe.nodes if node["s3_problem"]]
@@ -54,21 +41,22 @@ def check_probe(probe: Probe, environ: Mapping[str, str]) -> Iterator[Finding]:
 # --- the job ---------------------------------------------------------------------------------
 def _queue(probe: Probe) -> Finding:
     check, where, job = "probe.job", probe.plan.where, probe.job
-    what = f"{probe.plan.nodes} × {probe.plan.gpus} GPUs" if probe.plan.gpus else "1 node"
+    unit = "processes" if probe.site.accelerator == "cpu" else "GPUs"
+    what = f"{probe.plan.nodes} × {probe.plan.gpus} {unit}" if probe.plan.gpus else "1 node"
     if probe.refused:
         said, _, advice = probe.refused.partition("; ")
         remedy = (
             advice or "correct the profile: partition, account, qos, time, gpu, image, run_root"
         )
         return failure(check, said, remedy, where)
-    number = probe.queued.job_id if probe.queued is not None else "here"
+    job_name = f"job {probe.queued.job_id}" if probe.queued is not None else "the examination"
     if probe.gave_up:
         reason = f" ({job.reason})" if job is not None and job.reason else ""
         expected = job.expected_start if job is not None else None
         start = f", expected to start {expected}" if expected else ""
         return warning(
             check,
-            f"job {number} ({what}) still waits{reason}{start}; it was cancelled",
+            f"{job_name} ({what}) still waits{reason}{start}; it was cancelled",
             "try again with a longer --wait, or with --partition for one that has room",
             where,
         )
@@ -76,17 +64,19 @@ def _queue(probe: Probe) -> Finding:
         remedy = "set run_root in the profile to a folder that all nodes see and may write to"
         if "Python" in probe.trace.partition(",")[0]:
             remedy = "install rtdetr-slurm with a Python on a file system that every node sees"
-        return failure(check, f"job {number} left nothing: {probe.trace}", remedy, where)
+        return failure(check, f"{job_name} left nothing: {probe.trace}", remedy, where)
     if probe.end is None:
         return failure(
             check,
-            f"job {number} ended early: {probe.evidence or 'nothing is known'}",
+            f"{job_name} ended early: {probe.evidence or 'nothing is known'}",
             "correct what the line names",
             where,
         )
+    if probe.queued is None:
+        return ok(check, "the examination of this machine is complete", where)
     hosts = ", ".join(node["host"] for node in probe.nodes)
     after = f" after {probe.started_after_s:.0f} s" if probe.started_after_s is not None else ""
-    return ok(check, f"job {number} ({what}) ran{after} on {hosts}", where)
+    return ok(check, f"{job_name} ({what}) ran{after} on {hosts}", where)
 
 
 def _run_root(probe: Probe) -> Finding:
@@ -154,113 +144,6 @@ def _options(probe: Probe) -> Finding:
         )
     kept = "may go back to the queue" if hello["requeue"] else "stays down when it is interrupted"
     return ok(check, f"the job {kept}, and keeps its comment", where)
-
-
-# --- the nodes -------------------------------------------------------------------------------
-def _nodes(nodes: Sequence[NodeFacts], probe: Probe) -> Iterator[Finding]:
-    checks: list[tuple[str, Callable[[NodeFacts, Probe], Finding]]] = [
-        ("node.names", _names),
-        ("node.gpus", _gpus),
-        ("node.scratch", _scratch),
-        ("node.shm", _shm),
-    ]
-    stage_has_container = probe.site.merged_role(probe.plan.role).container == "apptainer"
-    if stage_has_container and probe.site.scheduler == "slurm":
-        checks += [("node.apptainer", _apptainer), ("node.image", _image)]
-    else:
-        checks += [("node.python", _python)]
-    for check, judge in checks:
-        found: dict[tuple[Outcome, str, str], list[str]] = defaultdict(list)
-        for node in nodes:
-            if problem := node["problems"].get(check):
-                said, _, advice = problem.partition("; ")
-                one = failure(check, said, advice or _REMEDIES[check])
-            else:
-                one = judge(node, probe)
-            found[one.outcome, one.found, one.remedy].append(node["host"])
-        for (outcome, said, remedy), hosts in found.items():
-            only = f"{', '.join(hosts)}: " if len(found) > 1 else ""
-            yield Finding(check, outcome, only + said, remedy, probe.plan.where)
-
-
-def _names(node: NodeFacts, _probe: Probe) -> Finding:
-    interface = node["interface"]
-    said = f"node 0 can be addressed; the default route leads through {interface or 'nothing'}"
-    return ok("node.names", said)
-
-
-def _gpus(node: NodeFacts, probe: Probe) -> Finding:
-    check, devices, physical = "node.gpus", node["devices"], node["physical"]
-    if not probe.plan.gpus:
-        return ok(check, "none asked for")
-    if devices is None:
-        return ok(check, "Slurm manages none")
-    given = f"CUDA_VISIBLE_DEVICES={devices}"
-    given += f" (driver {node['driver']})" if node["driver"] else ""
-    if physical is not None and devices != physical:
-        return ok(check, f"{given}: renumbered from {physical}")
-    count = len(devices.split(","))
-    if not node["present"]:
-        return ok(check, f"{given}; there are no NVIDIA devices on the node")
-    if node["usable"] == count < node["present"]:
-        return ok(check, f"{given}; a job can open its own {count} of {node['present']} devices")
-    if node["usable"] > count:
-        return ok(
-            check,
-            f"{given}: physical numbers, and all {node['present']} devices can be opened (no "
-            "ConstrainDevices); jobs keep to their numbers",
-        )
-    return ok(check, f"{given}: all {node['present']} devices of the node")
-
-
-def _scratch(node: NodeFacts, _probe: Probe) -> Finding:
-    said = f"{node['scratch']} takes files, {node['scratch_free'] / _GIB:.0f} GiB free"
-    if node["scratch_free"] < _LITTLE_SCRATCH_GIB * _GIB:
-        return warning("node.scratch", said, "set scratch in the profile to a folder with room")
-    return ok("node.scratch", said)
-
-
-def _shm(node: NodeFacts, _probe: Probe) -> Finding:
-    said = f"/dev/shm has {node['shm_free'] / _GIB:.1f} GiB free; umask {node['umask']}"
-    if node["shm_free"] < _LITTLE_SHM_GIB * _GIB:
-        return warning(
-            "node.shm",
-            said,
-            "lower dataset.workers; administrators: a larger /dev/shm, and none of --contain or "
-            "--containall in apptainer.conf",
-        )
-    return ok("node.shm", said)
-
-
-def _python(_node: NodeFacts, probe: Probe) -> Finding:
-    role = probe.site.merged_role(probe.plan.role)
-    return ok("node.python", f"{role.python or 'the Python of the login node'} is there")
-
-
-def _apptainer(node: NodeFacts, _probe: Probe) -> Finding:
-    check, text = "node.apptainer", node["apptainer"]
-    numbers = re.search(r"(\d+)\.(\d+)", text or "")
-    if text is None or numbers is None:
-        return failure(check, "it does not say its version", _REMEDIES[check])
-    ways = {True: "setuid", False: "user namespaces", None: "setuid or not is not known"}
-    said = f"{text}, {ways[node['setuid']]}"
-    if "singularity" in text.lower():
-        return warning(check, said, "this is tested with Apptainer; report what goes wrong")
-    if (int(numbers[1]), int(numbers[2])) < _OLDEST_APPTAINER:
-        return failure(
-            check, said, "at least 1.1 is needed (--no-eval, and --no-mount of several places)"
-        )
-    if node["setuid"] is False and node["userns"]:
-        return failure(
-            check,
-            f"{said}, but {node['userns']}",
-            "administrators: allow user namespaces, or install apptainer-suid",
-        )
-    return ok(check, said)
-
-
-def _image(_node: NodeFacts, _probe: Probe) -> Finding:
-    return ok("node.image", "image and binds are there; the image is the login node's")
 
 
 # --- the container, and the ranks in it ------------------------------------------------------

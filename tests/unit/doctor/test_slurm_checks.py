@@ -8,7 +8,8 @@ import pytest
 from cluster_support import PARTITIONS, cluster
 
 from rtdetr_slurm.doctor.finding import Finding, Outcome
-from rtdetr_slurm.doctor.slurm_checks import check_partition, check_slurm
+from rtdetr_slurm.doctor.partition_checks import check_partition
+from rtdetr_slurm.doctor.slurm_checks import check_slurm
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.slurm.configuration import Cluster
 
