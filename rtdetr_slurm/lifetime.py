@@ -8,6 +8,15 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
+
+def signal_name(number: int) -> str:
+    """`SIGTERM`; a real-time signal has only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 

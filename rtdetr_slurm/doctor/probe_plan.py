@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtdetr_slurm.actions import ENGINE
 from rtdetr_slurm.plan.make import check_run_dir, container_of, launch_of
-from rtdetr_slurm.plan.model import Bind, Resources, Stage
+from rtdetr_slurm.plan.model import Bind, Endurance, Resources, Stage
 from rtdetr_slurm.site.profile import ROLES, Role, RoleName, Site
 from rtdetr_slurm.slurm.configuration import Cluster, Node
 
@@ -119,7 +119,7 @@ def probe_stage(site: Site, plan: ProbePlan, folder: Path) -> Stage:
             qos=role.qos,
             constraint=role.constraint,
         ),
-        launch=launch_of(site, role, requeue=True),
+        launch=launch_of(site, role, requeue=True, endurance=Endurance(max_infra_retries=0)),
         container=container_of(site, role, [Bind(str(folder), str(folder))]),
         command=(ENGINE, "probe"),
         results_dir=str(folder),

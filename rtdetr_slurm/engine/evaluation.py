@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare
 from rtdetr_slurm.engine.losses import Criterion
-from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
+from rtdetr_slurm.engine.process.distributed import barrier, gather_objects, sum_over_ranks
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
@@ -55,7 +55,9 @@ def evaluate_detector(
     """
     steps = share.steps(session.context.world_size)
     with session.phases.during(Phase.VALIDATING, steps=steps):
-        return _score(session, model, share, criterion)
+        scores = _score(session, model, share, criterion)
+        barrier()  # rank 0 scores; who waits for it is validating, too
+    return scores
 
 
 def _score(

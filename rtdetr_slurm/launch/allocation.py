@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import Env, FailureClass
+from rtdetr_slurm.contract import BATCH_SCRIPT, Env, FailureClass
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch.rendezvous import resolve
+from rtdetr_slurm.launch.suspects import left_out
 from rtdetr_slurm.plan.model import Resources, Stage, StageTask
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.run import Run
@@ -26,6 +27,9 @@ from rtdetr_slurm.slurm.parse import OwnFacts, parse_notice
 EARLIEST_WARNING_S = 90
 """Slurm may send the warning signal a minute early; the rest is the clocks' and ours."""
 _NOTICE_WAIT_S = 3.0
+_KILL_WAIT_S = 30
+"""Slurm's default, for where it cannot be asked."""
+_EXCLUDE_TRIES, _EXCLUDE_EVERY_S = 5, 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class StopReason:
 
     why: FailureClass
     by_scheduler: bool = False
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """The nodes that a job leaves out when it comes back, and what there is to say about it."""
+
+    nodes: tuple[str, ...] = ()
+    note: str = ""
 
 
 class Allocation(ABC):
@@ -86,8 +98,29 @@ class Allocation(ABC):
         """See that no mail is sent about further starts of this job; raises SiteError."""
 
     @abstractmethod
-    def requeue(self) -> None:
-        """See that this very job is in the queue again; raises SiteError when that is refused."""
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes, in order; none where the scheduler does not say."""
+
+    @abstractmethod
+    def kill_wait_s(self) -> int:
+        """What the scheduler leaves between TERM and KILL when it ends a job itself."""
+
+    @abstractmethod
+    def exclusion(self, bad: Sequence[str], earlier: Sequence[str], /) -> Exclusion:
+        """Which nodes the job can do without.
+
+        Args:
+            bad: nodes that were at fault, the latest first.
+            earlier: those of them that this start was to leave out.
+        """
+
+    @abstractmethod
+    def requeue(self, exclude: Sequence[str] = (), /) -> None:
+        """See that this very job is in the queue again, and leaves out `exclude`.
+
+        Raises:
+            SiteError: it is not allowed back. That a node cannot be left out is only said.
+        """
 
 
 class SlurmAllocation(Allocation):
@@ -100,6 +133,7 @@ class SlurmAllocation(Allocation):
         self.job_id = own_job_id(environ)
         self.first = first
         self.restart = first + int(environ.get("SLURM_RESTART_COUNT") or 0)
+        self._script = run.job_dir(stage.name) / BATCH_SCRIPT
         self._log = LogReader(run.log_path(stage.name, self.job_id), from_end=True)
 
     def prefix(self, resources: Resources) -> list[str]:
@@ -150,9 +184,53 @@ class SlurmAllocation(Allocation):
         if mail is not None and mail.of_further_starts != mail.types and self.restart == self.first:
             self._slurm.set_mail_types(self.job_id, mail.of_further_starts)
 
-    def requeue(self) -> None:
+    def nodes(self) -> tuple[str, ...]:
+        try:
+            return tuple(self._slurm.hostnames(self._environ["SLURM_JOB_NODELIST"]))
+        except SiteError as error:
+            say(f"Slurm does not say which nodes these are: {error}")
+            return ()
+
+    def kill_wait_s(self) -> int:
+        known = self._slurm.kill_wait()
+        return _KILL_WAIT_S if known is None else known
+
+    def exclusion(self, bad: Sequence[str], earlier: Sequence[str], /) -> Exclusion:
+        if not bad:
+            return Exclusion(note="no node is known to be at fault, so none is left out")
+        try:
+            facts = self._slurm.own_facts(self.job_id)
+            total = self._slurm.partition_nodes(facts.partition)
+            nodes = left_out(bad, total, self.task.stage.resources.nodes)
+            what = f"{', '.join(bad[len(nodes) :])} cannot be left out"
+            few = (
+                f"{what}: partition {facts.partition} has {total} nodes"
+                if bad[len(nodes) :]
+                else ""
+            )
+            if not nodes:
+                return Exclusion(note=few)
+            # What an administrator has excluded stays.
+            listed = self._slurm.hostnames(facts.excluded) if facts.excluded else []
+            nodes += tuple(node for node in listed if node not in (*earlier, *nodes))
+            if refusal := self._slurm.refusal_without(self._script, nodes):
+                return Exclusion(note=f"{', '.join(nodes)} cannot be left out: {refusal}")
+        except SiteError as error:
+            return Exclusion(note=f"no node is left out: {error}")
+        return Exclusion(nodes, few)
+
+    def requeue(self, exclude: Sequence[str] = (), /) -> None:
+        # In this order: Slurm lets only a waiting job change its nodes, and whenever this process
+        # is killed, the job is not held.
         if self._slurm.own_facts(self.job_id).restarts == self.restart - self.first:
             self._slurm.requeue(self.job_id)
+        for tries in range(_EXCLUDE_TRIES if exclude else 0):
+            try:
+                return self._slurm.exclude(self.job_id, exclude)
+            except SiteError as error:
+                if tries + 1 == _EXCLUDE_TRIES:
+                    say(f"{', '.join(exclude)} could not be left out: {error}")
+            time.sleep(_EXCLUDE_EVERY_S)
 
     def _notice(self) -> FailureClass | None:
         deadline = time.monotonic() + _NOTICE_WAIT_S
@@ -199,7 +277,16 @@ class LocalAllocation(Allocation):
     def mail_first_start_only(self) -> None:
         pass  # this machine sends no mail
 
-    def requeue(self) -> None:
+    def nodes(self) -> tuple[str, ...]:
+        return (os.uname().nodename,)
+
+    def kill_wait_s(self) -> int:
+        return _KILL_WAIT_S
+
+    def exclusion(self, _bad: Sequence[str], _earlier: Sequence[str], /) -> Exclusion:
+        return Exclusion()
+
+    def requeue(self, _exclude: Sequence[str] = (), /) -> None:
         raise SiteError("this machine has no queue")
 
 

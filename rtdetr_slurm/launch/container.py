@@ -102,6 +102,8 @@ def inside_environment(
         Env.CLAIM: environ.get(Env.CLAIM),
         Env.RESTART: environ.get(Env.RESTART),
         Env.LAUNCHED: environ.get(Env.LAUNCHED),
+        Env.HANG_MINUTES: f"{launch.endurance.hang_minutes:g}",
+        Env.NODE: environ.get("SLURMD_NODENAME"),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from rtdetr_slurm.launch.container import (
     inside_environment,
 )
 from rtdetr_slurm.launch.inputs import Resolved
-from rtdetr_slurm.launch.node_errors import write_node_error
+from rtdetr_slurm.launch.node_errors import node_name, write_node_error
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
@@ -51,10 +50,10 @@ def run_node(arguments: Sequence[str]) -> int:
         start(run, task, os.environ)
     except (UserError, OSError) as caught:
         problem = explained(caught)
-        problem.args = (f"node {rank} ({socket.gethostname()}): {problem}",)
-        say(str(problem))
+        node = node_name(os.environ)
+        say(f"node {rank} ({node}): {problem}")
         try:
-            write_node_error(run, task, rank, problem)
+            write_node_error(run, task, rank, node, problem)
         except OSError as error:
             say(f"this cannot be written down: {explained(error)}")
         return problem.exit_code

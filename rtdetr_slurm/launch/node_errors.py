@@ -1,8 +1,11 @@
-"""What a node wrapper leaves for the stage run when it refuses to start."""
+"""What a node wrapper refused, for the stage run: a file in the node's folder of the run."""
 
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypedDict
 
 from rtdetr_slurm.contract import FailureClass
@@ -17,33 +20,69 @@ ERROR_JSON = "error.json"
 
 
 class NodeError(TypedDict):
-    """What error.json says."""
+    """What error.json says; `node` is the node's name as the scheduler has it."""
 
     failure_class: FailureClass
     reason: Prose
+    node: str
 
 
-def write_node_error(run: Run, task: StageTask, rank: int, error: UserError) -> None:
+@dataclass(frozen=True)
+class Refusal:
+    """What the nodes of a start have refused.
+
+    Attributes:
+        failure: that of the lowest rank, and how many more refused.
+        nodes: the names of those that refused.
+        words: what they said.
+        by_all: whether it was all of several nodes.
+    """
+
+    failure: Failure
+    nodes: tuple[str, ...]
+    words: frozenset[str]
+    by_all: bool
+
+
+def node_name(environ: Mapping[str, str]) -> str:
+    """This node, as the scheduler calls it."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def write_node_error(run: Run, task: StageTask, rank: int, node: str, error: UserError) -> None:
     """Record why one node did not start."""
-    record: NodeError = {"failure_class": error.failure_class, "reason": str(error)}
+    record: NodeError = {
+        "failure_class": error.failure_class,
+        "reason": str(error),
+        "node": node,
+    }
     write_atomic(run.node_dir(task, rank) / ERROR_JSON, json.dumps(record) + "\n")
 
 
-def read_node_errors(run: Run, task: StageTask) -> Failure | None:
-    """The refusal of the lowest rank that refused, and how many more there are.
+def read_node_errors(run: Run, task: StageTask) -> Refusal | None:
+    """What nodes have refused; None where each has started.
 
     Raises:
-        BadRecord: one cannot be read.
+        BadRecord: a file cannot be read.
     """
-    failures = []
-    for rank in range(task.stage.resources.nodes):
+    errors: dict[int, NodeError] = {}
+    nodes = task.stage.resources.nodes
+    for rank in range(nodes):
         path = run.node_dir(task, rank) / ERROR_JSON
         try:
-            error = checked(NodeError, read_json(path), path)
+            errors[rank] = checked(NodeError, read_json(path), path)
         except FileNotFoundError:
             continue
-        failures.append(Failure(error["failure_class"], error["reason"]))
-    if not failures:
+    if not errors:
         return None
-    more = f" (and {len(failures) - 1} more nodes refused)" if len(failures) > 1 else ""
-    return Failure(failures[0].failure_class, failures[0].evidence + more)
+    told = {
+        rank: f"node {rank} ({error['node']}): {error['reason']}" for rank, error in errors.items()
+    }
+    first = min(errors)
+    more = f" (and {len(errors) - 1} more nodes refused)" if len(errors) > 1 else ""
+    return Refusal(
+        Failure(errors[first]["failure_class"], told[first] + more),
+        tuple(error["node"] for error in errors.values()),
+        frozenset(error["reason"] for error in errors.values()),
+        by_all=len(errors) == nodes > 1,
+    )

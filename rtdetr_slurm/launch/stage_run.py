@@ -8,27 +8,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
+from rtdetr_slurm.launch.allocation import Allocation, Exclusion, StopReason, say
+from rtdetr_slurm.launch.history import History, history_of
 from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
 from rtdetr_slurm.launch.tao import going_on, tao_resume_point, tao_spec, unguarded
 from rtdetr_slurm.launch.verdict import (
-    MAX_STARTS_IN_VAIN,
     Kind,
     Verdict,
     Witnesses,
+    before_step,
     decide,
-    given_up,
+    seconds_left,
 )
 from rtdetr_slurm.resolved_spec import spec_text, value_at
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
@@ -56,6 +60,8 @@ from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
 EPOCHS_FIELD = "train.num_epochs"
 INPUTS_JSON = "inputs.json"
 """In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
+_LAST_SIGN = "alive"
+"""In the task's folder, touched while a step runs whose hours are counted."""
 
 
 class StageRun:
@@ -66,6 +72,7 @@ class StageRun:
         self.task = allocation.task
         self.action = get_action(self.task.stage.action)
         self.engine = self.task.stage.launch.engine
+        self.endurance = self.task.stage.launch.endurance
         self.results = self.task.results_dir
         self.start = Start(claim_id(run.id, self.task.name), allocation.restart)
         self.status = StatusLog(status_path(self.task), self.start)
@@ -76,12 +83,20 @@ class StageRun:
         self._verify = cache(verify_checkpoint)
         self._reached_before = self._reached()
         self._in_vain = 0
+        self._history = History()
+        self._began = time.monotonic()
 
     def execute(self) -> int:
         """Start, watch, judge; returns the exit code."""
         pid = os.getpid()
         facts = {"pid": pid, **process_facts(str(pid))}
-        self._record("started", **facts, reached=self._reached_before)
+        self._history = history_of(self._events(), self.allocation.restart, self._last_sign())
+        self._record(
+            "started",
+            **facts,
+            reached=self._reached_before,
+            seconds_before=round(self._history.seconds, 1),
+        )
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
             self._holds_results = latest_start(self.results, self.start.claim) is not None
@@ -90,8 +105,8 @@ class StageRun:
                 verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, True)
                 return self._close(verdict)
             self._in_vain = starts_in_vain(events, self.allocation.restart, self._reached_before)
-            if self._in_vain >= MAX_STARTS_IN_VAIN:
-                return self._close(given_up(self._in_vain))
+            if (ended := self._before_step()) is not None:
+                return self._close(ended)
             self._prepare()
             self.allocation.check()
             self._tell_start()
@@ -196,11 +211,46 @@ class StageRun:
         self._note(self.allocation.mail_first_start_only)
         self._note(lambda: tell_start(self.run, self.allocation.job_id))
 
+    def _before_step(self) -> Verdict | None:
+        """Whether the starts before this one leave it anything to do."""
+        return before_step(
+            self.endurance,
+            self._history,
+            self.allocation.restart - self.allocation.first,
+            seconds_needed=self.task.stage.launch.signal_lead_s,
+            nodes=self.allocation.nodes() if self._history.excluded else (),
+            starts_in_vain=self._in_vain,
+        )
+
     # --- the step --------------------------------------------------------------------------
     def _run_step(self) -> StepEnd:
         resume = self._begun and self.action.resumable
         step = Step(self.run, self.allocation, self.start, number=0, resume=resume)
-        return step.execute(self.stop, self._why)
+        left = self._seconds_left()
+        if left is None:
+            return step.execute(self.stop, self._why)
+        sign = self._last_sign_path()
+        return step.execute(
+            self.stop,
+            self._why,
+            seconds_left=left,
+            sign_of_life=lambda: self._note(sign.touch),
+        )
+
+    def _seconds_left(self) -> float | None:
+        """What job.max_hours leaves to this start, from now on."""
+        left = seconds_left(self.endurance, self._history)
+        return None if left is None else left - (time.monotonic() - self._began)
+
+    def _last_sign_path(self) -> Path:
+        return self.run.job_dir(self.task.name) / _LAST_SIGN
+
+    def _last_sign(self) -> datetime | None:
+        try:
+            modified = self._last_sign_path().stat().st_mtime
+        except OSError:
+            return None
+        return datetime.fromtimestamp(modified, timezone.utc)
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)
@@ -222,16 +272,23 @@ class StageRun:
         resume = self._resume_point() if self.action.resumable else None
         kpis = {name for line in lines for name in line.get("kpi", {})}
         log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
+        left = self._seconds_left()
         return Witnesses(
             exit_code=end.exit_code,
             interruption=end.interruption,
             last_line=last_word(lines),
-            node_error=read_node_errors(self.run, self.task),
+            refusal=read_node_errors(self.run, self.task),
             artefact_problem=self._proof_problem(kpis),
             resume_from=None if resume is None else resume.path.name,
             progressed=self._reached() > self._reached_before,
             starts_in_vain=self._in_vain + 1,
             requeue_allowed=self.task.stage.launch.requeue,
+            restart=self.allocation.restart - self.allocation.first,
+            history=self._history,
+            endurance=self.endurance,
+            out_of_hours=left is not None and left <= self.task.stage.launch.signal_lead_s,
+            nodes=self.allocation.nodes() if end.exit_code else (),
+            ranks_per_node=self.task.stage.resources.gpus_per_node,
             log_tail=tail(log),
         )
 
@@ -259,14 +316,7 @@ class StageRun:
     def _close(self, verdict: Verdict) -> int:
         """Write down the end, requeue where that is the verdict, return the exit code."""
         if verdict.kind is Kind.REQUEUE:
-            self._record("requeued", reason=verdict.reason)
-            if verdict.write_status and self._holds_results:
-                self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
-            try:
-                self.allocation.requeue()
-            except UserError as error:
-                reason = f"{verdict.reason}, but the requeue was refused: {error}"
-                verdict = Verdict(Kind.FAILED, reason, verdict.failure_class, True)
+            verdict = self._requeue(verdict)
         # TAO's own last line says neither whose it is nor, often, how it ended.
         closes = self._holds_results and (verdict.write_status or self.engine == "tao")
         if verdict.kind is Kind.SUCCESS and closes:
@@ -278,6 +328,40 @@ class StageRun:
             self._record_end(verdict)
         say(f"{verdict.kind.value}: {verdict.reason}" if verdict.reason else verdict.kind.value)
         return verdict.exit_code
+
+    def _requeue(self, verdict: Verdict) -> Verdict:
+        """Write down that the job goes back, and have it do so; the verdict that comes of it."""
+        exclusion = self._exclusion(verdict)
+        self._record(
+            "requeued",
+            reason=verdict.reason,
+            failure_class=verdict.failure_class,
+            bad_nodes=verdict.bad_nodes,
+            excluded=exclusion.nodes or self._history.excluded,
+            **({} if verdict.refusal is None else {"refusal": verdict.refusal}),
+            **({"misplaced": True} if verdict.misplaced else {}),
+        )
+        if verdict.write_status and self._holds_results:
+            self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
+        try:
+            self.allocation.requeue(exclusion.nodes)
+        except UserError as error:
+            reason = f"{verdict.reason}, but the requeue was refused: {error}"
+            return Verdict(Kind.FAILED, reason, verdict.failure_class, True)
+        return verdict
+
+    def _exclusion(self, verdict: Verdict) -> Exclusion:
+        """The nodes that the job leaves out from now on; none where that stays as it is."""
+        history = self._history
+        if verdict.failure_class is not FailureClass.INFRA:
+            return Exclusion()
+        bad = tuple(dict.fromkeys([*verdict.bad_nodes, *history.bad_nodes]))
+        exclusion = self.allocation.exclusion(bad, history.excluded)
+        if exclusion.nodes:
+            say(f"leaves out {', '.join(exclusion.nodes)} from now on")
+        if exclusion.note:
+            say(exclusion.note)
+        return exclusion
 
     def _record_end(self, verdict: Verdict) -> None:
         data: dict[str, Any] = {"state": verdict.kind.value, "reason": verdict.reason}

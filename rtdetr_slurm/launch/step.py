@@ -28,8 +28,7 @@ from rtdetr_slurm.runs.run import Run, python_archive
 
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
-KILL_WAIT_S = 30
-"""What Slurm leaves between TERM and KILL (KillWait, its default) when it ends a job itself."""
+_SIGN_EVERY_S = 30.0
 _RECORD_MARGIN_S = 10.0
 """Part of the lead time that is kept for judging and requeueing, half of a short one at most."""
 
@@ -92,6 +91,25 @@ class StepEnd:
     interruption: FailureClass | None = None
 
 
+@dataclass
+class _Watch:
+    """What may bring a running step to its end: a signal, or that its time is over."""
+
+    stop: StopRequest
+    why: Callable[[int], StopReason]
+    stop_at: float
+    sign_of_life: Callable[[], None]
+    next_sign: float = 0.0
+
+    def reason(self, now: float) -> StopReason | None:
+        if now >= self.next_sign:
+            self.sign_of_life()
+            self.next_sign = now + _SIGN_EVERY_S
+        if self.stop.signum is not None:
+            return self.why(self.stop.signum)
+        return StopReason(FailureClass.TIMEOUT) if now >= self.stop_at else None
+
+
 class Step:
     """One srun of a stage.
 
@@ -130,12 +148,26 @@ class Step:
             env[Env.RESUME] = "1"
         return env
 
-    def execute(self, stop: StopRequest, why: Callable[[int], StopReason]) -> StepEnd:
+    def execute(
+        self,
+        stop: StopRequest,
+        why: Callable[[int], StopReason],
+        *,
+        seconds_left: float | None = None,
+        sign_of_life: Callable[[], None] = lambda: None,
+    ) -> StepEnd:
         """Run it to its end, whatever brings that about.
 
         Args:
             why: what a stop signal means.
+            seconds_left: after which it must have ended, as at a time limit; None: no limit.
+            sign_of_life: called now and then while it runs.
         """
+        if seconds_left is not None:
+            lead = self.allocation.task.stage.launch.signal_lead_s
+            stop_at = time.monotonic() + seconds_left - lead
+        else:
+            stop_at = math.inf
         if stop.signum is not None:
             reason = why(stop.signum)
             say(f"starts nothing, for it has been asked to stop already ({reason.why.value})")
@@ -150,6 +182,7 @@ class Step:
             reserved.close()  # TAO binds it once itself, without reuse, and falls back if it cannot
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
+        watch = _Watch(stop, why, stop_at, sign_of_life)
         with (
             reserved,
             subprocess.Popen(
@@ -160,32 +193,27 @@ class Step:
                 preexec_fn=ends_with_me(),
             ) as process,
         ):
-            interruption = self._supervise(process, stop, why)
+            interruption = self._supervise(process, watch)
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
         if code != ExitCode.OK and interruption is None and self.allocation.quietly_preempted():
             interruption = FailureClass.PREEMPTED
         return StepEnd(code, interruption)
 
-    def _supervise(
-        self,
-        process: subprocess.Popen[bytes],
-        stop: StopRequest,
-        why: Callable[[int], StopReason],
-    ) -> FailureClass | None:
+    def _supervise(self, process: subprocess.Popen[bytes], watch: _Watch) -> FailureClass | None:
         interruption: FailureClass | None = None
         next_signal = deadline = 0.0
         while process.poll() is None:
             time.sleep(_POLL_S)
-            if stop.signum is None:
-                continue
             now = time.monotonic()
             if interruption is None:
-                reason = why(stop.signum)
+                reason = watch.reason(now)
+                if reason is None:
+                    continue
                 interruption = reason.why
                 next_signal = math.inf if reason.by_scheduler else 0.0
                 lead = self.allocation.task.stage.launch.signal_lead_s
                 if reason.by_scheduler:
-                    lead = min(lead, KILL_WAIT_S)
+                    lead = min(lead, self.allocation.kill_wait_s())
                 deadline = now + max(lead - _RECORD_MARGIN_S, lead / 2)
                 say(f"asks the training to stop ({interruption.value})")
             if now > deadline:

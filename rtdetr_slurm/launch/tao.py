@@ -21,7 +21,7 @@ from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
 from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch.inputs import Resolved
-from rtdetr_slurm.launch.node_errors import ERROR_JSON, NodeError
+from rtdetr_slurm.launch.node_errors import ERROR_JSON, NodeError, node_name
 from rtdetr_slurm.launch.rendezvous import Layout
 from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.records import exists
@@ -214,5 +214,6 @@ exec {name} {extra}"$@"
 
 def _refusal(reason: str) -> str:
     """Shell that leaves a node's error and ends."""
-    error: NodeError = {"failure_class": FailureClass.INFRA, "reason": reason}
+    node = node_name(os.environ)
+    error: NodeError = {"failure_class": FailureClass.INFRA, "reason": reason, "node": node}
     return f"refuse {shlex.quote(json.dumps(error))}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from rtdetr_slurm.contract import ExitCode, FailureClass, Status
-from rtdetr_slurm.runs.failures import Failure, classify
+from rtdetr_slurm.launch.history import History
+from rtdetr_slurm.launch.node_errors import Refusal
+from rtdetr_slurm.launch.suspects import suspects
+from rtdetr_slurm.plan.model import Endurance
+from rtdetr_slurm.runs.failures import Failure, classify, is_apptainers_refusal
 
 
 @dataclass(frozen=True)
@@ -19,23 +23,34 @@ class Witnesses:
         exit_code: of srun, or of the node wrapper on the local machine.
         interruption: why the step was asked to stop; None when it was not.
         last_line: the last line of status.json that this start wrote.
-        node_error: what a node wrapper refused.
+        refusal: what node wrappers refused.
         artefact_problem: what is wrong with what proves the success; None when it is whole.
         resume_from: where a further start would go on; None when it would begin anew.
         progressed: whether this start has left a checkpoint further on than the one it found.
         starts_in_vain: how many starts in a row, this one included, began where this one did.
         requeue_allowed: by the site and by the spec.
+        restart: how often the job was put back before this start.
+        history: of the starts before.
+        endurance: what is allowed.
+        out_of_hours: whether all that job.max_hours allows is used up.
+        nodes: names of the job's nodes, in order; none where Slurm does not say.
     """
 
     exit_code: int
     interruption: FailureClass | None = None
     last_line: Mapping[str, Any] | None = None
-    node_error: Failure | None = None
+    refusal: Refusal | None = None
     artefact_problem: str | None = None
     resume_from: str | None = None
     progressed: bool = False
     starts_in_vain: int = 1
     requeue_allowed: bool = False
+    restart: int = 0
+    history: History = field(default_factory=History)
+    endurance: Endurance = field(default_factory=Endurance)
+    out_of_hours: bool = False
+    nodes: Sequence[str] = ()
+    ranks_per_node: int = 1
     log_tail: Sequence[str] = ()
 
     def last_status(self) -> str | None:
@@ -59,12 +74,18 @@ class Verdict:
 
     Attributes:
         write_status: whether status.json still lacks its closing line.
+        bad_nodes: the nodes that a failure of class infra is put down to.
+        refusal: why nothing was started, in words that name no node.
+        misplaced: whether the job only goes back because it stands on a bad node.
     """
 
     kind: Kind
     reason: str = ""
     failure_class: FailureClass | None = None
     write_status: bool = False
+    bad_nodes: tuple[str, ...] = ()
+    refusal: str | None = None
+    misplaced: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -79,8 +100,8 @@ _NOT_THE_INTERRUPTION = frozenset(
 
 def decide(end: Witnesses) -> Verdict:
     """The verdict. Success needs exit code 0, a SUCCESS line and a whole artefact."""
-    if end.node_error is not None:
-        return _failed(end.node_error, write=True)
+    if end.refusal is not None:
+        return _ended_badly(end, end.refusal.failure, write=True)
     if end.exit_code == ExitCode.OK and end.last_status() == Status.SUCCESS.value:
         if end.artefact_problem is None:
             return Verdict(Kind.SUCCESS)
@@ -96,7 +117,49 @@ def decide(end: Witnesses) -> Verdict:
             replace(failure, evidence=f"exit code 0, but {failure.evidence}"), write=True
         )
     failure = classify(status_line=end.last_line, exit_code=end.exit_code, log_tail=end.log_tail)
-    return _failed(failure, write=end.last_status() != Status.FAILURE.value)
+    return _ended_badly(end, failure, write=end.last_status() != Status.FAILURE.value)
+
+
+def _ended_badly(end: Witnesses, failure: Failure, *, write: bool) -> Verdict:
+    """A failure, or one more try where the cluster is at fault and another node may do better."""
+    retries = end.endurance.max_infra_retries
+    may_retry = failure.failure_class is FailureClass.INFRA and end.requeue_allowed and retries
+    if not may_retry:
+        return _failed(failure, write=write)
+    refusals = _refusals(end, failure)
+    obstacle = _budget_obstacle(end)
+    if end.history.infra_retries >= retries:
+        obstacle = f"this was tried again {retries} times already (job.max_infra_retries)"
+    elif end.refusal is not None and end.refusal.by_all and len(refusals) == 1:
+        obstacle = "all nodes refuse alike, so it is not tried on others"
+    elif refusals and refusals <= end.history.refusals:
+        obstacle = "other nodes refused alike, so it is not tried again"
+    if obstacle is not None:
+        return _failed(Failure(FailureClass.INFRA, f"{failure.evidence}; {obstacle}"), write=write)
+    count = f"retry {end.history.infra_retries + 1} of {retries}"
+    return Verdict(
+        Kind.REQUEUE,
+        f"{failure.evidence}; {_onward(end)} after requeue ({count})",
+        FailureClass.INFRA,
+        write_status=True,  # what the engine has written is not the end
+        bad_nodes=suspects(
+            end.nodes,
+            end.ranks_per_node,
+            refusing=() if end.refusal is None else end.refusal.nodes,
+            node_rank=(end.last_line or {}).get("node_rank"),
+            log_tail=end.log_tail,
+        ),
+        refusal=min(refusals, default=None),
+    )
+
+
+def _refusals(end: Witnesses, failure: Failure) -> frozenset[str]:
+    """Why nothing was started, in words that another node would use as well; none where
+    something was."""
+    if end.refusal is not None:
+        return end.refusal.words
+    refused = is_apptainers_refusal(failure.evidence) or end.exit_code == ExitCode.SITE_CANNOT
+    return frozenset({failure.evidence}) if refused else frozenset()
 
 
 def _was_interrupted(end: Witnesses) -> bool:
@@ -116,24 +179,80 @@ def _interrupted(end: Witnesses) -> Verdict:
     if why is FailureClass.CANCELLED:
         return Verdict(Kind.CANCELLED, "cancelled on request", FailureClass.CANCELLED, True)
     told = "the time limit is near" if why is FailureClass.TIMEOUT else "the job was preempted"
+    if end.out_of_hours and why is FailureClass.TIMEOUT:
+        told = "it was stopped in time"
     obstacle = _obstacle(end, why)
     if obstacle is not None:
         return Verdict(Kind.FAILED, f"{told}; {obstacle}", why, True)
-    onward = f"goes on from {end.resume_from}" if end.resume_from else "starts anew"
     write = end.last_status() != Status.PREEMPTED.value
-    return Verdict(Kind.REQUEUE, f"{told}; {onward} after requeue", why, write)
+    return Verdict(Kind.REQUEUE, f"{told}; {_onward(end)} after requeue", why, write)
+
+
+def _onward(end: Witnesses) -> str:
+    return f"goes on from {end.resume_from}" if end.resume_from else "starts anew"
 
 
 def _obstacle(end: Witnesses, why: FailureClass) -> str | None:
     """Why the job must not go back to the queue, or None."""
+    left = f"; {end.resume_from} is left to resume from" if end.resume_from else ""
+    if end.out_of_hours:
+        return f"{_hours_used_up(end.endurance)}{left}"
     if not end.requeue_allowed:
-        left = f"; {end.resume_from} is left to resume from" if end.resume_from else ""
         return f"requeue is not allowed (job.requeue, or the site){left}"
+    if (obstacle := _budget_obstacle(end)) is not None:
+        return f"{obstacle}{left}"
     if why is FailureClass.TIMEOUT and not end.progressed:
         return "no checkpoint was written since its start, so another start would end the same way"
     if not end.progressed and end.starts_in_vain >= MAX_STARTS_IN_VAIN:
         return given_up(end.starts_in_vain).reason
     return None
+
+
+def _budget_obstacle(end: Witnesses) -> str | None:
+    most = end.endurance.max_requeues
+    return None if end.restart < most else f"it was put back {most} times (job.max_requeues)"
+
+
+def _hours_used_up(endurance: Endurance) -> str:
+    return f"the {endurance.max_hours:g} hours that it may take in all are used up (job.max_hours)"
+
+
+def before_step(
+    endurance: Endurance,
+    history: History,
+    restart: int,
+    *,
+    seconds_needed: float,
+    nodes: Sequence[str],
+    starts_in_vain: int,
+) -> Verdict | None:
+    """The verdict on a start that is not to begin, by what the starts before it came to.
+
+    Args:
+        restart: how often the job was put back before.
+        seconds_needed: without so much time left, nothing comes of it.
+    """
+    if starts_in_vain >= MAX_STARTS_IN_VAIN:
+        return given_up(starts_in_vain)
+    if restart > endurance.max_requeues:
+        reason = f"it was put back {restart} times; allowed are {endurance.max_requeues} "
+        reason += "(job.max_requeues)"
+        return Verdict(Kind.FAILED, reason, FailureClass.PREEMPTED, write_status=True)
+    left = seconds_left(endurance, history)
+    if left is not None and left <= seconds_needed:
+        return Verdict(Kind.FAILED, _hours_used_up(endurance), FailureClass.TIMEOUT, True)
+    wrong = [node for node in nodes if node in history.excluded]
+    if wrong and not history.misplaced and restart < endurance.max_requeues:
+        reason = f"{', '.join(wrong)} was to be left out, and Slurm has given it again"
+        return Verdict(Kind.REQUEUE, reason, FailureClass.INFRA, True, misplaced=True)
+    return None
+
+
+def seconds_left(endurance: Endurance, history: History) -> float | None:
+    """What job.max_hours leaves to this start; None without a limit."""
+    if endurance.max_hours is None:
+        return None
+    return endurance.max_hours * 3600 - history.seconds
 
 
 def given_up(starts: int) -> Verdict:

@@ -19,7 +19,7 @@ from types import FrameType
 
 from rtdetr_slurm.contract import END_SIGNALS, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import RequestError, UserError, explained
-from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.lifetime import ends_with_me, signal_name
 from rtdetr_slurm.local.processes import local_jobs, submission_of
 from rtdetr_slurm.plan.model import Dependency, StageTask
 from rtdetr_slurm.runs.claim import claim_id
@@ -183,7 +183,7 @@ class Runner:
             return
         time.sleep(_LAST_LINE_S)
         why = FailureClass.UNKNOWN
-        reason = f"the process of the stage was killed by {signal.Signals(signum).name}"
+        reason = f"the process of the stage was killed by {signal_name(signum)}"
         if overdue:
             why = FailureClass.TIMEOUT
             reason = f"the time limit of {task.stage.resources.time_min} minutes was over"

@@ -13,7 +13,16 @@ from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.hardware import notes_on_hardware
 from rtdetr_slurm.plan.limits import check_limits, notes_on_time
-from rtdetr_slurm.plan.model import Bind, Container, Image, Launch, Plan, Resources, Stage
+from rtdetr_slurm.plan.model import (
+    Bind,
+    Container,
+    Endurance,
+    Image,
+    Launch,
+    Plan,
+    Resources,
+    Stage,
+)
 from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths, path_problem, read_paths, written_paths
@@ -21,6 +30,7 @@ from rtdetr_slurm.spec.paths import absolute_paths, path_problem, read_paths, wr
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Role, Site
     from rtdetr_slurm.spec import LoadedSpec
+    from rtdetr_slurm.spec.job import JobConfig
 
 _PLAIN_TRAINING = "plain training: no AutoML sweep (automl.policy was left at its default)"
 
@@ -95,7 +105,7 @@ def _stage(
         name=position.name,
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
-        launch=launch_of(site, role, requeue=loaded.job.requeue),
+        launch=launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job)),
         container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(action, loaded, role.engine),
         results_dir=results_dir,
@@ -154,11 +164,14 @@ def check_run_dir(run_dir: Path, site: Site) -> None:
         )
 
 
-def launch_of(site: Site, role: Role, *, requeue: bool) -> Launch:
+def launch_of(
+    site: Site, role: Role, *, requeue: bool, endurance: Endurance | None = None
+) -> Launch:
     """What a job of a role is told about the site.
 
     Args:
         requeue: whether it wants to go back to the queue, where the site allows that.
+        endurance: what it goes through before it is given up.
     """
     return Launch(
         scheduler=site.scheduler,
@@ -173,6 +186,16 @@ def launch_of(site: Site, role: Role, *, requeue: bool) -> Launch:
         wckey=site.wckey,
         python=role.python,
         engine=role.engine,
+        endurance=endurance or Endurance(),
+    )
+
+
+def _endurance(job: JobConfig) -> Endurance:
+    return Endurance(
+        max_requeues=job.max_requeues,
+        max_infra_retries=job.max_infra_retries,
+        max_hours=job.max_hours,
+        hang_minutes=job.hang_minutes,
     )
 
 

@@ -121,6 +121,23 @@ class Container:
 
 
 @dataclass(frozen=True)
+class Endurance:
+    """What a job goes through before it is given up; as `job` in the spec has it.
+
+    Attributes:
+        max_requeues: times it may go back to the queue at all.
+        max_infra_retries: times of those because the cluster failed.
+        max_hours: that all of its starts may take together; None: no limit.
+        hang_minutes: without a step that are a hang; 0: nobody looks.
+    """
+
+    max_requeues: int = 200
+    max_infra_retries: int = 2
+    max_hours: float | None = None
+    hang_minutes: float = 25.0
+
+
+@dataclass(frozen=True)
 class Launch:
     """What the stage run and the node wrapper need to know about the site.
 
@@ -132,6 +149,7 @@ class Launch:
         secrets: names of variables that come from the environment of `submit` by a private file.
         scratch: node-local folder for temporary files, expanded on the node; None: the node's own.
         python: that runs the program where there is no container; None: this very one.
+        endurance: what the job goes through before it is given up.
     """
 
     scheduler: Scheduler
@@ -146,6 +164,7 @@ class Launch:
     python: str | None = None
     secrets: tuple[str, ...] = ()
     engine: EngineName = "rtdetr"
+    endurance: Endurance = Endurance()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from rtdetr_slurm.records import (
 )
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.slurm.job_ids import is_job_id
-from rtdetr_slurm.slurm.parse import is_cluster
+from rtdetr_slurm.slurm.parse import is_cluster, is_node
 
 _LOOKS, _LOOK_EVERY_S = 10, 0.1
 """A line that is being written is whole by then."""
@@ -78,6 +78,11 @@ class Event(_Stamp, total=False):
     pid: int
     process_start: int | None
     reached: list[int]
+    seconds_before: float
+    bad_nodes: list[str]
+    excluded: list[str]
+    refusal: Prose
+    misplaced: bool
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:
@@ -161,6 +166,9 @@ def _check_event(path: Path, number: int, event: Event) -> None:
         raise BadRecord(path, f"job_id: {event['job_id']!r} is no job id", number)
     if "cluster" in event and not is_cluster(event["cluster"]):
         raise BadRecord(path, f"cluster: {event['cluster']!r} is no cluster's name", number)
+    for name in (*event.get("bad_nodes", ()), *event.get("excluded", ())):
+        if not is_node(name):
+            raise BadRecord(path, f"excluded: {name!r} is no name of a node", number)
     if event["event"] == "submitted" and "job_id" not in event:
         raise BadRecord(path, "job_id: this field is missing", number)
     if event["event"] == "finished":

@@ -20,7 +20,8 @@ class Failure:
 
     @property
     def advice(self) -> str:
-        return ONE_VALUE_ADVICE if ONE_VALUE in self.evidence else ADVICE[self.failure_class]
+        words = (words for words in ADVICE_BY_WORDS if words in self.evidence)
+        return ADVICE_BY_WORDS.get(next(words, ""), ADVICE[self.failure_class])
 
 
 ADVICE: Mapping[FailureClass, str] = {
@@ -50,6 +51,15 @@ ONE_VALUE_ADVICE = (
     "train with larger images (dataset.augmentation.multi_scales, train_spatial_size)"
 )
 
+ADVICE_BY_WORDS: Mapping[str, str] = {
+    ONE_VALUE: ONE_VALUE_ADVICE,
+    "(job.max_hours)": "raise job.max_hours, and go on with "
+    "train.resume_training_checkpoint_path in a new submission",
+    "(job.max_requeues)": "raise job.max_requeues, and go on with "
+    "train.resume_training_checkpoint_path in a new submission",
+}
+"""Advice about what certain words in the evidence say, before that of the class."""
+
 _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
     (failure_class, re.compile(pattern, re.IGNORECASE))
     for failure_class, pattern in (
@@ -68,6 +78,8 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
             r"NCCL (error|WARN .*(timeout|abort))|ncclSystemError|ncclRemoteError",
         ),
         (FailureClass.INFRA, r"Connection (reset by peer|closed by remote)|Socket Timeout"),
+        (FailureClass.INFRA, r"^rtdetr: error: rank \d+ on .+ (stands in|gave no stack)"),
+        (FailureClass.INFRA, r"srun: error: Task launch for \S+ failed on node"),
         (FailureClass.INFRA, r"Unable to create step for job|Unable to confirm allocation"),
         (FailureClass.INFRA, r"NODE FAILURE|Node failure on|JOB LAUNCH FAILURE"),
     )
@@ -90,11 +102,18 @@ _LOST = re.compile(r"ChildFailedError|Dist\w+Error")
 BY_PEER = "lost the connection to the other ranks"
 """What a rank says that another one has taken along."""
 
-_TASK_ENDED = re.compile(r"srun: error: [^:]+: tasks? [\d,-]+: (?P<how>.+)")
+_RANK_ERROR = re.compile(r"rtdetr: error: rank (?P<rank>\d{1,7})\b")
+"""How the engine's line about a rank begins."""
+
+_TASK_NOT_STARTED = re.compile(r"srun: error: Task launch for \S+ failed on node (?P<node>[\w.-]+)")
+_TASK_ENDED = re.compile(r"srun: error: (?P<node>[^:]+): tasks? [\d,-]+: (?P<how>.+)")
 """srun's line about a task that ended badly; the first one is the cause of those that follow."""
 
 _REFUSED = re.compile(r"FATAL: +|Error for command \"\w+\": ")
 """How apptainer begins the line that says why it starts nothing."""
+
+_LOG = "log: "
+"""How evidence begins that is a line of the log."""
 
 _STARTS = "rtdetr-slurm: starts "
 """How the stage run begins what a start writes; the log of a requeued job goes on in one file."""
@@ -127,18 +146,18 @@ def classify(
     refusal = next((line for line in log if _REFUSED.match(line)), None)
     if refusal is not None:
         # What a usage text goes on to say is no evidence.
-        return Failure(_signed([refusal])[0] or FailureClass.INFRA, f"log: {refusal}")
+        return Failure(_signed([refusal])[0] or FailureClass.INFRA, f"{_LOG}{refusal}")
     if (cause := _rank_error(log)) is not None:
         # What the other ranks then lose, their connections, explains nothing.
         failure_class, line = _signed([cause])
         if failure_class is None:
             failure_class, line = _signed(log, but=FailureClass.INFRA)
-        return Failure(failure_class or FailureClass.UNKNOWN, f"log: {line or cause}")
+        return Failure(failure_class or FailureClass.UNKNOWN, f"{_LOG}{line or cause}")
     if any(map(_killed_task, log)):
         log = [line for line in log if BY_PEER not in line]
     failure_class, line = _signed(log)
     if failure_class is not None:
-        return Failure(failure_class, f"log: {line}")
+        return Failure(failure_class, f"{_LOG}{line}")
     return Failure(FailureClass.UNKNOWN, _how_it_ended(exit_code, signal, log))
 
 
@@ -156,6 +175,33 @@ def _rank_error(log: Sequence[str]) -> str | None:
         if _killed_task(line):
             return None
     return None
+
+
+def failed_rank(log_tail: Sequence[str]) -> int | None:
+    """The rank that failed first, by the log of the last start; None where it names none."""
+    line = _rank_error([line.strip() for line in _of_last_start(log_tail)])
+    match = _RANK_ERROR.match(line or "")
+    return int(match["rank"]) if match else None
+
+
+def failed_task_node(log_tail: Sequence[str]) -> str | None:
+    """The node whose task srun could not start, or saw killed; None where its log names none.
+
+    A task that ended with an exit code says nothing of its node, unless apptainer refused there.
+    """
+    log = [line.strip() for line in _of_last_start(log_tail)]
+    refused = any(map(is_apptainers_refusal, log))
+    for line in log:
+        if match := _TASK_NOT_STARTED.search(line):
+            return match["node"]
+        if match := _TASK_ENDED.match(line):
+            return match["node"] if refused or _killed_task(line) else None
+    return None
+
+
+def is_apptainers_refusal(line: str) -> bool:
+    """Whether apptainer says with this line why it starts nothing."""
+    return _REFUSED.match(line.removeprefix(_LOG)) is not None
 
 
 def _killed_task(line: str) -> str | None:

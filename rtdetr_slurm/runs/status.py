@@ -37,6 +37,7 @@ class StatusLine(TypedDict, total=False):
     failure_class: Prose
     claim: str
     restart: int
+    node_rank: int
     epoch: int
     max_epoch: int
     eta: Prose
@@ -94,14 +95,19 @@ class StatusLog:
             record["kpi"] = {k: float(v) if math.isfinite(v) else None for k, v in kpi.items()}
         append_json_line(self.path, record)
 
-    def fail(self, failure_class: FailureClass, reason: str) -> None:
-        """Append the FAILURE line that ends an action."""
+    def fail(
+        self, failure_class: FailureClass, reason: str, *, node_rank: int | None = None
+    ) -> None:
+        """Append the FAILURE line that ends an action; `node_rank` is the node at fault, where
+        that is known."""
+        known: dict[str, Any] = {} if node_rank is None else {"node_rank": node_rank}
         self.write(
             Status.FAILURE,
             reason,
             verbosity="ERROR",
             failure_class=failure_class.value,
             reason=reason,
+            **known,
         )
 
 

@@ -22,7 +22,9 @@ from rtdetr_slurm.slurm.parse import (
     OwnFacts,
     Queued,
     parse_as_kept,
+    parse_kill_wait,
     parse_own_facts,
+    parse_partition_nodes,
     parse_sacct,
     parse_sbatch,
     parse_scontrol_jobs,
@@ -164,6 +166,35 @@ class Slurm:
     def set_mail_types(self, job_id: str, types: Sequence[str]) -> None:
         """What Slurm still sends mail about, of a job; raises SiteError when that is refused."""
         self.output(["scontrol", "update", f"JobId={job_id}", f"MailType={','.join(types)}"])
+
+    def exclude(self, job_id: str, nodes: Sequence[str]) -> None:
+        """Have a job that waits in the queue leave out `nodes`, and no others; raises SiteError
+        when that is refused."""
+        self.output(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}"])
+
+    def refusal_without(self, script: Path, nodes: Sequence[str]) -> str | None:
+        """Why a batch script could never start without `nodes`; None where it could.
+
+        Raises:
+            SiteError: sbatch cannot be asked.
+        """
+        answer = self.call(["sbatch", "--test-only", f"--exclude={','.join(nodes)}", str(script)])
+        return None if answer.code == 0 else answer.message
+
+    def partition_nodes(self, partition: str) -> int:
+        """How many nodes a partition has; raises SiteError when Slurm does not say."""
+        text = self.output(["scontrol", "--oneliner", "show", "partition", partition])
+        count = parse_partition_nodes(text)
+        if count is None:
+            raise SiteError(f"scontrol does not say how many nodes partition {partition} has")
+        return count
+
+    def kill_wait(self) -> int | None:
+        """Seconds between TERM and KILL when Slurm ends a job itself; None: it does not say."""
+        try:
+            return parse_kill_wait(self.output(["scontrol", "show", "config"]))
+        except SiteError:
+            return None
 
     def scancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs; those that have ended already are no error.

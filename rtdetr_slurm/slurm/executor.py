@@ -14,6 +14,7 @@ from typing import Any
 
 import submitit
 
+from rtdetr_slurm.contract import BATCH_SCRIPT
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.slurm.client import SlurmClient
@@ -63,7 +64,7 @@ class BatchExecutor(submitit.SlurmExecutor):
             OSError: the script cannot be written; nothing was sent.
             SubmissionRefused, SlurmUnreachable: as Slurm.sbatch.
         """
-        script = self.folder / SCRIPT
+        script = self.folder / BATCH_SCRIPT
         # Paths need not be UTF-8; others must not write what is executed.
         write_atomic(script, os.fsencode(self.script()), mode=0o600)
         return SlurmClient(cluster, secrets=secrets).sbatch(script)
@@ -94,7 +95,3 @@ def _refuse_control_characters(parameters: Mapping[str, Any]) -> None:
                 f"sbatch's {name} would be {value!r}: a line break or another control character "
                 "is not written to a batch script"
             )
-
-
-SCRIPT = "job.sh"
-"""Name of the script in the stage's folder."""

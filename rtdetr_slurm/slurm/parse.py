@@ -78,12 +78,16 @@ class OwnFacts:
         restarts: how often it was put back into the queue, also by Slurm itself, also just now.
         preempted: whether its grace time has begun.
         seconds_left: until the time limit; None where there is none.
+        partition: that it runs in.
+        excluded: the nodes that it must not get, in Slurm's short form; empty for none.
     """
 
     running: bool
     restarts: int
     preempted: bool
     seconds_left: float | None
+    partition: str = ""
+    excluded: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,8 @@ def parse_own_facts(text: str) -> OwnFacts:
         restarts=int(values.get("Restarts") or 0),
         preempted=bool(_or_empty(values.get("PreemptTime", ""))),
         seconds_left=None if limit is None or used is None else limit - used,
+        partition=_or_empty(values.get("Partition", "")),
+        excluded=_or_empty(values.get("ExcNodeList", "")),
     )
 
 
@@ -223,6 +229,23 @@ def parse_sbatch(text: str) -> Queued | None:
 def is_cluster(name: str) -> bool:
     """Whether `name`, read from a record, can be the name of a cluster."""
     return _CLUSTER.fullmatch(name) is not None
+
+
+def is_node(name: str) -> bool:
+    """Whether `name`, read from a record or a log, can be the name of one node."""
+    return _CLUSTER.fullmatch(name) is not None
+
+
+def parse_partition_nodes(text: str) -> int | None:
+    """Number of nodes from `scontrol --oneliner show partition NAME`; None where it says none."""
+    count = _values(text).get("TotalNodes", "")
+    return int(count) if count.isdecimal() else None
+
+
+def parse_kill_wait(text: str) -> int | None:
+    """Seconds between TERM and KILL from `scontrol show config`."""
+    match = re.search(r"^KillWait\s*=\s*(\d+) sec", text, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

@@ -134,6 +134,32 @@ class JobConfig(Section):
         description="Who is told of the first start, of failures and of the end of the chain: an "
         "e-mail address, to which Slurm sends, or `command`, the site profile's notify_command.",
     )
+    max_requeues: int = field(
+        200,
+        ge=0,
+        description="So often at most does each job of the run go back to the queue, whatever the "
+        "reason: preemption, the time limit, a bad node, an administrator.",
+    )
+    max_infra_retries: int = field(
+        2,
+        ge=0,
+        description="So often at most does each job go back to the queue because the cluster "
+        "failed, without the node that is at fault.",
+    )
+    max_hours: float | None = field(
+        None,
+        math_cond="> 0",
+        description="Hours that each job may run in all, over all of its starts; null means no "
+        "limit but `time`, which is for one start.",
+    )
+    hang_minutes: float = field(
+        25.0,
+        ge=0,
+        le=10080,
+        description="A rank that makes no step for so long has hung, and the job ends as if its "
+        "node had failed. Whatever is no step (loading, a checkpoint, scoring) may take four times "
+        "as long. 0 means that nobody looks.",
+    )
     bad_images: Literal["stop", "skip"] = field(
         "stop",
         used_by=("train",),

@@ -20,7 +20,7 @@ from rtdetr_slurm.errors import SiteError, UserError
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others; scoring a large set happens on rank 0 alone."""
+"""How long a rank waits for the others where nobody watches over hangs."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class RankFailure:
         expected: the reason says all; otherwise the traceback in the log is needed.
         by_peer: only a consequence of another rank's end.
         time: seconds since the epoch, to find the first of several.
+        node_rank: number of the node at fault, where that is known.
     """
 
     rank: int
@@ -38,6 +39,7 @@ class RankFailure:
     expected: bool = True
     by_peer: bool = False
     time: float = 0.0
+    node_rank: int | None = None
 
     def __str__(self) -> str:
         """The reason as a person is told it: where it is PyTorch's own, with what to do about

@@ -36,6 +36,6 @@ def run_probe(arguments: Sequence[str]) -> int:
     environment = rank_environment(os.environ, asked, rendezvous)
     print(MEETING, flush=True)
     try:
-        return run_ranks(rendezvous, [record, limit_s], environment, _RANK_MODULE).exit_code
+        return run_ranks(rendezvous, [record, limit_s], environment, module=_RANK_MODULE).exit_code
     except Cancelled as error:
         raise ActionError(str(error)) from None

@@ -14,14 +14,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure
+from rtdetr_slurm.engine.process.hangs import HangWatch
 from rtdetr_slurm.engine.process.rendezvous import Rendezvous
+from rtdetr_slurm.engine.process.stacks import DUMP_SIGNAL
 from rtdetr_slurm.engine.process.stop import STOP_SIGNALS
-from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.lifetime import ends_with_me, signal_name
 
 WORKER_MODULE = "rtdetr_slurm.engine.process.worker"
 _POLL_SECONDS = 0.2
@@ -84,6 +87,7 @@ def run_ranks(
     rendezvous: Rendezvous,
     arguments: Sequence[str],
     environment: Mapping[str, str],
+    watch: HangWatch | None = None,
     module: str = WORKER_MODULE,
 ) -> RanksEnd:
     """Run the ranks of this node until they end; none is left afterwards.
@@ -93,34 +97,57 @@ def run_ranks(
 
     Args:
         environment: of every rank, to which its place is added.
+        watch: over ranks that make no steps any more; None where they make none.
         module: that every rank runs.
 
     Raises:
         Cancelled: by a second ctrl-C or a lost terminal; the ranks are gone.
     """
     ranks: list[subprocess.Popen[bytes]] = []
+    out_of_memory = kernel_kills()
     first = rendezvous.node_rank * rendezvous.processes_per_node
     try:
         with _cancelling_signals():
             line = torchrun_command(rendezvous, arguments, module)
             print(f"rtdetr: starts its ranks like {line}", flush=True)
+            # It kills who does not expect it, as a rank that only begins.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {DUMP_SIGNAL})
             for local_rank in range(rendezvous.processes_per_node):
+                own = rank_variables(rendezvous, local_rank)
+                own |= {} if watch is None else watch.variables(local_rank)
                 ranks.append(
                     subprocess.Popen(
                         rank_command(arguments, module),
-                        env={**environment, **rank_variables(rendezvous, local_rank)},
+                        env={**environment, **own},
                         start_new_session=True,  # ctrl-C is for this process alone
                         preexec_fn=ends_with_me(),
+                        pass_fds=() if watch is None else watch.descriptors(local_rank),
                     )
                 )
-            codes = _wait(ranks)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            codes = _wait(ranks, watch)
+            if codes is None and watch is not None:
+                return RanksEnd(ExitCode.FAILED, watch.explain(_living(ranks)))
     finally:
         end_ranks(ranks)
-    return RanksEnd(exit_code(codes.values()), killed({first + n: c for n, c in codes.items()}))
+        if watch is not None:
+            watch.close()
+    codes = codes or {}
+    by_rank = {first + n: code for n, code in codes.items()}
+    starved = out_of_memory is None or kernel_kills() != out_of_memory
+    return RanksEnd(exit_code(codes.values()), killed(by_rank, starved=starved))
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+def _living(ranks: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+    """Local rank to process, of those that have not ended."""
+    return {n: rank.pid for n, rank in enumerate(ranks) if rank.poll() is None}
+
+
+def _wait(
+    ranks: Sequence[subprocess.Popen[bytes]], watch: HangWatch | None
+) -> dict[int, int] | None:
     """The exit codes, by local rank, of the ranks that ended by themselves: all, unless one fails.
+    None when they hang.
 
     Every stop signal that this process gets goes to all ranks as SIGUSR2.
     """
@@ -132,6 +159,8 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
         codes = {n: code for n, rank in enumerate(ranks) if (code := rank.poll()) is not None}
         if len(codes) == len(ranks) or (deadline is not None and time.monotonic() > deadline):
             return codes
+        if deadline is None and watch is not None and watch.hangs([*_living(ranks)]):
+            return None
         if deadline is None and not set(codes.values()) <= {ExitCode.OK, ExitCode.INTERRUPTED}:
             deadline = time.monotonic() + _LAST_WORDS_SECONDS
 
@@ -182,17 +211,36 @@ def exit_code(codes: Iterable[int]) -> int:
     return ExitCode.FAILED
 
 
-def killed(codes: dict[int, int]) -> list[RankFailure]:
-    """Failures for the ranks that a signal ended (exit code -n)."""
+def kernel_kills() -> int | None:
+    """Processes that this machine's kernel has killed for want of memory, in all jobs; None where
+    it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    counts = [line.split()[1] for line in lines if line.startswith("oom_kill ")]
+    return int(counts[0]) if counts else None
+
+
+def killed(codes: dict[int, int], *, starved: bool) -> list[RankFailure]:
+    """Failures for the ranks that a signal ended (exit code -n).
+
+    Args:
+        starved: whether the kernel has killed for want of memory meanwhile, or does not say.
+    """
     failures = []
     for rank, code in codes.items():
         if code >= 0:
             continue
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         failure_class = FailureClass.UNKNOWN
         reason = f"rank {rank} was ended by {name}; the log has what it said last"
-        if -code == signal.SIGKILL:  # what the kernel sends when the memory is full
-            failure_class = FailureClass.OOM_HOST
-            reason = f"rank {rank} was killed by {name}: most often the node ran out of memory"
+        if -code == signal.SIGKILL:
+            reason = f"rank {rank} was killed by {name}"
+            if starved:
+                failure_class = FailureClass.OOM_HOST
+                reason += ": most often the node ran out of memory"
+            else:
+                reason += ", and not by the kernel for want of memory"
         failures.append(RankFailure(rank, failure_class, reason, time=time.time()))
     return failures

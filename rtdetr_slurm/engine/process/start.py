@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import ExitCode, FailureClass
+from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.engine.process.arguments import Arguments
 from rtdetr_slurm.engine.process.by_hand import claimed_by_hand
 from rtdetr_slurm.engine.process.environment import rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
+from rtdetr_slurm.engine.process.hangs import HangWatch, hang_minutes, remove_reports
 from rtdetr_slurm.engine.process.ranks import Cancelled, RanksEnd, run_ranks
 from rtdetr_slurm.engine.process.rendezvous import node_rank_variable, read_rendezvous
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
@@ -48,9 +49,21 @@ def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
     try:
         rendezvous = read_rendezvous(os.environ, get_action(arguments.action), loaded.topology)
         environment = rank_environment(os.environ, loaded.topology, rendezvous)
+        minutes = hang_minutes(os.environ, loaded.job.hang_minutes)
+        environment[Env.HANG_MINUTES] = f"{minutes:g}"
         if status.is_main:
             remove_notes(status.folder)
-        end = run_ranks(rendezvous, arguments.command_line(), environment)
+            remove_reports(status.folder)
+        watch = HangWatch(
+            minutes,
+            ranks=rendezvous.processes_per_node,
+            nodes=rendezvous.nodes,
+            node_rank=rendezvous.node_rank,
+            start=0 if status.start is None else status.start.restart,
+            folder=status.folder,
+            environ=os.environ,
+        )
+        end = run_ranks(rendezvous, arguments.command_line(), environment, watch)
     except UserError as error:
         status.failed(error.failure_class, str(error))
         raise

@@ -37,6 +37,7 @@ class StatusEnd:
     def __init__(self, folder: Path, node_rank: str, start: Start | None) -> None:
         self.folder, self.node_rank = folder, node_rank
         self.is_main = node_rank == "0"
+        self.start = start
         self.status = StatusLog(folder / STATUS_JSON, start)
 
     def failed(self, failure_class: FailureClass, reason: str) -> None:
@@ -70,5 +71,5 @@ class StatusEnd:
             cause = cause or RankFailure(0, FailureClass.UNKNOWN, "a rank failed without a word")
             if cause.exit_code == ExitCode.BAD_REQUEST:
                 print(f"rtdetr: error: {cause}", file=sys.stderr, flush=True)
-            self.status.fail(cause.failure_class, cause.reason)
+            self.status.fail(cause.failure_class, cause.reason, node_rank=cause.node_rank)
         remove_notes(self.folder)

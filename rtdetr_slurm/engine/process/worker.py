@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rtdetr_slurm.actions import require_available
@@ -20,8 +21,11 @@ from rtdetr_slurm.engine.process import distributed
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
 from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.failures import leave_note
+from rtdetr_slurm.engine.process.hangs import PATIENCE
+from rtdetr_slurm.engine.process.heartbeats import HEARTBEATS, beat_with
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.process.stacks import dump_on_signal
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.engine.process.telling import telling
 from rtdetr_slurm.errors import UserError
@@ -31,6 +35,7 @@ from rtdetr_slurm.spec import LoadedSpec, dump_spec, load_spec
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the action; returns the exit code. The launching process has held the stop signals."""
+    dump_on_signal(os.environ)
     stop = StopFlag()
     stop.listen()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends a rank at once and without a word
@@ -60,6 +65,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         skip_bad_images=(arguments.bad_images or loaded.job.bad_images) == "skip",
         start=start_of(os.environ),
     )
+    beat_with(session.phases, os.environ, context.local_rank)
     try:
         session.record(Status.STARTED, f"{session.name} started")
         if session.context.is_main:
@@ -88,7 +94,7 @@ def join(results_dir: Path) -> distributed.Context:
     wanted = os.environ.get(Env.ACCELERATOR)
     try:
         accelerator = distributed.choose_accelerator(wanted)
-        context = distributed.join(accelerator)
+        context = distributed.join(accelerator, collective_timeout(os.environ))
     except Exception as error:
         rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
         leave_note(results_dir, explain(error, rank, ranks))
@@ -96,6 +102,15 @@ def join(results_dir: Path) -> distributed.Context:
     if context.is_main and not wanted:
         print(f"rtdetr: runs on {accelerator} ({Env.ACCELERATOR} is not set)", flush=True)
     return context
+
+
+def collective_timeout(environ: Mapping[str, str]) -> timedelta:
+    """How long a rank waits for the others: where somebody watches over hangs, longer than that, so
+    that the cause is the first to be told; a day where nobody is to look."""
+    if HEARTBEATS not in environ:
+        return distributed.COLLECTIVE_TIMEOUT
+    minutes = float(environ[Env.HANG_MINUTES])
+    return timedelta(minutes=(PATIENCE + 1) * minutes + 5) if minutes else timedelta(days=1)
 
 
 def _report(session: Session, error: Exception) -> int:

@@ -16,6 +16,7 @@ from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_metrics
 from rtdetr_slurm.engine.process.distributed import (
     average_over_ranks,
+    barrier,
     spread_over_ranks,
     sum_over_ranks,
 )
@@ -193,6 +194,7 @@ def save_state(training: Training) -> Path:
             session.check_latest()
             save_checkpoint(path, content)
             remove_interrupted(session.results_dir, but=path)
+        barrier()  # who waits for rank 0 is saving, too, and makes no step meanwhile
     return path
 
 

@@ -257,16 +257,35 @@ def _start_slurm(cluster: Slurm) -> None:
     state, env = cluster.state, cluster.environment()
     processes.start("slurmctld", ["slurmctld", "-D", "-f", cluster.conf], state, env)
     for node in NODES:
-        command = ["slurmd", "-D", "-N", node, "-f", str(cluster.conf)]
-        if cluster.prefix is not None:
-            command += ["-d", f"{cluster.prefix}/bin/slurmstepd"]
-        processes.start(f"slurmd-{node}", command, state, env)
+        _start_node(cluster, node)
     processes.wait_for("slurmctld", ["scontrol", "ping"], env, seconds=20)
     deadline = time.monotonic() + 20
     while set(node_states(cluster).values()) != {"idle"}:
         if time.monotonic() > deadline:
             raise HarnessError(f"nodes are not idle: {node_states(cluster)}")
         time.sleep(0.2)
+
+
+def _start_node(cluster: Slurm, node: str) -> None:
+    command = ["slurmd", "-D", "-N", node, "-f", str(cluster.conf)]
+    if cluster.prefix is not None:
+        command += ["-d", f"{cluster.prefix}/bin/slurmstepd"]
+    processes.start(f"slurmd-{node}", command, cluster.state, cluster.environment())
+
+
+@contextmanager
+def failed_node(cluster: Slurm, node: str) -> Iterator[None]:
+    """A node that is gone, with all that ran on any node, for the length of the block; Slurm has
+    noticed it."""
+    processes.stop([f"slurmd-{node}"], cluster.state, grace=0)
+    processes.stop_job_steps(cluster.state)
+    change = ("scontrol", "update", f"NodeName={node}")
+    cluster.command(*change, "State=DOWN", "Reason=test")
+    try:
+        yield
+    finally:
+        _start_node(cluster, node)
+        cluster.command(*change, "State=RESUME")
 
 
 def node_states(cluster: Slurm) -> dict[str, str]:

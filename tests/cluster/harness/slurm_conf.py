@@ -13,6 +13,8 @@ GPU_TYPE, TYPED_GPUS = "l4", 4
 CPUS_PER_NODE = 4
 TRAIN = "train"
 TENSORRT = "tensorrt"
+URGENT = "urgent"
+"""A partition of the training nodes whose jobs preempt those of TRAIN."""
 REQUEUE_WAIT_SECONDS = 10
 """A requeued job must wait for its old credential to expire: Slurm's default is 120 s."""
 
@@ -88,6 +90,8 @@ KillWait=20
 MinJobAge=600
 SlurmdTimeout=300
 EnforcePartLimits=ALL
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=2,bf_interval=2
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/slurmdbd
@@ -99,6 +103,7 @@ AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 {_plugin_dir(plugins)}{nodes}
 PartitionName={TRAIN} Nodes={",".join(NODES[:3])} Default=YES DefaultTime=10 MaxTime=1-00:00:00
+PartitionName={URGENT} Nodes={",".join(NODES[:3])} PriorityTier=10 DefaultTime=10
 PartitionName={TENSORRT} Nodes={NODES[3]} DefaultTime=10 MaxTime=1-00:00:00
 """
 

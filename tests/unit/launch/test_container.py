@@ -62,6 +62,7 @@ def test_the_launch_contract() -> None:
         "NUM_GPU_PER_NODE": "2",
         "CUDA_VISIBLE_DEVICES": "2,3",
         "RTDETR_ACCELERATOR": "cuda",
+        "RTDETR_HANG_MINUTES": "25",
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,12 @@ from os_support import files_of_at_most
 from rtdetr_slurm.contract import Env, FailureClass, Status
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch import stage_run, step
-from rtdetr_slurm.launch.allocation import LocalAllocation, StopReason
+from rtdetr_slurm.launch.allocation import Exclusion, LocalAllocation, StopReason
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
 from rtdetr_slurm.launch.verdict import MAX_STARTS_IN_VAIN
-from rtdetr_slurm.plan.model import Array, Container, Image, Stage, StageTask
+from rtdetr_slurm.plan.model import Array, Container, Endurance, Image, Stage, StageTask
 from rtdetr_slurm.runs import artefacts
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.images import ImageRecord
@@ -51,7 +51,9 @@ class ShellAllocation(LocalAllocation):
         self.reason = StopReason(FailureClass.PREEMPTED)
         self.refusal: str | None = None
         self.requeued = 0
+        self.left_out: tuple[str, ...] = ()
         self.job_id = "77"
+        self.killed_after = 30
 
     def check(self) -> None:
         if self.refusal is not None:
@@ -60,8 +62,18 @@ class ShellAllocation(LocalAllocation):
     def why_stopped(self, signum: int, lead_s: int, /) -> StopReason:
         return self.reason
 
-    def requeue(self) -> None:
+    def nodes(self) -> tuple[str, ...]:
+        return (f"n{self.restart}",)
+
+    def kill_wait_s(self) -> int:
+        return self.killed_after
+
+    def exclusion(self, bad: Sequence[str], _earlier: Sequence[str], /) -> Exclusion:
+        return Exclusion(tuple(bad))
+
+    def requeue(self, exclude: Sequence[str] = (), /) -> None:
         self.requeued += 1
+        self.left_out = tuple(exclude)
 
 
 @pytest.fixture(autouse=True)
@@ -191,11 +203,12 @@ def test_what_a_node_refused_becomes_the_reason(
     run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(self: Step) -> list[str]:
-        error = SiteError("node 0 (n): port 20077 cannot be used")
-        write_node_error(self.run, self.allocation.task, 0, error)
+        error = SiteError("port 20077 cannot be used")
+        write_node_error(self.run, self.allocation.task, 0, "n", error)
         return ["/bin/false"]
 
     monkeypatch.setattr(Step, "command", refusing)
+    stage = replace(stage, launch=replace(stage.launch, requeue=False))
     assert execute(run, stage, ShellAllocation("")) == 1
     last = ends(run, stage)[1]
     assert (last["failure_class"], last["reason"]) == (
@@ -405,12 +418,43 @@ def test_starts_that_get_no_further_come_to_an_end(run: Run, stage: Stage, tmp_p
     assert not (tmp_path / "started").exists()
 
 
+def test_an_infra_failure_goes_back_without_its_node_and_not_for_ever(
+    run: Run, stage: Stage
+) -> None:
+    failing = f"{line(Status.FAILURE, failure_class='infra', reason='ncclSystemError')}; exit 1"
+    for restart in range(3):
+        host = ShellAllocation(failing)
+        host.restart = restart
+        assert execute(run, stage, host) == (1 if restart == 2 else 75)
+        assert host.left_out == ([("n0",), ("n1", "n0"), ()])[restart]
+        last = ends(run, stage)[1]
+        assert last["status"] == ("FAILURE" if restart == 2 else "PREEMPTED")
+    end = run.events()[-1]
+    assert (end["event"], end["failure_class"]) == ("finished", "infra")
+    assert "tried again 2 times already" in end["reason"]
+
+
+def test_a_start_that_reaches_the_end_of_the_hours_is_stopped_in_time(
+    run: Run, stage: Stage
+) -> None:
+    endurance = Endurance(max_hours=21.5 / 3600)
+    stage = replace(stage, launch=replace(stage.launch, endurance=endurance, signal_lead_s=1))
+    run.record("started", stage="train", restart=0, seconds_before=20.0)
+    host = ShellAllocation(STOPPABLE)
+    host.restart = 1
+    assert execute(run, stage, host) == 1
+    end = run.events()[-1]
+    assert (end["event"], end["failure_class"]) == ("finished", "timeout")
+    assert "(job.max_hours)" in end["reason"]
+    assert (run.job_dir("train") / "alive").exists()
+
+
 def test_when_slurm_ends_the_job_itself_its_kill_wait_is_all_there_is(
-    run: Run, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    run: Run, stage: Stage
 ) -> None:
     """However long the lead before the time limit is: the end is written down before KILL."""
-    monkeypatch.setattr(step, "KILL_WAIT_S", 1)
     host = ShellAllocation("trap '' URG; sleep 60 & wait")
+    host.killed_after = 1
     host.reason = StopReason(FailureClass.CANCELLED, by_scheduler=True)
     when_started(run, lambda: os.kill(os.getpid(), signal.SIGTERM))
     begun = time.monotonic()
@@ -421,7 +465,7 @@ def test_when_slurm_ends_the_job_itself_its_kill_wait_is_all_there_is(
 
 def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> None:
     class Disabled(ShellAllocation):
-        def requeue(self) -> None:
+        def requeue(self, _exclude: Sequence[str] = (), /) -> None:
             raise SiteError("scontrol: Requested operation is presently disabled")
 
     write_checkpoint(Path(stage.results_dir) / "interrupted_epoch_003_step_000002.pth")
@@ -436,7 +480,7 @@ def test_a_refused_requeue_is_a_failure_that_says_so(run: Run, stage: Stage) -> 
 
 def test_records_of_an_earlier_start_are_gone(run: Run, stage: Stage) -> None:
     run.node_dir(StageTask(stage), 0).mkdir(parents=True)
-    write_node_error(run, StageTask(stage), 0, SiteError("of an earlier start"))
+    write_node_error(run, StageTask(stage), 0, "n", SiteError("of an earlier start"))
     write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
     assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.launch.node_errors import Refusal
 from rtdetr_slurm.launch.verdict import Kind, Witnesses, decide
 from rtdetr_slurm.runs.failures import Failure
 
@@ -73,9 +74,10 @@ def test_an_exit_code_is_not_believed_against_the_engines_own_word() -> None:
 
 
 def test_what_a_node_refused_explains_the_end() -> None:
-    refused = Failure(FailureClass.INFRA, "node 1 (n1): port 20001 cannot be used")
-    verdict = decide(Witnesses(exit_code=3, node_error=refused, log_tail=["CUDA out of memory"]))
-    assert (verdict.failure_class, verdict.reason) == (refused.failure_class, refused.evidence)
+    why = Failure(FailureClass.INFRA, "node 1 (n1): port 20001 cannot be used")
+    refused = Refusal(why, ("n1",), frozenset({"port 20001 cannot be used"}), by_all=False)
+    verdict = decide(Witnesses(exit_code=3, refusal=refused, log_tail=["CUDA out of memory"]))
+    assert (verdict.failure_class, verdict.reason) == (why.failure_class, why.evidence)
     assert verdict.write_status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.runs.failures import ADVICE, classify
+from rtdetr_slurm.runs.failures import ADVICE, Failure, classify
 
 
 @pytest.mark.parametrize(
@@ -196,3 +196,9 @@ def test_another_programs_traceback_is_the_evidence() -> None:
         classify(exit_code=1, log_tail=log).evidence
         == "exit code 1; log: [rank1]: KeyError: 'area'"
     )
+
+
+@pytest.mark.parametrize("field", ["max_hours", "max_requeues"])
+def test_a_limit_that_was_reached_is_the_advice(field: str) -> None:
+    failure = Failure(FailureClass.TIMEOUT, f"all of it is used up (job.{field})")
+    assert failure.advice.startswith(f"raise job.{field}, and go on with")

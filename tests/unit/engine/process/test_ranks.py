@@ -18,7 +18,13 @@ from process_support import gone, pids_in
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.engine.process.ranks import exit_code, killed, rank_variables, torchrun_command
+from rtdetr_slurm.engine.process.ranks import (
+    exit_code,
+    kernel_kills,
+    killed,
+    rank_variables,
+    torchrun_command,
+)
 from rtdetr_slurm.engine.process.rendezvous import read_rendezvous
 from rtdetr_slurm.spec import Topology
 
@@ -59,9 +65,16 @@ class TestExitCodes:
         assert exit_code([0, 75]) == 1
         assert exit_code([1, 2]) == 2
         assert exit_code([-9]) == 1
-        (failure,) = killed({0: 1, 3: -9})
+
+    def test_a_killed_rank_is_out_of_memory_only_where_the_kernel_was(self) -> None:
+        (failure,) = killed({0: 1, 3: -9}, starved=True)
         assert (failure.rank, failure.failure_class) == (3, FailureClass.OOM_HOST)
-        assert killed({0: -11})[0].failure_class is FailureClass.UNKNOWN
+        (failure,) = killed({3: -9}, starved=False)
+        assert failure.failure_class is FailureClass.UNKNOWN
+        assert killed({0: -11}, starved=True)[0].failure_class is FailureClass.UNKNOWN
+        real_time = signal.SIGRTMIN + 3
+        assert f"ended by signal {real_time}" in killed({0: -real_time}, starved=False)[0].reason
+        assert kernel_kills() is not None
 
     def test_a_failed_rank_ends_the_others(self) -> None:
         """What we end ourselves has not run out of memory."""

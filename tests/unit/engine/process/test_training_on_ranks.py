@@ -156,5 +156,5 @@ def test_killed_rank_is_told(workspace: Workspace) -> None:
     code, output = end(process)
     assert code == 1, output
     last = workspace.status()[-1]
-    assert (last["status"], last["failure_class"]) == ("FAILURE", "oom_host")
+    assert (last["status"], last["failure_class"]) == ("FAILURE", "unknown")
     assert "was killed by SIGKILL" in last["reason"]

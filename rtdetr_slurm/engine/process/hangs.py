@@ -1,0 +1,294 @@
+"""Ranks that make no steps any more: noticing it, finding out where they stand, and which of them
+the others wait for.
+
+Each node watches its own ranks and says in a file of the results folder where they stand; node 0
+names the culprit. Files are written by a helper that is given up when it does not come back, for a
+file system that does not answer is one of the reasons for a hang.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rtdetr_slurm.contract import Env, FailureClass
+from rtdetr_slurm.engine.process.failures import RankFailure
+from rtdetr_slurm.engine.process.heartbeats import HEARTBEATS, Beat, Heartbeats
+from rtdetr_slurm.engine.process.phases import Phase
+from rtdetr_slurm.engine.process.stacks import (
+    STACKS,
+    STOPPED,
+    Place,
+    ask_for_stacks,
+    place_of,
+    process_state,
+)
+from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
+
+PATIENCE = 4
+"""So many times the limit may that take which has no steps: loading, a checkpoint, scoring."""
+STACKS_DIR = "stacks"
+"""In the results folder: the stacks of all ranks of a start that has hung."""
+REPORT_PATTERN = ".hang-*.json"
+
+_LOOK_SECONDS = 5.0
+_OTHERS_SECONDS = 30.0
+"""How long a node waits for the reports of the others."""
+_LEAVE_SECONDS = 3.0
+"""What node 0 has for its words when all reports are there, before another node's end ends it."""
+_WRITE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a rank stood when its node noticed a hang.
+
+    Attributes:
+        quiet: seconds since its last step or change of phase.
+        state: the kernel's letter for its process.
+        place: as stacks.Place has it.
+    """
+
+    rank: int
+    node: Prose
+    node_rank: int
+    phase: Phase
+    steps_done: int
+    epoch: int | None
+    step: int
+    quiet: float
+    state: Prose
+    place: Prose
+    waits: bool
+
+    @property
+    def stopped(self) -> bool:
+        return self.state in STOPPED
+
+    @property
+    def silent(self) -> bool:
+        """Whether it gave no stack."""
+        return not self.place
+
+    def __str__(self) -> str:
+        where = f"rank {self.rank} on {self.node} "
+        if self.silent:
+            why = {"D": "it waits in the kernel, most often for a file system"}
+            return f"{where}gave no stack ({why.get(self.state, 'it does not answer')})"
+        stopped = ", stopped by a signal" if self.stopped else ""
+        return f"{where}stands in {self.place}{stopped}"
+
+
+def limit_seconds(minutes: float, phase: Phase) -> float:
+    """How long a rank may be quiet."""
+    return minutes * 60 * (1 if phase is Phase.STEPPING else PATIENCE)
+
+
+def culprit(standing: Sequence[Standing]) -> tuple[Standing, bool]:
+    """The rank that the others wait for, and whether it is more than a guess.
+
+    One that is stopped, or that the kernel holds; else the one with the fewest steps; else the one
+    that is not waiting.
+    """
+
+    def key(one: Standing) -> tuple[bool, bool, int, bool]:
+        return (not one.stopped, not one.silent, one.steps_done, one.waits)
+
+    ordered = sorted(standing, key=lambda one: (*key(one), -one.quiet, one.rank))
+    first, *others = ordered
+    return first, not others or any(key(one) != key(first) for one in others)
+
+
+def verdict(
+    standing: Sequence[Standing], nodes: int, minutes: float, stacks: Path
+) -> tuple[str, int | None]:
+    """What to say of a hang, and the number of the node at fault; None where it is not known."""
+    missing = sorted({*range(nodes)} - {one.node_rank for one in standing})
+    first, sure = culprit(standing)
+    at = f"epoch {first.epoch + 1}, step {first.step}" if first.epoch is not None else "no epoch"
+    what = f"no step for {first.quiet:.0f} s while {first.phase.value} ({at}); the limit is "
+    what += f"{limit_seconds(minutes, first.phase):.0f} s (job.hang_minutes). "
+    what += f"The stacks of all ranks: {stacks}"
+    if missing and not (first.stopped or first.silent):
+        return f"node {missing[0]} does not answer, and {first}; {what}", missing[0]
+    if not sure:
+        return f"all ranks wait for one another: {first}; {what}", None
+    return f"{first}; {what}", first.node_rank
+
+
+class HangWatch:
+    """Watches the ranks of this node.
+
+    Args:
+        minutes: without a step that are a hang; 0 for not looking.
+        start: number of this start, for the names of files.
+        folder: with the results, which all nodes see.
+    """
+
+    def __init__(
+        self,
+        minutes: float,
+        *,
+        ranks: int,
+        nodes: int,
+        node_rank: int,
+        start: int,
+        folder: Path,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.minutes, self.ranks, self.nodes, self.node_rank = minutes, ranks, nodes, node_rank
+        self.start, self.folder = start, folder
+        self.node = environ.get(Env.NODE) or os.uname().nodename
+        self.beats = Heartbeats(ranks)
+        self._stacks = [os.memfd_create(f"stacks-{rank}") for rank in range(ranks)]
+        self._next_look = 0.0
+
+    def variables(self, local_rank: int) -> dict[str, str]:
+        """What a rank must be told."""
+        return {HEARTBEATS: str(self.beats.fd), STACKS: str(self._stacks[local_rank])}
+
+    def descriptors(self, local_rank: int) -> tuple[int, ...]:
+        """What a rank must be given."""
+        return (self.beats.fd, self._stacks[local_rank])
+
+    def close(self) -> None:
+        self.beats.close()
+        for fd in self._stacks:
+            os.close(fd)
+
+    def hangs(self, living: Sequence[int]) -> bool:
+        """Whether a rank of this node, or of another one, has hung.
+
+        Args:
+            living: local ranks that have not ended.
+        """
+        if not self.minutes or not living:
+            return False
+        now = time.monotonic()
+        beats = [self.beats.read(rank) for rank in living]
+        if any(now - beat.time > limit_seconds(self.minutes, beat.phase) for beat in beats):
+            return True
+        quiet = any(now - beat.time > self.minutes * 60 for beat in beats)
+        if self.nodes == 1 or not quiet or now < self._next_look:
+            return False
+        # What this rank does may take its time, but somebody who waits for it may know better.
+        self._next_look = now + min(_LOOK_SECONDS, self.minutes * 60)
+        return bool(self._reports())
+
+    def explain(self, pids: Mapping[int, int]) -> list[RankFailure]:
+        """Say where the ranks stand; on node 0 also what the hang comes down to.
+
+        Args:
+            pids: local rank to process, of those that have not ended.
+        """
+        own = self._ask(pids)
+        _in_time(lambda: self._write([standing for standing, _ in own], dict(own)))
+        for standing, text in own:
+            print(f"rtdetr: {standing}\n{text}", flush=True)
+        deadline = time.monotonic() + _OTHERS_SECONDS
+        known = [standing for standing, _ in own]
+        while len({one.node_rank for one in known}) < self.nodes and time.monotonic() < deadline:
+            time.sleep(0.5)
+            _in_time(lambda: known.extend(o for o in self._reports() if o not in known))
+        if self.node_rank != 0 or not known:
+            time.sleep(_LEAVE_SECONDS)
+            return []
+        reason, node_rank = verdict(known, self.nodes, self.minutes, self.folder / STACKS_DIR)
+        rank = culprit(known)[0].rank
+        return [
+            RankFailure(rank, FailureClass.INFRA, reason, time=time.time(), node_rank=node_rank)
+        ]
+
+    def _ask(self, pids: Mapping[int, int]) -> list[tuple[Standing, str]]:
+        now = time.monotonic()
+        beats = {rank: self.beats.read(rank) for rank in pids}
+        states = {rank: process_state(pid) for rank, pid in pids.items()}
+        texts = ask_for_stacks([*pids.values()], [self._stacks[rank] for rank in pids])
+        return [
+            (self._standing(rank, beats[rank], now, states[rank], place_of(text)), text)
+            for rank, text in zip(pids, texts, strict=True)
+        ]
+
+    def _standing(
+        self, local_rank: int, beat: Beat, now: float, state: str, place: Place
+    ) -> Standing:
+        return Standing(
+            rank=self.node_rank * self.ranks + local_rank,
+            node=self.node,
+            node_rank=self.node_rank,
+            phase=beat.phase,
+            steps_done=beat.steps_done,
+            epoch=beat.epoch,
+            step=beat.step,
+            quiet=round(now - beat.time, 1),
+            state=state,
+            place=place.text,
+            waits=place.waits,
+        )
+
+    def _write(self, standing: Sequence[Standing], texts: Mapping[Standing, str]) -> None:
+        folder = self.folder / STACKS_DIR
+        folder.mkdir(exist_ok=True)
+        for one, text in texts.items():
+            write_atomic(folder / f"start-{self.start}-rank-{one.rank:03d}.txt", f"{one}\n{text}")
+        name = REPORT_PATTERN.replace("*", f"{self.start}-node-{self.node_rank}")
+        write_atomic(self.folder / name, json.dumps([asdict(one) for one in standing]))
+
+    def _reports(self) -> list[Standing]:
+        """What other nodes have written down about this start."""
+        found: list[Standing] = []
+        for path in self.folder.glob(REPORT_PATTERN.replace("*", f"{self.start}-node-*")):
+            try:
+                found += checked(list[Standing], read_json(path), path)
+            except (BadRecord, FileNotFoundError) as error:
+                print(f"rtdetr: {error}", flush=True)
+        return [one for one in found if one.node_rank != self.node_rank]
+
+
+def remove_reports(folder: Path) -> None:
+    """Remove what the nodes of an earlier start have written down for each other."""
+    for path in folder.glob(REPORT_PATTERN):
+        path.unlink(missing_ok=True)
+
+
+def hang_minutes(environ: Mapping[str, str], asked: float) -> float:
+    """The limit: the launch's, else the spec's.
+
+    Raises:
+        SiteError: the launch's is no number.
+    """
+    told = environ.get(Env.HANG_MINUTES)
+    if told is None:
+        return asked
+    try:
+        minutes = float(told)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes < float("inf"):
+        raise SiteError(f"{Env.HANG_MINUTES} is '{told}', which is not a number of minutes")
+    return minutes
+
+
+def _in_time(write: Callable[[], None]) -> None:
+    """Do something with files; what takes too long is left behind."""
+
+    def try_it() -> None:
+        try:
+            write()
+        except OSError as error:
+            print(f"rtdetr: cannot use {error.filename}: {error.strerror}", flush=True)
+
+    helper = threading.Thread(target=try_it, daemon=True)
+    with suppress(RuntimeError):  # no thread left to have
+        helper.start()
+        helper.join(_WRITE_SECONDS)
+        if helper.is_alive():
+            print("rtdetr: the results folder does not answer", flush=True)

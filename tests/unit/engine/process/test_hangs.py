@@ -1,0 +1,236 @@
+"""Ranks that make no steps any more: who is named, and what for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_ranks import start_fake
+
+from rtdetr_slurm.engine.process import hangs
+from rtdetr_slurm.engine.process.hangs import (
+    HangWatch,
+    Standing,
+    culprit,
+    hang_minutes,
+    limit_seconds,
+    remove_reports,
+    verdict,
+)
+from rtdetr_slurm.engine.process.heartbeats import beat_with
+from rtdetr_slurm.engine.process.phases import Phase, Phases
+from rtdetr_slurm.engine.process.stacks import place_of
+from rtdetr_slurm.errors import SiteError
+
+STACKS = """\
+Thread 0x00007f10 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 331 in wait
+
+Thread 0x00007f11 (most recent call first):
+  File "/opt/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 2806 in all_reduce
+  File "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/process/distributed.py", line 120 in sum_over_ranks
+  File "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/training/loop.py", line 131 in train_steps
+  File "<frozen runpy>", line 198 in _run_module_as_main
+"""  # noqa: E501
+RANK = Standing(
+    rank=2,
+    node="node2",
+    node_rank=1,
+    phase=Phase.STEPPING,
+    steps_done=10,
+    epoch=0,
+    step=9,
+    quiet=70.0,
+    state="S",
+    place="loop.py:131 (train_steps)",
+    waits=False,
+)
+WAITS = replace(RANK, rank=0, node="node1", node_rank=0, waits=True)
+
+
+class TestPlaces:
+    def test_of_the_main_thread_the_innermost_frame_that_is_ours(self) -> None:
+        place = place_of(STACKS)
+        assert place.waits
+        assert place.text == (
+            "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/process/distributed.py:120 "
+            "(sum_over_ranks), in /opt/lib/python3.11/site-packages/torch/distributed/"
+            "distributed_c10d.py:2806 (all_reduce)"
+        )
+
+    def test_a_users_own_code_is_named(self) -> None:
+        own = STACKS.replace("/opt/lib/python3.11/site-packages/torch/distributed/", "/home/me/")
+        own = own.replace("line 2806 in all_reduce", "line 7 in load")
+        assert place_of(own).text == "/home/me/distributed_c10d.py:7 (load)"
+        assert not place_of(own).waits
+
+    @pytest.mark.parametrize("text", ["", "nonsense", "Thread 0x1 (most recent call first):\n"])
+    def test_no_stack(self, text: str) -> None:
+        assert place_of(text).text == ""
+
+
+class TestCulprits:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"state": "T", "waits": True, "steps_done": 11},
+            {"state": "D", "place": "", "waits": False},
+            {"steps_done": 9, "waits": True},
+            {"waits": False},
+        ],
+    )
+    def test_the_one_that_the_others_wait_for(self, change: dict[str, Any]) -> None:
+        bad = replace(RANK, **change)
+        assert culprit([WAITS, bad, replace(WAITS, rank=1)]) == (bad, True)
+
+    def test_all_alike(self) -> None:
+        others = [WAITS, replace(WAITS, rank=1)]
+        assert culprit(others) == (WAITS, False)
+        reason, node_rank = verdict(others, 1, 1, Path("/r/stacks"))
+        assert reason.startswith("all ranks wait for one another: rank 0 on node1 stands in")
+        assert node_rank is None
+
+    def test_what_is_said(self) -> None:
+        reason, node_rank = verdict([WAITS, replace(RANK, state="T")], 2, 1, Path("/r/stacks"))
+        assert reason == (
+            "rank 2 on node2 stands in loop.py:131 (train_steps), stopped by a signal; no step for "
+            "70 s while stepping (epoch 1, step 9); the limit is 60 s (job.hang_minutes). The "
+            "stacks of all ranks: /r/stacks"
+        )
+        assert node_rank == 1
+
+    def test_a_node_that_says_nothing(self) -> None:
+        reason, node_rank = verdict([WAITS], 2, 1, Path("/r/stacks"))
+        assert reason.startswith("node 1 does not answer, and rank 0 on node1 stands in")
+        assert node_rank == 1
+        held = replace(WAITS, place="", state="D")
+        reason, node_rank = verdict([held], 2, 1, Path("/r/stacks"))
+        assert "rank 0 on node1 gave no stack (it waits in the kernel, most often" in reason
+        assert node_rank == 0
+
+
+def watch_of(folder: Path, minutes: float = 1, **change: Any) -> HangWatch:
+    arguments: dict[str, Any] = {
+        "ranks": 2,
+        "nodes": 2,
+        "node_rank": 0,
+        "start": 0,
+        "folder": folder,
+    }
+    return HangWatch(minutes, environ={"RTDETR_NODE": "node1"}, **(arguments | change))
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("hangs", "heartbeats"):
+        monkeypatch.setattr(f"rtdetr_slurm.engine.process.{module}.time", clock)
+    return clock
+
+
+def test_steps_and_phases_are_signs_of_life(tmp_path: Path, clock: Clock) -> None:
+    watch, phases = watch_of(tmp_path, nodes=1), Phases(clock.monotonic)
+    beat_with(phases, watch.variables(1), 1)
+    clock.now += 239  # loading may take four times as long
+    assert not watch.hangs([0, 1])
+    with phases.during(Phase.STEPPING, epoch=2, step=7):
+        clock.now += 59
+        assert not watch.hangs([1])
+        phases.stepped()
+        beat = watch.beats.read(1)
+        assert (beat.phase, beat.epoch, beat.step, beat.steps_done) == (Phase.STEPPING, 2, 8, 1)
+        clock.now += 61
+        assert watch.hangs([1])
+        assert not watch.hangs([])
+        with phases.during(Phase.SAVING):
+            clock.now += 239
+            assert not watch.hangs([1]), "a long checkpoint"
+            clock.now += 2
+            assert watch.hangs([1]), "but not for ever"
+    assert watch.hangs([0])
+    watch.close()
+
+
+def test_nobody_looks_where_nobody_is_to(tmp_path: Path, clock: Clock) -> None:
+    watch = watch_of(tmp_path, minutes=0)
+    clock.now += 1e6
+    assert not watch.hangs([0, 1])
+    watch.close()
+
+
+def test_a_node_that_is_patient_believes_another_one(tmp_path: Path, clock: Clock) -> None:
+    mine, other, stale = (
+        watch_of(tmp_path, node_rank=rank, start=start) for rank, start in ((0, 4), (1, 4), (1, 3))
+    )
+    stale._write([RANK], {})
+    clock.now += 61
+    assert not mine.hangs([0]), "it is loading; what an earlier start has left says nothing"
+    other._write([replace(RANK, state="T")], {})
+    clock.now += 6
+    assert mine.hangs([0])
+    [failure] = mine.explain({})
+    assert (failure.rank, failure.node_rank) == (2, 1)
+    assert failure.reason.startswith("rank 2 on node2 stands in loop.py:131")
+    remove_reports(tmp_path)
+    assert not mine._reports()
+    for watch in (mine, other, stale):
+        watch.close()
+
+
+RANKS = """
+import os, signal, time
+from rtdetr_slurm.engine.process.heartbeats import beat_with
+from rtdetr_slurm.engine.process.phases import Phase, Phases
+from rtdetr_slurm.engine.process.stacks import dump_on_signal
+def work():
+    while True:
+        if phases.steps_done > 2 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if phases.steps_done > 2: time.sleep(60)
+        phases.stepped()
+dump_on_signal(os.environ)
+phases = Phases()
+beat_with(phases, os.environ, int(os.environ["RANK"]))
+phases.enter(Phase.STEPPING, epoch=0, steps=100)
+work()
+"""
+
+
+def test_a_stopped_rank_is_named_with_its_line(tmp_path: Path) -> None:
+    """Two real processes: one is stopped, the other waits for it."""
+    script = tmp_path / "rank.py"
+    script.write_text(RANKS)
+    fake = start_fake(f"exec {sys.executable} {script}", "2", "30", "2", str(tmp_path))
+    output, _ = fake.communicate(timeout=30)
+    assert fake.returncode == 1
+    last = output.splitlines()[-1]
+    assert f"rank 1 on node7 stands in {script}:9 (work), stopped by a signal" in last
+    assert "while stepping (epoch 1, step 3)" in last
+    kept = sorted((tmp_path / hangs.STACKS_DIR).iterdir())
+    assert [path.name for path in kept] == ["start-3-rank-000.txt", "start-3-rank-001.txt"]
+    assert f'File "{script}", line 10 in work' in kept[0].read_text()
+
+
+def test_the_limit_is_the_launchs_else_the_specs() -> None:
+    assert hang_minutes({}, 25) == 25
+    assert hang_minutes({"RTDETR_HANG_MINUTES": "0.5"}, 25) == 0.5
+    assert limit_seconds(2, Phase.STEPPING) == 120
+    assert limit_seconds(2, Phase.VALIDATING) == 480
+    for wrong in ("many", "-1", "inf", "nan"):
+        with pytest.raises(SiteError, match="RTDETR_HANG_MINUTES"):
+            hang_minutes({"RTDETR_HANG_MINUTES": wrong}, 25)
