@@ -45,7 +45,7 @@ launch() {
     # Of an array, the task: a bare SLURM_JOB_ID may mean all of them.
     job=$SLURM_JOB_ID
     [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-    if ((restart == 0)); then
+    if ((restart == 0)) || [[ ! -e $WORK/spec.yaml ]]; then
         cp -- "$SPEC" "$WORK/spec.yaml"
     fi
     container_environment

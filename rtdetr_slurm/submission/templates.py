@@ -7,6 +7,7 @@ is asked of Slurm and what the job runs with: these are replaced, and nothing el
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def _settings(stage: Stage, prepared: Prepared, kit: Path) -> Iterator[str]:
     yield f"PARENTS={_list(fields)}"
     yield f"CHECKPOINT={_word(choice)}"
     yield f"IMAGE={_word(container.image.path if container else '')}"
-    yield f"PYTHON={_word(launch.python or '')}"
+    yield f"PYTHON={_word('' if container else launch.python or sys.executable)}"
     yield f"APPTAINER={_word(container.apptainer if container else '')}"
     yield f"APPTAINER_FLAGS={_list(container.flags if container else ())}"
     binds = container.binds if container else ()

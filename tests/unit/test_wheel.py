@@ -80,8 +80,9 @@ def test_the_wheel_has_every_module_schema_and_spec(wheel: Path) -> None:
 
 def test_an_installed_package_finds_its_own_files(programs: Path, tmp_path: Path) -> None:
     program = (
-        "from rtdetr_slurm.resources import schemas_dir, specs_dir\n"
-        "print(schemas_dir() / 'manifest.json', specs_dir() / 'site-gpu-cluster.yaml', sep='\\n')"
+        "from rtdetr_slurm.resources import sbatch_dir, schemas_dir, specs_dir\n"
+        "print(schemas_dir() / 'manifest.json', specs_dir() / 'site-gpu-cluster.yaml', sep='\\n')\n"
+        "print(sbatch_dir() / 'launch.sh')"
     )
     found = output(programs / "python", "-c", program, cwd=tmp_path).splitlines()
     for path in map(Path, found):

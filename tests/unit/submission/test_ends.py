@@ -271,3 +271,20 @@ def test_another_users_lost_job_is_not_given_up(
     monkeypatch.setattr(os, "geteuid", lambda: run.path.stat().st_uid + 1)
     survey_run(run.path)
     assert not is_to_end(run.events())
+
+
+def test_the_reader_tells_of_a_failure_in_the_jobs_place(
+    slurm: FakeSlurm, run: Run, tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text('#!/bin/sh\necho "$1" >> "$0.told"\n')
+    hook.chmod(0o755)
+    path = run.path / "run.json"
+    record = json.loads(path.read_text())
+    record["plan"]["notify_command"] = [str(hook)]
+    path.write_text(json.dumps(record))
+    started(run)
+    says(slurm, run, "NODE_FAIL")
+    for _ in range(2):
+        survey_run(run.path)
+    assert (tmp_path / "hook.told").read_text().split() == ["failed", "ended"]
