@@ -344,6 +344,8 @@ class Site(Role):
         given = own.model_fields_set
         values = {key: getattr(own if key in given else self, key) for key in Role.model_fields}
         gpu = {key: getattr(own.gpu, key) for key in own.gpu.model_fields_set}
+        if "type" in gpu:
+            gpu.setdefault("memory_gb", None)  # what the top level says is another type's
         values["gpu"] = self.gpu.model_copy(update=gpu)
         if own.cpus_per_gpu is not None and "cpus_per_task" not in given:
             values["cpus_per_task"] = None  # the role's own way to count them wins

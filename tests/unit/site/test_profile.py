@@ -104,6 +104,7 @@ def test_the_example_profile_is_valid(tmp_path: Path) -> None:
     assert [role.cpus_per_node(2) for role in (train, cpu, tensorrt)] == [24, 8, 24]
     assert (train.time, tensorrt.time) == (24 * 60, 4 * 60)
     assert tensorrt.gpu == Gpu(request="gpus-per-node", type="l4")
+    assert train.gpu.memory_gb == 40, "and not of the L4s above"
     assert found.env == {"HTTPS_PROXY": None, "NO_PROXY": None, "NCCL_DEBUG": "WARN"}
     assert found.limits.max_time == 3 * 24 * 60
 
