@@ -138,7 +138,7 @@ def check_times(folder: Path, stages: dict[str, Any]) -> None:
     for name, stage in stages.items():
         path = folder / "results" / name / "efficiency.json"
         found = json.loads(path.read_text())
-        assert found["starts"] == 1
+        assert found["starts"] >= 1  # a machine under load may come to the time limit
         assert found["gpu_hours"] == 0, "the test cluster trains on CPUs"
         starting = found["starting_s"]
         assert min(starting.values()) > 0, starting
