@@ -58,6 +58,7 @@ _LATE_S = 75.0
 """So long may NFS keep a job's last words back after the job has ended."""
 _UNSEEN_S = 5.0
 """After that a job that has left nothing is looked into."""
+_REMOVE_S = 10.0
 _SILENCE_S = 120.0
 """So long may Slurm give no answer."""
 
@@ -67,6 +68,7 @@ class Probe:
     """A probe job and what has come of it.
 
     Attributes:
+        token_sent: whether Slurm may know of it.
         blocked: why it was not sent: what other lines have told already.
         refused: why it was not queued.
         started_after_s: from being sent to its first words being seen here; None: never.
@@ -83,6 +85,7 @@ class Probe:
     token: str = ""
     queued: Queued | None = None
     sent: float = 0.0
+    token_sent: bool = False
     blocked: str = ""
     refused: str = ""
     started_after_s: float | None = None
@@ -119,38 +122,48 @@ def probes(
     sent: list[Probe] = []
     try:
         for plan in plans:
-            sent.append(_prepared(site, plan, run_root, obstacle(plan)))
-            if not sent[-1].over:
-                _send(sent[-1])
+            probe = _planned(site, plan, run_root)
+            sent.append(probe)  # first, so that whatever happens it is looked after
+            probe.blocked = obstacle(plan)
+            probe.over = bool(probe.blocked) or not _prepared(probe)
+            if not probe.over:
+                _send(probe)
         yield sent
+    except KeyboardInterrupt as interrupt:
+        jobs = [probe.queued.job_id for probe in sent if probe.queued and not probe.end]
+        interrupt.args = (f"probe jobs are cancelled: {', '.join(jobs) or 'none was queued'}",)
+        raise
     finally:
         for probe in sent:
             _cancel(probe)
-            shutil.rmtree(probe.folder, ignore_errors=True)
+        for probe in sent:
+            _remove(probe.folder)
 
 
-def _prepared(site: Site, plan: ProbePlan, run_root: Path, obstacle: str) -> Probe:
-    """The probe with its folder and the request in it."""
+def _planned(site: Site, plan: ProbePlan, run_root: Path) -> Probe:
     moment = datetime.now(timezone.utc)
     name = f".doctor-{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    probe = Probe(plan, site, run_root / name, token=f"rtdetr-slurm:{name}")
-    if obstacle:
-        probe.blocked, probe.over = obstacle, True
-        return probe
+    return Probe(plan, site, run_root / name, token=f"rtdetr-slurm:{name}")
+
+
+def _prepared(probe: Probe) -> bool:
+    """Make its folder, with the request in it; whether that could be done."""
+    site, plan = probe.site, probe.plan
     try:
         stage = probe_stage(site, plan, probe.folder)
         image = None
         if stage.container is not None:
             image = glance(Path(stage.container.image.path))
-        run_root.mkdir(parents=True, exist_ok=True)
+        probe.folder.parent.mkdir(parents=True, exist_ok=True)
         probe.folder.mkdir(mode=PRIVATE_DIR)
         endpoint = s3_endpoint(site.env, os.environ)
         request = Request(stage, probe.token, image, plan.enters, LIMIT_S, endpoint)
         write_request(probe.folder, request)
         write_atomic(probe.folder / CONTROLLER_ZIP, controller_archive(), mode=0o600)
     except (UserError, OSError) as error:
-        probe.refused, probe.over = str(explained(error)), True
-    return probe
+        probe.refused = str(explained(error))
+        return False
+    return True
 
 
 def _command(probe: Probe) -> list[str]:
@@ -168,6 +181,7 @@ def _send(probe: Probe) -> None:
     parameters = batch_parameters(
         stage, chdir=folder, job_dir=folder, comment=probe.token, job_name="rtdetr-doctor"
     )
+    probe.token_sent = True
     try:
         probe.queued = BatchExecutor(probe.folder, _command(probe), parameters).send(
             secrets=stage.launch.secrets
@@ -285,10 +299,22 @@ def _progress(probe: Probe) -> str:
     return said
 
 
+def _remove(folder: Path) -> None:
+    """A job that is just ending may still write there."""
+    give_up = time.monotonic() + _REMOVE_S
+    while folder.exists() and time.monotonic() < give_up:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            time.sleep(_POLL_S)
+
+
 def _cancel(probe: Probe) -> None:
     """End its job, unless that has ended by itself."""
-    if probe.queued is None or probe.end is not None:
+    if not probe.token_sent or probe.end is not None or (probe.job and probe.job.over):
         return
-    if probe.job is None or not probe.job.over:
-        with suppress(UserError):
-            SlurmClient(probe.queued.cluster).scancel([probe.queued.job_id])
+    with suppress(UserError):
+        client = SlurmClient(probe.queued.cluster if probe.queued is not None else None)
+        # What sbatch was interrupted in may have been queued all the same: its token tells.
+        found = [job.job_id for job in client.find([probe.sought]) if not job.over]
+        if found:
+            client.scancel(found)

@@ -153,7 +153,9 @@ def _container(probe: Probe, trials: Sequence[Trial], problem: str) -> Iterator[
         yield failure("probe.step", problem, "correct what the line names", where)
         return
     if not trials:
-        why = "the container is not entered: the image has no part for probes (`rtdetr probe`)"
+        why = "not entered: the image has no part for probes (`rtdetr probe`)"
+        if any(node["problems"] for node in probe.nodes):
+            why = "not entered, for what the lines above say"
         yield not_checked("container", why, where)
         return
     yield _entered(probe, trials)

@@ -100,7 +100,9 @@ class _Probe:
         seen_after = self._wait_for_answer() if self._slurm else 0.0
         nodes = self.stage.resources.nodes
         problem = self._facts()
-        trials = self._trials(nodes) if self.request.enters and not problem else []
+        lacks = any(node["problems"] for node in read_nodes(self.folder))
+        enters = self.request.enters and not problem and not lacks
+        trials = self._trials(nodes) if enters else []
         end: End = {"seen_after_s": seen_after, "trials": trials, "problem": problem}
         write_record(self.folder, END, end)
 
