@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,6 +47,16 @@ def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[in
     if names and max(names) >= num_classes:
         _too_few_classes(names, origin[max(names)], num_classes)
     return dict(sorted(names.items()))
+
+
+def class_changes(before: Mapping[int, str], now: Mapping[int, str]) -> Iterator[str]:
+    """Where the same id has another name now than in training, or a name another id."""
+    ids = {name: category for category, name in now.items()}
+    for category, name in before.items():
+        if ids.get(name, category) != category:
+            yield f"class {name!r} had id {category} in training and has id {ids[name]}"
+        elif now.get(category, name) != name:
+            yield f"class {category} was {name!r} in training and is {now[category]!r}"
 
 
 def check_eval_class_ids(annotations: CocoAnnotations, dataset: DatasetConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import MODEL_WORDS, Model, get_action, last_that_leaves
@@ -43,11 +43,13 @@ class Parent:
         name: as messages name it.
         stages: the last one that leaves a model, for each form of it.
         spec: that it ran, or runs, with.
+        classes: that it was trained on, id to name.
     """
 
     name: str
     stages: Mapping[Model, ParentStage]
     spec: Mapping[str, Any]
+    classes: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _inputs(
             yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
 
 
-def _origin(takes: Model, field: str, before: Sequence[Position], parent: Parent | None) -> Origin:
+def _origin(takes: Model, path: str, before: Sequence[Position], parent: Parent | None) -> Origin:
     """The last stage before that leaves such a model, else the parent's.
 
     Raises:
@@ -147,7 +149,7 @@ def _origin(takes: Model, field: str, before: Sequence[Position], parent: Parent
     if stage is None:
         raise RequestError(
             f"job.parent: {parent.name} has no stage that leaves {MODEL_WORDS[takes]}, which "
-            f"{field} is to be filled with"
+            f"{path} is to be filled with"
         )
     if stage.problem is not None:
         raise RequestError(f"job.parent: {stage.problem}")

@@ -30,7 +30,7 @@ from rtdetr_slurm.errors import NewerVersion, RequestError, SiteError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.places import expanded
 from rtdetr_slurm.plan.model import Plan, StageTask
-from rtdetr_slurm.records import BadRecord, checked, exists, names_in, read_json
+from rtdetr_slurm.records import BadRecord, Prose, checked, exists, names_in, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.runs.images import FileRecord, ImageRecord
@@ -71,6 +71,7 @@ class Manifest:
         parent: the run that this one continues, as the user wrote it.
         images: by path.
         models: weights of the site profile that its training starts from, by their name there.
+        classes: id to name, of what it trains on, or of the run that it continues.
         site, site_sources: the merged profile and its files, for people.
         launch_version: of the run's own launch code.
     """
@@ -89,9 +90,13 @@ class Manifest:
     run_id: str
     launch_version: int = 1
     models: Mapping[str, FileRecord] = field(default_factory=dict)
+    classes: Mapping[str, Prose] = field(default_factory=dict)
     schema_version: int = RUN_VERSION
 
     def __post_init__(self) -> None:
+        for number in self.classes:
+            if not number.isdecimal():
+                raise RequestError(f"classes: {number!r} is no class id")
         for stage in self.plan.stages:
             if stage.container is not None and stage.container.image.path not in self.images:
                 raise RequestError(f"images: there is no record of {stage.container.image.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,34 @@ from typing import Any
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.data.check import check_batch_fits, check_sources
 from rtdetr_slurm.data.check_images import spread
+from rtdetr_slurm.data.classes import class_changes, class_names
 from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.plan.model import Container, Stage
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What the data are like.
+
+    Attributes:
+        classes: id to name, of what is trained; else of what was trained before.
+    """
+
+    notes: tuple[str, ...]
+    classes: Mapping[int, str]
+
+
 def check_data(
-    loaded: LoadedSpec, frozen: Mapping[str, Any], stages: Sequence[Stage]
-) -> tuple[str, ...]:
-    """Check the data of every stage, at the paths that the frozen spec names; returns notes.
+    loaded: LoadedSpec,
+    frozen: Mapping[str, Any],
+    stages: Sequence[Stage],
+    trained: Mapping[int, str],
+) -> Findings:
+    """Check the data of every stage, at the paths that the frozen spec names.
+
+    Args:
+        trained: classes of the run that is continued, id to name; empty where they are not known.
 
     Raises:
         RequestError: naming the source and the spec field, and what would be right.
@@ -27,19 +47,27 @@ def check_data(
     experiment = ExperimentConfig.model_validate(frozen)
     read = cache(read_annotations)
     notes: list[str] = []
+    classes = trained
     for stage in stages:
         trains = get_action(stage.action).trains
         skip = trains and loaded.job.bad_images == "skip"
         checked = check_sources(experiment, stage.action, skip_bad_images=skip, read=read)
         notes += checked.notes
+        every = [source for group in checked.sources.values() for source in group]
+        named = class_names([one.annotations for one in every], experiment.dataset.num_classes)
+        notes += [
+            f"{change} in the data of {stage.name}; if these are different things, its results "
+            "mean nothing"
+            for change in class_changes(classes, named)
+        ]
         if trains:
+            classes = named
             images = sum(source.annotations.num_images for source in checked.sources["train"])
             ranks = stage.resources.nodes * stage.resources.gpus_per_node
             check_batch_fits(images, experiment.dataset.batch_size, ranks)
         if stage.container is not None:
-            every = [source for group in checked.sources.values() for source in group]
             notes += _led_away(every, stage.container)
-    return tuple(dict.fromkeys(notes))
+    return Findings(tuple(dict.fromkeys(notes)), classes)
 
 
 def _led_away(sources: Sequence[Source], container: Container) -> Iterator[str]:

@@ -41,7 +41,7 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
         for stage in run.plan.stages
         if (action := get_action(stage.action)).leaves is not None and stage.array is None
     }
-    return Parent(f"run {run.id}", stages, run.spec)
+    return Parent(f"run {run.id}", stages, run.spec, _classes(run))
 
 
 def parent_spec(reference: str, site: FoundSite) -> Mapping[str, Any]:
@@ -75,12 +75,16 @@ def _trial(run: Run, trial: int) -> Parent:
         raise RequestError(f"run {run.id} has no stage that trains")
     origin = Origin(searches[-1].name, str(run.path), trial)
     stage = ParentStage(origin, ended=True, problem=trial_problem(run, trial))
-    return Parent(str(origin), {"checkpoint": stage}, _trial_spec(run, trial))
+    return Parent(str(origin), {"checkpoint": stage}, _trial_spec(run, trial), _classes(run))
 
 
 def _trial_spec(run: Run, trial: int) -> Mapping[str, Any]:
     """A search may change what carries over, so it is the trial's own that counts."""
     return load_yaml(trial_folder(run, trial) / EXPERIMENT_YAML).data
+
+
+def _classes(run: Run) -> dict[int, str]:
+    return {int(number): name for number, name in run.manifest.classes.items()}
 
 
 def _stage(run: Run, stage: Stage, report: StageReport, site: FoundSite) -> ParentStage:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -47,6 +47,7 @@ class Prepared:
         spec: frozen: resolved, with absolute paths.
         run_dir: the folder that `freeze` makes.
         pretrained: the site's weights that were filled in.
+        classes: id to name, of what is trained or was trained before.
     """
 
     loaded: LoadedSpec
@@ -57,6 +58,7 @@ class Prepared:
     run_dir: Path
     name: str | None
     pretrained: Pretrained | None = None
+    classes: Mapping[int, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -115,9 +117,9 @@ def prepare(
         check_inputs(loaded, frozen, plan, before)
     check_files(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
-    data_notes = check_data(loaded, frozen, plan.stages)
+    data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
     model_notes = () if pretrained is None else (pretrained.note,)
-    plan = replace(plan, notes=(*found.notes, *plan.notes, *model_notes, *data_notes))
+    plan = replace(plan, notes=(*found.notes, *plan.notes, *model_notes, *data.notes))
     for stage in plan.stages:
         if stage.container is not None:
             glance(Path(stage.container.image.path))
@@ -130,6 +132,7 @@ def prepare(
         run_dir,
         name or loaded.job.name or None,
         pretrained,
+        data.classes,
     )
 
 
@@ -185,6 +188,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
         package_version=__version__,
         spec=freeze_spec(str(loaded.path.absolute()), prepared.overrides, prepared.spec),
         images=images,
+        classes={str(number): name for number, name in prepared.classes.items()},
         models={}
         if weights is None
         else {weights.name: record_weights(Path(weights.path), remembered, on_note)},

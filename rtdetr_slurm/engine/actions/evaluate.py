@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rtdetr_slurm.contract import Kpi
+from rtdetr_slurm.data.classes import class_changes
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import evaluate_detector, write_examples, write_metrics
@@ -64,15 +65,8 @@ def compare_classes(
     session: Session, trained: Mapping[int, str], scored: Mapping[int, str]
 ) -> None:
     """Say where the same id has another name now than in training, or a name another id."""
-    ids = {name: category for category, name in scored.items()}
-    for category, name in trained.items():
-        problem = None
-        if ids.get(name, category) != category:
-            problem = f"class {name!r} had id {category} in training and has id {ids[name]}"
-        elif scored.get(category, name) != name:
-            problem = f"class {category} was {name!r} in training and is {scored[category]!r}"
-        if problem is not None:
-            session.warn(
-                f"{problem} in the test annotations; if these are different things, the scores "
-                "mean nothing"
-            )
+    for change in class_changes(trained, scored):
+        session.warn(
+            f"{change} in the test annotations; if these are different things, the scores mean "
+            "nothing"
+        )

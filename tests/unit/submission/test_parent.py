@@ -108,6 +108,21 @@ def test_a_parent_that_failed_is_none(machine: Machine) -> None:
         machine.ask(parent=machine.run.id)
 
 
+def test_classes_that_mean_something_else_now_are_noted(machine: Machine, tmp_path: Path) -> None:
+    machine.end()
+    record = json.loads((machine.run.path / "run.json").read_text())
+    (machine.run.path / "run.json").write_text(json.dumps({**record, "classes": {"1": "owl"}}))
+    made = machine.ask(parent=machine.run.id)
+    assert made.classes == {1: "owl"}
+    assert made.plan.notes[-1] == (
+        "class 1 was 'owl' in training and is 'thing' in the data of evaluate; if these are "
+        "different things, its results mean nothing"
+    )
+    again = machine.ask("train.num_epochs=3", "job.then=[evaluate]", action="train")
+    assert again.classes == {1: "thing"}
+    assert not any("mean nothing" in note for note in again.plan.notes)
+
+
 # --- trials --------------------------------------------------------------------------------
 def lay_out_trial(machine: Machine, trial: int, *, ended: bool = True) -> Path:
     """What a search leaves of one training."""
