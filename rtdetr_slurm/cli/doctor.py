@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-job", action="store_true", help="ask the login node only")
     parser.add_argument(
         "--wait",
-        type=_minutes,
+        type=minutes,
         default=10.0,
         metavar="MINUTES",
         help="how long a probe job may wait in the queue (default: 10)",
@@ -101,11 +101,11 @@ def _keep(found: FoundSite, settings: dict[str, str]) -> Path:
     return path
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 <= minutes <= 7 * 24 * 60:
+def minutes(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 7 * 24 * 60:
         raise ValueError
-    return minutes
+    return number
 
 
 class _Lines:
