@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.plan.model import Input, StageTask
-from rtdetr_slurm.resolved_spec import with_value
+from rtdetr_slurm.resolved_spec import value_at, with_value
+from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.inference import infer
 from rtdetr_slurm.runs.run import Run
 
@@ -51,4 +53,15 @@ def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
     except RequestError as error:
         place = f"{one.field} from {one.origin}" if one.origin else one.field
         raise ActionError(f"{place}: {error}") from error
+    if one.function == Infer.RESUME_MODEL:
+        _check_epochs_left(run, one, chosen)
     return Resolved(one.field, str(chosen.path), one.source, chosen.about)
+
+
+def _check_epochs_left(run: Run, one: Input, chosen: Chosen) -> None:
+    wanted = value_at(run.spec, "train.num_epochs")
+    if chosen.epochs is not None and isinstance(wanted, int) and wanted <= chosen.epochs:
+        raise ActionError(
+            f"train.num_epochs is {wanted}, and {chosen.path} from {one.origin} has {chosen.epochs} "
+            "of them behind it: there is nothing left to train; submit with more"
+        )

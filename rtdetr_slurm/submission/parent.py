@@ -126,6 +126,8 @@ def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent
                     raise RequestError(f"job.parent: {one.field}: {error}") from error
             elif one.choice in (None, "last"):
                 epochs = value_at(parent.spec, "train.num_epochs")
+            elif one.choice is not None and one.choice.startswith("epoch:"):
+                epochs = int(one.choice.removeprefix("epoch:")) + 1
             if one.function == Infer.RESUME_MODEL and isinstance(epochs, int):
                 _check_epochs_left(loaded, spec, epochs, parent)
 

@@ -74,6 +74,24 @@ def test_the_checkpoint_that_was_chosen(tmp_path: Path) -> None:
         resolve_inputs(run, stage.tasks()[0])
 
 
+def test_a_training_goes_on_only_where_epochs_are_left(tmp_path: Path) -> None:
+    """What a queued run will have left by its end, `submit` does not know."""
+    trained(tmp_path / "elsewhere")
+    parent = replace(STAGE, results_dir=str(tmp_path / "elsewhere"))
+    origin = Origin(
+        "train", str(make_run(tmp_path, parent, run_id="train-20260101-000000-aaaa").path)
+    )
+    resumed = Input("train.resume_training_checkpoint_path", "resume_model", origin, choice="best")
+    train = replace(STAGE, inputs=(resumed,), results_dir=str(tmp_path / "train"))
+    for epochs, left in ((3, True), (2, False)):
+        run = make_run(tmp_path / str(epochs), train, spec={"train": {"num_epochs": epochs}})
+        if left:
+            assert resolve_inputs(run, train.tasks()[0])[0].value.endswith("model_epoch_001.pth")
+            continue
+        with pytest.raises(ActionError, match=r"num_epochs is 2, and .* has 2 of them behind it"):
+            resolve_inputs(run, train.tasks()[0])
+
+
 def test_files_of_a_chain_to_the_engine(tmp_path: Path) -> None:
     """Each stage takes what the one before has made, wherever the spec has sent that."""
     names = ("export", "gen_trt_engine", "trt_evaluate")
