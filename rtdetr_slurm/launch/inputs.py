@@ -62,6 +62,6 @@ def _check_epochs_left(run: Run, one: Input, chosen: Chosen) -> None:
     wanted = value_at(run.spec, "train.num_epochs")
     if chosen.epochs is not None and isinstance(wanted, int) and wanted <= chosen.epochs:
         raise ActionError(
-            f"train.num_epochs is {wanted}, and {chosen.path} from {one.origin} has {chosen.epochs} "
-            "of them behind it: there is nothing left to train; submit with more"
+            f"train.num_epochs is {wanted}, and {chosen.path} from {one.origin} has "
+            f"{chosen.epochs} of them behind it: there is nothing left to train; submit with more"
         )
