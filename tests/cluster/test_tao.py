@@ -104,7 +104,7 @@ def test_what_tao_gets_wrong_is_no_success(
 
     with taken_gpus(cluster, tmp_path):
         stopped = run("slow", partition=TENSORRT)
-        alone = run("busy-port", "train.num_nodes=2")
+        alone = run("busy-port", "train.num_nodes=2", "job.max_infra_retries=0")
         interrupted = run("interrupt", "train.num_epochs=6")
         silent = run("exception", "train.num_epochs=8")
         stopped.wait(lambda stage: stage["epoch"] == 1)
