@@ -25,7 +25,6 @@ from rtdetr_slurm.submission.prepare import Prepared
 LAUNCH = "launch.sh"
 _RESOURCES = ("# >>> resources", "# <<< resources")
 _SETTINGS = ("# >>> settings", "# <<< settings")
-_MAX_REQUEUES = 20
 _END = "END_OF_SPEC"
 
 
@@ -155,7 +154,7 @@ def _settings(stage: Stage, prepared: Prepared, kit: Path) -> Iterator[str]:
     yield f"SCRATCH={_word(launch.scratch or '')}"
     yield f"ACCELERATOR={_word(launch.accelerator or '')}"
     yield f"GPUS={stage.resources.gpus_per_node}"
-    yield f"MAX_REQUEUES={_MAX_REQUEUES if launch.requeue else 0}"
+    yield f"MAX_REQUEUES={launch.endurance.max_requeues if launch.requeue else 0}"
     yield 'SPEC="$WORK/rendered.yaml"'
     yield f'mkdir -p "$WORK" && cat > "$SPEC" <<\'{_END}\''
     yield from _spec(stage, prepared).splitlines()
