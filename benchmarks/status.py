@@ -22,8 +22,8 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import RUN_JSON, Env
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.submission.backends import token
 from rtdetr_slurm.submission.prepare import freeze, prepare
+from rtdetr_slurm.submission.sending import token
 
 PROGRAMS = ("squeue", "sacct", "scontrol")
 SPEC = """

@@ -126,6 +126,9 @@ def _list_of(origin: Callable[[Iterable[Any]], Any], check: Check) -> Check:
 
 
 def _object_of(check: Check) -> Check:
+    if check is _plain:
+        return lambda data: _plain(_an_object(data))
+
     def check_object(data: Any) -> Any:
         found = _each(_an_object(data).items(), lambda _: check)
         for key in found:
@@ -211,9 +214,10 @@ def _are_plain(items: Iterable[Any], depth: int) -> bool:
             if (not item.isascii() or "\0" in item) and not _is_text(item):
                 return False
         elif kind is dict:
-            if depth > _DEEPEST or not all(map(_is_text, item)):
+            # All keys at once, and one by one only where there is something odd.
+            if not _is_text("".join(item)) and not all(map(_is_text, item)):
                 return False
-            if not _are_plain(item.values(), depth + 1):
+            if depth > _DEEPEST or not _are_plain(item.values(), depth + 1):
                 return False
         elif kind is list:
             if depth > _DEEPEST or not _are_plain(item, depth + 1):
