@@ -53,12 +53,14 @@ FACTS, REDUCE = "facts", "reduce"
 
 ANSWER_WAIT_S = 75.0
 """NFS may show a file of another machine as late as a minute after it was written."""
+_GAVE_UP = "Timeout ("
+"""How Python begins to tell where a rank stands that has waited for too long."""
 _FACTS_LIMIT_S = 120.0
 _STARTING_S = 180.0
 """For a large image on a cold file system to be opened, and for torch to be imported."""
 _ENDING_S = 30.0
-_TOTAL_S = 12 * 60.0
-"""After that no further attempt is begun; the job's time limit is a little longer."""
+_TOTAL_S = 9 * 60.0
+"""After that no further attempt is begun: the last one must end before the job's time limit."""
 
 
 def run_probe(arguments: Sequence[str]) -> int:
@@ -136,7 +138,7 @@ class _Probe:
         code = self._step(self.stage.resources.nodes, [FACTS], log, _FACTS_LIMIT_S)
         if code == ExitCode.OK:
             return ""
-        return _evidence(code, tail(log))
+        return evidence_of(code, tail(log))
 
     # --- the ranks ---------------------------------------------------------------------------
     def _trials(self, nodes: int) -> list[Trial]:
@@ -173,7 +175,7 @@ class _Probe:
             "settings": dict(settings),
             "met": any(MEETING in line for line in lines),
             "seconds": time.monotonic() - began,
-            "evidence": "" if reduced is not None else _evidence(code, lines),
+            "evidence": "" if reduced is not None else evidence_of(code, lines),
             "reduced": reduced,
         }
         say(f"all-reduce on {nodes} nodes with {dict(settings)}: {trial['evidence'] or 'works'}")
@@ -229,8 +231,11 @@ class _Probe:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _evidence(code: int | None, lines: Sequence[str]) -> str:
+def evidence_of(code: int | None, lines: Sequence[str]) -> str:
+    """Why a step failed, from its exit code (None: it was killed) and its log."""
     if code is None:
         said = next((line for line in reversed(lines) if line.strip()), "nothing")
         return f"no end in sight, so it was killed; the last line of its log: {said}"
+    if any(line.startswith(_GAVE_UP) for line in lines):
+        return "the ranks met, and then one of them never came back from adding up"
     return classify(exit_code=code, log_tail=lines).evidence.removeprefix("log: ")

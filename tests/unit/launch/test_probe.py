@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rtdetr_slurm.launch.attempts import attempts
+from rtdetr_slurm.launch.probe import evidence_of
 from rtdetr_slurm.launch.probe_node import default_interface, driver_version
 from rtdetr_slurm.launch.reach import s3_endpoint, shown_address
 
@@ -80,3 +81,20 @@ def test_no_password_is_shown() -> None:
     assert (
         shown_address("https://me:secret@s3.example:9000/bucket?key=1") == "https://s3.example:9000"
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "evidence"),
+    [
+        (
+            None,
+            ["rtdetr: starts its ranks", ""],
+            "killed; the last line of its log: rtdetr: starts",
+        ),
+        (1, ["Timeout (0:02:00)!", "Thread 0x1:", '  File "a.py", line 1 in b'], "never came back"),
+        (1, ["rtdetr: error: rank 1: no route", "x"], "rtdetr: error: rank 1: no route"),
+        (255, ["FATAL:   no such image"], "FATAL:   no such image"),
+    ],
+)
+def test_why_an_attempt_failed(code: int | None, log: list[str], evidence: str) -> None:
+    assert evidence in evidence_of(code, log)
