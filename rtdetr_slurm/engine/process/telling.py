@@ -17,6 +17,7 @@ from rtdetr_slurm.contract import Env
 from rtdetr_slurm.engine.process.phases import Phase, Phases
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.runs.claim import Superseded
 from rtdetr_slurm.runs.live import Live, StartTimes, read_live, write_live
 
 EVERY_S = 2.0
@@ -53,18 +54,18 @@ class _Teller:
             session.numbers.setdefault("best", found.best)
 
     def run(self) -> None:
-        """Write until the action is over, and then once more. A disk that is full, or a folder that
-        is another's by now, ends an action by itself; here it only ends the telling."""
-        try:
-            while not self.over.wait(EVERY_S):
-                self._write()
-            self._write()
-        except (OSError, UserError):
-            return
-
-    def _write(self) -> None:
-        self.session.check_latest()
-        write_live(self.session.results_dir, self._live())
+        """Write until the action is over, and then once more; nothing once the folder is another
+        start's. A disk that is full ends an action by itself; here the next time is another try."""
+        over = False
+        while not over:
+            over = self.over.wait(EVERY_S)
+            try:
+                self.session.check_latest()
+                write_live(self.session.results_dir, self._live())
+            except Superseded:
+                return
+            except (OSError, UserError):
+                continue
 
     def _live(self) -> Live:
         phases, now = self.session.phases, self.session.phases.now

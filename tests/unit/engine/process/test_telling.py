@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from engine_support import Workspace, workspace  # noqa: F401
@@ -11,7 +12,7 @@ from engine_support import Workspace, workspace  # noqa: F401
 from rtdetr_slurm.engine.process import telling
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.runs.claim import Start, new_claim, take
-from rtdetr_slurm.runs.live import read_live
+from rtdetr_slurm.runs.live import Live, read_live
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -48,6 +49,25 @@ def test_who_is_superseded_tells_no_more(workspace: Workspace) -> None:
     with telling.telling(session):
         pass
     assert read_live(session.results_dir, "r:train") is None
+
+
+def test_a_disk_that_is_full_for_a_moment_ends_no_telling(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = telling.write_live, Event()
+
+    def write(folder: Path, live: Live) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("no space left on device")
+        real(folder, live)
+
+    monkeypatch.setattr(telling, "write_live", write)
+    monkeypatch.setattr(telling, "EVERY_S", 0.01)
+    session = replace(workspace.session(), start=Start("r:train", 0))
+    with telling.telling(session):
+        assert failed.wait(20)
+    assert read_live(session.results_dir, "r:train") is not None
 
 
 @pytest.mark.parametrize(
