@@ -11,7 +11,7 @@ from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
-from rtdetr_slurm.runs.state import is_given_up
+from rtdetr_slurm.runs.state import StageState, is_given_up
 from rtdetr_slurm.runs.summary import RunReport, read_summary
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, PENDING
@@ -79,8 +79,7 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
                 notes += told
                 report = report_run(run, jobs[folder], run.events())
             reports[folder] = report
-            if complete and report.ended and run.is_own:
-                # Of one that was skipped for what another run did, nobody else has told the end.
+            if complete and run.is_own and _ended_by_another(run, report):
                 with suppress(OSError):
                     keep_summary(run)
         except (UserError, OSError) as error:
@@ -99,6 +98,14 @@ def survey_run(folder: Path, *, complete: bool = True) -> tuple[RunReport, tuple
     if folder in found.unreadable:
         raise RequestError(found.unreadable[folder])
     return found.reports[folder], found.told
+
+
+def _ended_by_another(run: Run, report: RunReport) -> bool:
+    """Whether a run is over because another one is, which did not tell it so."""
+    skipped = [one.name for one in report.stages if one.state is StageState.SKIPPED]
+    waiting = [s for s in run.plan.stages if any(d.on.run is not None for d in s.depends_on)]
+    names = [task.name for stage in waiting for task in stage.tasks()]
+    return report.ended and not {*skipped}.isdisjoint(names)
 
 
 def _read(folder: Path) -> tuple[Run, list[Event]]:

@@ -16,7 +16,7 @@ from launch_support import STAGE, make_run
 from slurm_support import FakeSlurm, queue_line, submitted, survey
 
 from rtdetr_slurm import records
-from rtdetr_slurm.plan.model import Array
+from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.slurm.parse import JobInfo
@@ -216,6 +216,33 @@ def test_a_run_that_has_ended_costs_one_small_read(
     assert survey(run).to_json() == before.to_json()
     assert read == ["summary.json"]
     assert slurm.calls("squeue") == []
+
+
+def test_a_chain_behind_another_run_that_failed_is_over(slurm: FakeSlurm, tmp_path: Path) -> None:
+    """With that run's reason, all along the chain, and nobody needs to look again."""
+    parent = make_run(tmp_path, STAGE, run_id="train-20260101-000000-aaaa")
+    first = replace(STAGE, depends_on=(Dependency(Origin("train", str(parent.path))),))
+    after = (Dependency(Origin("train")),)
+    second = replace(STAGE, name="evaluate", action="evaluate", depends_on=after)
+    second = replace(second, results_dir="/runs/r/results/evaluate")
+    child = make_run(tmp_path, first, second)
+    for run in (parent, child):
+        for number, stage in enumerate(run.plan.stages):
+            job = str(len(run.id) + number)
+            run.record("submitting", stage=stage.name)
+            run.record("submitted", stage=stage.name, job_id=job)
+    assert not survey_run(child.path)[0].ended
+    ended = {"state": "failed", "failure_class": "config", "reason": "no such class"}
+    parent.record("finished", stage="train", job_id="26", restart=0, **ended)
+    survey_run(child.path, complete=False)
+    assert not (child.path / "summary.json").exists()
+    report, _ = survey_run(child.path)
+    assert [stage.state for stage in report.stages] == [StageState.SKIPPED] * 2
+    why = "train of train-20260101-000000-aaaa failed: no such class"
+    assert [stage.detail for stage in report.stages] == [why, f"train skipped: {why}"]
+    asked = len(slurm.calls("squeue"))
+    assert survey_run(child.path)[0].stages[1].detail == f"train skipped: {why}"
+    assert len(slurm.calls("squeue")) == asked
 
 
 def test_one_damaged_run_does_not_hide_the_others(slurm: FakeSlurm, tmp_path: Path) -> None:
