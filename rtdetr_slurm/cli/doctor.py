@@ -39,12 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.doctor.examine import examine_here, examine_login
+    from rtdetr_slurm.doctor.examine import examine_here
+    from rtdetr_slurm.doctor.login_checks import check_login
     from rtdetr_slurm.site.discover import find_site
 
     found = find_site(args.site, os.environ)
     lines = _Lines(show=not args.json)
-    lines.add(examine_login(found, os.environ, terminal.note))
+    lines.add(check_login(found, os.environ, terminal.note))
     settings: dict[str, str] = {}
     if found.site.scheduler == "slurm":
         settings = _ask_cluster(args, found, lines)

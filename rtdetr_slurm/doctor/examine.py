@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rtdetr_slurm.devices import nvidia_devices
 from rtdetr_slurm.doctor.finding import Finding, Outcome
-from rtdetr_slurm.doctor.login_checks import check_login
 from rtdetr_slurm.doctor.partition_checks import check_partition
 from rtdetr_slurm.doctor.probe import Probe, probes, run_here, wait
 from rtdetr_slurm.doctor.probe_checks import check_probe, kept_settings
@@ -29,13 +28,6 @@ def ask_slurm() -> Cluster:
         SiteError: Slurm does not say.
     """
     return SlurmClient().describe(user_name())
-
-
-def examine_login(
-    found: FoundSite, environ: Mapping[str, str], on_note: Callable[[str], None]
-) -> Iterator[Finding]:
-    """What can be known without a job, and without Slurm."""
-    yield from check_login(found, environ, on_note)
 
 
 def examine_slurm(found: FoundSite, cluster: Cluster, partition: str | None) -> Iterator[Finding]:
