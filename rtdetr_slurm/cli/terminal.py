@@ -133,10 +133,11 @@ _area: Area | None = None
 
 
 @contextmanager
-def area(stream: TextIO, *, whole: bool = False) -> Iterator[Area | None]:
-    """An area on `stream` for the length of a block; None where that is no terminal that can move
-    its cursor, so that lines have to do."""
+def area(*, whole: bool = False) -> Iterator[Area | None]:
+    """An area for the length of a block: the last lines of stderr's terminal, or the whole of
+    stdout's; None where that is no terminal that can move its cursor, so that lines have to do."""
     global _area
+    stream = sys.stdout if whole else sys.stderr
     if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         yield None
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -80,7 +79,7 @@ def follow(run: Run, on_line: Callable[[str], None] | None) -> RunReport:
     Args:
         on_line: takes the lines of its logs; None leaves them alone.
     """
-    with terminal.area(sys.stderr) as area:
+    with terminal.area() as area:
         lines = StateLines(progress=on_line is None and area is None)
 
         def on_report(report: RunReport) -> None:
@@ -116,7 +115,7 @@ def watch_status(
     watcher = Watcher(folders)
     picture, drawn = None, None
     try:
-        with terminal.area(sys.stdout, whole=True) as area:
+        with terminal.area(whole=True) as area:
             lines = StateLines(progress=True, say=terminal.out, named=True)
             while picture is None or not picture.over:
                 picture, asked = watcher.look()
