@@ -56,7 +56,7 @@ def test_an_unknown_command_is_named_with_the_nearest(capsys: Capture) -> None:
 
 
 def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["submit", str(tmp_path / "none.yaml")]) == 2
+    assert main(["submit", str(tmp_path / "none.yaml"), "--site", "local"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"rtdetr-slurm: {tmp_path}/none.yaml: no such file\n"
