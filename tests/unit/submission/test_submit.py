@@ -342,7 +342,7 @@ def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
     slurm.answer("squeue", f"echo '{line}'")
     [stage_report] = survey(run).stages
     assert stage_report.state is StageState.SKIPPED
-    assert stage_report.detail == "train failed: bad image"
+    assert stage_report.detail == "train of train-20260101-000000-aaaa failed: bad image"
 
 
 def test_a_parent_that_has_succeeded_is_not_waited_for(slurm: FakeSlurm, tmp_path: Path) -> None:
