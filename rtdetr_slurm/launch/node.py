@@ -12,6 +12,7 @@ from typing import NoReturn
 from rtdetr_slurm.actions import TAO_FOLDER, get_action
 from rtdetr_slurm.contract import SPEC_YAML
 from rtdetr_slurm.errors import SiteError, UserError, explained
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch import checks, tao
 from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.container import (
@@ -27,8 +28,8 @@ from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
-from rtdetr_slurm.records import checked, read_json
-from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.records import checked, read_file, read_json
+from rtdetr_slurm.runs.run import PRIVATE_FILE, Run, open_run
 from rtdetr_slurm.runs.secrets import secrets_of
 
 
@@ -83,7 +84,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     checks.check_master(environ, layout)
     # The engine may rewrite its spec, so every node has its own.
     workdir = run.node_dir(task, layout.rank)
-    shutil.copyfile(run.task_spec(task), workdir / SPEC_YAML)
+    write_atomic(workdir / SPEC_YAML, read_file(run.task_spec(task)), mode=PRIVATE_FILE)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
     inside |= secrets_of(run.path, stage)
     seen_as = str(workdir)

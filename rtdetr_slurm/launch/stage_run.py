@@ -52,7 +52,7 @@ from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.notices import tell_end, tell_start
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
-from rtdetr_slurm.runs.run import Run, status_path
+from rtdetr_slurm.runs.run import PRIVATE_DIR, PRIVATE_FILE, Run, status_path
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
 from rtdetr_slurm.runs.status import StatusLog, read_status
 from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
@@ -136,9 +136,10 @@ class StageRun:
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
         shown = tao_spec(self._spec) if self.engine == "tao" else self._spec
-        write_atomic(self.run.task_spec(self.task), spec_text(shown))
+        write_atomic(self.run.task_spec(self.task), spec_text(shown), mode=PRIVATE_FILE)
         folder = self.run.job_dir(self.task.name)
-        write_atomic(folder / INPUTS_JSON, json.dumps(values, indent=2) + "\n")
+        text = json.dumps(values, indent=2) + "\n"
+        write_atomic(folder / INPUTS_JSON, text, mode=PRIVATE_FILE)
         self._record("resolved", inputs=values)
         self._take_results()
         self._say_started()
@@ -196,8 +197,9 @@ class StageRun:
         try:
             for old in folder.glob("node-*"):  # from an earlier start
                 shutil.rmtree(old)
+            folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
             for rank in range(self.task.stage.resources.nodes):
-                self.run.node_dir(self.task, rank).mkdir(parents=True)
+                self.run.node_dir(self.task, rank).mkdir(mode=PRIVATE_DIR)
         except OSError as error:
             raise ActionError(f"cannot make folders in {folder}: {error.strerror}") from error
         try:

@@ -157,10 +157,10 @@ def _resources(
 def check_run_dir(run_dir: Path, site: Site) -> None:
     """Refuse a folder that sbatch would misread."""
     folder = str(run_dir)
-    if site.scheduler == "slurm" and ("%" in folder or has_control_character(folder)):
+    if site.scheduler == "slurm" and ({*"%\\"} & {*folder} or has_control_character(folder)):
         raise SiteError(
-            f"run_root: {str(run_dir.parent)!r} has a '%', a line break or another control "
-            "character, which sbatch would read as something else; choose another folder"
+            f"run_root: {str(run_dir.parent)!r} has a '%', a backslash, a line break or another "
+            "control character, which sbatch would read as something else; choose another folder"
         )
 
 

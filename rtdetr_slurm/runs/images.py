@@ -215,7 +215,7 @@ def _remember(
     text = json.dumps(asdict(_Cache({**_read_cache(cache), key: found})), indent=1)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache, text + "\n")
+        write_atomic(cache, text + "\n", mode=0o600)
     except OSError as error:
         on_note(f"the digest cannot be remembered in {cache}: {error.strerror}")
 

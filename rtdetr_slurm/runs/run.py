@@ -35,7 +35,7 @@ from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.runs.images import FileRecord, ImageRecord
 
-PRIVATE_DIR, _PRIVATE_FILE = 0o755, 0o644
+PRIVATE_DIR, PRIVATE_FILE = 0o755, 0o644
 """Modes, less the umask, of what decides on what is executed later: others do not write it."""
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -197,7 +197,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
         SiteError: the folder cannot be made there; nothing of it is left.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
         path.mkdir(mode=PRIVATE_DIR)
     except OSError as error:
         raise _cannot_make(path, error) from error
@@ -205,9 +205,9 @@ def create_run(path: Path, manifest: Manifest) -> Run:
         (path / JOBS_DIR).mkdir(mode=PRIVATE_DIR)
         for name in (EVENTS_DIR, RESULTS_DIR):
             (path / name).mkdir()
-        write_atomic(path / SPEC_YAML, spec_text(manifest.spec.resolved), mode=_PRIVATE_FILE)
+        write_atomic(path / SPEC_YAML, spec_text(manifest.spec.resolved), mode=PRIVATE_FILE)
         text = json.dumps(asdict(manifest), indent=2, allow_nan=False)
-        write_atomic(path / RUN_JSON, text + "\n", mode=_PRIVATE_FILE)
+        write_atomic(path / RUN_JSON, text + "\n", mode=PRIVATE_FILE)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
         raise _cannot_make(path, error) from error

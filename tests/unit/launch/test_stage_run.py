@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -130,6 +131,21 @@ def ends(run: Run, stage: Stage) -> tuple[list[str], dict[str, Any]]:
     """Names of the events, and the last line of status.json."""
     lines = (Path(stage.results_dir) / "status.json").read_text().splitlines()
     return [event["event"] for event in run.events()], json.loads(lines[-1])
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_others_do_not_write_what_a_start_goes_by(
+    run: Run, stage: Stage, mask: int, folder: int, file: int
+) -> None:
+    array = replace(stage, array=Array(2))
+    before = os.umask(mask)
+    try:
+        execute(run, array, ShellAllocation("true"), index=1)
+    finally:
+        os.umask(before)
+    job = run.job_dir("train.1")
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (job, *job.iterdir())}
+    assert modes == {"train.1": folder, "node-0": folder, "spec.yaml": file, "inputs.json": file}
 
 
 def test_each_checkpoint_is_read_once_at_the_end(

@@ -236,7 +236,7 @@ def test_a_run_root_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None
     path = tmp_path / "train.yaml"
     path.write_text(SPEC)
     loaded = load_spec(path)
-    for run_dir in (Path("/runs/100%/train-1"), Path("/a\nb/train-1")):
+    for run_dir in map(Path, ("/runs/100%/train-1", "/a\nb/train-1", "/back\\slash/train-1")):
         spec = frozen_spec(loaded, run_dir=run_dir, cwd=CWD)
         with pytest.raises(SiteError, match=r"run_root: .* choose another folder"):
             make_plan(loaded, spec, site(), run_dir=run_dir)

@@ -5,12 +5,14 @@ Delete a file under golden/ and run the tests once to write it anew; then read t
 
 from __future__ import annotations
 
+import ast
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,25 +156,45 @@ def test_a_controller_that_is_killed_is_not_waited_for(
     assert done.returncode == 137
 
 
-@pytest.mark.parametrize("folder", ["with space", "it's", 'a "quote"', "a,b:c;d", "$HOME", "ü"])
-def test_any_folder_name_survives_the_shell(tmp_path: Path, folder: str) -> None:
+ODD_NAMES = (
+    *(
+        "with space",
+        " lead",
+        "trail ",
+        "it's",
+        'a "quote"',
+        "a'\"b",
+        "a,b:c;d",
+        "-dash",
+        "=x",
+        "#x",
+    ),
+    *("$HOME `pwd` $(id)", "${x}", "!x", "*?[a]", "{a,b}", "~x", "&|<>()", "ü", "\udcff"),
+)
+
+
+@pytest.mark.parametrize("folder", ODD_NAMES)
+def test_any_folder_name_survives_the_script(tmp_path: Path, folder: str) -> None:
+    """Executed, with an archive in the controller's place that says what it is told."""
     run_dir = tmp_path / folder / "train-1"
+    (run_dir / "jobs" / "train").mkdir(parents=True)
+    with zipfile.ZipFile(run_dir / "jobs" / "controller.zip", "w") as archive:
+        told = "import os, sys\nprint(ascii([*sys.argv, os.environ['RTDETR_SLURM_WARNED']]))"
+        archive.writestr("__main__.py", told)
     text = script(STAGE, run_dir)
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    [command] = [line for line in text.splitlines() if "exec " in line]
-    words = shlex.split(command.removesuffix(") &"))
-    assert words[-3:] == ["stage", str(run_dir), "train"]
-    assert words[-4] == f"{run_dir}/jobs/controller.zip"
-    [note] = [line for line in text.splitlines() if "WARNED=" in line]
-    told = subprocess.run(
-        ["bash", "-c", f"SLURM_JOB_ID=8; {note}; printenv RTDETR_SLURM_WARNED"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout == f"{run_dir}/jobs/train/warned-8-0\n"
-    [chdir] = [line for line in text.splitlines() if line.startswith("#SBATCH --chdir=")]
-    assert shlex.split(chdir, comments=False)[1] == f"--chdir={run_dir}"
+    path = tmp_path / "job.sh"
+    path.write_bytes(os.fsencode(text))
+    env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "8"}
+    done = subprocess.run(["bash", path], env=env, cwd=tmp_path, capture_output=True, check=True)
+    zip_path, note = f"{run_dir}/jobs/controller.zip", f"{run_dir}/jobs/train/warned-8-0"
+    assert ast.literal_eval(done.stdout.decode()) == [
+        zip_path, "stage", str(run_dir), "train", note
+    ]  # fmt: skip
+    assert done.stderr == b""
+    # sbatch reads its lines much as a shell does.
+    lines = [shlex.split(line)[1] for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert f"--chdir={run_dir}" in lines
+    assert f"--output={run_dir}/jobs/train/%j_0_log.out" in lines
 
 
 def test_a_stage_without_gpus_asks_for_none() -> None:
