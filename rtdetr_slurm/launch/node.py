@@ -86,7 +86,10 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     workdir = run.node_dir(task, layout.rank)
     write_atomic(workdir / SPEC_YAML, read_file(run.task_spec(task)), mode=PRIVATE_FILE)
     inside = inside_environment(environ, stage, rank=layout.rank, devices=devices, scratch=scratch)
-    inside |= secrets_of(run.path, stage)
+    secrets = secrets_of(run.path, stage)
+    if unset := [name for name in stage.launch.secrets if name not in {*secrets, *environ}]:
+        say(f"{', '.join(unset)}: not set where this was submitted, so the program does without")
+    inside |= secrets
     seen_as = str(workdir)
     if stage.launch.engine == "tao":
         tao.check_master(inside, layout)

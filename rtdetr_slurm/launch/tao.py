@@ -27,7 +27,7 @@ from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import value_at, with_value
 from rtdetr_slurm.runs.checkpoints import RESUME_FIELD, CheckpointFile, Verify, resume_candidates
-from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.run import PRIVATE_DIR, Run
 from rtdetr_slurm.runs.tao import EMA_SUFFIX, latest_links
 
 STARTED_FILE = "started"
@@ -136,7 +136,7 @@ def enclosed(
     """
     deploys = get_action(stage.action).program == DEPLOY
     program = folder / _BIN / ("python" if deploys else "torchrun")
-    program.parent.mkdir(exist_ok=True)
+    program.parent.mkdir(mode=PRIVATE_DIR, exist_ok=True)
     program.write_text(_script(program.name, stage, layout, inside))
     program.chmod(0o755)
     if not os.access(program, os.X_OK):  # also of a file system mounted noexec

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .harness import slurm
+from .harness import jobs, slurm
 from .harness.cli import JOB_LIMIT_S, Cli, Submitted, submit, train_spec, write_spec
 from .harness.data import Dataset
 
@@ -33,6 +35,10 @@ def processes_with(text: str, file: str) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def environment_of(pid: int) -> set[str]:
+    return {*Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")}
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
@@ -94,3 +100,48 @@ def test_a_secret_is_the_programs_alone(
     assert files_with(CANARY, run.folder) == []
     assert not secret.exists()
     assert CANARY not in run.log() + cli("status", run.folder).stdout
+
+
+INNER = """\
+umask 0
+export SLURM_EXPORT_ENV=NONE SBATCH_PARTITION=tensorrt SRUN_CPUS_PER_TASK=1
+export TMPDIR=/of/this/job RANK=3 MASTER_PORT=1 TORCHELASTIC_RUN_ID=x CUDA_VISIBLE_DEVICES=1
+rtdetr-slurm submit {spec} --json
+"""
+
+
+def test_a_job_that_is_submitted_from_inside_another_gets_what_its_spec_says(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, tmp_path: Path
+) -> None:
+    """From a step of an array's task, with another memory, CPUs and GPUs, and without an umask."""
+    spec = write_spec(tmp_path / "train.yaml", train_spec(dataset, num_epochs=9))
+    (tmp_path / "inner.sh").write_text(INNER.format(spec=spec))
+    (tmp_path / "outer.sh").write_text("#!/bin/bash\nsrun --mpi=none bash inner.sh > answer\n")
+    options = ["--array=7", "--mem-per-cpu=300", "--cpus-per-task=3", "--gpus-per-node=2"]
+    outer = subprocess.run(
+        ["sbatch", "--parsable", "--output=outer.log", *options, "outer.sh"],
+        env=cli.env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    said = f"{outer}_7: {tmp_path}/outer.log"
+    assert jobs.wait(cluster, f"{outer}_7", seconds=JOB_LIMIT_S) == "COMPLETED", said
+    answer = json.loads((tmp_path / "answer").read_text())
+    [stage] = answer["stages"]
+    run = Submitted(cli, Path(answer["run_dir"]), stage["job_id"], "train")
+    shown = cluster.command("scontrol", "--oneliner", "show", "job", run.job)
+    for fact in ("Partition=train ", "MinMemoryNode=4G ", "CPUs/Task=2 ", "TresPerNode=gres"):
+        assert fact in shown, shown
+    run.wait(lambda _: "starts its ranks like torchrun" in run.log())
+    launch = f"{run.folder}/jobs/controller.zip"
+    [controller] = [p for p, line in processes_with(launch, "cmdline").items() if " stage " in line]
+    hostile = {"TMPDIR=/of/this/job", "RANK=3", "TORCHELASTIC_RUN_ID=x", "CUDA_VISIBLE_DEVICES=1"}
+    assert environment_of(controller).isdisjoint(hostile)
+    writable = {
+        p.relative_to(run.folder) for p in run.folder.rglob("*") if p.stat().st_mode & 0o022
+    }
+    mine = {path for path in writable if path.parts[0] not in ("events", "results")}
+    assert mine == {Path(f"jobs/train/{run.job}_0_log.out")}
+    cli("cancel", run.folder)

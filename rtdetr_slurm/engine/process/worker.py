@@ -54,6 +54,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
     """Join the other ranks, run the action, and see that status.json tells how it ended."""
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
+    action = _function(arguments.action)  # its imports take seconds, and no rank waits for another
     context = join(folder)
     session = Session(
         name=arguments.action,
@@ -71,7 +72,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         if session.context.is_main:
             session.write(EXPERIMENT_YAML, dump_spec(loaded.experiment))
         with telling(session):
-            kpi = _function(session.name)(session)
+            kpi = action(session)
         session.record(Status.SUCCESS, f"{session.name} finished successfully", kpi=kpi)
         distributed.leave()
         return ExitCode.OK

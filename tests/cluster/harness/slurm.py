@@ -38,7 +38,6 @@ HOSTS = Path("/etc/hosts")
 SLURMDS = tuple(f"slurmd-{node}" for node in NODES)
 DAEMONS = (*SLURMDS, "slurmctld", "slurmdbd", "mariadbd", "munged")
 """In the order in which they are stopped; they start the other way round."""
-LOCK = "cluster"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def is_up() -> bool:
 @contextmanager
 def session() -> Iterator[Slurm]:
     """A running cluster for the body: one kept by hand is used and left, else a fresh one."""
-    with locked(LOCK):
+    with locked(state_dir().name):
         if is_up() and _kept().exists():
             cluster = _cluster()
             _cancel_all(cluster)
@@ -112,7 +111,7 @@ def session() -> Iterator[Slurm]:
 
 def keep() -> Slurm:
     """Start the cluster afresh, and let later sessions use it and leave it up."""
-    with locked(LOCK):
+    with locked(state_dir().name):
         cluster = up()
         _kept().touch()
     return cluster
@@ -120,7 +119,7 @@ def keep() -> Slurm:
 
 def end() -> None:
     """Take the cluster down, whoever started it; waits for a session that uses it."""
-    with locked(LOCK):
+    with locked(state_dir().name):
         down()
 
 
