@@ -253,7 +253,7 @@ def test_two_nodes_train_without_a_container(
 def test_strange_paths(
     cli_env: dict[str, str], dataset: Dataset, tmp_path: Path, site: Path
 ) -> None:
-    folder = tmp_path / 'it\'s a "strange", path: $(x) `x` $1 (1)'
+    folder = tmp_path / '-it\'s a "strange", path: $(x) `x` $1 (1) ü'
     folder.mkdir()
     images = folder / "train images, a:b"
     images.symlink_to(dataset.images("train"))
