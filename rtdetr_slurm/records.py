@@ -139,11 +139,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _parsed(text: bytes) -> Any:
-    return json.loads(text.decode(), parse_constant=_no_number)
+    return _DECODER.decode(text.decode())
 
 
 def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _why(error: Exception) -> str:

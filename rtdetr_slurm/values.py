@@ -222,7 +222,10 @@ def _are_plain(items: Iterable[Any], depth: int) -> bool:
         elif kind is list:
             if depth > _DEEPEST or not _are_plain(item, depth + 1):
                 return False
-        elif item is not None and not _SCALARS[kind][0](item):
+        elif kind is int:
+            if not -_LARGEST <= item <= _LARGEST:
+                return False
+        elif item is not None and kind is not bool and not math.isfinite(item):
             return False
     return True
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def shown(text: object) -> str:
     """Text on one line, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def shown_lines(text: str) -> str:

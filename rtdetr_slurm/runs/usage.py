@@ -65,28 +65,22 @@ class Usage:
     def starting_s(self) -> float:
         return sum(self.seconds.get(name, 0.0) for name in STARTING)
 
-    @property
-    def idle_s(self) -> float | None:
-        """What is left of the allocated time; None where rank 0 told nothing."""
-        if not self.seconds:
-            return None
-        return max(self.allocated_s - sum(self.seconds.values()), 0.0)
-
     def to_json(self) -> UsageSummary:
         """As `--json`, summary.json and efficiency.json have it; what is not known is null."""
         seconds = {name: round(value, 1) for name, value in self.seconds.items()}
-        idle = self.idle_s
+        allocated = round(self.allocated_s, 1)
+        idle = round(max(allocated - sum(seconds.values()), 0.0), 1)
         return {
             "starts": self.starts,
             "queued_s": round(self.queued_s, 1),
-            "allocated_s": round(self.allocated_s, 1),
+            "allocated_s": allocated,
             "gpus": self.gpus,
             "gpu_hours": round(self.gpu_hours, 3),
             "starting_s": {name: seconds[name] for name in STARTING} if seconds else None,
             "stepping_s": seconds.get("stepping"),
             "validating_s": seconds.get("validating"),
             "saving_s": seconds.get("saving"),
-            "idle_s": None if idle is None else round(idle, 1),
+            "idle_s": idle if seconds else None,
             "loader_wait_s": round(self.loader_wait_s, 1) if seconds else None,
             "share_in_steps": None if self.share is None else round(self.share, 3),
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,24 @@ def survey_runs(folders: Sequence[Path], *, complete: bool = True) -> Survey:
     Args:
         complete: record the end of a job that could not write it down, which a note says.
     """
+    with _uncollected():
+        return _survey(folders, complete=complete)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave what is read alone: it stays until the end, and Python would look through all of it
+    again and again for what is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _survey(folders: Sequence[Path], *, complete: bool) -> Survey:
     reports: dict[Path, RunReport] = {}
     unreadable: dict[Path, str] = {}
     unended: dict[Path, tuple[Run, list[Event]]] = {}

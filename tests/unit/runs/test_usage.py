@@ -53,7 +53,7 @@ def test_time_in_the_queue_and_on_the_gpus_counts_over_all_starts() -> None:
     assert found.gpu_hours == pytest.approx(300 * 4 / 3600)
     assert found.share == pytest.approx(150 / 300)
     assert found.loader_wait_s == 8
-    assert found.idle_s == 150
+    assert found.to_json()["idle_s"] == 150
 
 
 def test_what_waits_and_what_runs_counts_until_now() -> None:
@@ -61,7 +61,7 @@ def test_what_waits_and_what_runs_counts_until_now() -> None:
     assert (waits.starts, waits.queued_s, waits.allocated_s, waits.share) == (0, 90, 0, None)
     runs = usage_of(TASK, TWICE[:5], None, BEGIN + timedelta(seconds=300))
     assert (runs.starts, runs.queued_s, runs.allocated_s) == (2, 180, 120)
-    assert runs.idle_s is None, "rank 0 has told nothing"
+    assert runs.to_json()["idle_s"] is None, "rank 0 has told nothing"
 
 
 def test_a_start_that_was_cut_off_lasted_until_rank_0_was_last_heard() -> None:
