@@ -26,21 +26,22 @@ class Failure:
 
 ADVICE: Mapping[FailureClass, str] = {
     FailureClass.INFRA: "the cluster or its site profile failed, not the training: correct what "
-    "the line names, or submit again with train.resume_training_checkpoint_path set to the last "
-    "checkpoint, on other nodes if one node keeps failing",
-    FailureClass.PREEMPTED: "the job was preempted and not put back in the queue: allow requeue "
-    "(job.requeue, and `requeue` in the site profile), or submit again with "
-    "train.resume_training_checkpoint_path, where jobs are preempted less often if it got no "
-    "further",
-    FailureClass.TIMEOUT: "raise job.time, or allow requeue so that the job goes on by itself; "
-    "resume with train.resume_training_checkpoint_path",
+    "the line names, then `rtdetr-slurm resume RUN` goes on from the last checkpoint",
+    FailureClass.PREEMPTED: "the job was preempted and not put back in the queue: `rtdetr-slurm "
+    "resume RUN` goes on from the last checkpoint; allow requeue (job.requeue, and `requeue` in "
+    "the site profile) for the next run, or submit where jobs are preempted less often if it got "
+    "no further",
+    FailureClass.TIMEOUT: "`rtdetr-slurm resume RUN` goes on from the last checkpoint for as long "
+    "again; for a longer limit raise job.time and submit with "
+    "train.resume_training_checkpoint_path",
     FailureClass.OOM_HOST: "the node's memory was too small: raise job.mem_gb, or lower "
     "dataset.workers or dataset.batch_size",
     FailureClass.OOM_GPU: "the GPU's memory was too small: lower dataset.batch_size or "
     "dataset.augmentation.train_spatial_size, or set train.precision to bf16 or "
     "train.activation_checkpoint to true",
-    FailureClass.CONFIG: "correct the spec or the data that the line names, then submit again",
-    FailureClass.CANCELLED: "cancelled on request; submit again to start over",
+    FailureClass.CONFIG: "correct the spec that the line names and submit again, or the data and "
+    "`rtdetr-slurm resume RUN`",
+    FailureClass.CANCELLED: "cancelled on request; `rtdetr-slurm resume RUN` goes on with it",
     FailureClass.UNKNOWN: "read the log (rtdetr-slurm logs RUN); nothing known was found in it",
 }
 

@@ -91,7 +91,7 @@ def give_up_lost(run: Run, report: RunReport, events: list[Event]) -> list[str]:
                 reason="long after it was sent, the scheduler knows no job of it",
                 **_BY_READER,
             ):
-                notes.append(f"{told}: should one turn up, it ends at once, so submit once more")
+                notes.append(f"{told}: should one turn up, it ends at once, so resume the run")
                 keep_summary(run)
         except (OSError, UserError) as error:
             notes.append(f"{told}; not all of that could be recorded: {error}")

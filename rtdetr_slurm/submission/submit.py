@@ -289,5 +289,5 @@ def _reconciled(run: Run, one: Sending, backend: Backend, unclear: SlurmUnreacha
     raise SlurmUnreachable(
         f"{unclear}{looked}. The job is not sent again, lest it run twice: should it turn up "
         f"after all (comment '{one.token(run)}' in `squeue --me -o '%i %k'`), it ends "
-        f"as soon as it starts, so submit once more (run folder: {run.path})"
+        f"as soon as it starts, so send it with `rtdetr-slurm resume {run.path}`"
     )
