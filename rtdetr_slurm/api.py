@@ -77,10 +77,17 @@ class SubmittedRun:
         """Cancel what has not ended; returns stage name → job id of what was cancelled.
 
         Raises:
-            SiteError: the scheduler refuses or cannot be asked, or nobody can say whether a stage
-                was queued; such a job ends as soon as it starts.
+            SiteError: the scheduler refuses or cannot be asked, not all of it could be written
+                down, or nobody can say whether a stage was queued; such a job ends as soon as it
+                starts.
         """
         result = cancel_run(self.record)
+        if result.unwritten:
+            ended = ", ".join(result.jobs) or "nothing"
+            raise SiteError(
+                f"{self.id}: cancelled ({ended}), but this could not be written down: "
+                f"{'; '.join(result.unwritten)}"
+            )
         if result.unknown:
             raise SiteError(f"{self.id}: not known to be queued: {', '.join(result.unknown)}")
         return dict(result.jobs)

@@ -149,14 +149,20 @@ def take(folder: Path, mine: Claim, over: Claim | None = None) -> None:
 
 
 def give_back(folder: Path, mine: str, former: Claim | None) -> None:
-    """Undo `take` of a claim under which nothing has started."""
-    held = read_claim(folder)
-    if held is None or held.id != mine or held.restart is not None:
-        return
-    if former is None:
-        (folder / CLAIM_JSON).unlink(missing_ok=True)
-    else:
-        write_atomic(folder / CLAIM_JSON, _text(former))
+    """Undo `take` of a claim under which nothing has started.
+
+    Raises:
+        RequestError: another one is taking the folder over at this moment.
+        OSError: the folder is not writable.
+    """
+    with _alone(folder / CLAIM_JSON):
+        held = read_claim(folder)
+        if held is None or held.id != mine or held.restart is not None:
+            return
+        if former is None:
+            (folder / CLAIM_JSON).unlink(missing_ok=True)
+        else:
+            write_atomic(folder / CLAIM_JSON, _text(former))
 
 
 def has_begun(folder: Path, start: Start, *, holds_checkpoints: bool) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.slurm.commands import Slurm
+from rtdetr_slurm.slurm.commands import Slurm, SlurmUnreachable
 from rtdetr_slurm.slurm.configuration import (
     Cluster,
     parse_associations,
@@ -46,12 +46,14 @@ class SlurmClient(Slurm):
         Without accounting, sacct simply adds nothing. A job that nobody knows is GONE.
 
         Raises:
-            SlurmUnreachable: squeue does not answer, so that nothing can be said.
+            SlurmUnreachable: squeue does not answer, or not so that it can be read, and nothing can
+                be said.
         """
         if not sought:
             return []
+        listing = self.squeue()
         by_comment: dict[str, list[JobInfo]] = {}
-        for queued in self.squeue().values():
+        for queued in listing.jobs.values():
             by_comment.setdefault(queued.comment, []).append(queued)
         candidates = ((one, in_queue(one, by_comment.get(one.token, []))) for one in sought)
         found = {one: job for one, job in candidates if job is not None}
@@ -61,6 +63,9 @@ class SlurmClient(Slurm):
             told = shown.get(job.job_id)
             found[one] = told if told is not None and told.comment == one.token else job
         accounted = self._accounted([one for one in sought if one not in found])
+        if listing.unreadable is not None and len(found) + len(accounted) < len(sought):
+            line = listing.unreadable[:80]
+            raise SlurmUnreachable(f"squeue's answer cannot be read in full; a line is {line!r}")
         return [found.get(one) or accounted.get(one) or gone(one) for one in sought]
 
     def describe(self, user: str) -> Cluster:

@@ -19,6 +19,7 @@ from rtdetr_slurm.slurm.parse import (
     SQUEUE_FORMAT,
     AsKept,
     JobInfo,
+    Listing,
     OwnFacts,
     Queued,
     parse_as_kept,
@@ -94,7 +95,7 @@ class Slurm:
             raise SlurmUnreachable(f"sbatch gave no clear answer: {answer.message}")
         raise SubmissionRefused(f"sbatch refused the job: {answer.message}")
 
-    def squeue(self) -> dict[str, JobInfo]:
+    def squeue(self) -> Listing:
         """The user's jobs, also those that ended minutes ago.
 
         Raises:
@@ -145,7 +146,11 @@ class Slurm:
         Raises:
             SiteError: scontrol does not say.
         """
-        return parse_own_facts(self.output(["scontrol", "--oneliner", "show", "job", job_id]))
+        text = self.output(["scontrol", "--oneliner", "show", "job", job_id])
+        try:
+            return parse_own_facts(text)
+        except ValueError as error:
+            raise SlurmUnreachable(f"scontrol show job {job_id}: {error}") from error
 
     def as_kept(self, job_id: str) -> AsKept:
         """What slurmctld keeps of a job.

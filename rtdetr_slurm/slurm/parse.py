@@ -6,7 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rtdetr_slurm.contract import FailureClass
@@ -58,6 +58,20 @@ class JobInfo:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """The jobs that squeue lists.
+
+    Attributes:
+        jobs: by job id.
+        unreadable: the first line that is no job's, or is cut off; None where there is none, and
+            only then a job that is not listed is not there.
+    """
+
+    jobs: Mapping[str, JobInfo]
+    unreadable: str | None = None
+
+
+@dataclass(frozen=True)
 class Queued:
     """A job that sbatch has queued.
 
@@ -102,12 +116,17 @@ class AsKept:
     comment: str
 
 
-def parse_squeue(text: str) -> dict[str, JobInfo]:
-    """Job id → job from `squeue --noheader --format SQUEUE_FORMAT`; array tasks one by one."""
-    jobs = {}
-    for line in text.splitlines():
+def parse_squeue(text: str) -> Listing:
+    """The jobs of `squeue --noheader --format SQUEUE_FORMAT`; array tasks one by one."""
+    jobs: dict[str, JobInfo] = {}
+    unreadable: list[str] = []
+    for line in text.splitlines(keepends=True):
         fields = line.strip().split("|", 5)
-        if len(fields) != 6:
+        # Where a cluster is named, squeue names it too, in a line of its own.
+        if not line.strip() or line.startswith("CLUSTER: "):
+            continue
+        if len(fields) != 6 or not line.endswith("\n") or not expand(fields[0]):
+            unreadable.append(line.strip())
             continue
         ids, state, reason, start, nodes, comment = fields
         job = JobInfo(
@@ -120,7 +139,7 @@ def parse_squeue(text: str) -> dict[str, JobInfo]:
             source="squeue",
         )
         jobs.update(_one_by_one(job))
-    return jobs
+    return Listing(jobs, unreadable[0] if unreadable else None)
 
 
 def parse_sacct(text: str) -> dict[str, JobInfo]:
@@ -182,8 +201,14 @@ def _one_by_one(job: JobInfo) -> dict[str, JobInfo]:
 
 
 def parse_own_facts(text: str) -> OwnFacts:
-    """Facts about oneself from `scontrol --oneliner show job ID`."""
+    """Facts about oneself from `scontrol --oneliner show job ID`.
+
+    Raises:
+        ValueError: it says nothing of a job.
+    """
     values = _values(text)
+    if "JobState" not in values:
+        raise ValueError(f"no job's state in the answer {text.strip()[:80]!r}")
     limit, used = (parse_clock(values.get(key, "")) for key in ("TimeLimit", "RunTime"))
     return OwnFacts(
         running=first_word(values.get("JobState", "")) not in ENDING,
@@ -221,8 +246,9 @@ def parse_notice(log: Sequence[str], number: str) -> FailureClass | None:
 
 
 def parse_sbatch(text: str) -> Queued | None:
-    """The answer of `sbatch --parsable`: `id`, or `id;cluster`; None when it is neither."""
-    match = re.search(r"^(\d+)(?:;(\S+))?$", text.strip(), re.MULTILINE)
+    """The answer of `sbatch --parsable`: a line with `id`, or `id;cluster`; None when it is
+    neither, or cut off: the beginning of an id is another job's."""
+    match = re.search(r"^(\d+)(?:;(\S+))?\n", text, re.MULTILINE)
     return Queued(match[1], match[2]) if match else None
 
 

@@ -16,6 +16,7 @@ from rtdetr_slurm.runs.checkpoints import in_the_way, resume_candidates, resumed
 from rtdetr_slurm.runs.claim import Claim, claim_id, give_back, new_claim, read_claim, take
 from rtdetr_slurm.runs.holders import why_in_use
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.summary import RunReport
 from rtdetr_slurm.runs.tao import leftover
 from rtdetr_slurm.submission.survey import survey_run
 
@@ -129,10 +130,16 @@ def _free_claim(task: StageTask, spec: Mapping[str, Any], *, complete: bool) -> 
     Args:
         complete: record the end of its run, where its job could not.
     """
-    folder = task.results_dir
+    folder, notes = task.results_dir, list[str]()
+
+    def report(run_dir: Path) -> RunReport:
+        found, told = survey_run(run_dir, complete=complete)
+        notes.extend(told)
+        return found
+
     try:
         held = read_claim(folder)
-        problem = why_in_use(folder, held, lambda run: survey_run(run, complete=complete)[0])
+        problem = why_in_use(folder, held, report)
     except RequestError as error:
         raise RequestError(f"{_field(task)}: {error}") from None
     if problem is None and get_action(task.stage.action).trains:
@@ -141,7 +148,7 @@ def _free_claim(task: StageTask, spec: Mapping[str, Any], *, complete: bool) -> 
         if problem is None and task.stage.launch.engine == "tao" and resumed is None:
             problem = leftover(folder)
     if problem is not None:
-        raise RequestError(f"{_field(task)}: {problem}")
+        raise RequestError("; ".join([f"{_field(task)}: {problem}", *notes]))
     return held
 
 

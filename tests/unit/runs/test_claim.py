@@ -193,6 +193,14 @@ def test_what_was_never_used_is_given_back(tmp_path: Path, former: Claim | None)
     assert read_claim(tmp_path) == former
 
 
+def test_a_folder_that_is_being_taken_over_is_not_given_back(tmp_path: Path) -> None:
+    take(tmp_path, claim())
+    (tmp_path / ".claim.json.turn").touch()
+    with pytest.raises(RequestError, match="just been claimed by another"):
+        give_back(tmp_path, "a:train", None)
+    assert read_claim(tmp_path) is not None
+
+
 def test_what_a_job_uses_is_not_given_back(tmp_path: Path) -> None:
     take(tmp_path, claim())
     begin(tmp_path, claim(restart=0))

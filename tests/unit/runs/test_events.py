@@ -15,6 +15,7 @@ import pytest
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import BadRecord
+from rtdetr_slurm.runs import events
 from rtdetr_slurm.runs.events import read_events, record_event, record_once
 
 
@@ -78,6 +79,17 @@ def test_what_is_recorded_once_is_so_where_there_are_no_hard_links(
     assert not record_once(tmp_path, "end", "unclear", stage="export")
     assert [event["stage"] for event in read_events(tmp_path)] == ["train"]
     assert [path.name for path in tmp_path.iterdir()] == ["end.jsonl"]
+
+
+def test_what_a_killed_writer_has_torn_is_recorded_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As can be where there are no hard links: the file is there, and says nothing."""
+    monkeypatch.setattr(events, "_LOOK_EVERY_S", 0.001)
+    (tmp_path / "end-train-0.jsonl").write_text('{"event": "fini')
+    assert record_once(tmp_path, "end-train-0", "finished", state="success")
+    assert not record_once(tmp_path, "end-train-0", "finished", state="success")
+    assert names(tmp_path) == ["finished"]
 
 
 def test_a_line_separator_in_a_reason_ends_no_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rtdetr_slurm.slurm.environment import (
     submission_environment,
 )
 from rtdetr_slurm.slurm.parse import (
+    Listing,
     OwnFacts,
     Queued,
     first_word,
@@ -33,7 +34,7 @@ def test_squeue() -> None:
         "14|FAILED|NonZeroExitCode|2026-01-02T03:04:05|node1|with | a bar\n"
         "garbage\n"
     )
-    jobs = parse_squeue(text)
+    jobs = parse_squeue(text).jobs
     job = jobs["12"]
     assert (job.state, job.reason, job.nodes) == ("RUNNING", "", "node[1-2]")
     assert job.comment == "rtdetr-slurm:train-1:train"
@@ -76,6 +77,8 @@ def test_scontrol() -> None:
         ("note\n17\n", Queued("17")),
         ("", None),
         ("error 5", None),
+        ("17", None),  # cut off: of what number is not known
+        ("<html>17</html>\n", None),
     ],
 )
 def test_sbatch(text: str, answer: Queued | None) -> None:
@@ -172,10 +175,21 @@ def test_secrets_written_out_in_shell(line: str, found: list[str]) -> None:
     assert [*literal_secrets(line)] == found
 
 
+@pytest.mark.parametrize(
+    "damage", ["<html>", "5|PENDING|None", "x|PENDING|None|N/A||c\n", "5|PENDING|None|N/A||c"]
+)
+def test_a_queue_that_cannot_be_read_is_no_proof(damage: str) -> None:
+    whole = "CLUSTER: east\n4|RUNNING|None|N/A|node1|c\n\n"
+    assert parse_squeue("") == Listing({})
+    assert parse_squeue(whole).unreadable is None
+    listing = parse_squeue(whole + damage)
+    assert (set(listing.jobs), listing.unreadable) == ({"4"}, damage.strip())
+
+
 # --- arrays ------------------------------------------------------------------------------------
 def test_pending_tasks_of_an_array_are_taken_apart() -> None:
     text = "20_[2-4,7%2]|PENDING|Resources|N/A||c\n20_1|RUNNING|None|N/A|node1|c\n"
-    jobs = parse_squeue(text)
+    jobs = parse_squeue(text).jobs
     assert {i: job.state for i, job in jobs.items()} == {
         "20_1": "RUNNING",
         "20_2": "PENDING",
@@ -209,6 +223,8 @@ def test_facts_about_oneself() -> None:
     assert parse_own_facts(text) == OwnFacts(
         running=True, restarts=2, preempted=False, seconds_left=86_400 - 600
     )
+    with pytest.raises(ValueError, match="no job's state in the answer '<html>'"):
+        parse_own_facts("<html>")
     facts = parse_own_facts("JobState=COMPLETING Restarts=1 PreemptTime=2026-01-01T00:00:00")
     assert facts == OwnFacts(running=False, restarts=1, preempted=True, seconds_left=None)
     assert (
