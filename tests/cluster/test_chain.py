@@ -80,7 +80,7 @@ def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -
             ids["first"]: [TENSORRT, "7:00", "1", "3G", gpus],
         }
     drawn = cli.on_a_terminal("status", made["run_dir"], "--watch")
-    stages = wait(cli, made["run_dir"], "success")
+    stages = wait(cli, made["run_dir"], "success", 3 * JOB_LIMIT_S)  # three jobs
     train, evaluate = stages["train"], stages["evaluate"]
     check_what_was_watched(drawn)
     check_times(Path(made["run_dir"]), stages)
@@ -167,7 +167,7 @@ def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Data
         assert after.startswith(f"afterok:{waited_for['job_id']}")
         assert waits_for(cluster, ids["evaluate"]).startswith(f"afterok:{ids['train']}")
     wait(cli, parent["run_dir"], "success")
-    stages = wait(cli, child["run_dir"], "success")
+    stages = wait(cli, child["run_dir"], "success", 2 * JOB_LIMIT_S)
     folder = Path(child["run_dir"])
     results = folder / "results" / "train"
     assert [path.name for path in results.glob("*.pth")] == ["model_epoch_001.pth"]
