@@ -44,8 +44,9 @@ JSON Schema.
   never refused for being incomplete. `null` for a section means its defaults.
 - `???`, or an empty path, counts as not given; that is an error only where the action needs it.
 - A relative path counts from the folder that the command runs in; `~` is the home folder. `$HOME`
-  and other variables are not filled in and are refused, and so are folders of the system, such as
-  `/opt`, which a container needs itself.
+  and other variables are not filled in and are refused, and so are placeholders such as
+  `{train_job_id}` (leave the field empty, and name the run in `job.parent`) and folders of the
+  system, such as `/opt`, which a container needs itself.
 - A value other than the default that the action would have to ignore is refused by name. The column
   "Works in" says which actions honour a field in this version. Where it says "no effect", every
   valid value is accepted and none changes anything, because the field only repeats what another

@@ -146,7 +146,8 @@ def check_times(folder: Path, stages: dict[str, Any]) -> None:
         parts += [found[f"{one}_s"] for one in ("stepping", "validating", "saving", "idle")]
         assert sum(parts) == pytest.approx(found["allocated_s"], abs=2)
         assert 0 < found["share_in_steps"] < 1
-        assert stage["usage"] == {key: found[key] for key in stage["usage"]}
+        for key, value in stage["usage"].items():  # each is rounded for itself
+            assert value == pytest.approx(found[key], abs=0.2), key
     assert stages["train"]["usage"]["saving_s"] > 0
     waited = stages["evaluate"]["usage"]["queued_s"]
     assert waited > stages["train"]["usage"]["allocated_s"]
