@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,9 @@ from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_file, read_json
 from rtdetr_slurm.runs.run import PRIVATE_FILE, Run, open_run
 from rtdetr_slurm.runs.secrets import secrets_of
+
+_FUSE_PROGRAMS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs")
+"""What an unprivileged Apptainer looks for on PATH, unless it has brought its own."""
 
 
 def run_node(arguments: Sequence[str]) -> int:
@@ -132,7 +136,29 @@ def become_program(
     argv = apptainer_argv(
         container, stage.command, workdir=seen, binds=binds, scratch=scratch, nv=nv
     )
-    _become(argv, apptainer_environment(environ, inside))
+    env = apptainer_environment(environ, inside)
+    if stage.launch.engine == "rtdetr":
+        env["PATH"] = deaf_fuse_programs(workdir / "fuse", env.get("PATH", os.defpath))
+    _become(argv, env)
+
+
+def deaf_fuse_programs(folder: Path, search: str) -> str:
+    """A PATH whose FUSE programs ignore TERM.
+
+    Slurm sends TERM to every process of a job that it ends, also to the one that serves the image's
+    files to an unprivileged Apptainer; without them the training could not write its checkpoint.
+
+    Args:
+        folder: to make, for what starts the real ones.
+        search: the PATH that they are on.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name in _FUSE_PROGRAMS:
+        if (program := shutil.which(name, path=search)) is not None:
+            script = folder / name
+            script.write_text(f"#!/bin/sh\ntrap '' TERM\nexec {shlex.quote(program)} \"$@\"\n")
+            script.chmod(0o700)
+    return os.pathsep.join((str(folder), search))
 
 
 def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:

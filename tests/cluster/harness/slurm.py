@@ -285,6 +285,8 @@ def failed_node(cluster: Slurm, node: str) -> Iterator[None]:
     finally:
         _start_node(cluster, node)
         cluster.command(*change, "State=RESUME")
+        # Else slurmctld counts GPUs of the lost job as taken, and waits for them.
+        cluster.command("scontrol", "reconfigure")
 
 
 def node_states(cluster: Slurm) -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""What a node wrapper becomes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from launch_support import STAGE
+
+from rtdetr_slurm.launch.node import become_program
+from rtdetr_slurm.plan.model import EngineName, Stage
+
+
+def ignored_by_fuse(stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Signals that the program ignores that apptainer serves an image with."""
+    programs = {
+        "apptainer": "exec squashfuse_ll 'a b'",
+        "squashfuse_ll": "echo $1; exec grep SigIgn /proc/self/status",
+    }
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    said = os.open(folder / "said", os.O_CREAT | os.O_WRONLY)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(said, 1)
+            become_program(stage, os.environ, {}, workdir=folder, binds=(), scratch=None)
+        finally:
+            os._exit(9)
+    assert os.waitpid(pid, 0)[1] == 0
+    given, status = (folder / "said").read_text().splitlines()
+    assert given == "a b"
+    mask = int(status.split()[1], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
+@pytest.mark.parametrize(("engine", "deaf"), [("rtdetr", True), ("tao", False)])
+def test_what_serves_the_images_files_outlives_term(
+    engine: EngineName, deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm sends it to every process of a job that it ends; TAO's program does nothing with it."""
+    assert STAGE.container is not None
+    container = replace(STAGE.container, apptainer="apptainer")
+    stage = replace(STAGE, container=container, launch=replace(STAGE.launch, engine=engine))
+    assert (signal.SIGTERM in ignored_by_fuse(stage, tmp_path, monkeypatch)) is deaf
