@@ -141,9 +141,9 @@ def test_a_training_survives_what_clusters_do(
     chain.is_back(3)
     assert jobs.state(cluster, chain.child) == "PENDING"
     chain.cli("cancel", chain.folder)
+    for job in (chain.job, chain.child):
+        assert jobs.wait(cluster, job, seconds=120) == "CANCELLED"
     assert [one["state"] for one in chain.stages()] == ["cancelled", "cancelled"]
-    jobs.wait(cluster, chain.job)
-    jobs.wait(cluster, chain.child)
 
     why = [(event["restart"], event["failure_class"]) for event in chain.events("requeued")]
     assert why[0] == (0, "preempted")
