@@ -14,7 +14,7 @@ from rtdetr_slurm.errors import SiteError, explained
 from rtdetr_slurm.launch.reach import reach, s3_endpoint, shown_address
 from rtdetr_slurm.runs.images import cache_file, record_image
 from rtdetr_slurm.site.discover import FoundSite
-from rtdetr_slurm.site.profile import ROLES, Site
+from rtdetr_slurm.site.profile import ROLES, TRAIN_ROLE, Site
 from rtdetr_slurm.site.surroundings import MOUNTS, file_system, mounted
 
 _LITTLE_GIB = 10.0
@@ -68,7 +68,7 @@ def _images(
         try:
             image = site.for_role(name).image
         except SiteError as error:
-            if name == "train":  # the others are asked when jobs of theirs are
+            if name == TRAIN_ROLE:  # the others are asked when jobs of theirs are
                 yield _no_image(error)
             continue
         if image is None or image.path in seen:

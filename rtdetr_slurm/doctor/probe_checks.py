@@ -11,6 +11,7 @@ from rtdetr_slurm.doctor.node_checks import check_nodes
 from rtdetr_slurm.doctor.probe import Probe
 from rtdetr_slurm.launch.reach import s3_endpoint
 from rtdetr_slurm.runs.probe import Trial
+from rtdetr_slurm.site.profile import TRAIN_ROLE
 
 _SLOW_S, _SKEWED_S = 10.0, 30.0
 
@@ -163,7 +164,7 @@ def _container(probe: Probe, trials: Sequence[Trial], problem: str) -> Iterator[
         tried = [trial for trial in trials if trial["nodes"] == nodes and trial["met"]]
         if tried and nodes * max(1, probe.plan.gpus) > 1:
             yield from _all_reduce(check, tried, where, trials)
-        elif probe.plan.role == "train" and _all_entered(trials):
+        elif probe.plan.role == TRAIN_ROLE and _all_entered(trials):
             why = "one GPU per node is all there is" if nodes == 1 else "one node is all there is"
             yield not_checked(check, why, where)
 

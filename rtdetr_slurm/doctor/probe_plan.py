@@ -8,7 +8,7 @@ from pathlib import Path
 from rtdetr_slurm.actions import ENGINE
 from rtdetr_slurm.plan.make import check_run_dir, container_of, launch_of
 from rtdetr_slurm.plan.model import Bind, Endurance, Resources, Stage
-from rtdetr_slurm.site.profile import ROLES, Role, RoleName, Site
+from rtdetr_slurm.site.profile import ROLES, TRAIN_ROLE, Role, RoleName, Site
 from rtdetr_slurm.slurm.configuration import Cluster, Node
 
 MINUTES = 15
@@ -50,7 +50,7 @@ def plan_probes(site: Site, cluster: Cluster, only: str | None = None) -> list[P
             continue  # nothing of its own
         partition = role.partition
         if only is not None:
-            if partition != only and name != ROLES[0]:
+            if partition != only and name != TRAIN_ROLE:
                 continue
             partition = only
         key = (partition, role.image and role.image.path)
@@ -65,7 +65,7 @@ def _plan(
     where = partition or (found.name if found is not None else "default")
     gpus = _gpus(site, cluster, name, role, found.name if found is not None else "")
     nodes = 1
-    if name == "train" and found is not None:
+    if name == TRAIN_ROLE and found is not None:
         by_number = role.gpu.request == "none"
         usable = [node for node in cluster.nodes_of(found.name) if node.usable]
         able = [node for node in usable if by_number or _count(node, role) >= gpus]
@@ -73,7 +73,7 @@ def _plan(
         nodes = max(1, min(number for number in most if number is not None))
     same_image = role.image == training.image and role.container == training.container
     # TAO's image has no program of ours to meet with others by.
-    enters = role.engine == "rtdetr" and (name == "train" or same_image)
+    enters = role.engine == "rtdetr" and (name == TRAIN_ROLE or same_image)
     return ProbePlan(where, name, partition, nodes, gpus, enters)
 
 

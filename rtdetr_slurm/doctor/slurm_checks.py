@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from rtdetr_slurm.doctor.finding import Finding, failure, ok, warning
-from rtdetr_slurm.site.profile import Role, Site
+from rtdetr_slurm.site.profile import ROLES, Role, Site
 from rtdetr_slurm.slurm.configuration import Cluster
 
 _OLDEST = (20, 11)
@@ -215,7 +215,7 @@ def _plugins(cluster: Cluster) -> Iterator[Finding]:
 
 def partitions_of(site: Site) -> list[str | None]:
     """The partitions that jobs of the site's roles go to, each once; None is the default."""
-    roles = [site.merged_role(name) for name in ("train", "cpu", "tensorrt")]
+    roles = [site.merged_role(name) for name in ROLES]
     named = [name for role in roles for name in partition_names(role)]
     return list(dict.fromkeys(named))
 
@@ -226,7 +226,7 @@ def partition_names(role: Role) -> list[str | None]:
 
 
 def _given(site: Site, key: str) -> set[str]:
-    roles = [site.merged_role(name) for name in ("train", "cpu", "tensorrt")]
+    roles = [site.merged_role(name) for name in ROLES]
     named = [getattr(role, key) or "" for role in roles]
     return {name for text in named for name in text.split(",") if name}
 

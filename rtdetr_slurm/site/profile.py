@@ -28,6 +28,8 @@ from rtdetr_slurm.slurm.times import minutes_of_field
 RoleName = Literal["train", "cpu", "tensorrt"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 """Kinds of nodes that jobs run on; which action takes which is in the table of actions."""
+TRAIN_ROLE: RoleName = "train"
+"""The kind that actions of several nodes and GPUs run on."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -163,7 +163,7 @@ def _filled_table() -> Iterator[str]:
 
 def _is_carried(ref: FieldRef) -> bool:
     """Whether an action that scores has it from its parent; the teacher's are those of `model`."""
-    return "evaluate" in (ref.extra("x-carried") or ()) and ref.path[0] != "distill"
+    return "evaluate" in (ref.extra("x-carried") or ()) and ref.path[0] in ("model", "dataset")
 
 
 def _wrapped(line: str) -> str:

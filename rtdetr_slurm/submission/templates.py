@@ -50,9 +50,10 @@ def render(prepared: Prepared) -> dict[str, str]:
 
 def template_of(stage: Stage) -> str:
     """Name of the template that a stage is written from."""
-    if get_action(stage.action).role == "tensorrt":
+    action = get_action(stage.action)
+    if action.role == "tensorrt":
         return "deploy"
-    return "export" if stage.action == "export" else "train"
+    return "train" if action.topology else "export"  # of one GPU
 
 
 def commands(prepared: Prepared, files: dict[str, Path]) -> list[str]:

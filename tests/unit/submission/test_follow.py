@@ -38,10 +38,13 @@ def ctrl_c(running: Run, slurm: FakeSlurm) -> Iterator[None]:
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell starts what it runs in the background with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=press, daemon=True)
     thread.start()
     yield
     thread.join()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
