@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         if folder is not None:
             return watch_status(lambda: [folder], _print_page, one=True)
         root = run_root(args.site)
-        return watch_status(lambda: _folders(root), _print_table, one=False)
+        if _folders(root):
+            return watch_status(lambda: _folders(root), _print_table, one=False)
     if folder is None:
         return _all_runs(run_root(args.site), as_json=args.json)
     report, notes = survey_run(folder)
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         terminal.document(report.to_json())
     else:
-        _print_page({folder: report})
+        _print_page({folder: report}, {})
     return ExitCode.OK
 
 
@@ -59,21 +60,23 @@ def _all_runs(root: Path, *, as_json: bool) -> int:
         terminal.document({"run_root": str(root), "runs": runs, "unreadable": unreadable})
         return ExitCode.OK
     if folders:
-        _print_table({folder: found.reports.get(folder) for folder in folders})
+        _print_table({folder: found.reports.get(folder) for folder in folders}, found.unreadable)
     else:
         terminal.note(f"no runs in {root}")
-    _print_notes(f"unreadable: {reason}" for reason in found.unreadable.values())
     return ExitCode.OK
 
 
-def _print_page(reports: Mapping[Path, RunReport]) -> None:
+def _print_page(reports: Mapping[Path, RunReport], _unreadable: Mapping[Path, str]) -> None:
     for report in reports.values():
         for line in run_page(report):
             terminal.out(line)
 
 
-def _print_table(reports: Mapping[Path, RunReport | None]) -> None:
-    terminal.out_text(run_table({folder.name: one for folder, one in reports.items()}))
+def _print_table(reports: Mapping[Path, RunReport | None], unreadable: Mapping[Path, str]) -> None:
+    """The table, and below it why the other runs cannot be read."""
+    runs = {**reports, **dict.fromkeys(unreadable)}
+    terminal.out_text(run_table({folder.name: one for folder, one in runs.items()}))
+    _print_notes(f"unreadable: {reason}" for reason in unreadable.values())
 
 
 def _print_notes(notes: Iterable[str]) -> None:

@@ -17,11 +17,13 @@ def table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str], *, coloured: str
 ) -> Text:
     """Headings and rows, each column as wide as its widest cell, without those in which no row has
-    anything; a row may be shorter.
+    anything; a row may be shorter. Nothing where there are no rows.
 
     Args:
         styles: of each row, for its cell in the column `coloured`.
     """
+    if not rows:
+        return Text()
     columns = [*zip_longest(*([shown(cell) for cell in row] for row in rows), fillvalue="")]
     used = [
         (heading, cells) for heading, cells in zip(headings, columns, strict=False) if any(cells)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.results import result_lines
 from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.summary import RunReport, StageReport
@@ -49,6 +50,12 @@ class StateLines:
                 self._shown[report.run_id, stage.name] = line
                 run = f"{report.run_id} " if self._named else ""
                 self._say(terminal.shown(f"{run}{line}"))
+
+    def unreadable(self, run_id: str, reason: str) -> None:
+        """Say why a run cannot be read, once for each reason."""
+        if self._shown.get((run_id, "")) != reason:
+            self._shown[run_id, ""] = reason
+            terminal.note(f"unreadable: {reason}")
 
     def silence(self, text: str | None) -> None:
         """Say once that Slurm does not answer, and once that it does again."""
@@ -100,7 +107,7 @@ def follow(run: Run, on_line: Callable[[str], None] | None) -> RunReport:
 
 def watch_status(
     folders: Callable[[], Sequence[Path]],
-    last: Callable[[Mapping[Path, RunReport]], None],
+    last: Callable[[Mapping[Path, RunReport], Mapping[Path, str]], None],
     *,
     one: bool,
 ) -> int:
@@ -109,8 +116,12 @@ def watch_status(
 
     Args:
         folders: names them, anew each time.
-        last: prints what stays when the screen is given back.
+        last: prints what stays when the screen is given back: reports, and why others cannot be
+            read.
         one: show the page of the only run, not the table.
+
+    Raises:
+        RequestError: the only run cannot be read.
     """
     watcher = Watcher(folders)
     picture, drawn = None, None
@@ -119,6 +130,8 @@ def watch_status(
             lines = StateLines(progress=True, say=terminal.out, named=True)
             while picture is None or not picture.over:
                 picture, asked = watcher.look()
+                if picture is not None and one and picture.unreadable:
+                    raise RequestError(*picture.unreadable.values())
                 if picture is not None and area is not None:
                     _draw(area, picture, one=one)
                     drawn = picture
@@ -127,7 +140,7 @@ def watch_status(
                 time.sleep(_EVERY_S if picture is not None else _SOON_S)
     finally:
         if drawn is not None:
-            last(drawn.reports)
+            last(drawn.reports, drawn.unreadable)
     return ExitCode.OK
 
 
@@ -144,6 +157,8 @@ def _tell(picture: Picture, lines: StateLines) -> None:
     lines.silence(picture.silence)
     for report in picture.reports.values():
         lines.report(report)
+    for folder, reason in picture.unreadable.items():
+        lines.unreadable(folder.name, reason)
 
 
 def stage_line(stage: StageReport, *, progress: bool = True) -> str:

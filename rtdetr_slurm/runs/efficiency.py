@@ -53,7 +53,7 @@ def advice(usage: Usage) -> str | None:
         "starting": usage.starting_s,
     }
     what = max(losses, key=lambda name: losses[name])
-    share = losses[what] / usage.allocated_s
+    share = min(losses[what] / usage.allocated_s, 1.0)  # by the clocks of two machines
     if share < _ADVISED_FROM:
         return None
     said = {

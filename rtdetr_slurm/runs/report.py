@@ -163,6 +163,7 @@ def _report_task(
     end = recorded_end(own) if found.state.ended else None
     begun = end is not None or any(_is_start(event) for event in history)
     now = None if found.state.ended else datetime.now(timezone.utc)
+    gone = found.state is StageState.QUEUED or (job is not None and job.gone)
     return StageReport(
         name=task.name,
         action=task.stage.action,
@@ -177,7 +178,7 @@ def _report_task(
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
         live=live if found.state is StageState.RUNNING else None,
-        usage=usage_of(task, history, live, now),
+        usage=usage_of(task, history, live, now, on_nodes=not gone),
     )
 
 

@@ -87,10 +87,14 @@ class Usage:
 
     @staticmethod
     def from_json(data: UsageSummary) -> Usage:
-        """Raises ValueError for what is no length of time."""
+        """Raises ValueError for what is no length of time, or names other times."""
         working = (data["stepping_s"], data["validating_s"], data["saving_s"])
         seconds = {name: value or 0.0 for name, value in zip(WORKING, working, strict=True)}
         starting, waited = data["starting_s"], data["loader_wait_s"] or 0.0
+        if starting is not None and starting.keys() != {*STARTING}:
+            raise ValueError(
+                f"starting_s has {', '.join(starting)}; expected {', '.join(STARTING)}"
+            )
         seconds = {} if starting is None else {**starting, **seconds}
         check_seconds(data["queued_s"], data["allocated_s"], waited, *seconds.values())
         return Usage(
@@ -115,7 +119,12 @@ class _Start:
 
 
 def usage_of(
-    task: StageTask, events: Sequence[Event], live: Live | None, now: datetime | None
+    task: StageTask,
+    events: Sequence[Event],
+    live: Live | None,
+    now: datetime | None,
+    *,
+    on_nodes: bool = True,
 ) -> Usage:
     """What became of a task's time.
 
@@ -123,9 +132,11 @@ def usage_of(
         events: of the task, of all its submissions.
         live: what rank 0 told, of all starts.
         now: while it is queued or runs; None once it has ended.
+        on_nodes: whether its latest start, should no end of it be on record, still goes on. Not of
+            a job that Slurm has put back into the queue after a node failed, or knows no more.
     """
     told = {one.restart: one for one in live.starts} if live else {}
-    starts = _starts(events, told, now)
+    starts = _starts(events, told, now if on_nodes else None)
     waits = list(_waits(_sent(events), starts, now or _last_end(events)))
     seconds = {
         name: sum(one.seconds.get(name, 0.0) for one in told.values())

@@ -10,6 +10,10 @@ def test_a_column_without_anything_is_left_out() -> None:
     assert text.plain == "A  C\n1  3\n2\n"
 
 
+def test_without_rows_there_is_no_table() -> None:
+    assert table(("A", "B"), [], (), coloured="B").plain == ""
+
+
 def test_columns_line_up_whatever_is_in_them() -> None:
     rows = [
         ["a", "名前", "success", "x"],

@@ -72,6 +72,12 @@ def test_a_start_that_was_cut_off_lasted_until_rank_0_was_last_heard() -> None:
     assert usage_of(TASK, [*TWICE[:3], read], None, None).allocated_s == 0
 
 
+def test_a_job_that_waits_after_its_node_failed_holds_no_gpus() -> None:
+    now = BEGIN + timedelta(seconds=9999)
+    found = usage_of(TASK, TWICE[:3], live(told(0, 100)), now, on_nodes=False)
+    assert found.allocated_s == 40
+
+
 def test_clocks_that_differ_make_no_time_less_than_nothing() -> None:
     early = [*SENT, event(-30, "started"), event(-50, "finished", state="success")]
     found = usage_of(TASK, early, None, None)
@@ -98,6 +104,13 @@ def test_a_summary_gives_the_same_usage_back() -> None:
         assert Usage.from_json(found.to_json()).to_json() == found.to_json()
 
 
+def test_a_summary_that_names_other_times_is_refused() -> None:
+    summary = usage_of(TASK, TWICE, live(told(0, 150)), None).to_json()
+    for starting in ({}, {"container": 1.0}):
+        with pytest.raises(ValueError, match="expected container, imports, data, model"):
+            Usage.from_json({**summary, "starting_s": starting})
+
+
 def usage(loader: float = 0.0, gpus: int = 4, **seconds: float) -> Usage:
     return Usage(
         1, 0.0, 100.0, gpus, dict(told(0, 0, **{"stepping": 40.0} | seconds).seconds), loader
@@ -112,6 +125,7 @@ def usage(loader: float = 0.0, gpus: int = 4, **seconds: float) -> Usage:
         (usage(30), "the GPUs waited for data for 30% of the time: raise dataset.workers"),
         (usage(30, gpus=1), "the GPU waited for data"),
         (usage(30, gpus=0), "the training waited for data"),
+        (usage(130), "the GPUs waited for data for 100% of the time"),
         (usage(12, validating=35.0), "validation took 35% of the time: raise train.validation_"),
         (usage(validating=35.0, stepping=0.0), None),
         (usage(saving=20.0), "checkpoints took 20% of the time: raise train.checkpoint_interval"),

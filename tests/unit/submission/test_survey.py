@@ -274,3 +274,19 @@ def test_an_end_is_no_failure_before_its_record_can_be_here(slurm: FakeSlurm, ru
     found, notes = survey_run(run.path)
     assert found.state is StageState.FAILED
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [("PENDING", "queued"), ("", "unknown"), ("RUNNING", "running")]
+)
+def test_gpus_are_held_by_what_runs_alone(
+    slurm: FakeSlurm, run: Run, answer: str, state: str
+) -> None:
+    """Not by a job that lost its node, and waits again or is forgotten."""
+    submitted(run)
+    run.record("started", stage="train", job_id="42", restart=0)
+    if answer:
+        slurm.answer("squeue", f"echo '{queue_line(run, '42', answer)}'")
+    [stage] = survey(run).stages
+    assert (stage.state.value, stage.usage.starts) == (state, 1)
+    assert (stage.usage.allocated_s > 0) == (state == "running")

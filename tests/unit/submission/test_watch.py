@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from slurm_support import FakeSlurm, queue_line, submitted
 
-from rtdetr_slurm.cli import watching
+from rtdetr_slurm.cli import status, watching
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.live import Live, StartTimes, write_live
@@ -180,3 +180,19 @@ def test_status_watch_prints_a_line_for_each_change(
     assert err.count("Slurm answers again") == 1
     with pytest.raises(SystemExit, match="2"):
         main(["status", "--watch", "--json"])
+
+
+def test_a_run_that_cannot_be_read_is_told_while_watching(
+    slurm: FakeSlurm, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_EVERY_S", 0.01)
+    (run.path / "run.json").write_text("{")
+    reason = f"{run.path}/run.json: this is not JSON"
+    assert main(["status", "--watch", str(run.path)]) == 2
+    assert reason in capsys.readouterr().err
+    monkeypatch.setattr(status, "run_root", lambda _site: run.path.parent)
+    assert main(["status", "--watch"]) == 0
+    assert reason in capsys.readouterr().err
+    monkeypatch.setattr(status, "run_root", lambda _site: run.path)
+    assert main(["status", "--watch"]) == 0
+    assert capsys.readouterr().err == f"no runs in {run.path}\n"
