@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from rtdetr_slurm.contract import EVENTS_DIR
@@ -36,7 +36,7 @@ def tell_start(run: Run, job_id: str) -> None:
         SiteError: the command could not be run, or failed.
         OSError: the record cannot be written.
     """
-    if run.plan.notify_command and _first(run, "started"):
+    if run.plan.notify_command and _first(run, "started", since=_told_of_its_end):
         _call(run, "started", {"state": "running", "job_id": job_id})
 
 
@@ -54,19 +54,26 @@ def tell_end(run: Run, task: StageTask, job_id: str, failure: Failure | None) ->
         more = {"failure_class": failure.failure_class.value, "reason": failure.evidence}
         _call(run, "failed", {**facts, **more})
     report = report_run(run, {}, run.events())
-    if report.ended and _first(run, "ended"):
+    if report.ended and _first(run, "ended", since=_is_sent_again):
         _call(run, "ended", {"state": report.state.value, "stages": _stages(report)})
 
 
-def _first(run: Run, occasion: Occasion) -> bool:
-    """Whether nobody has been told of it since the run was last submitted."""
-    sent = sum(_is_sent(event) for event in run.events())
-    name = f"told-{occasion}-{sent}"
-    return record_once(run.path / EVENTS_DIR, name, "told", reason=occasion)
+def _first(run: Run, occasion: Occasion, since: Callable[[Event], bool]) -> bool:
+    """Whether nobody has been told of it since the latest of certain events.
+
+    They must not come between two that would tell the same: the stages of a chain are still being
+    sent while the first one starts, so that they are counts for nothing.
+    """
+    number = sum(since(event) for event in run.events())
+    return record_once(run.path / EVENTS_DIR, f"told-{occasion}-{number}", "told", reason=occasion)
 
 
-def _is_sent(event: Event) -> bool:
-    return event["event"] == "submitted"
+def _told_of_its_end(event: Event) -> bool:
+    return event["event"] == "told" and event.get("reason") == "ended"
+
+
+def _is_sent_again(event: Event) -> bool:
+    return event["event"] == "resumed"
 
 
 def _stages(report: RunReport) -> list[dict[str, Any]]:

@@ -88,9 +88,23 @@ def test_a_run_that_is_sent_again_begins_and_ends_again(tmp_path: Path) -> None:
     for _ in range(2):
         tell_start(run, "7")
         finish(run, "train", "failed", OOM)
+        run.record("resumed", stage="train", restart=0)
         run.record("submitted", stage="train", job_id="8")
     events = [one["event"] for one in told(tmp_path)]
     assert events == ["started", "failed", "ended"] * 2
+
+
+def test_stages_that_are_sent_while_the_first_one_runs_make_no_start_of_it(
+    tmp_path: Path,
+) -> None:
+    run = run_with(tmp_path, KEEP)
+    for number in range(3):
+        tell_start(run, "7")
+        run.record("submitted", stage="evaluate", job_id=f"{number + 8}")
+    finish(run, "train", "failed", OOM)
+    run.record("submitted", stage="evaluate", job_id="12")
+    tell_end(run, StageTask(run.plan.stages[1]), "12", None)
+    assert [one["event"] for one in told(tmp_path)] == ["started", "failed", "ended"]
 
 
 @pytest.mark.parametrize(
