@@ -20,7 +20,6 @@ from rtdetr_slurm.runs.state import (
     StageState,
     cluster_of,
     is_to_end,
-    job_id_of,
     recorded_end,
     task_events,
 )
@@ -87,6 +86,8 @@ def send(
             with _taken_back(run, one, sendings, backend):
                 sent[one.stage.name] = _submit_stage(run, one, backend, {**jobs, **sent}, alone)
                 alone = True
+    except Overtaken:
+        raise  # the claims are this run's, and whoever has overtaken this process counts on them
     except BaseException:
         release_results(claims)
         raise
@@ -206,7 +207,7 @@ def _job_of(
     Slurm forgets ended jobs, and a dependency on one that it does not know is refused.
 
     Raises:
-        SiteError: nobody knows the job of a stage of another run (any more).
+        SiteError: a stage of another run has ended badly, or nobody knows its job (any more).
     """
     if dependency.on.run is None:
         return jobs[dependency.on.stage]
@@ -215,8 +216,12 @@ def _job_of(
     [task] = other.plan.stage(dependency.on.stage).tasks()
     own = task_events(events, task)
     if (end := recorded_end(own)) is not None:
-        ended_well = end["state"] == StageState.SUCCESS.value
-        return None if ended_well else {"job_id": job_id_of(own, task)}
+        if end["state"] == StageState.SUCCESS.value or dependency.kind == "afterany":
+            return None
+        raise SiteError(
+            f"{dependency.on} is {end['state']}, so nothing can come after it: "
+            f"`rtdetr-slurm resume {other.id}` goes on with it"
+        )
     asked = [one for one in open_tasks(other, events) if one.task == task]
     try:
         found = [job for job in backend.jobs(asked) if job is not None and not job.gone]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launch_support import STAGE, make_run
@@ -161,6 +162,22 @@ def test_of_two_at_once_one_sends(
     assert sent(slurm) == submits
     monkeypatch.undo()
     assert own(chain) == ["submitting"], "the other one's is not taken back"
+
+
+def test_who_is_overtaken_leaves_the_claims_to_the_other(
+    slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run whose submission was killed before it claimed anything."""
+
+    def overtake(*_: Any, **__: Any) -> bool:
+        return False  # there is such an event already
+
+    monkeypatch.setattr("rtdetr_slurm.submission.submit.record_once", overtake)
+    with pytest.raises(RequestError, match="has just been submitted by another process"):
+        resume_run(run)
+    held = read_claim(StageTask(run.plan.stages[0]).results_dir)
+    assert held is not None
+    assert held.id == claim_id(run.id, "train")
 
 
 def test_a_refused_stage_takes_back_only_what_was_sent_with_it(

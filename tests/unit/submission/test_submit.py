@@ -335,9 +335,10 @@ def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
     failure = {"state": "failed", "failure_class": "config", "reason": "bad image"}
     parent.record("finished", stage="train", job_id="41", restart=0, **failure)
     late = make_run(tmp_path / "runs", stage, run_id="evaluate-20260102-000000-cccc")
-    submit_run(late)
-    script = (late.job_dir("evaluate") / "job.sh").read_text()
-    assert "--dependency=afterok:41\n" in script, "a parent that has failed still stands in the way"
+    sent = len(slurm.calls("sbatch"))
+    with pytest.raises(SiteError, match=f"is failed, so .*: `rtdetr-slurm resume {parent.id}`"):
+        submit_run(late)
+    assert len(slurm.calls("sbatch")) == sent, "it would wait in vain for a number of old"
     line = queue_line(run, "42", "PENDING", "evaluate", "DependencyNeverSatisfied")
     slurm.answer("squeue", f"echo '{line}'")
     [stage_report] = survey(run).stages
