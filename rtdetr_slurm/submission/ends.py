@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import EVENTS_DIR
+from rtdetr_slurm.contract import EVENTS_DIR, FailureClass
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
-from rtdetr_slurm.runs.claim import claim_id, latest_start
+from rtdetr_slurm.runs.claim import claim_id, latest_start, read_claim
 from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.failures import Failure
@@ -44,28 +45,37 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
     """
     if not run.is_own:
         return []
-    notes = []
+    notes: list[str] = []
+    unclosed = set()
     for task, stage in zip(run.plan.tasks(), report.stages, strict=True):
-        ended_badly = stage.state in (StageState.FAILED, StageState.CANCELLED)
-        silent = recorded_end(task_events(events, task)) is None
-        if stage.failure is None or stage.job is None or stage.job.gone:
-            continue
-        if not (ended_badly and silent):
-            continue
-        reason = f"{stage.failure.evidence}; the job itself wrote down no end"
-        failure = Failure(stage.failure.failure_class, reason)
         told = f"{run.id}: {task.name} ended without a word"
-        try:
-            if _record(run, task, stage, failure):
+        end, mine = recorded_end(task_events(events, task)), None
+        if end is None:
+            with _noted(notes, told):
+                end = mine = _record(run, task, stage)
+        if end is None or not _is_a_readers(end):
+            continue
+        unclosed.add(task.name)
+        with _noted(notes, told):
+            # A reader who came before may not have got this far.
+            if _close(run, task, end) or mine is not None:
                 notes.append(f"{told}, which is recorded now")
-                failed = stage.state is StageState.FAILED
-                tell_end(run, task, str(stage.job_id), failure if failed else None)
-        except (OSError, UserError) as error:
-            notes.append(f"{told}; not all of that could be recorded: {error}")
-    if notes:
+            unclosed.remove(task.name)
+        if mine is not None:
+            with _noted(notes, told):
+                _tell(run, task, mine)
+    if notes and not unclosed:
         with suppress(OSError, UserError):  # a summary is only a shorter way to the same report
             keep_summary(run)
     return notes
+
+
+@contextmanager
+def _noted(notes: list[str], told: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UserError) as error:
+        notes.append(f"{told}; not all of that could be recorded: {error}")
 
 
 def give_up_lost(run: Run, report: RunReport, events: list[Event]) -> list[str]:
@@ -108,9 +118,12 @@ def _is_lost(stage: StageReport, events: list[Event]) -> bool:
     return bool(sent) and now - datetime.fromisoformat(sent[-1]) > _LOST_AFTER
 
 
-def _record(run: Run, task: StageTask, stage: StageReport, failure: Failure) -> bool:
-    claim = claim_id(run.id, task.name)
-    begun = latest_start(task.results_dir, claim) is not None
+def _record(run: Run, task: StageTask, stage: StageReport) -> Event | None:
+    """Record an end that the job has not; None where there is none to record, or another has."""
+    ended_badly = stage.state in (StageState.FAILED, StageState.CANCELLED)
+    if stage.failure is None or stage.job is None or stage.job.gone or not ended_badly:
+        return None
+    begun = latest_start(task.results_dir, claim_id(run.id, task.name)) is not None
     trains = get_action(task.stage.action).trains
     recorded = record_once(
         run.path / EVENTS_DIR,
@@ -120,15 +133,35 @@ def _record(run: Run, task: StageTask, stage: StageReport, failure: Failure) -> 
         **_BY_READER,
         restart=stage.restarts,
         state=stage.state.value,
-        failure_class=failure.failure_class.value,
-        reason=failure.evidence,
+        failure_class=stage.failure.failure_class.value,
+        reason=f"{stage.failure.evidence}; the job itself wrote down no end",
         checkpoints=verified_checkpoints(task.results_dir) if trains and begun else {},
     )
     # The folder is read anew: on NFS a new file of another node may show up late.
     end = recorded_end(task_events(run.events(), task))
-    if not recorded or end is None or not _BY_READER.items() <= end.items():
+    return end if recorded and end is not None and _is_a_readers(end) else None
+
+
+def _is_a_readers(end: Event) -> bool:
+    return _BY_READER.items() <= end.items()
+
+
+def _tell(run: Run, task: StageTask, end: Event) -> None:
+    failed = end["state"] == StageState.FAILED.value
+    tell_end(run, task, end["job_id"], _failure(end) if failed else None)
+
+
+def _close(run: Run, task: StageTask, end: Event) -> bool:
+    """Give the results folder its last word about a start whose end a reader has recorded; whether
+    that was missing, and the folder is not another's."""
+    held, failure = read_claim(task.results_dir), _failure(end)
+    claim = claim_id(run.id, task.name)
+    if held is None or held.id != claim or held.restart is None or held.ended:
         return False
     close_status(task.results_dir, claim, failure.failure_class, failure.evidence)
-    if begun:
-        keep_efficiency(run, task)
+    keep_efficiency(run, task)
     return True
+
+
+def _failure(end: Event) -> Failure:
+    return Failure(FailureClass(end["failure_class"]), end.get("reason", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -288,3 +289,27 @@ def test_the_reader_tells_of_a_failure_in_the_jobs_place(
     for _ in range(2):
         survey_run(run.path)
     assert (tmp_path / "hook.told").read_text().split() == ["failed", "ended"]
+
+
+def test_what_one_reader_could_not_write_down_the_next_one_does(
+    slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = started(run)
+    says(slurm, run, "NODE_FAIL")
+    with monkeypatch.context() as full:
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr("rtdetr_slurm.submission.ends.close_status", refuse)
+        _, notes = survey_run(run.path)
+        assert "not all of that could be recorded" in notes[0]
+    assert not (run.path / "summary.json").exists(), "with which nobody would look again"
+    slurm.answer("squeue", "true")  # forgotten by now
+    assert survey_run(run.path)[1] == (
+        f"{run.id}: train ended without a word, which is recorded now",
+    )
+    assert read_status(log.path)[-1]["status"] == "FAILURE"
+    assert len(finished(run)) == 1
+    assert (run.path / "summary.json").exists()
+    assert survey_run(run.path)[1] == ()
