@@ -91,6 +91,9 @@ def send(
     except BaseException:
         release_results(claims)
         raise
+    with suppress(OSError, UserError):
+        # Its first stage may have failed before the last one was sent, and with it the run.
+        keep_summary(run)
     return {name: facts["job_id"] for name, facts in sent.items()}
 
 

@@ -22,6 +22,7 @@ from rtdetr_slurm.cli import main as main_module
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Dependency, Origin
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.secrets import keep_secrets
 from rtdetr_slurm.runs.state import StageState, is_to_end, task_events
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.client import SlurmClient
@@ -315,6 +316,27 @@ def test_a_stage_whose_parent_failed_shows_as_skipped(slurm: FakeSlurm, tmp_path
         assert found.state is StageState.FAILED
         assert found.stages[1].state is StageState.SKIPPED
         assert found.stages[1].detail == "train failed: no memory"
+
+
+def test_a_run_that_ends_while_it_is_sent_leaves_no_secrets(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    secret = replace(STAGE.launch, secrets=("WANDB_API_KEY",))
+    run = make_run(tmp_path, replace(STAGE, launch=secret), replace(EVALUATE, launch=secret))
+    kept: list[bool] = []
+
+    def fail_at_once(*args: Any) -> None:
+        keep_secrets(*args)
+        kept.append((run.path / "secrets.json").exists())
+        failure = {"state": "failed", "failure_class": "config", "reason": "no such class"}
+        if args[1].name == "evaluate":  # the training, which was sent before, ends before this
+            run.record("finished", stage="train", job_id="42", restart=0, **failure)
+
+    monkeypatch.setattr("rtdetr_slurm.submission.backends.keep_secrets", fail_at_once)
+    submit_run(run)
+    assert kept == [True, True]
+    assert not (run.path / "secrets.json").exists()
 
 
 def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
