@@ -36,10 +36,21 @@ local function wants_gpus(job)
     return false
 end
 
-local function refusal(job)
-    if job.comment == nil or job.comment:sub(1, #MARK) ~= MARK then
-        return nil
+local function is_ours(job)
+    return job.comment ~= nil and job.comment:sub(1, #MARK) == MARK
+end
+
+local function missing(job)
+    if LIMITS.partitions and (job.partition or "") == "" then
+        return "say in which partition (--partition)"
     end
+    if LIMITS.max_minutes and given(job.time_limit) == nil then
+        return "say how long (--time), at most " .. LIMITS.max_minutes .. " minutes"
+    end
+    return nil
+end
+
+local function excess(job)
     for name in (job.partition or ""):gmatch("[^,]+") do
         if LIMITS.partitions and not LIMITS.partitions[name] then
             return "partition " .. name .. " is not for rtdetr-slurm"
@@ -50,19 +61,14 @@ local function refusal(job)
         return "at most " .. LIMITS.max_nodes .. " nodes; this job asks for " .. nodes
     end
     local minutes = given(job.time_limit)
-    if LIMITS.max_minutes then
-        if minutes == nil then
-            return "say how long (--time), at most " .. LIMITS.max_minutes .. " minutes"
-        end
-        if minutes > LIMITS.max_minutes then
-            return "at most " .. LIMITS.max_minutes .. " minutes; this job asks for " .. minutes
-        end
+    if LIMITS.max_minutes and minutes and minutes > LIMITS.max_minutes then
+        return "at most " .. LIMITS.max_minutes .. " minutes; this job asks for " .. minutes
     end
     return nil
 end
 
 function slurm_job_submit(job, partitions, uid)
-    local reason = refusal(job)
+    local reason = is_ours(job) and (missing(job) or excess(job))
     if reason then
         slurm.log_user("job_submit: " .. reason)
         return slurm.ERROR
@@ -76,14 +82,14 @@ end
 
 function slurm_job_modify(job, record, partitions, uid)
     -- `scontrol update` must not do what sbatch was refused; the comment stays what it is.
-    if record.comment and record.comment:sub(1, #MARK) == MARK then
+    if is_ours(record) then
         if job.comment and job.comment ~= record.comment then
             slurm.log_user("job_submit: the comment of an rtdetr-slurm job is what it is known by")
             return slurm.ERROR
         end
-        local minutes = given(job.time_limit)
-        if uid ~= 0 and LIMITS.max_minutes and minutes and minutes > LIMITS.max_minutes then
-            slurm.log_user("job_submit: at most " .. LIMITS.max_minutes .. " minutes")
+        local reason = uid ~= 0 and excess(job)
+        if reason then
+            slurm.log_user("job_submit: " .. reason)
             return slurm.ERROR
         end
     end

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partition", metavar="P", help="look at this partition instead of those of the profile"
     )
-    parser.add_argument("--no-job", action="store_true", help="ask the login node only")
+    parser.add_argument("--no-job", action="store_true", help="ask the login node and Slurm only")
     parser.add_argument(
         "--wait",
         type=minutes,
@@ -71,13 +71,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask_cluster(args: argparse.Namespace, found: FoundSite, lines: _Lines) -> dict[str, str]:
     """Ask Slurm, and have jobs look; returns the settings that their ranks needed."""
-    from rtdetr_slurm.doctor.examine import ask_slurm, examine_by_job, examine_slurm
+    from rtdetr_slurm.doctor.examine import (
+        WHERE_SLURM_ANSWERS,
+        ask_slurm,
+        examine_by_job,
+        examine_slurm,
+    )
 
     try:
         cluster = ask_slurm()
     except SiteError as error:
-        remedy = "run this on a login node of the cluster, with its Slurm commands on PATH"
-        lines.add([failure("slurm.version", str(error), remedy)])
+        lines.add([failure("slurm.version", str(error), WHERE_SLURM_ANSWERS)])
         return {}
     lines.add(examine_slurm(found, cluster, args.partition))
     if args.no_job:
@@ -132,4 +136,5 @@ def line(finding: Finding) -> str:
     """One line: outcome, check, what was found, and what to do."""
     remedy = f"  → {finding.remedy}" if finding.remedy else ""
     where = "" if finding.where == "login" else f"[{finding.where}] "
-    return f"{finding.outcome.value:<11} {finding.id:<19} {where}{finding.found}{remedy}"
+    found = "; ".join(finding.found.splitlines())  # Slurm's commands have errors of several lines
+    return f"{finding.outcome.value:<11} {finding.id:<19} {where}{found}{remedy}"

@@ -23,7 +23,12 @@ _SPACE_GB = 12.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("how", choices=("build", "pull"), help="from a definition; from an address")
+    parser.add_argument(
+        "how",
+        choices=("build", "pull"),
+        metavar="build|pull",
+        help="from a definition; from an address",
+    )
     parser.add_argument(
         "source",
         nargs="?",
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         apptainer=site.apptainer,
         flags=[*(w for one in args.build_arg for w in ("--build-arg", one)), *args.apptainer_flag],
         run_flags=site.apptainer_flags,
-        sha256=args.sha256 and args.sha256.removeprefix("sha256:"),
+        sha256=_demanded(args.sha256),
         replace=args.force,
         space_gb=args.space,
     )
@@ -102,6 +107,16 @@ def _named(site: Site) -> Path:
     if site.image is None:
         raise SiteError("the site profile names no image; say where to put it with -o FILE")
     return Path(site.image.path)
+
+
+def _demanded(digest: str | None) -> str | None:
+    """The digest that is asked for, checked now: an image takes minutes."""
+    from rtdetr_slurm.site.profile import sha256_digits
+
+    try:
+        return None if digest is None else sha256_digits(digest)
+    except ValueError as error:
+        raise RequestError(f"--sha256: found {digest!r}; allowed: {error}") from None
 
 
 def _yaml(path: str) -> str:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.doctor.examine import ask_slurm
+    from rtdetr_slurm.doctor.examine import WHERE_SLURM_ANSWERS, ask_slurm
     from rtdetr_slurm.runs.processes import user_name
     from rtdetr_slurm.site.discover import user_profile
     from rtdetr_slurm.site.draft import draft_profile
@@ -35,7 +35,11 @@ def run(args: argparse.Namespace) -> int:
     to_stdout = args.output == "-"
     if not to_stdout and os.path.lexists(path):
         raise _there_already(path)
-    draft = draft_profile(ask_slurm(), look_around(user_name(), os.environ))
+    try:
+        cluster = ask_slurm()
+    except SiteError as error:
+        raise SiteError(f"{error}\n{WHERE_SLURM_ANSWERS}") from error
+    draft = draft_profile(cluster, look_around(user_name(), os.environ))
     if to_stdout:
         terminal.out_lines(draft.text)
     else:

@@ -20,6 +20,8 @@ from rtdetr_slurm.site.profile import ROLES, Site
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.configuration import Cluster
 
+WHERE_SLURM_ANSWERS = "run this on a login node of the cluster, with its Slurm commands on PATH"
+
 
 def ask_slurm() -> Cluster:
     """How the cluster is set up.

@@ -155,7 +155,7 @@ class _Writer:
         self._lines.append("")
         self._missing(
             "image: /shared/images/rtdetr.sif",
-            "the image: build it from the Apptainerfile (docs/containers.md), then set `image`",
+            "the image: `rtdetr-slurm image build` makes it (docs/containers.md); then set `image`",
         )
         found = self._around.apptainer
         if found is not None and not found.startswith(_USUAL_FOLDERS):

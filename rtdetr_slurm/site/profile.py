@@ -68,7 +68,8 @@ def _env_value(value: str) -> str:
     return value
 
 
-def _sha256(value: str) -> str:
+def sha256_digits(value: str) -> str:
+    """A digest without its prefix; raises ValueError for what is none."""
     digest = value.removeprefix("sha256:")
     if not _SHA256.fullmatch(digest):
         raise ValueError("64 hexadecimal digits, with or without 'sha256:' before them")
@@ -131,7 +132,7 @@ PlainEnvName = Annotated[str, AfterValidator(_plain_env_name)]
 EnvVariables = dict[PlainEnvName, EnvValue | None]
 _ENV_ITEMS = TypeAdapter(list[Annotated[EnvVariables, BeforeValidator(_env_item)]])
 Minutes = Annotated[int, BeforeValidator(minutes_of_field)]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
+Sha256 = Annotated[str, AfterValidator(sha256_digits)]
 
 
 class _Section(BaseModel):

@@ -74,11 +74,14 @@ def test_the_document(slurm: FakeSlurm, profile: Path, capsys: pytest.CaptureFix
 def test_without_slurm_the_rest_is_told_all_the_same(
     slurm: FakeSlurm, profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slurm.answer("scontrol", "echo slurm_load: Unable to contact controller >&2; exit 1")
+    says = "printf 'slurm_load: Unable to contact controller\\nor its backup\\n' >&2; exit 1"
+    slurm.answer("scontrol", says)
     assert main(["doctor", "--site", str(profile)]) == 3
     out = capsys.readouterr().out
-    assert "Unable to contact controller" in out
+    assert "Unable to contact controller; or its backup  → run this on a login node" in out
     assert "site.image" in out
+    assert main(["site", "init", "-o", "-"]) == 3
+    assert "\nrun this on a login node" in capsys.readouterr().err
 
 
 def test_a_draft_goes_where_the_own_profile_belongs(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.errors import ActionError, RequestError, SiteError
 from rtdetr_slurm.images.make import Order, make_image
 from rtdetr_slurm.runs.images import record_image
@@ -96,3 +97,10 @@ def test_no_gpu_waits_for_an_image(apptainer: str, name: str) -> None:
     with pytest.raises(SiteError, match=rf"holds GPUs \({name}=2\)"):
         make(apptainer, environ={"SLURM_JOB_ID": "1", name: "2"})
     make(apptainer, environ={"SLURM_JOB_ID": "1", name: "0"})
+
+
+def test_a_digest_that_is_none_is_refused_before_minutes_are_spent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["image", "build", "--site", "local", "-o", "a.sif", "--sha256", "abc"]) == 2
+    assert "--sha256: found 'abc'; allowed: 64 hexadecimal digits" in capsys.readouterr().err
