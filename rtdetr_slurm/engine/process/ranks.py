@@ -31,6 +31,9 @@ _POLL_SECONDS = 0.2
 _LAST_WORDS_SECONDS = 30.0
 """How long the other ranks have to end by themselves when one has failed; some wait for it in a
 collective, and would for longer."""
+_END_SECONDS = 60.0
+"""How long a killed rank may take to end; one that the kernel holds, most often for a file system,
+may never."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def run_ranks(
     watch: HangWatch | None = None,
     module: str = WORKER_MODULE,
 ) -> RanksEnd:
-    """Run the ranks of this node until they end; none is left afterwards.
+    """Run the ranks of this node until they end; none is left afterwards but what the kernel holds.
 
     The stop signals must be blocked in the calling process (stop.hold_signals): ranks inherit
     that, so that a signal that comes while they start waits for them.
@@ -166,11 +169,15 @@ def _wait(
 
 
 def end_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End those that are left."""
+    """End those that are left; one that does not is told and left to the scheduler."""
     for rank in ranks:
         rank.kill()
+    deadline = time.monotonic() + _END_SECONDS
     for rank in ranks:
-        rank.wait()
+        try:
+            rank.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            print(f"rtdetr: process {rank.pid} was killed and does not end", flush=True)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from process_support import gone, pids_in
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.engine.process import ranks
 from rtdetr_slurm.engine.process.ranks import (
+    end_ranks,
     exit_code,
     kernel_kills,
     killed,
@@ -136,3 +138,21 @@ class TestSignals:
                 f"stopped by {number.name}",
             )
         gone(ranks)
+
+
+class Held(subprocess.Popen[bytes]):
+    """A process that the kernel holds: no signal ends it."""
+
+    def kill(self) -> None:
+        pass
+
+
+def test_a_rank_that_cannot_be_ended_holds_nobody(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ranks, "_END_SECONDS", 0.2)
+    with Held(["sleep", "60"]) as held, subprocess.Popen(["sleep", "60"]) as other:
+        end_ranks([held, other])
+        assert other.returncode == -signal.SIGKILL
+        assert f"process {held.pid} was killed and does not end" in capfd.readouterr().out
+        held.terminate()
