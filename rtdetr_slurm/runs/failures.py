@@ -79,7 +79,11 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
             r"NCCL (error|WARN .*(timeout|abort))|ncclSystemError|ncclRemoteError",
         ),
         (FailureClass.INFRA, r"Connection (reset by peer|closed by remote)|Socket Timeout"),
-        (FailureClass.INFRA, r"^rtdetr: error: rank \d+ on .+ (stands in|gave no stack)"),
+        (
+            FailureClass.INFRA,
+            r"^rtdetr: error: (node \d+ does not answer, and |all ranks wait for one another: )?"
+            r"rank \d+ on .+ (stands in|gave no stack)",
+        ),
         (FailureClass.INFRA, r"srun: error: Task launch for \S+ failed on node"),
         (FailureClass.INFRA, r"Unable to create step for job|Unable to confirm allocation"),
         (FailureClass.INFRA, r"NODE FAILURE|Node failure on|JOB LAUNCH FAILURE"),

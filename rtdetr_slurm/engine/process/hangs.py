@@ -1,14 +1,16 @@
 """Ranks that make no steps any more: noticing it, finding out where they stand, and which of them
 the others wait for.
 
-Each node watches its own ranks and says in a file of the results folder where they stand; node 0
-names the culprit. Files are written by a helper that is given up when it does not come back, for a
-file system that does not answer is one of the reasons for a hang.
+Each node watches its own ranks and says in a file of the results folder where they stand; node 0,
+or the first that answers, names the culprit. Files are written and read by a helper that is given
+up when it does not come back, for a file system that does not answer is one of the reasons for a
+hang.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -40,10 +42,12 @@ STACKS_DIR = "stacks"
 REPORT_PATTERN = ".hang-*.json"
 
 _LOOK_SECONDS = 5.0
-_OTHERS_SECONDS = 30.0
-"""How long a node waits for the reports of the others."""
-_LEAVE_SECONDS = 3.0
-"""What node 0 has for its words when all reports are there, before another node's end ends it."""
+_ASLEEP_SECONDS = 30.0
+"""Who has not looked for so long was suspended itself, and its ranks with it."""
+_OTHERS_SECONDS = 75.0
+"""How long a node waits for the reports of the others: NFS shows new files a minute late."""
+_LEAVE_SECONDS = 15.0
+"""What node 0 has longer than the others, for its words: another node's end ends it."""
 _WRITE_SECONDS = 15.0
 
 
@@ -150,6 +154,7 @@ class HangWatch:
         self.beats = Heartbeats(ranks)
         self._stacks = [os.memfd_create(f"stacks-{rank}") for rank in range(ranks)]
         self._next_look = 0.0
+        self._looked = self._awake = time.monotonic()
 
     def variables(self, local_rank: int) -> dict[str, str]:
         """What a rank must be told."""
@@ -173,18 +178,27 @@ class HangWatch:
         if not self.minutes or not living:
             return False
         now = time.monotonic()
+        if now - self._looked > _ASLEEP_SECONDS:
+            self._awake = now  # scontrol suspend, or gang scheduling: nobody could make a step
+        self._looked = now
         beats = [self.beats.read(rank) for rank in living]
-        if any(now - beat.time > limit_seconds(self.minutes, beat.phase) for beat in beats):
+        quiet = [now - max(beat.time, self._awake) for beat in beats]
+        limits = [limit_seconds(self.minutes, beat.phase) for beat in beats]
+        if any(silence > limit for silence, limit in zip(quiet, limits, strict=True)):
             return True
-        quiet = any(now - beat.time > self.minutes * 60 for beat in beats)
-        if self.nodes == 1 or not quiet or now < self._next_look:
+        if self.nodes == 1 or max(quiet) <= self.minutes * 60 or now < self._next_look:
             return False
         # What this rank does may take its time, but somebody who waits for it may know better.
         self._next_look = now + min(_LOOK_SECONDS, self.minutes * 60)
-        return bool(self._reports())
+        found: list[Standing] = []
+        if not _in_time(lambda: found.extend(self._reports())):
+            self._next_look = math.inf  # a folder that does not answer is not asked again
+        self._looked = time.monotonic()
+        return bool(found)
 
     def explain(self, pids: Mapping[int, int]) -> list[RankFailure]:
-        """Say where the ranks stand; on node 0 also what the hang comes down to.
+        """Say where the ranks stand; on node 0, or the first that answers, also what the hang comes
+        down to.
 
         Args:
             pids: local rank to process, of those that have not ended.
@@ -198,8 +212,10 @@ class HangWatch:
         while len({one.node_rank for one in known}) < self.nodes and time.monotonic() < deadline:
             time.sleep(0.5)
             _in_time(lambda: known.extend(o for o in self._reports() if o not in known))
-        if self.node_rank != 0 or not known:
-            time.sleep(_LEAVE_SECONDS)
+        if self.node_rank != 0:
+            # Node 0 may see what is there a minute later; when it has spoken, its end ends this.
+            time.sleep(max(deadline - time.monotonic(), 0) + _LEAVE_SECONDS)
+        if not known or self.node_rank not in (0, min(one.node_rank for one in known)):
             return []
         reason, node_rank = verdict(known, self.nodes, self.minutes, self.folder / STACKS_DIR)
         rank = culprit(known)[0].rank
@@ -277,8 +293,8 @@ def hang_minutes(environ: Mapping[str, str], asked: float) -> float:
     return minutes
 
 
-def _in_time(write: Callable[[], None]) -> None:
-    """Do something with files; what takes too long is left behind."""
+def _in_time(write: Callable[[], None]) -> bool:
+    """Do something with files; what takes too long is left behind. Returns whether it came back."""
 
     def try_it() -> None:
         try:
@@ -292,3 +308,4 @@ def _in_time(write: Callable[[], None]) -> None:
         helper.join(_WRITE_SECONDS)
         if helper.is_alive():
             print("rtdetr: the results folder does not answer", flush=True)
+    return not helper.is_alive()

@@ -19,7 +19,7 @@ HEARTBEATS = "RTDETR_HEARTBEATS"
 """Environment of a rank: the file descriptor of the memory; unset where nobody watches it."""
 
 _PHASES = tuple(Phase)
-_SLOT = struct.Struct("=dqqqq")
+_SLOT = struct.Struct("@dqqqq")  # native: each number is copied whole, and not byte by byte
 _NO_EPOCH = -1
 
 

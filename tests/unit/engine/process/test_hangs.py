@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from fake_ranks import start_fake
 
+from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process import hangs
 from rtdetr_slurm.engine.process.hangs import (
     HangWatch,
@@ -24,6 +26,7 @@ from rtdetr_slurm.engine.process.heartbeats import beat_with
 from rtdetr_slurm.engine.process.phases import Phase, Phases
 from rtdetr_slurm.engine.process.stacks import place_of
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.runs.failures import classify
 
 STACKS = """\
 Thread 0x00007f10 (most recent call first):
@@ -134,6 +137,12 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
+    def run(self, seconds: float, watch: HangWatch) -> None:
+        """Time in which somebody looks, as the launching process does all the time."""
+        for _ in range(int(seconds)):
+            self.now += 1
+            watch.hangs([0])
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -146,21 +155,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_steps_and_phases_are_signs_of_life(tmp_path: Path, clock: Clock) -> None:
     watch, phases = watch_of(tmp_path, nodes=1), Phases(clock.monotonic)
     beat_with(phases, watch.variables(1), 1)
-    clock.now += 239  # loading may take four times as long
+    clock.run(239, watch)  # loading may take four times as long
     assert not watch.hangs([0, 1])
     with phases.during(Phase.STEPPING, epoch=2, step=7):
-        clock.now += 59
+        clock.run(59, watch)
         assert not watch.hangs([1])
         phases.stepped()
         beat = watch.beats.read(1)
         assert (beat.phase, beat.epoch, beat.step, beat.steps_done) == (Phase.STEPPING, 2, 8, 1)
-        clock.now += 61
+        clock.run(61, watch)
         assert watch.hangs([1])
         assert not watch.hangs([])
         with phases.during(Phase.SAVING):
-            clock.now += 239
+            clock.run(239, watch)
             assert not watch.hangs([1]), "a long checkpoint"
-            clock.now += 2
+            clock.run(2, watch)
             assert watch.hangs([1]), "but not for ever"
     assert watch.hangs([0])
     watch.close()
@@ -178,10 +187,11 @@ def test_a_node_that_is_patient_believes_another_one(tmp_path: Path, clock: Cloc
         watch_of(tmp_path, node_rank=rank, start=start) for rank, start in ((0, 4), (1, 4), (1, 3))
     )
     stale._write([RANK], {})
-    clock.now += 61
+    clock.run(61, mine)
     assert not mine.hangs([0]), "it is loading; what an earlier start has left says nothing"
     other._write([replace(RANK, state="T")], {})
-    clock.now += 6
+    clock.run(4, mine)
+    clock.now += 2
     assert mine.hangs([0])
     [failure] = mine.explain({})
     assert (failure.rank, failure.node_rank) == (2, 1)
@@ -189,6 +199,64 @@ def test_a_node_that_is_patient_believes_another_one(tmp_path: Path, clock: Cloc
     remove_reports(tmp_path)
     assert not mine._reports()
     for watch in (mine, other, stale):
+        watch.close()
+
+
+def test_a_suspended_job_has_not_hung(tmp_path: Path, clock: Clock) -> None:
+    """`scontrol suspend`: whoever watches stood still as well."""
+    watch, phases = watch_of(tmp_path, nodes=1), Phases(clock.monotonic)
+    beat_with(phases, watch.variables(0), 0)
+    phases.enter(Phase.STEPPING)
+    clock.now += 3600
+    clock.run(60, watch)
+    assert not watch.hangs([0])
+    clock.run(2, watch)
+    assert watch.hangs([0])
+    watch.close()
+
+
+def test_a_folder_that_does_not_answer_holds_no_watch(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, over = watch_of(tmp_path), threading.Event()
+    asked: list[int] = []
+
+    def hold() -> list[Standing]:
+        asked.append(1)
+        over.wait(20)
+        return []
+
+    monkeypatch.setattr(hangs, "_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_reports", hold)
+    clock.run(240, watch)
+    assert not watch.hangs([0])
+    clock.run(1, watch)
+    assert watch.hangs([0])
+    assert len(asked) == 1
+    over.set()
+    watch.close()
+
+
+def test_who_speaks_where_not_all_nodes_answer(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Node 0 may see late what is there: until then no other node ends, for that would end it."""
+    first, second, third = (watch_of(tmp_path, nodes=3, node_rank=rank) for rank in range(3))
+    monkeypatch.setattr(second, "_ask", lambda _: [(RANK, "its stack")])
+    third._write([replace(RANK, rank=4, node_rank=2)], {})
+    began = clock.now
+    [failure] = second.explain({})
+    assert clock.now - began >= hangs._OTHERS_SECONDS + hangs._LEAVE_SECONDS
+    assert failure.node_rank == 0
+    assert failure.reason.startswith("node 0 does not answer, and rank 2 on node2 stands in")
+    told = classify(exit_code=1, log_tail=[f"rtdetr: error: {failure}"])
+    assert told.failure_class is FailureClass.INFRA
+    assert third.explain({}) == [], "the second has spoken"
+    first._write([WAITS], {})
+    began = clock.now
+    assert second.explain({}) == []
+    assert clock.now - began >= hangs._OTHERS_SECONDS
+    for watch in (first, second, third):
         watch.close()
 
 
