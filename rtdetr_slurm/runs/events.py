@@ -54,7 +54,7 @@ class _Stamp(TypedDict):
     timestamp: Moment
     event: str
     """submitting, resumed, submitted, refused, unclear, withdrawn, started, resolved, requeued,
-    cancelling, not_cancelled, finished"""
+    cancelling, not_cancelled, finished, told"""
 
 
 class Event(_Stamp, total=False):
