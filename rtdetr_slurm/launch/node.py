@@ -35,6 +35,7 @@ from rtdetr_slurm.runs.secrets import secrets_of
 
 _FUSE_PROGRAMS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs")
 """What an unprivileged Apptainer looks for on PATH, unless it has brought its own."""
+_MAY_GO = "the image may be gone when Slurm itself ends the job, before a checkpoint is written"
 
 
 def run_node(arguments: Sequence[str]) -> int:
@@ -143,7 +144,7 @@ def become_program(
 
 
 def deaf_fuse_programs(folder: Path, search: str) -> str:
-    """A PATH whose FUSE programs ignore TERM.
+    """A PATH whose FUSE programs ignore TERM; the same one where a folder cannot be put before it.
 
     Slurm sends TERM to every process of a job that it ends, also to the one that serves the image's
     files to an unprivileged Apptainer; without them the training could not write its checkpoint.
@@ -152,12 +153,18 @@ def deaf_fuse_programs(folder: Path, search: str) -> str:
         folder: to make, for what starts the real ones.
         search: the PATH that they are on.
     """
+    if os.pathsep in str(folder):
+        say(f"{folder} has a ':', so {_MAY_GO}")
+        return search
     folder.mkdir(mode=0o700, exist_ok=True)
     for name in _FUSE_PROGRAMS:
         if (program := shutil.which(name, path=search)) is not None:
             script = folder / name
             script.write_text(f"#!/bin/sh\ntrap '' TERM\nexec {shlex.quote(program)} \"$@\"\n")
             script.chmod(0o700)
+            if not os.access(script, os.X_OK):
+                say(f"nothing in {folder} may be executed (noexec?), so {_MAY_GO}")
+                return search
     return os.pathsep.join((str(folder), search))
 
 

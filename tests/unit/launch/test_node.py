@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launch_support import STAGE
 
-from rtdetr_slurm.launch.node import become_program
+from rtdetr_slurm.launch.node import become_program, deaf_fuse_programs
 from rtdetr_slurm.plan.model import EngineName, Stage
 
 
@@ -48,3 +48,15 @@ def test_what_serves_the_images_files_outlives_term(
     container = replace(STAGE.container, apptainer="apptainer")
     stage = replace(STAGE, container=container, launch=replace(STAGE.launch, engine=engine))
     assert (signal.SIGTERM in ignored_by_fuse(stage, tmp_path, monkeypatch)) is deaf
+
+
+def test_a_folder_that_cannot_be_on_path_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squashfuse").write_text("#!/bin/sh\n")
+    (tmp_path / "squashfuse").chmod(0o755)
+    assert deaf_fuse_programs(tmp_path / "a:b", str(tmp_path)) == str(tmp_path)
+    assert "a:b has a ':'" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).parent == tmp_path)
+    assert deaf_fuse_programs(tmp_path / "fuse", str(tmp_path)) == str(tmp_path)
+    assert "may be executed (noexec?)" in capsys.readouterr().err
