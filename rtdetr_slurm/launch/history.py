@@ -40,7 +40,8 @@ def history_of(events: Sequence[Event], restart: int, last_sign: datetime | None
         last_sign: when the launch last said that it lives; the end of a start that has not
             written down one.
     """
-    earlier = [event for event in events if restart_of(event) < restart]
+    # By number: the clocks of the nodes that they ran on differ.
+    earlier = sorted((one for one in events if restart_of(one) < restart), key=restart_of)
     put_back = [event for event in earlier if event["event"] == "requeued"]
     retried = [one for one in put_back if one.get("failure_class") is FailureClass.INFRA]
     bad = [node for event in reversed(retried) for node in event.get("bad_nodes", [])]

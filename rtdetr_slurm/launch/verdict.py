@@ -134,6 +134,8 @@ def _ended_badly(end: Witnesses, failure: Failure, *, write: bool) -> Verdict:
         obstacle = "all nodes refuse alike, so it is not tried on others"
     elif refusals and refusals <= end.history.refusals:
         obstacle = "other nodes refused alike, so it is not tried again"
+    elif end.out_of_hours:
+        obstacle = _hours_used_up(end.endurance)
     if obstacle is not None:
         return _failed(Failure(FailureClass.INFRA, f"{failure.evidence}; {obstacle}"), write=write)
     count = f"retry {end.history.infra_retries + 1} of {retries}"

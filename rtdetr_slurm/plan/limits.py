@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.slurm.times import format_minutes
 
@@ -29,6 +29,22 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
+
+
+def check_hours(stages: Sequence[Stage]) -> None:
+    """Refuse hours that are used up as soon as a job starts.
+
+    Raises:
+        RequestError: there are some.
+    """
+    for stage in stages:
+        hours, lead = stage.launch.endurance.max_hours, stage.launch.signal_lead_s
+        if hours is not None and hours * 3600 <= lead:
+            raise RequestError(
+                f"job.max_hours: found {hours:g}; a job is asked to stop {lead} s before they are "
+                "used up (signal_lead_s of the site profile), so this leaves it nothing; give it "
+                "more, or null"
+            )
 
 
 def notes_on_time(stages: Sequence[Stage]) -> Iterator[str]:

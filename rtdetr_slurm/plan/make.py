@@ -12,7 +12,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
 from rtdetr_slurm.plan.hardware import notes_on_hardware
-from rtdetr_slurm.plan.limits import check_limits, notes_on_time
+from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time
 from rtdetr_slurm.plan.model import (
     Bind,
     Container,
@@ -60,7 +60,7 @@ def make_plan(
 
     Raises:
         RequestError: the spec asks for what cannot be (gpu_ids that are not 0..n-1, two stages
-            with one name or one results folder).
+            with one name or one results folder, no time to run in).
         SiteError: the site has no image for it, or a limit is exceeded.
     """
     check_run_dir(run_dir, site)
@@ -70,6 +70,7 @@ def make_plan(
     stages = with_mail(stages, loaded.job.notify, site)
     _check_results_folders(stages)
     check_limits(stages, site)
+    check_hours(stages)
     trains = get_action(loaded.action).trains
     notes = [*loaded.notes, *notes_on_time(stages)]
     notes += _notes_on_gpus(stages)

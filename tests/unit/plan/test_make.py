@@ -299,6 +299,12 @@ def test_a_time_limit_within_the_signals_lead_is_said(
     assert plan(tmp_path, site(scheduler="local", time=1), "automl.policy=off").notes == ()
 
 
+def test_hours_that_are_used_up_at_once_are_refused(tmp_path: Path) -> None:
+    plan(tmp_path, site(), "job.max_hours=0.04")
+    with pytest.raises(RequestError, match=r"job.max_hours: found 0\.03; .* 120 s before"):
+        plan(tmp_path, site(), "job.max_hours=0.03")
+
+
 def test_gpu_hours_count_over_all_stages(tmp_path: Path) -> None:
     at = site(limits={"max_gpu_hours": 6}, time=60)
     assert plan(tmp_path, at, "train.num_nodes=3").stages
