@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -144,11 +145,14 @@ def area(*, whole: bool = False) -> Iterator[Area | None]:
     if not stream.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         yield None
         return
-    with Area(stream, whole=whole) as _area:
-        try:
+    # A terminal whose program is killed would stay as it is drawn, without a cursor.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with Area(stream, whole=whole) as _area:
             yield _area
-        finally:
-            _area = None
+    finally:
+        _area = None
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- the streams themselves ----------------------------------------------------------------

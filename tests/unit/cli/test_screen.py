@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -93,14 +94,15 @@ def test_the_screen_of_one_run_is_its_page_and_its_bars() -> None:
     assert any(line.startswith("train    ━━━") for line in lines)
 
 
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("term", ["dumb", "unknown", None])
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     term: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Tty(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     if term is None:
         monkeypatch.delenv("TERM", raising=False)
     else:
@@ -122,3 +124,16 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     text = out.getvalue()
     assert "a \\x1b[2J line" in text
     assert "\x1b[3" not in text, "colours"
+
+
+def test_a_program_that_is_told_to_end_gives_the_screen_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Tty()
+    monkeypatch.setattr(sys, "stdout", out)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"), terminal.area(whole=True):
+        signal.raise_signal(signal.SIGTERM)
+    assert out.getvalue().endswith("\x1b[?25h\x1b[?1049l")
+    assert signal.getsignal(signal.SIGTERM) is before
