@@ -32,7 +32,7 @@ from rtdetr_slurm.submission.backends import backend_of
 from rtdetr_slurm.submission.cancel import found_jobs
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.sending import OpenTask, Sending, being_sent, open_tasks
-from rtdetr_slurm.submission.submit import send
+from rtdetr_slurm.submission.submit import Overtaken, send
 from rtdetr_slurm.submission.survey import survey_run
 
 Job = Mapping[str, Any]
@@ -78,12 +78,16 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
     _hold_limits(run)
     with suppress(FileNotFoundError):
         (run.path / SUMMARY_JSON).unlink()  # it has not ended for good
+    before = run.events()
     report, notes = survey_run(run.path)
     events = run.events()
+    if _times_sent(events) != _times_sent(before):  # the report may not know of it
+        raise Overtaken(f"{run.id} has just been submitted by another process")
     _see_that_it_stands_still(run, report, events, notes)
     missing = find_missing(run, report, events)
     if not missing.sendings:
         return {}
+    _see_that_nothing_outlives_its_runner(run, missing)
     if not exists(run.path / JOBS_DIR / CONTROLLER_ZIP):  # `submit` was killed before it made it
         write_controller(run)
     _end_what_is_left(run, missing, events)
@@ -151,6 +155,18 @@ def _see_that_it_stands_still(
         if found.state is StageState.UNKNOWN and found.job is None and not is_given_up(one.events):
             why = "; ".join(notes) or "its process is another machine's"
             raise SiteError(f"{run.id}: whether {found.name} waits or runs cannot be told: {why}")
+
+
+def _times_sent(events: Sequence[Event]) -> int:
+    return sum(event["event"] == "submitting" for event in events)
+
+
+def _see_that_nothing_outlives_its_runner(run: Run, missing: Missing) -> None:
+    """On this machine a stage ends some time after its runner was killed, and another runner cannot
+    wait for it: it would start it a second time."""
+    running = [name for name, job in missing.jobs.items() if job is not None]
+    if running and run.plan.stages[0].launch.scheduler == "local":
+        raise RequestError(f"{run.id}: {', '.join(running)} has not ended yet; resume it then")
 
 
 def _end_what_is_left(run: Run, missing: Missing, events: Sequence[Event]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launch_support import STAGE, make_run
+from launch_support import STAGE, local_stage, make_run
 from slurm_support import FakeSlurm, queue_line, submitted, survey
 
 from rtdetr_slurm.contract import FailureClass
@@ -162,6 +163,39 @@ def test_of_two_at_once_one_sends(
     assert sent(slurm) == submits
     monkeypatch.undo()
     assert own(chain) == ["submitting"], "the other one's is not taken back"
+
+
+def test_what_was_sent_while_slurm_was_asked_is_not_sent_again(
+    slurm: FakeSlurm, chain: Run
+) -> None:
+    """The report is of the moment before."""
+    ended(chain, "train", "42", **FAILED)
+    facts = '"schema_version": 1, "timestamp": "2999-01-02T00:00:00+00:00", "stage": "train"'
+    announced = f'{{"event": "submitting", {facts}, "restart": 1}}'
+    answered = f'{{"event": "submitted", {facts}, "restart": 1, "job_id": "50"}}'
+    other = chain.path / "events" / "other.jsonl"
+    slurm.answer("squeue", f"echo '{announced}' > {other}; echo '{answered}' >> {other}")
+    with pytest.raises(RequestError, match="has just been submitted by another process"):
+        resume_run(chain)
+    assert sent(slurm) == 2
+    assert slurm.calls("scancel") == [], "not the other one's either"
+
+
+def test_a_local_stage_that_outlives_its_runner_is_not_started_beside_itself(
+    tmp_path: Path,
+) -> None:
+    train = local_stage(tmp_path / "train")
+    evaluate = replace(local_stage(tmp_path / "evaluate"), name="evaluate", action="evaluate")
+    run = make_run(tmp_path / "runs", train, replace(evaluate, depends_on=EVALUATE.depends_on))
+    me = process_facts(str(os.getpid()))
+    dead = {**me, "process_start": 1}
+    for stage in run.plan.stages:
+        run.record("submitting", stage=stage.name, pid=os.getpid(), **dead)
+        run.record("submitted", stage=stage.name, job_id=str(os.getpid()), **dead)
+    run.record("started", stage="train", job_id=str(os.getpid()), pid=os.getpid(), **me)
+    with pytest.raises(RequestError, match="train has not ended yet"):
+        resume_run(run)
+    assert [one["restart"] for one in run.events() if one["event"] == "resumed"] == []
 
 
 def test_who_is_overtaken_leaves_the_claims_to_the_other(
