@@ -25,7 +25,14 @@ from rtdetr_slurm.launch.history import History, history_of
 from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
-from rtdetr_slurm.launch.tao import going_on, tao_resume_point, tao_spec, unguarded
+from rtdetr_slurm.launch.tao import (
+    EPOCHS_FIELD,
+    going_on,
+    tao_resume_point,
+    tao_spec,
+    unfinished,
+    unguarded,
+)
 from rtdetr_slurm.launch.verdict import (
     Kind,
     Verdict,
@@ -57,7 +64,6 @@ from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain,
 from rtdetr_slurm.runs.status import StatusLog, read_status
 from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
 
-EPOCHS_FIELD = "train.num_epochs"
 INPUTS_JSON = "inputs.json"
 """In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
 _LAST_SIGN = "alive"
@@ -297,9 +303,12 @@ class StageRun:
     def _proof_problem(self, kpis: set[str]) -> str | None:
         if self.engine == "tao" and (problem := unguarded(self.run, self.task)):
             return problem
-        return artefact_problem(
+        problem = artefact_problem(
             self.action, self.results, self._spec, self._verify, self.engine, kpis
         )
+        if problem is None and self.engine == "tao" and self.action.trains:
+            return unfinished(self.results, self._spec)
+        return problem
 
     def _resume_point(self) -> CheckpointFile | None:
         if self.engine == "tao":

@@ -26,10 +26,17 @@ from rtdetr_slurm.launch.rendezvous import Layout
 from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import value_at, with_value
-from rtdetr_slurm.runs.checkpoints import RESUME_FIELD, CheckpointFile, Verify, resume_candidates
+from rtdetr_slurm.runs.checkpoints import (
+    RESUME_FIELD,
+    CheckpointFile,
+    Verify,
+    list_checkpoints,
+    resume_candidates,
+)
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run
 from rtdetr_slurm.runs.tao import EMA_SUFFIX, latest_links
 
+EPOCHS_FIELD = "train.num_epochs"
 STARTED_FILE = "started"
 """In a node's folder: our program has let TAO's work begin there."""
 _BIN = "bin"
@@ -67,6 +74,15 @@ def unguarded(run: Run, task: StageTask) -> str | None:
                 "starts its work in another way and cannot be used"
             )
     return None
+
+
+def unfinished(results_dir: Path, spec: Mapping[str, Any]) -> str | None:
+    """What is missing of a training of which TAO says that it has finished: it says so of one that
+    was interrupted, too; None where the last epoch has its checkpoint."""
+    epochs, found = value_at(spec, EPOCHS_FIELD), list_checkpoints(results_dir)
+    if not found or not isinstance(epochs, int) or found[-1].epoch + 1 >= epochs:
+        return None
+    return f"its last checkpoint is {found[-1].path.name}, of {epochs} epochs"
 
 
 def tao_resume_point(

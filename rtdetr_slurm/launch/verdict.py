@@ -105,8 +105,9 @@ def decide(end: Witnesses) -> Verdict:
     if end.exit_code == ExitCode.OK and end.last_status() == Status.SUCCESS.value:
         if end.artefact_problem is None:
             return Verdict(Kind.SUCCESS)
-        reason = f"the action reported success, but {end.artefact_problem}"
-        return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
+        if end.interruption is None:
+            reason = f"the action reported success, but {end.artefact_problem}"
+            return _failed(Failure(FailureClass.UNKNOWN, reason), write=True)
     if _was_interrupted(end):
         return _interrupted(end)
     if end.exit_code == ExitCode.OK:

@@ -646,6 +646,16 @@ def test_tao_is_not_believed_where_its_work_began_unguarded(run: Run, stage: Sta
     assert "began past the program of rtdetr-slurm" in ends(run, stage)[1]["reason"]
 
 
+def test_tao_is_not_believed_where_the_last_epoch_is_missing(run: Run, stage: Stage) -> None:
+    stage = replace(stage, launch=replace(stage.launch, engine="tao"))
+    spec = freeze_spec("/home/someone/train.yaml", [], {"train": {"num_epochs": 2}})
+    run = replace(run, manifest=replace(run.manifest, spec=spec))
+    write_checkpoint(Path(stage.results_dir) / "model_epoch_000.pth")
+    began = f"touch {shlex.quote(str(run.job_dir('train')))}/node-0/started"
+    assert execute(run, stage, ShellAllocation(f"{began}; {FINISHED}")) == 1
+    assert "success, but its last checkpoint is model_epoch_000" in ends(run, stage)[1]["reason"]
+
+
 def test_what_an_older_image_says_counts(run: Run, stage: Stage) -> None:
     """Its engine knows nothing of claims."""
     image = ImageRecord("/old.sif", 7, "0" * 64, version="0.0.1")

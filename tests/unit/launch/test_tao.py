@@ -174,6 +174,15 @@ def test_it_goes_on_from_the_furthest_checkpoint_that_is_whole(tmp_path: Path) -
     assert found({"train": {"enable_ema": True}}) == "model_epoch_001.pth"
 
 
+def test_a_training_that_has_not_come_to_its_end_is_no_success(tmp_path: Path) -> None:
+    spec = {"train": {"num_epochs": 3}}
+    assert tao.unfinished(tmp_path, spec) is None, "that there is none is told by others"
+    write_checkpoint(tmp_path / "model_epoch_001.pth")
+    assert "checkpoint is model_epoch_001.pth, of 3 epochs" in str(tao.unfinished(tmp_path, spec))
+    write_checkpoint(tmp_path / "model_epoch_002.pth")
+    assert tao.unfinished(tmp_path, spec) is None
+
+
 def test_a_link_to_a_torn_checkpoint_is_not_followed(tmp_path: Path) -> None:
     torn = tmp_path / "model_epoch_000.pth"
     torn.write_bytes(b"torn")

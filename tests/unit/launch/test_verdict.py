@@ -50,6 +50,14 @@ def test_one_doubt_makes_a_failure(end: Witnesses, reason: str) -> None:
     assert reason in verdict.reason
 
 
+def test_a_success_that_is_none_is_an_interruption_where_an_end_was_asked_for() -> None:
+    """TAO ends an interrupted training as if it had finished."""
+    end = replace(STOPPED, exit_code=0, last_line=SUCCESS, artefact_problem="of 3 epochs")
+    verdict = decide(end)
+    assert (verdict.kind, verdict.write_status) == (Kind.REQUEUE, True)
+    assert decide(replace(end, artefact_problem=None)).kind is Kind.SUCCESS
+
+
 def test_the_engines_own_failure_line_is_kept() -> None:
     verdict = decide(Witnesses(exit_code=1, last_line=failure_line("oom_gpu")))
     assert verdict.failure_class is FailureClass.OOM_GPU
