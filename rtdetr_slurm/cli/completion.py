@@ -135,7 +135,8 @@ def _values(action: argparse.Action, word: str, site: str | None) -> list[str]:
         return _beginning_with(last, ACTIONS, done + comma)
     if action.dest == "site":
         return _beginning_with(word, ["local"]) if word else []
-    return _beginning_with(word, map(str, action.choices or ()))
+    choices = [str(one) for one in action.choices or () if one != WORDS]
+    return _beginning_with(word, choices)
 
 
 def _beginning_with(word: str, names: Iterable[str], before: str = "") -> list[str]:

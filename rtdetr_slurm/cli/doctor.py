@@ -86,9 +86,13 @@ def _ask_cluster(args: argparse.Namespace, found: FoundSite, lines: _Lines) -> d
     lines.add(examine_slurm(found, cluster, args.partition))
     if args.no_job:
         return {}
-    examined = examine_by_job(
-        found, cluster, args.partition, 60 * args.wait, lines.findings, terminal.note
-    )
+    try:
+        examined = examine_by_job(
+            found, cluster, args.partition, 60 * args.wait, lines.findings, terminal.note
+        )
+    except SiteError as error:  # Slurm has fallen silent
+        lines.add([failure("probe.job", str(error), "try again once `squeue` answers")])
+        return {}
     lines.add(examined.findings)
     return examined.settings
 

@@ -295,7 +295,9 @@ def find_run(reference: str, run_root: Callable[[], Path]) -> Path:
     if len(matches) == 1:
         return root / matches[0]
     if matches:
-        raise RequestError(f"'{reference}' fits {len(matches)} runs: {', '.join(matches[:5])}")
+        more = ", …" if len(matches) > 5 else ""
+        found = ", ".join(matches[:5])
+        raise RequestError(f"'{reference}' fits {len(matches)} runs: {found}{more}")
     near = difflib.get_close_matches(reference, ids, n=3, cutoff=0.4) or ids[:3]
     known = f"; nearest: {', '.join(near)}" if near else " (there are no runs yet)"
     raise RequestError(f"there is no run '{reference}' in {root}{known}")

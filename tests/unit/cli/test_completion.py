@@ -50,6 +50,7 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("rtdetr-slurm submit train.yaml --then evaluate,expo", ["evaluate,export"]),
         ("rtdetr-slurm submit 'my spec.yaml' 'job.na", ["job.name="]),
         ("rtdetr-slurm completion z", ["zsh"]),
+        ("rtdetr-slurm completion w", []),
     ],
 )
 def test_the_last_word(line: str, expected: list[str]) -> None:

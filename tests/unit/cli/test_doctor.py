@@ -10,7 +10,9 @@ from cluster_support import ASSOCIATIONS, CONFIG, NODES, PARTITIONS
 from slurm_support import FakeSlurm
 
 from rtdetr_slurm.cli.main import main
+from rtdetr_slurm.doctor import examine
 from rtdetr_slurm.doctor.finding import Finding, Outcome
+from rtdetr_slurm.slurm.commands import SlurmUnreachable
 
 
 @pytest.fixture
@@ -82,6 +84,21 @@ def test_without_slurm_the_rest_is_told_all_the_same(
     assert "site.image" in out
     assert main(["site", "init", "-o", "-"]) == 3
     assert "\nrun this on a login node" in capsys.readouterr().err
+
+
+def test_a_slurm_that_falls_silent_leaves_a_document(
+    slurm: FakeSlurm,
+    profile: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(*_: object) -> None:
+        raise SlurmUnreachable("squeue does not answer")
+
+    monkeypatch.setattr(examine, "examine_by_job", silent)
+    assert main(["doctor", "--json", "--site", str(profile)]) == 3
+    last = json.loads(capsys.readouterr().out)["findings"][-1]
+    assert (last["id"], last["found"]) == ("probe.job", "squeue does not answer")
 
 
 def test_a_draft_goes_where_the_own_profile_belongs(

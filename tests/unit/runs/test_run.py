@@ -82,6 +82,11 @@ def test_what_is_said_when_no_run_or_several_fit(tmp_path: Path) -> None:
         find_run("evaluate-20260102-000000-bbba", lambda: tmp_path)
     with pytest.raises(RequestError, match="is not a run folder"):
         find_run(str(tmp_path), lambda: tmp_path)
+    for number in range(6):
+        (tmp_path / f"export-20260102-000000-{number:04x}").mkdir()
+        (tmp_path / f"export-20260102-000000-{number:04x}" / "run.json").touch()
+    with pytest.raises(RequestError, match=r"fits 6 runs: export-.*-0001, …$"):
+        find_run("export", lambda: tmp_path)
 
 
 def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
