@@ -29,6 +29,8 @@ EARLIEST_WARNING_S = 90
 _NOTICE_WAIT_S = 3.0
 _KILL_WAIT_S = 30
 """Slurm's default, for where it cannot be asked."""
+_REQUEUE_TRIES, _REQUEUE_EVERY_S = 4, 5.0
+"""A controller that is busy, or changes places with its backup, is no end of a run."""
 _EXCLUDE_TRIES, _EXCLUDE_EVERY_S = 5, 1.0
 
 
@@ -222,8 +224,7 @@ class SlurmAllocation(Allocation):
     def requeue(self, exclude: Sequence[str] = (), /) -> None:
         # In this order: Slurm lets only a waiting job change its nodes, and whenever this process
         # is killed, the job is not held.
-        if self._slurm.own_facts(self.job_id).restarts == self.restart - self.first:
-            self._slurm.requeue(self.job_id)
+        self._put_back()
         for tries in range(_EXCLUDE_TRIES if exclude else 0):
             try:
                 return self._slurm.exclude(self.job_id, exclude)
@@ -231,6 +232,19 @@ class SlurmAllocation(Allocation):
                 if tries + 1 == _EXCLUDE_TRIES:
                     say(f"{', '.join(exclude)} could not be left out: {error}")
             time.sleep(_EXCLUDE_EVERY_S)
+
+    def _put_back(self) -> None:
+        for tries in range(_REQUEUE_TRIES):
+            try:
+                # Slurm itself may have done so, and a try without an answer, too.
+                if self._slurm.own_facts(self.job_id).restarts == self.restart - self.first:
+                    self._slurm.requeue(self.job_id)
+                return
+            except SiteError as error:
+                if tries + 1 == _REQUEUE_TRIES:
+                    raise
+                say(f"the job is not back in the queue, and this is tried again: {error}")
+            time.sleep(_REQUEUE_EVERY_S)
 
     def _notice(self) -> FailureClass | None:
         deadline = time.monotonic() + _NOTICE_WAIT_S

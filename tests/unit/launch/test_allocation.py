@@ -189,8 +189,26 @@ def test_a_slurm_that_does_not_answer_is_no_reason_to_give_up(
     )
     assert not allocation.quietly_preempted()
     assert "does not say whether the job was preempted: scontrol" in capfd.readouterr().err
+    monkeypatch.setattr("rtdetr_slurm.launch.allocation._REQUEUE_EVERY_S", 0.0)
     with pytest.raises(SiteError, match="scontrol"):
         allocation.requeue()
+
+
+def test_a_requeue_that_gets_no_answer_is_tried_again(
+    run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try finds nobody, the second is cut short, and has worked."""
+    monkeypatch.setattr("rtdetr_slurm.launch.allocation._REQUEUE_EVERY_S", 0.0)
+    there, done = programs / "there", programs / "done"
+    shown = f"echo JobState=RUNNING Restarts=$(ls {done} 2> /dev/null | wc -l)"
+    script = f"""echo $@ >> {programs}/calls
+[ -e {there} ] || {{ touch {there}; exit 1; }}
+[ "$1" = requeue ] || {{ {shown}; exit; }}
+touch {done}; exit 1"""
+    program(programs, "scontrol", script)
+    SlurmAllocation(run, STAGE, BATCH | os.environ).requeue()
+    show = "--oneliner show job 8"
+    assert (programs / "calls").read_text().splitlines() == [show, show, "requeue 8", show]
 
 
 def test_a_state_that_nobody_has_heard_of_is_no_end(run: Run, programs: Path) -> None:
