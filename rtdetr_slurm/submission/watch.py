@@ -34,8 +34,9 @@ class Pace:
 
     def pause(self, *, silent: bool) -> float:
         """Seconds until the next question, after one that was answered or not."""
-        now = self._pause
-        self._pause = min(now * (2 if silent else 1.5), _SILENT_S if silent else self._last)
+        longest = _SILENT_S if silent else self._last
+        now = min(self._pause, longest)
+        self._pause = min(now * (2 if silent else 1.5), longest)
         return now * random.uniform(0.8, 1.2)
 
 

@@ -55,6 +55,7 @@ def test_slurm_is_asked_ever_more_seldom_and_never_at_one_beat() -> None:
     assert pace.pause(silent=True) > 20
     assert pace.pause(silent=True) + pace.pause(silent=True) > 90
     assert pace.pause(silent=True) <= 144
+    assert pace.pause(silent=False) <= 36, "it answers again"
 
 
 def test_an_answer_that_takes_its_time_holds_up_nothing() -> None:
