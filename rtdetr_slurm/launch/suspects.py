@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rtdetr_slurm.runs.failures import failed_rank, failed_task_node
+from rtdetr_slurm.runs.failures import failed_ranks, failed_task_node
 
 _LEFT_OUT_OF = 10
 """At most one node in so many of a partition is left out."""
@@ -30,8 +30,10 @@ def suspects(
         return tuple(node for node in nodes if node in refusing)
     if len(nodes) == 1:
         return tuple(nodes)
-    if node_rank is None and (rank := failed_rank(log_tail)) is not None and ranks_per_node:
-        node_rank = rank // ranks_per_node
+    if node_rank is None and ranks_per_node:
+        failed = {rank // ranks_per_node for rank in failed_ranks(log_tail)}
+        # What ranks of several nodes say alike (weights that have drifted apart) is no node's.
+        node_rank = failed.pop() if len(failed) == 1 else None
     if node_rank is not None and node_rank < len(nodes):
         return (nodes[node_rank],)
     named = failed_task_node(log_tail)

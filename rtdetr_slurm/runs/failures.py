@@ -182,11 +182,16 @@ def _rank_error(log: Sequence[str]) -> str | None:
     return None
 
 
-def failed_rank(log_tail: Sequence[str]) -> int | None:
-    """The rank that failed first, by the log of the last start; None where it names none."""
-    line = _rank_error([line.strip() for line in _of_last_start(log_tail)])
-    match = _RANK_ERROR.match(line or "")
-    return int(match["rank"]) if match else None
+def failed_ranks(log_tail: Sequence[str]) -> set[int]:
+    """The rank that failed first, by the log of the last start, and those that failed with the same
+    words; none where it names none."""
+    log = [line.strip() for line in _of_last_start(log_tail)]
+    first = _RANK_ERROR.match(_rank_error(log) or "")
+    if first is None:
+        return set()
+    words = first.string[first.end() :]
+    found = (match for line in log if (match := _RANK_ERROR.match(line)))
+    return {int(one["rank"]) for one in found if one.string[one.end() :] == words}
 
 
 def failed_task_node(log_tail: Sequence[str]) -> str | None:

@@ -112,6 +112,9 @@ class TestRefusals:
         (["srun: error: Task launch for StepId=8.0 failed on node node1: No such"], "node1"),
         (["srun: error: node9: task 1: Killed"], None),  # none of the job's
         (["rtdetr: error: rank 99: why"], None),
+        (["rtdetr: error: rank 2: why", "rtdetr: error: rank 3: why"], "node2"),
+        (["rtdetr: error: rank 2: why", "rtdetr: error: rank 0: something else"], "node2"),
+        (["rtdetr: error: rank 2: why", "rtdetr: error: rank 0: why"], None),
     ],
 )
 def test_who_is_suspected(log: Sequence[str], node: str | None) -> None:
