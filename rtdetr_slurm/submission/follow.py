@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.logs import LogReader
@@ -44,7 +45,7 @@ class Follower:
         self.run = run
         self._on_line, self._on_report, self._on_note = on_line, on_report, on_note
         self._on_silence = on_silence
-        self._readers: dict[str, LogReader] = {}
+        self._readers: dict[Path, LogReader] = {}
         local = all(s.launch.scheduler == "local" for s in run.plan.stages)
         pace = Pace(_LOCAL_TICK_S, _LOCAL_TICK_S) if local else Pace()
         self._watcher = Watcher(lambda: [run.path], pace)
@@ -101,8 +102,9 @@ class Follower:
         events = self.run.events()
         for task in self.run.plan.tasks():
             job_id = job_id_of(task_events(events, task), task)
-            if job_id and task.name not in self._readers:
-                self._readers[task.name] = LogReader(self.run.log_path(task.stage.name, job_id))
+            path = self.run.log_path(task.stage.name, job_id) if job_id else None
+            if path is not None and path not in self._readers:  # after `resume` it is another job
+                self._readers[path] = LogReader(path)
         for reader in self._readers.values():
             for line in reader.new_lines(end=end):
                 self._on_line(line)

@@ -15,6 +15,7 @@ from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.cli.watching import watch
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm import commands
+from rtdetr_slurm.submission.follow import Follower
 from rtdetr_slurm.submission.survey import survey_run
 
 
@@ -68,6 +69,19 @@ def test_ctrl_c_ends_the_reading_of_a_log(
     assert out == "epoch 1\n"
     assert "Traceback" not in err
     assert slurm.calls("scancel") == []
+
+
+def test_the_log_of_the_job_that_resume_has_sent_is_passed_on_too(running: Run) -> None:
+    lines: list[str] = []
+    follower = Follower(
+        running, on_line=lines.append, on_report=lambda _: None, on_note=lambda _: None
+    )
+    follower.follow(timeout_s=0)
+    running.record("submitting", stage="train", restart=1)
+    running.record("submitted", stage="train", restart=1, job_id="43")
+    running.log_path("train", "43").write_text("epoch 2\n")
+    follower.follow(timeout_s=0)
+    assert lines == ["epoch 1", "epoch 2"]
 
 
 @pytest.mark.parametrize("program", ["squeue", "sacct", "scontrol"])
