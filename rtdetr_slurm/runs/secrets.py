@@ -58,8 +58,10 @@ def secrets_of(run_dir: Path, stage: Stage) -> dict[str, str]:
 
 
 def forget_secrets(run_dir: Path) -> None:
-    """Remove the file, if there is one; raises OSError where that cannot be done."""
-    (run_dir / SECRETS_JSON).unlink(missing_ok=True)
+    """Remove the file, if there is one, and what a `submit` that was killed while it wrote one has
+    left of it; raises OSError where that cannot be done."""
+    for path in (run_dir / SECRETS_JSON, *run_dir.glob(f".{SECRETS_JSON}.*")):
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +65,19 @@ def test_those_that_are_gone_or_damaged_are_told_of_and_never_quoted(run: Run) -
         with pytest.raises(UserError, match="cannot be read; submit again") as caught:
             secrets_of(run.path, stage)
         assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_killed_writer_has_left_of_them_goes_too(run: Run) -> None:
+    [stage] = run.plan.stages
+    code = "import os, signal, sys; from pathlib import Path; import rtdetr_slurm.files as files; "
+    code += "files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); "
+    code += "files.write_atomic(Path(sys.argv[1]), 'hunter2', mode=0o600)"
+    argv = [sys.executable, "-c", code, str(run.path / "secrets.json")]
+    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    [left] = run.path.glob(".secrets*")
+    keep_secrets(run.path, stage, {"WANDB_API_KEY": "x"})
+    forget_secrets(run.path)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
