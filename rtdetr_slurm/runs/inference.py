@@ -19,6 +19,7 @@ from rtdetr_slurm.plan.model import Input, Origin, StageTask
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.artefacts import file_problem, made_file
 from rtdetr_slurm.runs.choice import Chosen, best_or_last, checkpoint_of
+from rtdetr_slurm.runs.claim import claim_id, read_claim
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.trials import trial_folder
 
@@ -66,15 +67,23 @@ def maker_of(run: Run | None, origin: Origin) -> Maker:
     """The stage that an origin names, of `run` where it names no other.
 
     Raises:
-        RequestError: its run cannot be read, or has no such stage or trial.
+        RequestError: its run cannot be read, has no such stage or trial, or another run writes to
+            the stage's results folder by now, whose models are not to be taken for its own.
     """
     if origin.run is not None:
         run = open_run(Path(origin.run))
     assert run is not None
     stage = run.plan.stage(origin.stage)
-    folder = StageTask(stage).results_dir
     if origin.trial is not None:
         folder = trial_folder(run, origin.trial)
+    else:
+        folder = StageTask(stage).results_dir
+        held = read_claim(folder)
+        if held is not None and held.id != claim_id(run.id, stage.name):
+            raise RequestError(
+                f"{folder} belongs to {held} by now, and no longer to {origin}: continue that run, "
+                "or name the file itself"
+            )
     return Maker(get_action(stage.action), folder, run.spec)
 
 

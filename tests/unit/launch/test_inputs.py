@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launch_support import STAGE, make_run, write_checkpoint
+from launch_support import STAGE, claim_results, make_run, write_checkpoint
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
 from rtdetr_slurm.launch.node import input_binds
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
-from rtdetr_slurm.plan.model import Array, Bind, Input, Origin, Stage
+from rtdetr_slurm.plan.model import Array, Bind, Input, Origin, Stage, StageTask
+from rtdetr_slurm.runs.claim import claim_id, new_claim, take
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import StatusLog
 
@@ -57,6 +58,20 @@ def test_the_best_checkpoint_of_a_stage_before(tmp_path: Path) -> None:
     # A damaged file is never handed on.
     best.write_bytes(best.read_bytes()[:100])
     assert resolve_inputs(run, task)[1].value.endswith("model_epoch_002.pth")
+
+
+def test_what_another_run_leaves_in_the_same_folder_is_not_taken(tmp_path: Path) -> None:
+    """It may claim the folder as soon as the training there has ended."""
+    model = Input("evaluate.checkpoint", "parent_model", Origin("train"))
+    run, stage = chain(tmp_path, model)
+    [task] = stage.tasks()
+    best = trained(tmp_path / "results" / "train")
+    claim = claim_results(run, StageTask(run.plan.stages[0]), continues=True)
+    assert resolve_inputs(run, task)[0].value == str(best)
+    other = make_run(tmp_path, STAGE, run_id="train-20260102-030405-beef")
+    take(best.parent, new_claim(claim_id(other.id, "train"), run_dir=str(other.path)), claim)
+    with pytest.raises(ActionError, match=f"belongs to run {other.id} .*no longer to train: cont"):
+        resolve_inputs(run, task)
 
 
 def test_the_checkpoint_that_was_chosen(tmp_path: Path) -> None:
