@@ -120,8 +120,11 @@ def test_the_job_submit_example_holds_the_limits(cluster: slurm.Slurm, tmp_path:
     script = tmp_path / "job.sh"
     script.write_text("#!/bin/sh\n")
     held = ("--hold", f"--output={tmp_path}/out")
-    ours = (*held, "--comment=rtdetr-slurm:run:train")
+    marked = (*held, "--comment=rtdetr-slurm:run:train")
+    ours = (*marked, "--partition=train")
 
+    with pytest.raises(HarnessError, match="say in which partition"):
+        sent(cluster, tmp_path, *marked, "--time=10", script)
     with pytest.raises(HarnessError, match="at most 8 nodes; this job asks for 9"):
         sent(cluster, tmp_path, *ours, "--time=10", "--nodes=9", script)
     with pytest.raises(HarnessError, match="say how long"):
