@@ -91,7 +91,7 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
     if not exists(run.path / JOBS_DIR / CONTROLLER_ZIP):  # `submit` was killed before it made it
         write_controller(run)
     _end_what_is_left(run, missing, events)
-    return send(run, missing.sendings, missing.jobs, again=again)
+    return send(run, missing.sendings, missing.jobs, again=again, known=events)
 
 
 def _hold_limits(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rtdetr_slurm.contract import EVENTS_DIR, SUMMARY_JSON
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.plan.model import Dependency
-from rtdetr_slurm.runs.events import record_once
+from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run, open_run
@@ -56,7 +56,12 @@ def submit_run(run: Run, *, again: bool = False) -> dict[str, str]:
 
 
 def send(
-    run: Run, sendings: Sequence[Sending], jobs: Mapping[str, Facts | None], *, again: bool
+    run: Run,
+    sendings: Sequence[Sending],
+    jobs: Mapping[str, Facts | None],
+    *,
+    again: bool,
+    known: Sequence[Event] = (),
 ) -> dict[str, str]:
     """Claim the results folders and submit stages; returns stage name → job id.
 
@@ -66,6 +71,8 @@ def send(
     Args:
         jobs: of the run's other stages, by name; None of one that has ended well.
         again: also where a run that does the same is under way.
+        known: events of the run that were heeded already; a wish to cancel that is not among them
+            holds for all that is sent.
 
     Raises:
         RequestError: another run uses a results folder, or does the same.
@@ -86,6 +93,7 @@ def send(
             with _taken_back(run, one, sendings, backend):
                 sent[one.stage.name] = _submit_stage(run, one, backend, {**jobs, **sent}, alone)
                 alone = True
+                _see_that_it_is_wanted(run, one, known)
     except Overtaken:
         raise  # the claims are this run's, and whoever has overtaken this process counts on them
     except BaseException:
@@ -158,9 +166,19 @@ def _submit_stage(
         _note(run, "refused", **one.facts(), reason=str(error))
         raise
     run.record("submitted", **one.facts(), **facts)
-    if any(is_to_end(task_events(run.events(), task)) for task in one.stage.tasks()):
-        raise SiteError(f"{run.id} was cancelled while it was being submitted")
     return facts
+
+
+def _see_that_it_is_wanted(run: Run, one: Sending, known: Sequence[Event]) -> None:
+    """See that nobody has cancelled the run meanwhile, be it a stage that was not yet sent then."""
+    events = run.events()
+    wished = any(is_to_end(task_events(events, task)) for task in one.stage.tasks())
+    if wished or _wishes(events) > _wishes(known):
+        raise SiteError(f"{run.id} was cancelled while it was being submitted")
+
+
+def _wishes(events: Sequence[Event]) -> int:
+    return sum(event["event"] == "cancelling" for event in events)
 
 
 def _announce(run: Run, one: Sending, cluster: str | None) -> None:

@@ -268,6 +268,27 @@ def test_what_is_being_cancelled_is_waited_for(slurm: FakeSlurm, chain: Run) -> 
     assert not is_to_end(task_events(chain.events(), StageTask(chain.plan.stages[0])))
 
 
+def test_a_cancel_meanwhile_holds_also_for_what_is_not_sent_yet(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """Of two stages that do not wait for each other, the second is sent when the first has been
+    cancelled."""
+    export = replace(EVALUATE, name="again", results_dir="/runs/r/results/again")
+    run = make_run(tmp_path / "runs", STAGE, EVALUATE, export)
+    for stage, how in (("train", {}), ("evaluate", FAILED), ("again", FAILED)):
+        run.record("submitting", stage=stage)
+        ended(run, stage, "42", **how)
+    facts = '"schema_version": 1, "timestamp": "2999-01-02T00:00:00+00:00", "restart": 0'
+    wish = f'{{"event": "cancelling", {facts}, "stage": "again"}}'
+    cancel = f"echo '{wish}' > {run.path}/events/other.jsonl"
+    slurm.answer("sbatch", f"case $* in *again*) echo 53;; *) {cancel}; echo 52;; esac")
+    slurm.answer("squeue", f"echo '{queue_line(run, '52', 'PENDING', 'evaluate')}:1'")
+    with pytest.raises(SiteError, match=r"was cancelled while it was being .*job 52"):
+        resume_run(run)
+    assert slurm.calls("scancel") == ["52"]
+    assert sent(slurm) == 1
+
+
 def test_a_cancelled_run_and_its_claims(slurm: FakeSlurm, chain: Run) -> None:
     """What was begun under the claim is gone on from; what another run holds is not taken."""
     task = StageTask(chain.plan.stages[0])
