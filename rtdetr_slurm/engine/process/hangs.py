@@ -31,7 +31,7 @@ from rtdetr_slurm.engine.process.stacks import (
     place_of,
     process_state,
 )
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import SiteError, UserError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
 
@@ -191,7 +191,7 @@ class HangWatch:
         # What this rank does may take its time, but somebody who waits for it may know better.
         self._next_look = now + min(_LOOK_SECONDS, self.minutes * 60)
         found: list[Standing] = []
-        if not _in_time(lambda: found.extend(self._reports())):
+        if not in_time(lambda: found.extend(self._reports())):
             self._next_look = math.inf  # a folder that does not answer is not asked again
         self._looked = time.monotonic()
         return bool(found)
@@ -204,14 +204,14 @@ class HangWatch:
             pids: local rank to process, of those that have not ended.
         """
         own = self._ask(pids)
-        _in_time(lambda: self._write([standing for standing, _ in own], dict(own)))
+        in_time(lambda: self._write([standing for standing, _ in own], dict(own)))
         for standing, text in own:
             print(f"rtdetr: {standing}\n{text}", flush=True)
         deadline = time.monotonic() + _OTHERS_SECONDS
         known = [standing for standing, _ in own]
         while len({one.node_rank for one in known}) < self.nodes and time.monotonic() < deadline:
             time.sleep(0.5)
-            _in_time(lambda: known.extend(o for o in self._reports() if o not in known))
+            in_time(lambda: known.extend(o for o in self._reports() if o not in known))
         if self.node_rank != 0:
             # Node 0 may see what is there a minute later; when it has spoken, its end ends this.
             time.sleep(max(deadline - time.monotonic(), 0) + _LEAVE_SECONDS)
@@ -293,7 +293,7 @@ def hang_minutes(environ: Mapping[str, str], asked: float) -> float:
     return minutes
 
 
-def _in_time(write: Callable[[], None]) -> bool:
+def in_time(write: Callable[[], None]) -> bool:
     """Do something with files; what takes too long is left behind. Returns whether it came back."""
 
     def try_it() -> None:
@@ -301,6 +301,8 @@ def _in_time(write: Callable[[], None]) -> bool:
             write()
         except OSError as error:
             print(f"rtdetr: cannot use {error.filename}: {error.strerror}", flush=True)
+        except UserError as error:
+            print(f"rtdetr: {error}", flush=True)
 
     helper = threading.Thread(target=try_it, daemon=True)
     with suppress(RuntimeError):  # no thread left to have

@@ -42,10 +42,12 @@ class RanksEnd:
 
     Attributes:
         failures: of ranks that a signal ended; the others have told their own story.
+        hung: whether they made no steps any more, for which a file system may be the reason.
     """
 
     exit_code: int
     failures: list[RankFailure] = field(default_factory=list)
+    hung: bool = False
 
 
 class Cancelled(Exception):
@@ -130,7 +132,7 @@ def run_ranks(
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             codes = _wait(ranks, watch)
             if codes is None and watch is not None:
-                return RanksEnd(ExitCode.FAILED, watch.explain(_living(ranks)))
+                return RanksEnd(ExitCode.FAILED, watch.explain(_living(ranks)), hung=True)
     finally:
         end_ranks(ranks)
         if watch is not None:

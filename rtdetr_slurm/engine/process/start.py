@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rtdetr_slurm.engine.process.arguments import Arguments
 from rtdetr_slurm.engine.process.by_hand import claimed_by_hand
 from rtdetr_slurm.engine.process.environment import rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
-from rtdetr_slurm.engine.process.hangs import HangWatch, hang_minutes, remove_reports
+from rtdetr_slurm.engine.process.hangs import HangWatch, hang_minutes, in_time, remove_reports
 from rtdetr_slurm.engine.process.ranks import Cancelled, RanksEnd, run_ranks
 from rtdetr_slurm.engine.process.rendezvous import node_rank_variable, read_rendezvous
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
@@ -72,11 +73,24 @@ def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
         print(f"rtdetr: {error}", file=sys.stderr, flush=True)
         end = RanksEnd(ExitCode.FAILED)
     else:
-        if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
-            status.explain(end.failures)
+        tell_end(status, end)
     if status.is_main and end.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED):
-        print(f"rtdetr: {way_on(arguments, status.folder)}", flush=True)
+        _in_its_time(end, lambda: print(f"rtdetr: {way_on(arguments, status.folder)}", flush=True))
     return end.exit_code
+
+
+def tell_end(status: StatusEnd, end: RanksEnd) -> None:
+    """See that status.json tells of a failure."""
+    if end.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
+        _in_its_time(end, lambda: status.explain(end.failures))
+
+
+def _in_its_time(end: RanksEnd, use_folder: Callable[[], None]) -> None:
+    """After a hang the results folder may be what does not answer; the log has been told first."""
+    if end.hung:
+        in_time(use_folder)
+    else:
+        use_folder()
 
 
 def way_on(arguments: Arguments, folder: Path) -> str:

@@ -13,6 +13,7 @@ from fake_ranks import start_fake
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process import hangs
+from rtdetr_slurm.engine.process.failures import RankFailure
 from rtdetr_slurm.engine.process.hangs import (
     HangWatch,
     Standing,
@@ -24,8 +25,12 @@ from rtdetr_slurm.engine.process.hangs import (
 )
 from rtdetr_slurm.engine.process.heartbeats import beat_with
 from rtdetr_slurm.engine.process.phases import Phase, Phases
+from rtdetr_slurm.engine.process.ranks import RanksEnd
 from rtdetr_slurm.engine.process.stacks import place_of
+from rtdetr_slurm.engine.process.start import tell_end
+from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.failures import classify
 
 STACKS = """\
@@ -258,6 +263,20 @@ def test_who_speaks_where_not_all_nodes_answer(
     assert clock.now - began >= hangs._OTHERS_SECONDS
     for watch in (first, second, third):
         watch.close()
+
+
+def test_a_hang_is_told_also_where_the_folder_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log has it, and the launch finds it there."""
+    over = threading.Event()
+    monkeypatch.setattr(hangs, "_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(StatusEnd, "is_over", lambda _: over.wait(20))
+    failure = RankFailure(2, FailureClass.INFRA, str(RANK))
+    tell_end(StatusEnd(tmp_path, "0", Start("r:train")), RanksEnd(1, [failure], hung=True))
+    over.set()
+    [line] = capsys.readouterr().err.splitlines()
+    assert classify(exit_code=1, log_tail=[line]).failure_class is FailureClass.INFRA
 
 
 RANKS = """
