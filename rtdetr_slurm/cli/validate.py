@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the spec, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to set over it")
     parser.add_argument("--action", metavar="ACTION", help="what the spec is for")
+    parser.add_argument("--site", metavar="FILE", help="site profile; 'local' is this machine")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.spec import load_spec, refuse_unavailable
 
     notes: list[str] = []
-    engine_of = _engine_of()
+    engine_of = _engine_of(args.site)
 
     def carried(reference: str) -> Mapping[str, Any]:
         """The spec of job.parent, where that can be found from here."""
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         from rtdetr_slurm.submission.parent import parent_spec
 
         try:
-            return parent_spec(reference, find_site(None, os.environ))
+            return parent_spec(reference, find_site(args.site, os.environ))
         except UserError as error:
             why = str(error) if isinstance(error, RequestError) else "job.parent: no site is known"
             notes.append(f"{why}; so what carries over from {reference} is left to submit")
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _engine_of() -> EngineOf:
+def _engine_of(site: str | None) -> EngineOf:
     """Whose images the site's roles have, which decides on what a spec may ask.
 
     Raises:
@@ -79,7 +80,7 @@ def _engine_of() -> EngineOf:
     from rtdetr_slurm.site.discover import NoProfile, find_site
 
     try:
-        return find_site(None, os.environ).site.engine_of
+        return find_site(site, os.environ).site.engine_of
     except NoProfile:
         return own_engine
 

@@ -149,7 +149,7 @@ def _report_task(
     signs = Signs(
         status_line=last,
         log_tail=tail(log) if log else [],
-        talks=live is not None and live.start.restart >= latest and live.age_s < _TALKS_S,
+        talks=live is not None and live.start.restart >= latest and abs(live.age_s) < _TALKS_S,
         just_ended=bool(started) and job is not None and _has_just_ended(job),
         proof_problem=lambda: artefact_problem(
             action,

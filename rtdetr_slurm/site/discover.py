@@ -120,9 +120,8 @@ def _profile_files(option: str | None, environ: Mapping[str, str], admin: Path) 
         if name and name != LOCAL:
             path = expanded(name)
             if not _is_there(path):
-                raise SiteError(
-                    f"{what}: there is no file {path}; allowed: a site profile, or 'local'"
-                )
+                found = "is no file" if path.exists() else "does not exist"
+                raise SiteError(f"{what}: {path} {found}; allowed: a site profile, or 'local'")
             files.append(path)
     own = user_profile(environ)
     files += [path for path in (own, admin) if path is not None and _is_there(path)]

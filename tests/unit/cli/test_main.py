@@ -64,7 +64,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path: Path, capsys: Cap
 
 def test_a_wrong_site_is_exit_code_3(tmp_path: Path, capsys: Capture) -> None:
     assert main(["status", "--site", str(tmp_path / "none.yaml")]) == 3
-    assert "--site: there is no file" in capsys.readouterr().err
+    assert "none.yaml does not exist" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,15 @@ def test_validate_as_json(tmp_path: Path, capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out)["action"] == "train"
 
 
+def test_validate_looks_at_the_site_that_is_named(tmp_path: Path, capsys: Capture) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("image: /i.sif\nengine: tao\n")
+    path = write(tmp_path, "")
+    export = ["validate", str(path), *NEEDED["export"], "--action", "export"]
+    assert main([*export, "--site", str(site)]) == 0
+    assert "not available" not in capsys.readouterr().err
+
+
 def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path, "")
     assert main(["validate", str(path), *NEEDED["export"], "--action", "export"]) == 0
