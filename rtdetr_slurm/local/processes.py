@@ -13,6 +13,7 @@ from rtdetr_slurm.runs.processes import is_alive
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
 from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.states import GONE
 
 
 def runner_is_alive(submitted: Mapping[str, Any]) -> bool | None:
@@ -32,8 +33,10 @@ def local_job(
         started_here: the runner's facts where no event tells them.
     """
     submitted = submission_of(events) or started_here
-    alive = None if submitted is None else runner_is_alive(submitted)
-    if submitted is None or alive is None:
+    if submitted is None:
+        return _without_a_runner(events)
+    alive = runner_is_alive(submitted)
+    if alive is None:
         return None
     job_id = job_id or str(submitted["job_id"])
     started = next((event for event in reversed(events) if event["event"] == "started"), None)
@@ -42,6 +45,14 @@ def local_job(
     # A stage that runs outlives its runner, if only to write down its end.
     alive = alive or is_alive(str(started.get("pid")), started)
     return JobInfo(job_id, "RUNNING" if alive else "ENDED", source="local")
+
+
+def _without_a_runner(events: Sequence[Event]) -> JobInfo | None:
+    """Of a stage of whose runner nothing is on record: there is none once who sent it is dead, for
+    a runner that starts says so itself, and one that starts too late does nothing."""
+    sent = next((event for event in reversed(events) if event["event"] == "submitting"), None)
+    dead = sent is not None and is_alive(str(sent.get("pid")), sent) is False
+    return JobInfo("", GONE, source="local") if dead else None
 
 
 def local_jobs(run: Run, events: Sequence[Event]) -> dict[str, JobInfo]:

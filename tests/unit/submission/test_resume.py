@@ -198,6 +198,16 @@ def test_a_local_stage_that_outlives_its_runner_is_not_started_beside_itself(
     assert [one["restart"] for one in run.events() if one["event"] == "resumed"] == []
 
 
+def test_a_local_submission_that_was_killed_before_its_runner_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "runs", local_stage(tmp_path / "train"))
+    me = process_facts(str(os.getpid()))
+    run.record("submitting", stage="train", pid=os.getpid(), **{**me, "process_start": 1})
+    monkeypatch.setattr("rtdetr_slurm.submission.backends.start_runner", lambda *_: "1")
+    assert resume_run(run) == {"train": "1"}
+
+
 def test_who_is_overtaken_leaves_the_claims_to_the_other(
     slurm: FakeSlurm, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
