@@ -48,12 +48,12 @@ def test_local_can_be_asked_for_where_there_is_slurm(machine: Machine) -> None:
 
 
 def test_a_named_profile_must_exist(machine: Machine) -> None:
-    with pytest.raises(SiteError, match="--site: /nowhere/site.yaml does not exist"):
+    with pytest.raises(SiteError, match=r"--site: /nowhere/site\.yaml does not exist"):
         machine.find("/nowhere/site.yaml")
     with pytest.raises(SiteError, match="--site: / is no file"):
         machine.find("/")
     machine.env["RTDETR_SLURM_SITE"] = "/nowhere/site.yaml"
-    with pytest.raises(SiteError, match=r"\$RTDETR_SLURM_SITE: /nowhere/site.yaml does not exist"):
+    with pytest.raises(SiteError, match=r"\$RTDETR_SLURM_SITE: /nowhere/site\.yaml does not exist"):
         machine.find()
 
 
