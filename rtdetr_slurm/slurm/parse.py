@@ -14,7 +14,8 @@ from rtdetr_slurm.slurm.job_ids import expand
 from rtdetr_slurm.slurm.states import ENDED, ENDING, GONE
 from rtdetr_slurm.slurm.times import parse_clock
 
-SQUEUE_FORMAT = "%i|%T|%r|%S|%N|%k"
+SQUEUE_FORMAT = "%i|%T|%r|%S|%N|%k|"
+"""The comment, which may hold anything, also line breaks, comes last, and a mark behind it."""
 SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,Comment,WorkDir"
 
 _STATE = re.compile(r"[A-Z_]+")
@@ -120,26 +121,40 @@ def parse_squeue(text: str) -> Listing:
     """The jobs of `squeue --noheader --format SQUEUE_FORMAT`; array tasks one by one."""
     jobs: dict[str, JobInfo] = {}
     unreadable: list[str] = []
-    for line in text.splitlines(keepends=True):
-        fields = line.strip().split("|", 5)
+    *lines, cut_off = text.split("\n")
+    record = ""
+    for line in lines:
+        record = f"{record}\n{line}".strip()
         # Where a cluster is named, squeue names it too, in a line of its own.
-        if not line.strip() or line.startswith("CLUSTER: "):
+        if record.startswith("CLUSTER: "):
+            record = ""
+        if not record.endswith("|"):
             continue
-        if len(fields) != 6 or not line.endswith("\n") or not expand(fields[0]):
-            unreadable.append(line.strip())
-            continue
-        ids, state, reason, start, nodes, comment = fields
-        job = JobInfo(
-            ids,
-            state=first_word(state),
-            reason=_or_empty(reason),
-            expected_start=_or_empty(start) or None,
-            nodes=_or_empty(nodes),
-            comment=_or_empty(comment),
-            source="squeue",
-        )
-        jobs.update(_one_by_one(job))
+        job = _queued_job(record)
+        if job is None:
+            unreadable.append(record)
+            job = _queued_job(line)
+        if job is not None:
+            jobs.update(_one_by_one(job))
+        record = ""
+    unreadable += [text for text in (record, cut_off.strip()) if text]
     return Listing(jobs, unreadable[0] if unreadable else None)
+
+
+def _queued_job(record: str) -> JobInfo | None:
+    fields = record.removesuffix("|").split("|", 5)
+    if len(fields) != 6 or not expand(fields[0]) or any("\n" in one for one in fields[:5]):
+        return None
+    ids, state, reason, start, nodes, comment = fields
+    return JobInfo(
+        ids,
+        state=first_word(state),
+        reason=_or_empty(reason),
+        expected_start=_or_empty(start) or None,
+        nodes=_or_empty(nodes),
+        comment=_or_empty(comment),
+        source="squeue",
+    )
 
 
 def parse_sacct(text: str) -> dict[str, JobInfo]:

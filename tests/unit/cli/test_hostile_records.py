@@ -311,7 +311,7 @@ def test_no_damage_reaches_a_command(tmp_path: Path, capsys: Capture, slurm: Fak
     root = tmp_path / "runs"
     build(root, GOOD, ended=True)
     template = build(root, BAD, ended=False, scheduler="slurm").path.rename(tmp_path / "template")
-    lines = [f"77|RUNNING|None|N/A|n|{token(BAD, name)}" for name in ("train", "evaluate")]
+    lines = [f"77|RUNNING|None|N/A|n|{token(BAD, name)}|" for name in ("train", "evaluate")]
     slurm.answer("squeue", f"echo '{lines[0]}'; echo '{lines[1]}'")
     for seed in range(SEEDS // 3):
         with copied(template, root) as run:

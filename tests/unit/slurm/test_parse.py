@@ -29,9 +29,9 @@ from rtdetr_slurm.slurm.parse import (
 
 def test_squeue() -> None:
     text = (
-        "12|RUNNING|None|2026-01-02T03:04:05|node[1-2]|rtdetr-slurm:train-1:train\n"
-        "13|PENDING|Resources|N/A||(null)\n"
-        "14|FAILED|NonZeroExitCode|2026-01-02T03:04:05|node1|with | a bar\n"
+        "12|RUNNING|None|2026-01-02T03:04:05|node[1-2]|rtdetr-slurm:train-1:train|\n"
+        "13|PENDING|Resources|N/A||(null)|\n"
+        "14|FAILED|NonZeroExitCode|2026-01-02T03:04:05|node1|with | a bar|\n"
         "garbage\n"
     )
     jobs = parse_squeue(text).jobs
@@ -176,19 +176,27 @@ def test_secrets_written_out_in_shell(line: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["<html>", "5|PENDING|None", "x|PENDING|None|N/A||c\n", "5|PENDING|None|N/A||c"]
+    "damage",
+    ["<html>", "<html>\n", "5|PENDING|None", "x|PENDING|None|N/A||c|\n", "5|PENDING|None|N/A||c|"],
 )
 def test_a_queue_that_cannot_be_read_is_no_proof(damage: str) -> None:
-    whole = "CLUSTER: east\n4|RUNNING|None|N/A|node1|c\n\n"
+    whole = "CLUSTER: east\n4|RUNNING|None|N/A|node1|c|\n\n"
     assert parse_squeue("") == Listing({})
     assert parse_squeue(whole).unreadable is None
     listing = parse_squeue(whole + damage)
     assert (set(listing.jobs), listing.unreadable) == ({"4"}, damage.strip())
+    assert set(parse_squeue(f"{damage}\n{whole}").jobs) >= {"4"}
+
+
+@pytest.mark.parametrize("comment", ["two\nlines", "a\n\n b", "page\x0c\u2028\x1c", "5|RUN|-"])
+def test_what_others_write_into_comments_hides_no_job(comment: str) -> None:
+    listing = parse_squeue(f"4|RUNNING|None|N/A|n|{comment}|\n6|PENDING|None|N/A||c|\n")
+    assert (set(listing.jobs), listing.unreadable) == ({"4", "6"}, None)
 
 
 # --- arrays ------------------------------------------------------------------------------------
 def test_pending_tasks_of_an_array_are_taken_apart() -> None:
-    text = "20_[2-4,7%2]|PENDING|Resources|N/A||c\n20_1|RUNNING|None|N/A|node1|c\n"
+    text = "20_[2-4,7%2]|PENDING|Resources|N/A||c|\n20_1|RUNNING|None|N/A|node1|c|\n"
     jobs = parse_squeue(text).jobs
     assert {i: job.state for i, job in jobs.items()} == {
         "20_1": "RUNNING",

@@ -57,7 +57,7 @@ def test_somebody_elses_job_under_the_same_number_is_left_alone(
     slurm: FakeSlurm, run: Run, comment: str
 ) -> None:
     submitted(run)
-    slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}'")
+    slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}|'")
     assert cancel_run(run) == Cancelled({}, ["train"], [])
     assert slurm.calls("scancel") == []
 

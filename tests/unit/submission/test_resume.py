@@ -83,7 +83,7 @@ def test_a_failed_training_and_what_waits_for_it_are_sent_again(
     assert why == "failed: the time limit was over"
     jobs = [("42", "train", "FAILED"), ("43", "evaluate", "CANCELLED")]
     lines = [queue_line(chain, job, state, stage) for job, stage, state in jobs]
-    new = f"52|PENDING|None|N/A||{token(chain.id, 'train', 3)}"
+    new = f"52|PENDING|None|N/A||{token(chain.id, 'train', 3)}|"
     slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in [*lines, new]))
     stages = survey(chain).stages
     assert (stages[0].state, stages[0].job_id) == (StageState.QUEUED, "52")
@@ -253,7 +253,7 @@ def test_an_unclear_answer_is_looked_for_by_its_own_token(slurm: FakeSlurm, chai
     with pytest.raises(SlurmUnreachable, match=f"{token(chain.id, 'train', 1)}"):
         resume_run(chain)
     assert survey(chain).stages[0].state is StageState.UNKNOWN
-    new = old.replace("42|FAILED", "60|PENDING") + ":1"
+    new = f"60|PENDING|None|N/A||{token(chain.id, 'train', 1)}|"
     slurm.answer("squeue", f"echo '{old}'; echo '{new}'")
     [one] = [t for t in open_tasks(chain, chain.events()) if t.task.name == "train"]
     assert one.job_id is None
@@ -292,7 +292,7 @@ def test_a_cancel_meanwhile_holds_also_for_what_is_not_sent_yet(
     wish = f'{{"event": "cancelling", {facts}, "stage": "again"}}'
     cancel = f"echo '{wish}' > {run.path}/events/other.jsonl"
     slurm.answer("sbatch", f"case $* in *again*) echo 53;; *) {cancel}; echo 52;; esac")
-    slurm.answer("squeue", f"echo '{queue_line(run, '52', 'PENDING', 'evaluate')}:1'")
+    slurm.answer("squeue", f"echo '52|PENDING|None|N/A||{token(run.id, 'evaluate', 1)}|'")
     with pytest.raises(SiteError, match=r"was cancelled while it was being .*job 52"):
         resume_run(run)
     assert slurm.calls("scancel") == ["52"]
@@ -321,7 +321,7 @@ def test_only_the_missing_tasks_of_an_array(slurm: FakeSlurm, tmp_path: Path) ->
     slurm.answer("sbatch", "echo 52")
     assert resume_run(run) == {"train": "52"}
     assert "#SBATCH --array=1,3%2\n" in script(run)
-    slurm.answer("squeue", f"echo '52_[1,3]|PENDING|None|N/A||{token(run.id, 'train', 1)}'")
+    slurm.answer("squeue", f"echo '52_[1,3]|PENDING|None|N/A||{token(run.id, 'train', 1)}|'")
     states = [(one.state.value, one.job_id) for one in survey(run).stages]
     assert states == [
         ("success", "42_0"),

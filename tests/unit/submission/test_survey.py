@@ -73,7 +73,7 @@ def test_a_number_that_is_somebody_elses_now_says_nothing(
 ) -> None:
     """Ids start anew when Slurm loses its state."""
     submitted(run)
-    slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}'")
+    slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}|'")
     slurm.answer("sacct", "echo '42|FAILED|1:0|None|n||/somewhere'")
     [stage] = survey(run).stages
     assert (stage.state, stage.job) == (StageState.UNKNOWN, JobInfo("42", "GONE", source="nobody"))

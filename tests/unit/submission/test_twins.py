@@ -113,7 +113,7 @@ def test_submit_refuses_and_a_dry_run_says_so(
     command = ["submit", spec, "--site", str(site)]
     assert main([*command, "--name", "first"]) == 0
     [first] = (tmp_path / "runs").iterdir()
-    slurm.answer("squeue", f"echo '42|PENDING|None|N/A||rtdetr-slurm:{first.name}:train'")
+    slurm.answer("squeue", f"echo '42|PENDING|None|N/A||rtdetr-slurm:{first.name}:train|'")
     capsys.readouterr()
     assert main(command) == 2
     told = capsys.readouterr().err

@@ -39,7 +39,7 @@ def queue_line(
     run: Run, job_id: str, state: str = "PENDING", stage: str = "train", reason: str = "None"
 ) -> str:
     """squeue's line of a job of this run."""
-    return f"{job_id}|{state}|{reason}|N/A||{token(run.id, stage)}"
+    return f"{job_id}|{state}|{reason}|N/A||{token(run.id, stage)}|"
 
 
 def submitted(run: Run, job_id: str = "42", **facts: str) -> None:
