@@ -99,7 +99,7 @@ def queue(runs: list[Run], jobs: list[str]) -> None:
 
 
 def queue_line(run: Run, job: str) -> str:
-    return f"{job}|PENDING|Priority|N/A||{token(run.id, 'train')}"
+    return f"{job}|PENDING|Priority|N/A||{token(run.id, 'train')}|"
 
 
 def measure(folder: Path, answer: str, times: int) -> None:
