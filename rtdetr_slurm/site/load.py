@@ -137,6 +137,14 @@ def _exposed_secrets(site: Site) -> Iterator[Problem]:
                     ("apptainer_flags", number),
                     f"{name} would be seen by everybody on the node; " + instead.format(name),
                 )
+    for number, word in enumerate(site.notify_command):
+        for name in re.findall(r"([\w-]+)=", word):
+            if is_secret(name.replace("-", "_")):
+                yield Problem(
+                    ("notify_command", number),
+                    f"the value of {name} would be in run.json, and seen by everybody on the node; "
+                    "have the command read it from a file of its own",
+                )
 
 
 class _Given(NamedTuple):

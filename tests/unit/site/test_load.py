@@ -336,6 +336,10 @@ def test_no_profile_of_a_users_own_gets_around_the_administrators_limits(
             "apptainer_flags: ['--env=A=b,A_TOKEN=hunter2']\n",
             "apptainer_flags[0]: A_TOKEN would be seen by everybody on the node",
         ),
+        (
+            "notify_command: [/bin/notify, --api-key=hunter2]\n",
+            "notify_command[1]: the value of --api-key would be in run.json, and seen by everybody",
+        ),
         ("secrets: [MASTER_ADDR]\n", "any name but those that the launch itself sets"),
     ],
 )
