@@ -174,7 +174,9 @@ def _see_that_it_is_wanted(run: Run, one: Sending, known: Sequence[Event]) -> No
     events = run.events()
     wished = any(is_to_end(task_events(events, task)) for task in one.stage.tasks())
     if wished or _wishes(events) > _wishes(known):
-        raise SiteError(f"{run.id} was cancelled while it was being submitted")
+        reason = f"{run.id} was cancelled while it was being submitted"
+        _note(run, "withdrawn", **one.facts(), reason=reason)
+        raise SiteError(reason)
 
 
 def _wishes(events: Sequence[Event]) -> int:

@@ -297,6 +297,7 @@ def test_a_cancel_meanwhile_holds_also_for_what_is_not_sent_yet(
         resume_run(run)
     assert slurm.calls("scancel") == ["52"]
     assert sent(slurm) == 1
+    assert is_to_end(task_events(run.events(), StageTask(EVALUATE))), "should it still start"
 
 
 def test_a_cancelled_run_and_its_claims(slurm: FakeSlurm, chain: Run) -> None:
