@@ -113,7 +113,7 @@ def _preemption(cluster: Cluster, site: Site) -> Finding:
     if not warned:
         return warning(
             "slurm.preemption",
-            f"{found}, without the signal that asks a job to save: it goes on from its last epoch",
+            f"{found}, without the signal that asks a job to save: it has only KillWait for that",
             "administrators: PreemptParameters=send_user_signal (older Slurms: "
             "SlurmctldParameters=preempt_send_user_signal)",
         )

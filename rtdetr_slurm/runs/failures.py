@@ -143,11 +143,14 @@ def classify(
         signal: that ended it, as Slurm's `exit:signal` has it.
         log_tail: last lines of the job's log.
     """
+    log = [line.strip() for line in _of_last_start(log_tail) if line.strip()]
     if status_line is not None and status_line.get("status") == Status.FAILURE.value:
-        return _of_status(status_line)
+        told = _of_status(status_line)
+        # A node that loses another one tells of that; the log, of what became of the other.
+        if BY_PEER not in told.evidence or not any(map(_killed_task, log)):
+            return told
     if slurm_state is not None and slurm_state in FAILURES:
         return Failure(FAILURES[slurm_state], f"Slurm says {slurm_state}")
-    log = [line.strip() for line in _of_last_start(log_tail) if line.strip()]
     refusal = next((line for line in log if _REFUSED.match(line)), None)
     if refusal is not None:
         # What a usage text goes on to say is no evidence.

@@ -50,6 +50,14 @@ def cluster(machine_ready: None, request: pytest.FixtureRequest) -> Iterator[slu
         yield running
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_over(cluster: slurm.Slurm) -> Iterator[None]:
+    """What the tests of a module have left running, as after a failure, is not in the next one's
+    way."""
+    yield
+    slurm.cancel_all(cluster)
+
+
 @pytest.fixture(scope="session")
 def image(machine_ready: None, request: pytest.FixtureRequest) -> Image:
     """The training image, built once per machine."""

@@ -36,6 +36,7 @@ def processes_of(run: Submitted, rank: int) -> tuple[int, int]:
 def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
     """Not what srun says when all is over; and nobody calls it a preemption."""
     two = train_spec(dataset, num_nodes=2, num_epochs=500)
+    two["job"] = {"max_infra_retries": 0}
     rank = submit(cli, write_spec(cli.folder / "rank.yaml", two))
     container = submit(cli, write_spec(cli.folder / "container.yaml", two), "--again")
     folder = submit(cli, write_spec(cli.folder / "folder.yaml", train_spec(dataset)))

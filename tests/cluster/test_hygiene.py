@@ -105,7 +105,7 @@ def test_a_secret_is_the_programs_alone(
 INNER = """\
 umask 0
 export SLURM_EXPORT_ENV=NONE SBATCH_PARTITION=tensorrt SRUN_CPUS_PER_TASK=1
-export TMPDIR=/of/this/job RANK=3 MASTER_PORT=1 TORCHELASTIC_RUN_ID=x CUDA_VISIBLE_DEVICES=1
+export TMPDIR=/of/this/job RANK=3 MASTER_PORT=1 TORCHELASTIC_RUN_ID=x CUDA_VISIBLE_DEVICES=7
 rtdetr-slurm submit {spec} --json
 """
 
@@ -137,7 +137,7 @@ def test_a_job_that_is_submitted_from_inside_another_gets_what_its_spec_says(
     run.wait(lambda _: "starts its ranks like torchrun" in run.log())
     launch = f"{run.folder}/jobs/controller.zip"
     [controller] = [p for p, line in processes_with(launch, "cmdline").items() if " stage " in line]
-    hostile = {"TMPDIR=/of/this/job", "RANK=3", "TORCHELASTIC_RUN_ID=x", "CUDA_VISIBLE_DEVICES=1"}
+    hostile = {"TMPDIR=/of/this/job", "RANK=3", "TORCHELASTIC_RUN_ID=x", "CUDA_VISIBLE_DEVICES=7"}
     assert environment_of(controller).isdisjoint(hostile)
     writable = {
         p.relative_to(run.folder) for p in run.folder.rglob("*") if p.stat().st_mode & 0o022

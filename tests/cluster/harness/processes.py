@@ -37,7 +37,8 @@ def alive(name: str, state: Path) -> bool:
 
 
 def stop(names: Iterable[str], state: Path, grace: float) -> None:
-    """Stop these daemons, in this order, each with TERM and after `grace` seconds with KILL."""
+    """Stop these daemons, in this order, each with TERM and after `grace` seconds with KILL;
+    without grace with KILL alone."""
     for name in names:
         pid = _recorded(state / "pid" / name)
         if pid is not None:
@@ -45,10 +46,11 @@ def stop(names: Iterable[str], state: Path, grace: float) -> None:
         (state / "pid" / name).unlink(missing_ok=True)
 
 
-def stop_job_steps(state: Path) -> None:
-    """Kill what Slurm daemons that died left running: each slurmstepd of ours, and all below it."""
+def stop_job_steps(state: Path, grace: float = 2) -> None:
+    """Kill what Slurm daemons that died left running: each slurmstepd of ours, and all below it;
+    `grace` seconds after TERM."""
     steps = [pid for pid in _all_pids() if _is_our_step(pid, state)]
-    _end(_with_descendants(steps), grace=2)
+    _end(_with_descendants(steps), grace)
 
 
 def wait_for(what: str, ready: Sequence[str | Path], env: Mapping[str, str], seconds: float) -> str:
@@ -148,7 +150,8 @@ def _end(pids: list[int], grace: float) -> None:
     def running() -> list[int]:
         return [pid for pid, birth in births.items() if birth and _birth(pid) == birth]
 
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+    asked = [(signal.SIGTERM, grace)] if grace else []
+    for number, seconds in (*asked, (signal.SIGKILL, 5.0)):
         for pid in running():
             try:
                 os.kill(pid, number)

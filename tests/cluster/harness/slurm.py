@@ -99,7 +99,7 @@ def session() -> Iterator[Slurm]:
     with locked(state_dir().name):
         if is_up() and _kept().exists():
             cluster = _cluster()
-            _cancel_all(cluster)
+            cancel_all(cluster)
             yield cluster
             return
         cluster = up()
@@ -151,7 +151,7 @@ def down() -> None:
     if not state.exists():
         return
     if is_up():
-        _cancel_all(_cluster())
+        cancel_all(_cluster())
     processes.stop(DAEMONS, state, grace=10)
     processes.stop_job_steps(state)
 
@@ -277,7 +277,7 @@ def failed_node(cluster: Slurm, node: str) -> Iterator[None]:
     """A node that is gone, with all that ran on any node, for the length of the block; Slurm has
     noticed it."""
     processes.stop([f"slurmd-{node}"], cluster.state, grace=0)
-    processes.stop_job_steps(cluster.state)
+    processes.stop_job_steps(cluster.state, grace=0)  # nothing is asked to stop when a node dies
     change = ("scontrol", "update", f"NodeName={node}")
     cluster.command(*change, "State=DOWN", "Reason=test")
     try:
@@ -296,7 +296,7 @@ def node_states(cluster: Slurm) -> dict[str, str]:
 
 
 # --- stop ----------------------------------------------------------------------------------
-def _cancel_all(cluster: Slurm, seconds: float = 40) -> None:
+def cancel_all(cluster: Slurm, seconds: float = 40) -> None:
     """Cancel every job, and wait for their processes to be gone while Slurm can still do it."""
     env = {**clean_environment(), **cluster.environment()}
 

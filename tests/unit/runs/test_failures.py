@@ -202,3 +202,12 @@ def test_another_programs_traceback_is_the_evidence() -> None:
 def test_a_limit_that_was_reached_is_the_advice(field: str) -> None:
     failure = Failure(FailureClass.TIMEOUT, f"all of it is used up (job.{field})")
     assert failure.advice.startswith(f"raise job.{field}, and go on with")
+
+
+def test_what_a_node_lost_explains_nothing_where_another_nodes_task_was_killed() -> None:
+    reason = "lost the connection to the other ranks: Connection closed by peer"
+    line = {"status": "FAILURE", "failure_class": "infra", "reason": reason}
+    killed = classify(exit_code=137, status_line=line, log_tail=CONTAINER_KILLED.splitlines())
+    assert killed.evidence == "killed by signal 9; srun: error: node2: task 1: Killed"
+    alone = classify(exit_code=1, status_line=line, log_tail=["epoch 1/2"])
+    assert alone == Failure(FailureClass.INFRA, reason)
