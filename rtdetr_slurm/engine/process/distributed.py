@@ -44,11 +44,6 @@ class Context:
         return max(1, node_cpus(os.environ) // self.local_world_size)
 
 
-def single_process(device: str | torch.device = "cpu") -> Context:
-    """The context of one rank alone."""
-    return Context(0, 1, 0, 1, torch.device(device))
-
-
 def choose_accelerator(wanted: str | None) -> str:
     """Turn the value of RTDETR_ACCELERATOR into `cuda` or `cpu`.
 

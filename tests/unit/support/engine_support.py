@@ -18,7 +18,7 @@ import torch
 from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.models import RTDETR
-from rtdetr_slurm.engine.process.distributed import Context, single_process
+from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
@@ -104,7 +104,7 @@ def session_of(
         name=loaded.action,
         experiment=loaded.experiment,
         resolved=loaded.resolved(),
-        context=context or single_process(),
+        context=context or Context(0, 1, 0, 1, torch.device("cpu")),
         results_dir=folder,
         stop=StopFlag(),
         skip_bad_images=skip_bad_images,
