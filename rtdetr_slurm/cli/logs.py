@@ -10,7 +10,7 @@ from rtdetr_slurm.cli.runs import add_run_arguments, chosen_run
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.records import exists, open_file
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.state import StageState, job_id_of, task_events
+from rtdetr_slurm.runs.state import StageState, job_ids_of, task_history
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_logs(run: Run) -> int:
     events = run.events()
-    jobs = [(task, job_id_of(task_events(events, task), task)) for task in run.plan.tasks()]
-    paths = [run.log_path(task.stage.name, job_id) for task, job_id in jobs if job_id]
+    paths = [
+        run.log_path(task.stage.name, job_id)
+        for task in run.plan.tasks()
+        for job_id in job_ids_of(task_history(events, task), task)
+    ]
     logs = [path for path in dict.fromkeys(paths) if exists(path)]
     for path in logs:
         with open_file(path) as stream:

@@ -16,7 +16,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch.allocation import say, topology_of
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
 from rtdetr_slurm.plan.model import Bind, Container, Resources, Stage
-from rtdetr_slurm.runs.images import FileRecord, ImageRecord, check_unchanged
+from rtdetr_slurm.runs.images import FileRecord, ImageRecord, check_unchanged, site_weights
 
 
 def check_layout(layout: Layout, stage: Stage) -> None:
@@ -112,7 +112,7 @@ def check_container(container: Container, binds: Sequence[Bind], recorded: Image
 def check_weights(models: Mapping[str, FileRecord]) -> None:
     """The site's weights that the training starts from are those of the submission."""
     for name, recorded in models.items():
-        check_unchanged(recorded, f"models.{name} of the site profile,")
+        check_unchanged(recorded, site_weights(name))
 
 
 def check_python(python: str | None) -> None:

@@ -177,11 +177,18 @@ def _was_interrupted(end: Witnesses) -> bool:
     return line.get("failure_class") not in _NOT_THE_INTERRUPTION
 
 
+_TOLD = {
+    FailureClass.TIMEOUT: "the time limit is near",
+    FailureClass.PREEMPTED: "the job was preempted",
+    FailureClass.INFRA: "a node of the job failed",
+}
+
+
 def _interrupted(end: Witnesses) -> Verdict:
     why = end.interruption or FailureClass.PREEMPTED
     if why is FailureClass.CANCELLED:
         return Verdict(Kind.CANCELLED, "cancelled on request", FailureClass.CANCELLED, True)
-    told = "the time limit is near" if why is FailureClass.TIMEOUT else "the job was preempted"
+    told = _TOLD[why]
     if end.out_of_hours and why is FailureClass.TIMEOUT:
         told = "it was stopped in time"
     obstacle = _obstacle(end, why)

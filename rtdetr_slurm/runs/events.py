@@ -71,6 +71,8 @@ class Event(_Stamp, total=False):
     """Of a submission of some tasks of an array."""
     reason: Prose
     state: Literal["success", "failed", "cancelled"]
+    ended: Moment
+    """Of an end that a reader has recorded: when it was, where the scheduler said so."""
     failure_class: FailureClass
     checkpoints: RecordedCheckpoints
     recorded_by: Prose

@@ -145,14 +145,26 @@ def record_image(
     return replace(seen, sha256=sha256, version=version)
 
 
-def record_weights(path: Path, cache: Path | None, on_note: Callable[[str], None]) -> FileRecord:
-    """The full record of a file of weights; otherwise as record_image.
+def site_weights(name: str) -> str:
+    """What a file of weights of the site profile is, in words."""
+    return f"models.{name} of the site profile,"
+
+
+def record_weights(
+    path: Path, name: str, cache: Path | None, on_note: Callable[[str], None]
+) -> FileRecord:
+    """The full record of a file of weights that the site profile has as `name`; otherwise as
+    record_image.
 
     Raises:
-        OSError: it cannot be read.
+        SiteError: it cannot be read.
     """
-    seen = glance(path)
-    sha256, _ = _remembered(path, seen, None, cache, on_note)
+    what = site_weights(name)
+    seen = glance(path, what)
+    try:
+        sha256, _ = _remembered(path, seen, None, cache, on_note)
+    except OSError as error:
+        raise _unreadable(path, error, what) from error
     return FileRecord(seen.path, seen.size, seen.head_sha256, sha256)
 
 

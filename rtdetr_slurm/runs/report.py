@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 from rtdetr_slurm.actions import get_action
@@ -22,6 +22,7 @@ from rtdetr_slurm.runs.progress import progress_of
 from rtdetr_slurm.runs.run import Run, open_run, status_path
 from rtdetr_slurm.runs.secrets import forget_secrets
 from rtdetr_slurm.runs.state import (
+    Judgement,
     Signs,
     StageState,
     first_start,
@@ -32,12 +33,14 @@ from rtdetr_slurm.runs.state import (
     restart_of,
     task_events,
     task_history,
+    times_sent,
 )
-from rtdetr_slurm.runs.status import status_lines_of
+from rtdetr_slurm.runs.status import StatusLine, status_lines_of
 from rtdetr_slurm.runs.summary import RunReport, StageReport, read_summary
 from rtdetr_slurm.runs.usage import usage_of
 from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
+from rtdetr_slurm.slurm.times import parse_moment
 
 _TALKS_S = 60.0
 """Rank 0 says every few seconds what it does; whoever was heard within this time lives."""
@@ -62,11 +65,9 @@ def report_run(
     """
     reports: dict[str, StageReport] = {}
     for task in run.plan.tasks():
-        own = task_events(events, task)
-        found = _report_task(run, task, task_history(events, task), own, jobs)
-        if _may_be_skipped(found, own):
-            found = _skipped_or(found, run, task, reports, waiting | {run.path})
-        reports[task.name] = found
+        job = jobs.get(task.name)
+        unmet = partial(_why_skipped, run, task, job, reports, waiting | {run.path})
+        reports[task.name] = _report_task(run, task, events, job, unmet)
     manifest = run.manifest
     return RunReport(
         run_id=run.id,
@@ -83,7 +84,9 @@ def keep_summary(run: Run) -> None:
     """Write summary.json once all stages of a run have ended by its record alone; remove its
     secrets then, or once no job of it is to do anything any more.
 
-    Called by whoever has just recorded an end. Two that do so at once write the same.
+    Called by whoever has just recorded an end. Two that do so at once write the same. `resume` may
+    send something at the same moment: it says so before it looks for either file, and here that is
+    looked for after each was changed, so that one of the two sees the other.
 
     Raises:
         OSError: one of the two cannot be done.
@@ -91,10 +94,17 @@ def keep_summary(run: Run) -> None:
     events = run.events()
     report = report_run(run, {}, events)
     tasks = zip(run.plan.tasks(), report.stages, strict=True)
+
+    def sent_again() -> bool:
+        return times_sent(run.events()) > times_sent(events)
+
     if all(s.state.ended or is_taken_back(task_events(events, task)) for task, s in tasks):
-        forget_secrets(run.path)
+        forget_secrets(run.path, sent_again)
     if report.ended:
-        write_atomic(run.path / SUMMARY_JSON, json.dumps(report.to_json(), indent=2) + "\n")
+        summary = run.path / SUMMARY_JSON
+        write_atomic(summary, json.dumps(report.to_json(), indent=2) + "\n")
+        if sent_again():
+            summary.unlink(missing_ok=True)
 
 
 def no_jobs(_run: Run, _events: list[Event]) -> Mapping[str, JobInfo]:
@@ -131,11 +141,17 @@ def stage_reports(
 def _report_task(
     run: Run,
     task: StageTask,
-    history: list[Event],
-    own: list[Event],
-    jobs: Mapping[str, JobInfo],
+    events: list[Event],
+    job: JobInfo | None,
+    unmet: Callable[[], str | None],
 ) -> StageReport:
-    job = jobs.get(task.name)
+    """Report on a task.
+
+    Args:
+        events: of the run.
+        unmet: why it can never start; None where it can.
+    """
+    history, own = task_history(events, task), task_events(events, task)
     job_id = (job.job_id if job is not None else "") or job_id_of(own, task)
     claim = claim_id(run.id, task.name)
     lines = status_lines_of(status_path(task), claim)
@@ -145,25 +161,21 @@ def _report_task(
     # A line of an earlier start says nothing of this one.
     last = lines[-1] if lines and lines[-1].get("restart", 0) >= latest else None
     live = read_live(task.results_dir, claim) if any(_is_start(e) for e in history) else None
-    action = get_action(task.stage.action)
     signs = Signs(
         status_line=last,
         log_tail=tail(log) if log else [],
         talks=live is not None and live.start.restart >= latest and abs(live.age_s) < _TALKS_S,
         just_ended=bool(started) and job is not None and _has_just_ended(job),
-        proof_problem=lambda: artefact_problem(
-            action,
-            task.results_dir,
-            run.spec,
-            engine=task.stage.launch.engine,
-            kpis={name for line in lines for name in line.get("kpi", {})},
-        ),
+        proof_problem=lambda: _proof_problem(run, task, lines),
     )
     found = judge(own, job, signs)
+    if _may_be_skipped(found, own) and (reason := unmet()) is not None:
+        found = Judgement(StageState.SKIPPED, reason)
     end = recorded_end(own) if found.state.ended else None
     begun = end is not None or any(_is_start(event) for event in history)
-    now = None if found.state.ended else datetime.now(timezone.utc)
-    gone = found.state is StageState.QUEUED or (job is not None and job.gone)
+    waits = found.state is StageState.QUEUED
+    forgotten = job is not None and job.gone
+    now = None if found.state.ended or forgotten else datetime.now(timezone.utc)
     return StageReport(
         name=task.name,
         action=task.stage.action,
@@ -178,8 +190,20 @@ def _report_task(
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
         live=live if found.state is StageState.RUNNING else None,
-        usage=usage_of(task, history, live, now, on_nodes=not gone),
+        usage=usage_of(task, history, live, now, on_nodes=not waits),
     )
+
+
+def _proof_problem(run: Run, task: StageTask, lines: Sequence[StatusLine]) -> str | None:
+    """What is wrong with what proves a task's success, whose last line says that it is one."""
+    engine = task.stage.launch.engine
+    if engine == "tao":
+        # Its launch writes a line of ours once it has looked at all that TAO leaves, and at how.
+        said = "its launch did not confirm that, and TAO's own word is no proof"
+        return None if "schema_version" in lines[-1] else said
+    kpis = {name for line in lines for name in line.get("kpi", {})}
+    action = get_action(task.stage.action)
+    return artefact_problem(action, task.results_dir, run.spec, engine=engine, kpis=kpis)
 
 
 def _is_start(event: Event) -> bool:
@@ -188,37 +212,34 @@ def _is_start(event: Event) -> bool:
 
 def _has_just_ended(job: JobInfo) -> bool:
     """Whether a job has ended by itself, which then writes down its end, within the last minute."""
-    if job.ended is None or job.signal or job.exit_code not in _OWN_EXIT_CODES:
+    if job.signal or job.exit_code not in _OWN_EXIT_CODES:
         return False
-    try:
-        since = datetime.now() - datetime.fromisoformat(job.ended)
-    except (ValueError, TypeError):  # a form that this Slurm alone has; or one with a time zone
-        return False
-    return timedelta(0) <= since < _LATE
+    ended = parse_moment(job.ended)
+    return ended is not None and timedelta(0) <= datetime.now(timezone.utc) - ended < _LATE
 
 
-def _may_be_skipped(report: StageReport, own: list[Event]) -> bool:
+def _may_be_skipped(found: Judgement, own: list[Event]) -> bool:
     begun = {"started", "cancelling", "refused", "withdrawn"}
-    return report.state is not StageState.SUCCESS and not any(e["event"] in begun for e in own)
+    return found.state is not StageState.SUCCESS and not any(e["event"] in begun for e in own)
 
 
-def _skipped_or(
-    report: StageReport,
+def _why_skipped(
     run: Run,
     task: StageTask,
+    job: JobInfo | None,
     before: Mapping[str, StageReport],
     waiting: frozenset[Path],
-) -> StageReport:
-    """The report, or that the stage never started because of what it depends on."""
+) -> str | None:
+    """Why a task never starts, because of what its stage depends on; None where it may."""
     for dependency in task.stage.depends_on:
         if dependency.kind == "afterany":
             continue
         reason = _unmet(dependency.on, run, before, waiting)
-        if reason is None and report.job is not None and report.job.reason == NEVER_SATISFIED:
+        if reason is None and job is not None and job.reason == NEVER_SATISFIED:
             reason = f"{dependency.on} did not succeed"
         if reason is not None:
-            return replace(report, state=StageState.SKIPPED, detail=reason, failure=None)
-    return report
+            return reason
+    return None
 
 
 def _unmet(

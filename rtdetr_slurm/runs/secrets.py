@@ -8,7 +8,8 @@ first job is sent until the run has ended. A requeued job finds them again; Slur
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rtdetr_slurm.contract import SECRETS_JSON
@@ -57,11 +58,32 @@ def secrets_of(run_dir: Path, stage: Stage) -> dict[str, str]:
     return {name: value for name, value in _read(path).items() if name in names}
 
 
-def forget_secrets(run_dir: Path) -> None:
+def forget_secrets(run_dir: Path, needed: Callable[[], bool]) -> None:
     """Remove the file, if there is one, and what a `submit` that was killed while it wrote one has
-    left of it; raises OSError where that cannot be done."""
-    for path in (run_dir / SECRETS_JSON, *run_dir.glob(f".{SECRETS_JSON}.*")):
-        path.unlink(missing_ok=True)
+    left of it.
+
+    Args:
+        needed: whether a job is to have them after all. Asked once they are out of the way: who
+            says so later writes a file of its own, and what was there is put back for who said so
+            before.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    path, aside = run_dir / SECRETS_JSON, run_dir / f".{SECRETS_JSON}.aside"
+    with suppress(FileNotFoundError):
+        path.replace(aside)
+    left = [*run_dir.glob(f".{SECRETS_JSON}.*")]
+    keep = True
+    try:
+        keep = needed()
+    finally:
+        if keep and not path.exists():
+            with suppress(FileNotFoundError):
+                aside.replace(path)
+    if not keep:
+        for one in left:
+            one.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,7 +12,14 @@ from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
 from rtdetr_slurm.slurm.parse import JobInfo
-from rtdetr_slurm.slurm.states import ACTIVE, COMPLETED, ENDED, PENDING
+from rtdetr_slurm.slurm.states import (
+    ACTIVE,
+    COMPLETED,
+    ENDED,
+    HELD_BY_ADMIN,
+    PENDING,
+    is_held,
+)
 
 
 class StageState(str, Enum):
@@ -111,6 +118,11 @@ def first_start(events: Sequence[Event]) -> int:
     return max(sent, default=0)
 
 
+def times_sent(events: Sequence[Event]) -> int:
+    """How often stages of a run were sent off; grows with each `submit` and `resume`."""
+    return sum(event["event"] == "submitting" for event in events)
+
+
 def next_start(events: Sequence[Event], stage: str) -> int:
     """The number of a start of a stage that no submission of it has used."""
     used = (restart_of(event) for event in events if event.get("stage") == stage)
@@ -119,10 +131,18 @@ def next_start(events: Sequence[Event], stage: str) -> int:
 
 def job_id_of(events: Sequence[Event], task: StageTask) -> str | None:
     """The task's job id, from its own events; None while none is recorded."""
-    for event in reversed(events):
+    return next(_job_ids(reversed(events), task), None)
+
+
+def job_ids_of(history: Sequence[Event], task: StageTask) -> list[str]:
+    """The ids of all jobs that a task has had, in their order, from its history."""
+    return list(dict.fromkeys(_job_ids(history, task)))
+
+
+def _job_ids(events: Iterable[Event], task: StageTask) -> Iterator[str]:
+    for event in events:
         if "job_id" in event:
-            return event["job_id"] if "task" in event else task.job_id(event["job_id"])
-    return None
+            yield event["job_id"] if "task" in event else task.job_id(event["job_id"])
 
 
 def recorded_end(events: Sequence[Event]) -> Event | None:
@@ -206,7 +226,7 @@ def judge(events: Sequence[Event], job: JobInfo | None, signs: Signs) -> Judgeme
     if job is None or job.gone:
         found = _unheard_of(events, signs, asked=job is not None)
     elif pending:
-        found = Judgement(StageState.QUEUED, job.reason)
+        found = Judgement(StageState.QUEUED, _why_it_waits(job))
     elif job.state in ACTIVE:
         found = Judgement(StageState.RUNNING, job.reason)
     else:
@@ -214,6 +234,15 @@ def judge(events: Sequence[Event], job: JobInfo | None, signs: Signs) -> Judgeme
     if found.state in (StageState.QUEUED, StageState.RUNNING) and is_to_end(events):
         return Judgement(found.state, "cancelling")
     return found
+
+
+def _why_it_waits(job: JobInfo) -> str:
+    if not is_held(job.state, job.reason):
+        return job.reason
+    release = f"`scontrol release {job.job_id}`"
+    if job.reason == HELD_BY_ADMIN:
+        release = "ask an administrator to release it"
+    return f"held ({job.reason or job.state}): {release}, or cancel"
 
 
 def _recorded(end: Event) -> Judgement:

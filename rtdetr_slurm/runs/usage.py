@@ -131,9 +131,9 @@ def usage_of(
     Args:
         events: of the task, of all its submissions.
         live: what rank 0 told, of all starts.
-        now: while it is queued or runs; None once it has ended.
+        now: while it is queued or runs; None once it has ended, or nobody knows its job any more.
         on_nodes: whether its latest start, should no end of it be on record, still goes on. Not of
-            a job that Slurm has put back into the queue after a node failed, or knows no more.
+            a job that Slurm has put back into the queue after a node failed.
     """
     told = {one.restart: one for one in live.starts} if live else {}
     starts = _starts(events, told, now if on_nodes else None)
@@ -201,8 +201,8 @@ def _waits(
 
 
 def _last_end(events: Sequence[Event]) -> datetime | None:
-    ends = [_time(event) for event in events if event["event"] == "finished"]
-    return ends[-1] if ends else None
+    ends = [event for event in events if event["event"] == "finished"]
+    return datetime.fromisoformat(ends[-1].get("ended", ends[-1]["timestamp"])) if ends else None
 
 
 def _gpus(task: StageTask, live: Live | None) -> int:

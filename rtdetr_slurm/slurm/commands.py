@@ -183,7 +183,9 @@ class Slurm:
         Raises:
             SiteError: sbatch cannot be asked.
         """
-        answer = self.call(["sbatch", "--test-only", f"--exclude={','.join(nodes)}", str(script)])
+        argv = ["sbatch", "--test-only", f"--exclude={','.join(nodes)}"]
+        argv += ["--dependency="]  # takes the script's own off: what that is on may be forgotten
+        answer = self.call([*argv, str(script)])
         return None if answer.code == 0 else answer.message
 
     def partition_nodes(self, partition: str) -> int:

@@ -16,7 +16,7 @@ from rtdetr_slurm.slurm.times import parse_clock
 
 SQUEUE_FORMAT = "%i|%T|%r|%S|%N|%k|"
 """The comment, which may hold anything, also line breaks, comes last, and a mark behind it."""
-SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,Comment,WorkDir"
+SACCT_FIELDS = "JobID,State,ExitCode,Reason,NodeList,End,Comment,WorkDir"
 
 _STATE = re.compile(r"[A-Z_]+")
 _CLUSTER = re.compile(r"\w[\w.-]*")
@@ -31,7 +31,7 @@ class JobInfo:
         state: the first word of Slurm's state (`RUNNING`, `CANCELLED`, ...).
         reason: why it is pending or ended, empty when Slurm gives none.
         work_dir: the folder it runs in, where sacct was asked.
-        ended: when it has ended, as scontrol says it: local time, `2026-01-02T03:04:05`.
+        ended: when it has ended, as scontrol and sacct say it: local time, `2026-01-02T03:04:05`.
         source: who said it: `squeue`, `sacct`, `scontrol`, `local`, or `nobody`.
     """
 
@@ -164,10 +164,10 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
     """
     jobs = {}
     for line in text.splitlines():
-        fields = line.split("|", 6)
-        if len(fields) != 7:
+        fields = line.split("|", 7)
+        if len(fields) != 8:
             continue
-        ids, state, exit_code, reason, nodes, comment, work_dir = fields
+        ids, state, exit_code, reason, nodes, ended, comment, work_dir = fields
         code, signal = parse_exit_code(exit_code)
         job = JobInfo(
             ids,
@@ -179,6 +179,7 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
             comment=_or_empty(comment),
             work_dir=work_dir,
             source="sacct",
+            ended=_or_empty(ended) or None,
         )
         jobs.update(_one_by_one(job))
     return jobs
@@ -252,11 +253,16 @@ def parse_notice(log: Sequence[str], number: str) -> FailureClass | None:
         number: SLURM_JOB_ID; array tasks are named by their own number here.
     """
     pattern = rf"\*\*\* JOB {number} ON \S+ CANCELLED AT \S+(?: DUE TO ([^*]+?))? \*\*\*"
-    reasons = {"TIME LIMIT": FailureClass.TIMEOUT, None: FailureClass.CANCELLED}
+    reasons = {
+        "": FailureClass.CANCELLED,
+        "TIME LIMIT": FailureClass.TIMEOUT,
+        "NODE FAILURE": FailureClass.INFRA,
+    }
     for line in reversed(log):
         if match := re.search(pattern, line):
-            # PREEMPTION, JOB REQUEUE, NODE FAILURE: none of them is the user's wish.
-            return reasons.get(match[1], FailureClass.PREEMPTED)
+            # PREEMPTION, JOB REQUEUE: Slurm takes the nodes, and the job may come back.
+            reason = (match[1] or "").partition(",")[0]
+            return reasons.get(reason, FailureClass.PREEMPTED)
     return None
 
 

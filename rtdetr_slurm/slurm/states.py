@@ -40,3 +40,18 @@ GONE = "GONE"
 
 NEVER_SATISFIED = "DependencyNeverSatisfied"
 """The reason of a job whose dependency can no longer come true."""
+
+HELD_BY_ADMIN = "JobHeldAdmin"
+"""The reason of a job that only an operator can release."""
+
+_HELD = frozenset({HELD_BY_ADMIN, "JobHeldUser", "JobHoldMaxRequeue"})
+_HELD_STATES = frozenset({"REQUEUE_HOLD", "SPECIAL_EXIT"})
+
+
+def is_held(state: str, reason: str) -> bool:
+    """Whether a job that waits will not start before somebody releases it.
+
+    Among the reasons are `launch failed requeued held` and `job requeued in held state`, which
+    scontrol writes with underscores.
+    """
+    return state in _HELD_STATES or reason in _HELD or ("requeued" in reason and "held" in reason)

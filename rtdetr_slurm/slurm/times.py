@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 from typing import Any
 
 _DAYS = re.compile(r"(\d+)-(\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2}))?")
@@ -56,6 +57,15 @@ def parse_clock(text: str) -> float | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def parse_moment(text: str | None) -> datetime | None:
+    """The moment that Slurm prints in local time (`2026-01-02T03:04:05`); None where it prints
+    none, or one in a form that only the site knows (SLURM_TIME_FORMAT)."""
+    try:
+        return datetime.fromisoformat(text).astimezone() if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _parse(text: str) -> int:

@@ -28,6 +28,7 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.runs.status import close_status
 from rtdetr_slurm.runs.summary import RunReport, StageReport
+from rtdetr_slurm.slurm.times import parse_moment
 
 _BY_READER = {"recorded_by": READER}
 _LOST_AFTER = timedelta(hours=1)
@@ -125,6 +126,7 @@ def _record(run: Run, task: StageTask, stage: StageReport) -> Event | None:
         return None
     begun = latest_start(task.results_dir, claim_id(run.id, task.name)) is not None
     trains = get_action(task.stage.action).trains
+    ended = parse_moment(stage.job.ended)
     recorded = record_once(
         run.path / EVENTS_DIR,
         f"end-{task.name}-{stage.restarts}",
@@ -135,6 +137,7 @@ def _record(run: Run, task: StageTask, stage: StageReport) -> Event | None:
         state=stage.state.value,
         failure_class=stage.failure.failure_class.value,
         reason=f"{stage.failure.evidence}; the job itself wrote down no end",
+        **({} if ended is None else {"ended": ended.isoformat()}),
         checkpoints=verified_checkpoints(task.results_dir) if trains and begun else {},
     )
     # The folder is read anew: on NFS a new file of another node may show up late.

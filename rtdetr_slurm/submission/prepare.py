@@ -179,6 +179,10 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
                 Path(image.path), image.sha256, apptainer, remembered, on_note
             )
     loaded, site, weights = prepared.loaded, prepared.site, prepared.pretrained
+    models = {}
+    if weights is not None:
+        path, known_as = Path(weights.path), weights.name
+        models[known_as] = record_weights(path, known_as, remembered, on_note)
     manifest = Manifest(
         name=prepared.name,
         action=loaded.action,
@@ -189,9 +193,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
         spec=freeze_spec(str(loaded.path.absolute()), prepared.overrides, prepared.spec),
         images=images,
         classes={str(number): name for number, name in prepared.classes.items()},
-        models={}
-        if weights is None
-        else {weights.name: record_weights(Path(weights.path), remembered, on_note)},
+        models=models,
         site=site.site.model_dump(mode="json"),
         site_sources=tuple(str(path) for path in site.sources),
         plan=prepared.plan,

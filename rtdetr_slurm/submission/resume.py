@@ -24,6 +24,7 @@ from rtdetr_slurm.runs.state import (
     job_id_of,
     next_start,
     task_events,
+    times_sent,
 )
 from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.site.discover import administrators_site
@@ -81,7 +82,7 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
     before = run.events()
     report, notes = survey_run(run.path)
     events = run.events()
-    if _times_sent(events) != _times_sent(before):  # the report may not know of it
+    if times_sent(events) != times_sent(before):  # the report may not know of it
         raise Overtaken(f"{run.id} has just been submitted by another process")
     _see_that_it_stands_still(run, report, events, notes)
     missing = find_missing(run, report, events)
@@ -155,10 +156,6 @@ def _see_that_it_stands_still(
         if found.state is StageState.UNKNOWN and found.job is None and not is_given_up(one.events):
             why = "; ".join(notes) or "its process is another machine's"
             raise SiteError(f"{run.id}: whether {found.name} waits or runs cannot be told: {why}")
-
-
-def _times_sent(events: Sequence[Event]) -> int:
-    return sum(event["event"] == "submitting" for event in events)
 
 
 def _see_that_nothing_outlives_its_runner(run: Run, missing: Missing) -> None:

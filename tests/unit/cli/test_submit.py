@@ -248,6 +248,15 @@ def test_logs(folder: Path, capsys: Capture) -> None:
     assert "train: failed, job 77" in err
 
 
+def test_logs_are_those_of_all_jobs_of_a_stage(folder: Path, capsys: Capture) -> None:
+    run = a_failed_run(folder)
+    run.record("submitting", stage="train", restart=1)
+    run.record("submitted", stage="train", job_id="78", restart=1)
+    run.log_path("train", "78").write_text("of the second job\n")
+    assert main(["logs", run.id]) == 0
+    assert capsys.readouterr().out == "first line\nlast line\nof the second job\n"
+
+
 def test_cancel_of_an_ended_run(folder: Path, capsys: Capture) -> None:
     run = a_failed_run(folder)
     assert main(["cancel", run.id]) == 0

@@ -96,6 +96,16 @@ def test_an_interrupted_training_goes_back_to_the_queue(why: FailureClass) -> No
     assert "goes on from interrupted_epoch_003_step_000002.pth after requeue" in verdict.reason
 
 
+def test_a_node_failure_is_told_as_what_it_is() -> None:
+    lost = replace(STOPPED, interruption=FailureClass.INFRA)
+    verdict = decide(lost)
+    assert (verdict.kind, verdict.failure_class) == (Kind.REQUEUE, FailureClass.INFRA)
+    assert verdict.reason.startswith("a node of the job failed; goes on from interrupted_")
+    verdict = decide(replace(lost, requeue_allowed=False))
+    assert (verdict.kind, verdict.failure_class) == (Kind.FAILED, FailureClass.INFRA)
+    assert verdict.reason.startswith("a node of the job failed; requeue is not allowed")
+
+
 def test_a_lost_exit_code_does_not_lose_the_interruption() -> None:
     # srun reports the highest code of all nodes; one of them was killed.
     assert decide(replace(STOPPED, exit_code=137)).kind is Kind.REQUEUE

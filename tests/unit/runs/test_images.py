@@ -10,7 +10,7 @@ import pytest
 
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.runs import images
-from rtdetr_slurm.runs.images import check_unchanged, record_image
+from rtdetr_slurm.runs.images import check_unchanged, record_image, record_weights
 
 NO_APPTAINER = "/nowhere/apptainer"
 
@@ -90,3 +90,10 @@ def test_a_sandbox_folder_is_accepted_unless_a_digest_is_demanded(tmp_path: Path
     check_unchanged(record)
     with pytest.raises(SiteError, match="is a folder"):
         record_image(tmp_path, "0" * 64, NO_APPTAINER, tmp_path / "cache.json", print)
+
+
+def test_weights_are_not_called_an_image(tmp_path: Path) -> None:
+    gone = tmp_path / "weights.pth"
+    said = f"models.resnet_50 of the site profile, {gone}: No such file or directory; it must be on"
+    with pytest.raises(SiteError, match=said):
+        record_weights(gone, "resnet_50", None, print)

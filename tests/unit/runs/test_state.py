@@ -16,6 +16,7 @@ from rtdetr_slurm.runs.state import (
     Signs,
     StageState,
     job_id_of,
+    job_ids_of,
     judge,
     starts_in_vain,
     task_events,
@@ -171,6 +172,22 @@ def test_reasons() -> None:
     assert found.detail == "BeginTime"
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "advice"),
+    [
+        ("PENDING", "JobHeldUser", "`scontrol release 7`, or cancel"),
+        ("PENDING", "JobHeldAdmin", "ask an administrator to release it, or cancel"),
+        ("PENDING", "launch failed requeued held", "`scontrol release 7`, or cancel"),
+        ("PENDING", "job_requeued_in_held_state", "`scontrol release 7`, or cancel"),
+        ("REQUEUE_HOLD", "", "`scontrol release 7`, or cancel"),
+    ],
+)
+def test_a_job_that_slurm_holds_says_how_to_go_on(state: str, reason: str, advice: str) -> None:
+    found = verdict([SUBMITTED], job(state, reason=reason))
+    assert found.state is StageState.QUEUED
+    assert found.detail == f"held ({reason or state}): {advice}"
+
+
 # --- arrays --------------------------------------------------------------------------------------
 def test_each_task_of_an_array_has_its_own_events_and_job_id() -> None:
     tasks = replace(STAGE, array=Array(3)).tasks()
@@ -181,4 +198,6 @@ def test_each_task_of_an_array_has_its_own_events_and_job_id() -> None:
     assert [len(task_events(events, task)) for task in tasks] == [3, 2, 3]
     assert [job_id_of(task_events(events, task), task) for task in tasks] == ["7_0", "7_1", "7_2"]
     assert job_id_of([SUBMITTED], StageTask(STAGE)) == "7"
+    again = [SUBMITTED, STARTED, SUBMITTED | {"job_id": "9", "restart": 1}]
+    assert job_ids_of(again, StageTask(STAGE)) == ["7", "9"]
     assert job_id_of([SUBMITTING], StageTask(STAGE)) is None

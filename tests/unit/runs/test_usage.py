@@ -78,6 +78,14 @@ def test_a_job_that_waits_after_its_node_failed_holds_no_gpus() -> None:
     assert found.allocated_s == 40
 
 
+def test_what_was_cancelled_in_the_queue_waited_until_then() -> None:
+    """And not until somebody has looked."""
+    read = event(9999, "finished", state="cancelled", recorded_by="reader")
+    assert usage_of(TASK, [*SENT, read], None, None).queued_s == 9999, "nobody knows better"
+    read["ended"] = at(70)
+    assert usage_of(TASK, [*SENT, read], None, None).queued_s == 70
+
+
 def test_clocks_that_differ_make_no_time_less_than_nothing() -> None:
     early = [*SENT, event(-30, "started"), event(-50, "finished", state="success")]
     found = usage_of(TASK, early, None, None)

@@ -46,15 +46,16 @@ def test_squeue() -> None:
 
 def test_sacct_takes_the_last_record_of_a_requeued_job() -> None:
     text = (
-        "12|PREEMPTED|0:0|None|node1||/r\n"
-        "12|CANCELLED by 1000|0:15|None|node2|c|/a | b\n"
-        "12.0|COMPLETED|0:0|None|node2||/r\n"
-        "13|OUT_OF_MEMORY|0:125|None|node2||/r\n"
+        "12|PREEMPTED|0:0|None|node1|2026-01-02T03:04:05||/r\n"
+        "12|CANCELLED by 1000|0:15|None|node2|2026-01-03T03:04:05|c|/a | b\n"
+        "12.0|COMPLETED|0:0|None|node2|Unknown||/r\n"
+        "13|OUT_OF_MEMORY|0:125|None|node2|Unknown||/r\n"
     )
     jobs = parse_sacct(text)
     job = jobs["12"]
     assert (job.state, job.exit_code, job.signal, job.comment) == ("CANCELLED", 0, 15, "c")
-    assert job.work_dir == "/a | b"
+    assert (job.work_dir, job.ended) == ("/a | b", "2026-01-03T03:04:05")
+    assert jobs["13"].ended is None
     assert jobs["13"].state == "OUT_OF_MEMORY"
     assert set(jobs) == {"12", "13"}
 
@@ -205,7 +206,7 @@ def test_pending_tasks_of_an_array_are_taken_apart() -> None:
         "20_4": "PENDING",
         "20_7": "PENDING",
     }
-    assert set(parse_sacct("20_[2-3]|PENDING|0:0|||c|/r\n20_1|COMPLETED|0:0||n|c|/r\n")) == {
+    assert set(parse_sacct("20_[2-3]|PENDING|0:0||||c|/r\n20_1|COMPLETED|0:0||n||c|/r\n")) == {
         "20_1",
         "20_2",
         "20_3",
@@ -251,7 +252,7 @@ NOTICE = "slurmstepd-node1: error: *** JOB 8 ON node1 CANCELLED AT 2026-11-22T09
         (" DUE TO PREEMPTION", FailureClass.PREEMPTED),
         (" DUE TO TIME LIMIT", FailureClass.TIMEOUT),
         (" DUE TO JOB REQUEUE", FailureClass.PREEMPTED),
-        (" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", FailureClass.PREEMPTED),
+        (" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", FailureClass.INFRA),
     ],
 )
 def test_slurmstepds_notice(reason: str, why: FailureClass) -> None:

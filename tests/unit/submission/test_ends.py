@@ -25,6 +25,7 @@ from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import StageState, is_to_end
 from rtdetr_slurm.runs.status import StatusLog, read_status
 from rtdetr_slurm.runs.summary import RunReport
+from rtdetr_slurm.submission.sending import token
 from rtdetr_slurm.submission.survey import survey_run
 
 SILENT = "the job itself wrote down no end"
@@ -91,6 +92,18 @@ def test_the_next_reader_writes_the_last_line(
     again, notes = survey_run(run.path)
     assert (again.state, notes, log.path.read_text()) == (report.state, (), before)
     assert len(slurm.calls("squeue")) == asked, "it has ended, as its record says now"
+
+
+def test_an_end_that_is_recorded_late_says_when_it_was(slurm: FakeSlurm, run: Run) -> None:
+    submitted(run)
+    says(slurm, run, "CANCELLED")
+    when = datetime.now().replace(microsecond=0)
+    comment = f"Comment={token(run.id, 'train')}"
+    told = f"JobId=42 JobState=CANCELLED EndTime={when.isoformat()} {comment}"
+    slurm.answer("scontrol", f"echo '{told}'")
+    survey_run(run.path)
+    [end] = finished(run)
+    assert datetime.fromisoformat(end["ended"]) == when.astimezone()
 
 
 @pytest.mark.parametrize("answer", ["true", "exit 1", "RUNNING", "PENDING", "COMPLETING"])

@@ -99,7 +99,7 @@ def test_what_has_succeeded_is_not_waited_for(slurm: FakeSlurm, chain: Run) -> N
 
 def test_what_runs_is_waited_for_and_left_alone(slurm: FakeSlurm, chain: Run) -> None:
     slurm.answer("squeue", f"echo '{queue_line(chain, '42', 'RUNNING')}'")
-    slurm.answer("sacct", f"echo '43|CANCELLED by 0|0:0|None|n||{chain.path}'")
+    slurm.answer("sacct", f"echo '43|CANCELLED by 0|0:0|None|n|||{chain.path}'")
     assert resume_run(chain) == {"evaluate": "53"}
     assert slurm.calls("scancel") == []
     assert "--dependency=afterok:42\n" in script(chain, "evaluate")
@@ -249,7 +249,7 @@ def test_an_unclear_answer_is_looked_for_by_its_own_token(slurm: FakeSlurm, chai
     old = queue_line(chain, "42", "FAILED")
     slurm.answer("sbatch", "echo garbage")
     slurm.answer("squeue", f"echo '{old}'")
-    slurm.answer("sacct", f"echo '42|FAILED|1:0|None|n||{chain.path}'")
+    slurm.answer("sacct", f"echo '42|FAILED|1:0|None|n|||{chain.path}'")
     with pytest.raises(SlurmUnreachable, match=f"{token(chain.id, 'train', 1)}"):
         resume_run(chain)
     assert survey(chain).stages[0].state is StageState.UNKNOWN

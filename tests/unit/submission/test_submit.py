@@ -117,7 +117,7 @@ def test_a_job_that_only_accounting_knows_is_adopted(
 ) -> None:
     """By its folder where accounting keeps no comments."""
     slurm.answer("sbatch", "echo garbage")
-    slurm.answer("sacct", f"echo '77|COMPLETED|0:0|None|n|{comment}|{run.path}'")
+    slurm.answer("sacct", f"echo '77|COMPLETED|0:0|None|n||{comment}|{run.path}'")
     assert submit_run(run) == {"train": "77"}
 
 

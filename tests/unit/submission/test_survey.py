@@ -74,7 +74,7 @@ def test_a_number_that_is_somebody_elses_now_says_nothing(
     """Ids start anew when Slurm loses its state."""
     submitted(run)
     slurm.answer("squeue", f"echo '42|RUNNING|None|N/A|n|{comment}|'")
-    slurm.answer("sacct", "echo '42|FAILED|1:0|None|n||/somewhere'")
+    slurm.answer("sacct", "echo '42|FAILED|1:0|None|n|||/somewhere'")
     [stage] = survey(run).stages
     assert (stage.state, stage.job) == (StageState.UNKNOWN, JobInfo("42", "GONE", source="nobody"))
     assert stage.to_json()["slurm_state"] is None
@@ -97,7 +97,7 @@ def test_another_users_run_is_asked_about_by_its_owner(slurm: FakeSlurm, run: Ru
 
 def test_what_slurmctld_lost_is_not_queued_for_ever(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
-    slurm.answer("sacct", f"echo '42|PENDING|0:0|None|||{run.path}'")
+    slurm.answer("sacct", f"echo '42|PENDING|0:0|None||Unknown||{run.path}'")
     assert survey(run).state is StageState.UNKNOWN
 
 
@@ -112,7 +112,7 @@ def test_a_job_whose_number_was_never_recorded_is_found_by_its_token(
 
 def test_what_squeue_forgot_sacct_knows(slurm: FakeSlurm, run: Run) -> None:
     submitted(run)
-    slurm.answer("sacct", f"echo '42|TIMEOUT|0:0|None|n||{run.path}'")
+    slurm.answer("sacct", f"echo '42|TIMEOUT|0:0|None|n|||{run.path}'")
     found = survey(run)
     failure = found.stages[0].failure
     assert failure is not None
