@@ -261,8 +261,19 @@ def require_available(name: str, engine: EngineName = "rtdetr") -> Action:
     """
     action = get_action(name)
     if not action.runs_on(engine):
-        raise RequestError(
-            f"action '{name}' is not available in this version; it runs {' and '.join(AVAILABLE)}, "
-            "and all others in TAO's image (engine: tao in the site profile)"
-        )
+        raise RequestError(unavailable([name]))
     return action
+
+
+def unavailable(names: Sequence[str]) -> str:
+    """What is said of actions that this version does not run."""
+    shown = [f"'{name}'" for name in names]
+    deployed = [f"'{name}'" for name in names if get_action(name).program == DEPLOY]
+    plural, deploys = len(shown) > 1, "belong" if len(deployed) > 1 else "belongs"
+    said = f"action{'s' * plural} {' and '.join(shown)} {'are' if plural else 'is'} not available"
+    said += f" in this version; it runs {' and '.join(AVAILABLE)}, and all others in TAO's image "
+    said += "(engine: tao in the site profile)"
+    if deployed:
+        said += f"; {' and '.join(deployed)} {deploys} to {DEPLOY}, the program of the TensorRT "
+        said += "image"
+    return said

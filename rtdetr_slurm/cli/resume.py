@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.submission.resume import resume_run
 
     found = chosen_run(args)
-    jobs = resume_run(found, again=args.again)
+    jobs = resume_run(found, again=args.again, on_note=terminal.note)
     if jobs:
         ids = ", ".join(f"{name} {job_id}" for name, job_id in jobs.items())
         terminal.note(f"resumed {found.id} (job: {ids})")

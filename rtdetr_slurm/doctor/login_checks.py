@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rtdetr_slurm.doctor.finding import Finding, failure, not_checked, ok, warning
-from rtdetr_slurm.errors import SiteError, explained
+from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.launch.reach import reach, s3_endpoint, shown_address
-from rtdetr_slurm.runs.images import cache_file, record_image
+from rtdetr_slurm.runs.images import cache_file, is_image, record_image
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.site.profile import ROLES, TRAIN_ROLE, Site
 from rtdetr_slurm.site.surroundings import MOUNTS, file_system, mounted
@@ -78,8 +78,10 @@ def _images(
             record = record_image(
                 Path(image.path), image.sha256, site.apptainer, cache_file(environ), on_note
             )
-        except SiteError as error:
-            yield _no_image(error)
+            if record.size is not None and not is_image(Path(image.path)):
+                raise SiteError(f"{image.path} is a file, and no container image")
+        except (SiteError, OSError) as error:
+            yield _no_image(explained(error))
             continue
         if record.size is None:
             yield ok("site.image", f"{image.path}, a folder, which no digest pins")
@@ -92,7 +94,7 @@ def _images(
         yield not_checked("site.image", "jobs run without a container")
 
 
-def _no_image(error: SiteError) -> Finding:
+def _no_image(error: UserError) -> Finding:
     said, _, advice = str(error).partition("; ")
     return failure("site.image", said, advice or "set image in the profile to the one you mean")
 

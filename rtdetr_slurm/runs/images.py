@@ -21,6 +21,8 @@ from rtdetr_slurm.records import BadRecord, checked, read_json
 _VERSION_LABEL = "org.opencontainers.image.version"
 _HEAD_BYTES = 64 * 1024
 _IMAGE = "container image"
+_SIF_MAGIC, _SIF_AT, _SQUASHFS_MAGIC = b"SIF_MAGIC", 32, b"hsqs"
+"""How images begin, a SIF behind a line for shells."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,17 @@ def glance(path: Path, what: str = _IMAGE) -> ImageRecord:
         return ImageRecord(str(path), path.stat().st_size, hashlib.sha256(head).hexdigest())
     except OSError as error:
         raise _unreadable(path, error, what) from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is what apptainer can run: a SIF, or a bare squashfs.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_SIF_AT + len(_SIF_MAGIC))
+    return head[_SIF_AT:] == _SIF_MAGIC or head.startswith(_SQUASHFS_MAGIC)
 
 
 def _unreadable(path: Path, error: OSError, what: str) -> SiteError:

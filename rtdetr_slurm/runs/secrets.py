@@ -38,6 +38,17 @@ def keep_secrets(run_dir: Path, stage: Stage, environ: Mapping[str, str]) -> Non
     write_atomic(path, json.dumps(_read(path) | found) + "\n", mode=_OWNER_ONLY)
 
 
+def unset_secrets(run_dir: Path, stage: Stage, environ: Mapping[str, str]) -> list[str]:
+    """The secrets that a stage names, that are not set here and that were not kept before.
+
+    Raises:
+        BadRecord: the file cannot be read.
+    """
+    names = stage.launch.secrets
+    kept = _read(run_dir / SECRETS_JSON) if names else {}
+    return [name for name in names if not environ.get(name) and name not in kept]
+
+
 def secrets_of(run_dir: Path, stage: Stage) -> dict[str, str]:
     """The secrets that a stage names and that were set when it was submitted.
 

@@ -4,9 +4,9 @@ summary.json keeps. Standard library only."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from rtdetr_slurm.contract import RUN_VERSION, SUMMARY_JSON, FailureClass
 from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
@@ -57,18 +57,28 @@ class StageSummary(_Later):
     log: str | None
 
 
-class RunSummary(TypedDict):
-    """A run as `--json` and summary.json have it."""
+@dataclass(frozen=True)
+class _RunFacts:
+    """What is told of a run besides its stages."""
 
-    schema_version: int
     run_id: str
     run_dir: str
     name: str | None
     action: str
     created: str
     user: str
+
+    def facts(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(_RunFacts)}
+
+
+@dataclass(frozen=True)
+class RunSummary(_RunFacts):
+    """A run as `--json` and summary.json have it."""
+
     state: StageState
     stages: tuple[StageSummary, ...]
+    schema_version: int
 
 
 @dataclass(frozen=True)
@@ -152,15 +162,9 @@ class StageReport:
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunReport(_RunFacts):
     """One run with all its stages."""
 
-    run_id: str
-    run_dir: str
-    name: str | None
-    action: str
-    created: str
-    user: str
     stages: tuple[StageReport, ...]
 
     @property
@@ -182,30 +186,16 @@ class RunReport:
         """Whether nothing of it will change any more."""
         return all(stage.state.ended for stage in self.stages)
 
-    def to_json(self) -> RunSummary:
-        return {
-            "schema_version": RUN_VERSION,
-            "run_id": self.run_id,
-            "run_dir": self.run_dir,
-            "name": self.name,
-            "action": self.action,
-            "created": self.created,
-            "user": self.user,
-            "state": self.state,
-            "stages": tuple(stage.to_json() for stage in self.stages),
-        }
+    def to_json(self) -> dict[str, Any]:
+        """A RunSummary as plain data."""
+        stages = tuple(stage.to_json() for stage in self.stages)
+        version = {"schema_version": RUN_VERSION}
+        return {**version, **self.facts(), "state": self.state, "stages": stages}
 
     @staticmethod
     def from_json(data: RunSummary) -> RunReport:
-        return RunReport(
-            run_id=data["run_id"],
-            run_dir=data["run_dir"],
-            name=data["name"],
-            action=data["action"],
-            created=data["created"],
-            user=data["user"],
-            stages=tuple(StageReport.from_json(stage) for stage in data["stages"]),
-        )
+        stages = tuple(StageReport.from_json(stage) for stage in data.stages)
+        return RunReport(**data.facts(), stages=stages)
 
 
 def read_summary(run_dir: Path) -> RunReport | None:
@@ -221,7 +211,7 @@ def read_summary(run_dir: Path) -> RunReport | None:
         return None
     check_version(path, content)
     summary = checked(RunSummary, content, path)
-    if not summary["stages"]:
+    if not summary.stages:
         raise BadRecord(path, "stages: there is none")
     try:
         return RunReport.from_json(summary)

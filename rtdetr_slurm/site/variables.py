@@ -3,7 +3,7 @@ although they are not, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rtdetr_slurm.site.profile import ROLES, Site
 from rtdetr_slurm.slurm.environment import is_secret
@@ -46,12 +46,16 @@ def notes_on_variables(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}{value} in the environment is not passed on; {instead}"
 
 
+def notes_on_unset(names: Iterable[str]) -> Iterator[str]:
+    """A line for each secret of the profile that is not set."""
+    for name in names:
+        yield f"{name}, one of the profile's secrets, is not set here: jobs do without it"
+
+
 def notes_on_secrets(site: Site, environ: Mapping[str, str]) -> Iterator[str]:
     """A line for each secret of the profile that is not set, and one on those that only a job
     outside a container would have had from the shell."""
-    for name in site.secrets:
-        if not environ.get(name):
-            yield f"{name}, one of the profile's secrets, is not set here: jobs do without it"
+    yield from notes_on_unset(name for name in site.secrets if not environ.get(name))
     containers = {site.container, *(getattr(site.roles, role).container for role in ROLES)}
     if "none" in containers:
         left_out = sorted(n for n in environ if is_secret(n) and n not in site.secrets)

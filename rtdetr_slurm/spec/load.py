@@ -10,11 +10,10 @@ from typing import Any
 
 from rtdetr_slurm.actions import (
     ACTIONS,
-    DEPLOY,
     EngineOf,
     get_action,
     own_engine,
-    require_available,
+    unavailable,
 )
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
@@ -163,14 +162,9 @@ def refuse_unavailable(loaded: LoadedSpec, engine_of: EngineOf = own_engine) -> 
     Raises:
         RequestError: naming each.
     """
-    reasons = []
-    for action in dict.fromkeys(loaded.actions):
-        try:
-            require_available(action, engine_of(action))
-        except RequestError as error:
-            deployed = ACTIONS[action].program == DEPLOY
-            place = f"; it belongs to {DEPLOY}, the program of the TensorRT image"
-            reasons.append(f"{error}{place if deployed else ''}")
+    actions = dict.fromkeys(loaded.actions)
+    missing = [name for name in actions if not get_action(name).runs_on(engine_of(name))]
+    reasons = [unavailable(missing)] if missing else []
     automl, search = loaded.automl, "hyper-parameter search is not available in this version"
     if automl.policy == "on":
         reasons.append(f"automl.policy: found on; {search}")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import last_that_leaves
+from rtdetr_slurm.actions import EngineName, EngineOf, last_that_leaves
 from rtdetr_slurm.contract import LAUNCH_VERSION
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.runs.images import cache_file, glance, record_image, record_weights
@@ -94,7 +94,11 @@ def prepare(
     extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     extra += [f"job.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
-    found = find_site(site, os.environ)
+    try:
+        found = find_site(site, os.environ)
+    except SiteError:
+        _check_without_site(spec, [*overrides, *extra], action)
+        raise
     engine_of = found.site.engine_of
     continued = cache(lambda reference: find_parent(reference, found))
     loaded = load_spec(
@@ -134,6 +138,27 @@ def prepare(
         pretrained,
         data.classes,
     )
+
+
+def _check_without_site(spec: Path, overrides: Sequence[str], action: str | None) -> None:
+    """Refuse a spec that is wrong for whatever image a site might have.
+
+    Raises:
+        RequestError: by the rules of this project's own image.
+    """
+    wrong: list[RequestError] = []
+    for engine in get_args(EngineName):
+        try:
+            load_spec(spec, overrides, action, engine_of=_everywhere(engine))
+        except RequestError as error:
+            wrong.append(error)
+        else:
+            return
+    raise wrong[0]
+
+
+def _everywhere(engine: EngineName) -> EngineOf:
+    return lambda _: engine
 
 
 def _without_other_choices(loaded: LoadedSpec) -> LoadedSpec:

@@ -4,7 +4,7 @@ and as it was frozen."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.secrets import unset_secrets
 from rtdetr_slurm.runs.state import (
     StageState,
     cluster_of,
@@ -28,6 +29,7 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.site.discover import administrators_site
+from rtdetr_slurm.site.variables import notes_on_unset
 from rtdetr_slurm.slurm.job_ids import array_of
 from rtdetr_slurm.submission.backends import backend_of
 from rtdetr_slurm.submission.cancel import found_jobs
@@ -54,7 +56,9 @@ class Missing:
     jobs: Mapping[str, Job | None]
 
 
-def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
+def resume_run(
+    run: Run, *, again: bool = False, on_note: Callable[[str], object] = lambda _: None
+) -> dict[str, str]:
     """Queue the stages that have neither succeeded nor wait or run; returns stage name → job id,
     nothing where none is missing.
 
@@ -62,6 +66,7 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
 
     Args:
         again: also where another run that does the same is under way.
+        on_note: is told what its jobs will not have, before they are sent.
 
     Raises:
         RequestError: the run is another user's or of an older version, it is being submitted or
@@ -89,10 +94,18 @@ def resume_run(run: Run, *, again: bool = False) -> dict[str, str]:
     if not missing.sendings:
         return {}
     _see_that_nothing_outlives_its_runner(run, missing)
+    for note in _notes_on_secrets(run, missing):
+        on_note(note)
     if not exists(run.path / JOBS_DIR / CONTROLLER_ZIP):  # `submit` was killed before it made it
         write_controller(run)
     _end_what_is_left(run, missing, events)
     return send(run, missing.sendings, missing.jobs, again=again, known=events)
+
+
+def _notes_on_secrets(run: Run, missing: Missing) -> Iterator[str]:
+    stages = [one.stage for one in missing.sendings if one.stage.launch.scheduler != "local"]
+    unset = (name for stage in stages for name in unset_secrets(run.path, stage, os.environ))
+    return notes_on_unset(dict.fromkeys(unset))
 
 
 def _hold_limits(run: Run) -> None:

@@ -37,7 +37,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     image = tmp_path / "rtdetr.sif"
-    image.write_bytes(b"an image")
+    image.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0")
     path = tmp_path / "site.yaml"
     path.write_text(f"partition: train\nimage: {image}\nrun_root: {tmp_path}/runs\n")
     return path
@@ -59,6 +59,17 @@ def test_what_is_wrong_is_one_line_with_its_remedy(
     [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("failure")]
     assert "slurm.partition" in line
     assert "→ set partition in the profile to one of: train, infer" in line
+
+
+def test_a_file_that_is_no_image(
+    slurm: FakeSlurm, profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = profile.parent / "rtdetr.sif"
+    image.write_text("not an image")
+    assert main(["doctor", "--no-job", "--site", str(profile)]) == 3
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("failure")]
+    assert f"{image} is a file, and no container image" in line
+    assert "→ set image in the profile" in line
 
 
 def test_the_document(slurm: FakeSlurm, profile: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,27 @@ def test_a_wrong_request_is_refused_before_anything_is_made(
     assert tree(folder) == before
 
 
+@pytest.mark.parametrize("profile", ["none", "wrong"])
+def test_a_wrong_spec_is_told_before_a_site_that_is_missing_or_wrong(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    spec = write_dataset(folder / "data")
+    sbatch = folder / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent))
+    monkeypatch.delenv("RTDETR_SLURM_SITE")
+    if profile == "wrong":
+        (folder / "site.yaml").write_text("partitions: gpu\n")
+        monkeypatch.setenv("RTDETR_SLURM_SITE", str(folder / "site.yaml"))
+    assert main(["submit", str(spec), "train.num_epochs=0"]) == 2
+    assert "train.num_epochs: found 0" in capsys.readouterr().err
+    for good in ([], ["model.backbone=convnext_base"]):
+        assert main(["submit", str(spec), *good]) == 3, "what TAO's image may have is not wrong"
+        capsys.readouterr()
+
+
 def test_data_in_the_home_folder(folder: Path, capsys: Capture) -> None:
     """What is looked for is what the frozen spec will name."""
     spec = write_dataset(folder / "home" / "data")

@@ -89,6 +89,24 @@ def test_a_failed_training_and_what_waits_for_it_are_sent_again(
     assert (stages[0].state, stages[0].job_id) == (StageState.QUEUED, "52")
 
 
+def test_a_secret_that_is_not_set_any_more_is_noted(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = replace(STAGE.launch, secrets=("MY_KEY", "MY_LOGIN", "KEPT"))
+    run = make_run(tmp_path / "runs", replace(STAGE, launch=launch))
+    monkeypatch.setenv("KEPT", "x")
+    submit_run(run)
+    monkeypatch.delenv("KEPT")
+    monkeypatch.setenv("MY_LOGIN", "y")
+    ended(run, "train", "42", **FAILED)
+    notes: list[str] = []
+    resume_run(run, on_note=notes.append)
+    assert notes == ["MY_KEY, one of the profile's secrets, is not set here: jobs do without it"]
+    slurm.answer("squeue", f"echo '42|PENDING|None|N/A||{token(run.id, 'train', 1)}|'")
+    resume_run(run, on_note=notes.append)
+    assert len(notes) == 1, "nothing is sent"
+
+
 def test_what_has_succeeded_is_not_waited_for(slurm: FakeSlurm, chain: Run) -> None:
     ended(chain, "train", "42")
     ended(chain, "evaluate", "43", **FAILED)
