@@ -10,9 +10,10 @@ from functools import partial
 from rtdetr_slurm.devices import nvidia_devices
 from rtdetr_slurm.doctor.finding import Finding, Outcome
 from rtdetr_slurm.doctor.partition_checks import check_partition
-from rtdetr_slurm.doctor.probe import Probe, probes, run_here, wait
+from rtdetr_slurm.doctor.probe import Probe, probes
 from rtdetr_slurm.doctor.probe_checks import check_probe, kept_settings
 from rtdetr_slurm.doctor.probe_plan import ProbePlan, plan_probes
+from rtdetr_slurm.doctor.probe_watch import run_here, wait
 from rtdetr_slurm.doctor.slurm_checks import check_slurm, partition_names
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.site.discover import FoundSite

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rtdetr_slurm.errors import SiteError, UserError
 from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.identity import Sought
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
 
 _NOWHERE, _ANOTHER, _NOT_WRITABLE, _NO_PYTHON, _ALL_THERE = 41, 42, 43, 44, 45

@@ -19,10 +19,11 @@ from rtdetr_slurm.launch.suspects import left_out
 from rtdetr_slurm.plan.model import Resources, Stage, StageTask
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.slurm.answers import OwnFacts
 from rtdetr_slurm.slurm.commands import Slurm
 from rtdetr_slurm.slurm.environment import job_environment
 from rtdetr_slurm.slurm.job_ids import array_task, own_job_id
-from rtdetr_slurm.slurm.parse import OwnFacts, parse_notice
+from rtdetr_slurm.slurm.parse import parse_notice
 
 EARLIEST_WARNING_S = 90
 """Slurm may send the warning signal a minute early; the rest is the clocks' and ours."""

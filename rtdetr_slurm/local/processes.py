@@ -12,7 +12,7 @@ from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.processes import is_alive
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import job_id_of, recorded_end, task_events
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import GONE
 
 

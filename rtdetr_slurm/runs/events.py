@@ -29,7 +29,7 @@ from rtdetr_slurm.records import (
 )
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.slurm.job_ids import is_job_id
-from rtdetr_slurm.slurm.parse import is_cluster, is_node
+from rtdetr_slurm.slurm.names import is_host
 
 _LOOKS, _LOOK_EVERY_S = 10, 0.1
 """A line that is being written is whole by then."""
@@ -166,10 +166,10 @@ def _check_event(path: Path, number: int, event: Event) -> None:
     # Both go into commands and paths.
     if "job_id" in event and not is_job_id(event["job_id"]):
         raise BadRecord(path, f"job_id: {event['job_id']!r} is no job id", number)
-    if "cluster" in event and not is_cluster(event["cluster"]):
+    if "cluster" in event and not is_host(event["cluster"]):
         raise BadRecord(path, f"cluster: {event['cluster']!r} is no cluster's name", number)
     for name in (*event.get("bad_nodes", ()), *event.get("excluded", ())):
-        if not is_node(name):
+        if not is_host(name):
             raise BadRecord(path, f"excluded: {name!r} is no name of a node", number)
     if event["event"] == "submitted" and "job_id" not in event:
         raise BadRecord(path, "job_id: this field is missing", number)

@@ -38,7 +38,7 @@ from rtdetr_slurm.runs.state import (
 from rtdetr_slurm.runs.status import StatusLine, status_lines_of
 from rtdetr_slurm.runs.summary import RunReport, StageReport, read_summary
 from rtdetr_slurm.runs.usage import usage_of
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
 from rtdetr_slurm.slurm.times import parse_moment
 

@@ -11,7 +11,7 @@ from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure, classify
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import (
     ACTIVE,
     COMPLETED,

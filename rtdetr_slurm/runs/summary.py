@@ -17,7 +17,7 @@ from rtdetr_slurm.runs.progress import Progress
 from rtdetr_slurm.runs.run import check_version
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.usage import Usage, UsageSummary
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 
 FailureSummary = TypedDict(
     "FailureSummary", {"class": FailureClass, "evidence": Prose, "advice": Prose}

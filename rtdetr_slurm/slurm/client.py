@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.commands import Slurm, SlurmUnreachable
 from rtdetr_slurm.slurm.configuration import (
     Cluster,
@@ -17,7 +18,6 @@ from rtdetr_slurm.slurm.configuration import (
 )
 from rtdetr_slurm.slurm.environment import submission_environment
 from rtdetr_slurm.slurm.identity import Sought, gone, in_accounting, in_queue
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ENDED
 
 

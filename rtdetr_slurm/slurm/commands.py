@@ -14,14 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.slurm.answers import AsKept, JobInfo, Listing, OwnFacts, Queued
 from rtdetr_slurm.slurm.parse import (
     SACCT_FIELDS,
     SQUEUE_FORMAT,
-    AsKept,
-    JobInfo,
-    Listing,
-    OwnFacts,
-    Queued,
     parse_as_kept,
     parse_kill_wait,
     parse_own_facts,

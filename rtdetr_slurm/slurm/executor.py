@@ -17,9 +17,9 @@ import submitit
 from rtdetr_slurm.contract import BATCH_SCRIPT
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.slurm.answers import Queued
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.names import has_control_character
-from rtdetr_slurm.slurm.parse import Queued
 from rtdetr_slurm.slurm.script import controller_lines
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.job_ids import array_of, numbers_of, task_of
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.states import ENDED, GONE
 
 

@@ -6,6 +6,7 @@ give no other meaning, with those that clusters are known to use. Standard libra
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import NamedTuple
 
@@ -41,6 +42,14 @@ MAIL_ADDRESS = Form(
     "an e-mail address, such as ann@example.org",
 )
 JOB_NAME = Form(r"^[A-Za-z0-9._-]{1,64}$", "1 to 64 letters, digits and . _ -")
+
+
+_HOST = re.compile(r"\w[\w.-]*")
+
+
+def is_host(name: str) -> bool:
+    """Whether `name`, read from a record or a log, can be the name of a node or of a cluster."""
+    return _HOST.fullmatch(name) is not None
 
 
 def has_control_character(text: str) -> bool:

@@ -17,10 +17,10 @@ from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
 from rtdetr_slurm.runs.secrets import keep_secrets
 from rtdetr_slurm.runs.state import cluster_of
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
 from rtdetr_slurm.slurm.identity import Sought
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.slurm.script import batch_parameters
 from rtdetr_slurm.submission.sending import OpenTask, Sending, token
 

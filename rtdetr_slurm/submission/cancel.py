@@ -12,8 +12,8 @@ from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import NEVER_STARTED, first_start, task_events
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.submission.backends import Backend, backend_of
 from rtdetr_slurm.submission.sending import OpenTask, open_tasks
 

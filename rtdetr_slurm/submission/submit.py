@@ -25,15 +25,12 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.slurm import commands
 from rtdetr_slurm.slurm.commands import SlurmUnreachable
-from rtdetr_slurm.slurm.job_ids import array_of
+from rtdetr_slurm.submission import reconcile
 from rtdetr_slurm.submission.backends import Backend, backend_of
-from rtdetr_slurm.submission.cancel import found_jobs
 from rtdetr_slurm.submission.claims import Taken, claim_results, release_results
-from rtdetr_slurm.submission.sending import OpenTask, Sending, being_sent, open_tasks
+from rtdetr_slurm.submission.reconcile import adopted, note, withdraw
+from rtdetr_slurm.submission.sending import Sending, being_sent, open_tasks
 from rtdetr_slurm.submission.twins import find_twin, refusal
-
-_LOOK_FOR_S, _LOOK_EVERY_S = 30.0, 3.0
-"""A controller that was too slow to answer sbatch may also be slow to queue the job."""
 
 Facts = Mapping[str, Any]
 """What is known of a submitted job: its id, and what the back end adds."""
@@ -118,7 +115,7 @@ def _taken_back(
         problem = explained(error)
         refused = one if problem is error else None
         reason = f"stage {one.stage.name}: {problem}"
-        taken_back = _withdraw(run, backend, sendings, reason, but=refused)
+        taken_back = withdraw(run, backend, sendings, reason, but=refused)
         if taken_back or refused is None:
             what = taken_back or "nothing is queued"
             problem.args = (f"{problem}; {what} (run folder: {run.path})",)
@@ -126,7 +123,7 @@ def _taken_back(
             raise
         raise problem from error
     except BaseException as error:
-        taken_back = _withdraw(run, backend, sendings, "its submission was interrupted")
+        taken_back = withdraw(run, backend, sendings, "its submission was interrupted")
         if isinstance(error, KeyboardInterrupt) and taken_back:
             error.args = (f"{taken_back} (run folder: {run.path})",)
         raise
@@ -136,7 +133,7 @@ def _claim_stage(run: Run, one: Sending) -> list[Taken]:
     try:
         return claim_results(run, one.stage)
     except RequestError as error:
-        _note(run, "refused", **one.facts(), reason=str(error))
+        note(run, "refused", **one.facts(), reason=str(error))
         raise
 
 
@@ -160,10 +157,10 @@ def _submit_stage(
     except Overtaken:
         raise
     except SlurmUnreachable as error:
-        facts = {"job_id": _reconciled(run, one, backend, error)}
+        facts = {"job_id": adopted(run, one, backend, error)}
         facts |= {"cluster": cluster} if cluster else {}
     except UserError as error:
-        _note(run, "refused", **one.facts(), reason=str(error))
+        note(run, "refused", **one.facts(), reason=str(error))
         raise
     run.record("submitted", **one.facts(), **facts)
     return facts
@@ -175,7 +172,7 @@ def _see_that_it_is_wanted(run: Run, one: Sending, known: Sequence[Event]) -> No
     wished = any(is_to_end(task_events(events, task)) for task in one.stage.tasks())
     if wished or _wishes(events) > _wishes(known):
         reason = f"{run.id} was cancelled while it was being submitted"
-        _note(run, "withdrawn", **one.facts(), reason=reason)
+        note(run, "withdrawn", **one.facts(), reason=reason)
         raise SiteError(reason)
 
 
@@ -213,13 +210,13 @@ def _see_alone(run: Run) -> None:
     it may have looked too soon to see the earlier one.
     """
     site = str(run.manifest.site.get("name"))
-    give_up = time.monotonic() + commands.SBATCH_TIMEOUT_S + _LOOK_FOR_S
+    give_up = time.monotonic() + commands.SBATCH_TIMEOUT_S + reconcile.LOOK_FOR_S
     while twin := find_twin(run.path, run.plan, run.spec, site, complete=True):
         other = open_run(Path(twin.run_dir))
         undecided = being_sent(open_tasks(other, other.events())) is not None
         if not undecided or other.id < run.id or time.monotonic() > give_up:
             raise RequestError(refusal(twin))
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(reconcile.LOOK_EVERY_S)
 
 
 def _job_of(
@@ -253,69 +250,3 @@ def _job_of(
     if not found:
         raise SiteError(f"{dependency.on} has no job that could be waited for")
     return {"job_id": found[0].job_id, "cluster": cluster_of(own)}
-
-
-def _withdraw(
-    run: Run,
-    backend: Backend,
-    sendings: Sequence[Sending],
-    reason: str,
-    but: Sending | None = None,
-) -> str:
-    """Take back what was queued, and what would have come after it; returns what became of that.
-
-    What could not be taken back ends as soon as it starts: the record says so.
-
-    Args:
-        but: the one whose own record says already that it came to nothing.
-    """
-    for one in sendings:
-        if one is not but:
-            _note(run, "withdrawn", **one.facts(), reason=reason)
-    jobs = "nobody knows what"
-    names = {one.stage.name for one in sendings}
-    try:
-        sent = [one for one in open_tasks(run, run.events()) if one.task.stage.name in names]
-        jobs = _listed(sent)
-        queued = found_jobs(backend, sent)
-        jobs = _listed(queued)
-        if queued:
-            backend.cancel(queued)
-    except UserError as error:
-        return f"what was queued before ({jobs}) could not be cancelled: {error}"
-    with suppress(OSError):
-        keep_summary(run)
-    return f"what was queued before has been cancelled: {jobs}" if queued else ""
-
-
-def _listed(tasks: Sequence[OpenTask]) -> str:
-    return ", ".join(f"{one.task.name}: job {one.job_id or 'unknown'}" for one in tasks)
-
-
-def _note(run: Run, event: str, **data: Any) -> None:
-    """Write down what the user is told anyway; a full disk must not keep the rest from it."""
-    with suppress(OSError):
-        run.record(event, **data)
-
-
-def _reconciled(run: Run, one: Sending, backend: Backend, unclear: SlurmUnreachable) -> str:
-    """The id of the job that an unclear sbatch did queue, found by its token."""
-    looked = ""
-    give_up = time.monotonic() + _LOOK_FOR_S
-    while time.monotonic() < give_up:
-        ours = [task for task in open_tasks(run, run.events()) if task.task.stage is one.stage]
-        try:
-            found = [job.job_id for job in backend.jobs(ours) if job and not job.gone]
-        except SiteError as error:
-            looked = f"; nor can the queue be asked ({error})"
-        else:
-            if found:
-                return array_of(found[0])
-            looked = "; Slurm has no job with its token"
-        time.sleep(_LOOK_EVERY_S)
-    _note(run, "unclear", **one.facts(), reason=str(unclear))
-    raise SlurmUnreachable(
-        f"{unclear}{looked}. The job is not sent again, lest it run twice: should it turn up "
-        f"after all (comment '{one.token(run)}' in `squeue --me -o '%i %k'`), it ends "
-        f"as soon as it starts, so send it with `rtdetr-slurm resume {run.path}`"
-    )

@@ -14,7 +14,7 @@ from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import StageState, is_given_up
 from rtdetr_slurm.runs.summary import RunReport, read_summary
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import ACTIVE, PENDING
 from rtdetr_slurm.submission.backends import Backend, LocalBackend, SlurmBackend
 from rtdetr_slurm.submission.ends import complete_ends, give_up_lost

@@ -16,7 +16,7 @@ import pytest
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.run import Run, new_run_id
 from rtdetr_slurm.slurm import commands
-from rtdetr_slurm.submission import submit as sending
+from rtdetr_slurm.submission import reconcile
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.resume import resume_run
 from rtdetr_slurm.submission.submit import submit_run
@@ -54,8 +54,8 @@ def bad_day(held: slurm.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, value in held.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(sending, "_LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(sending, "_LOOK_FOR_S", 0.2)
+    monkeypatch.setattr(reconcile, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(reconcile, "LOOK_FOR_S", 0.2)
     yield day
     day.over()
 

@@ -19,8 +19,8 @@ from rtdetr_slurm.runs.report import report_run
 from rtdetr_slurm.runs.run import Run, new_run_id, open_run, status_path
 from rtdetr_slurm.runs.state import StageState, next_start, recorded_end, task_events
 from rtdetr_slurm.runs.status import StatusLog
-from rtdetr_slurm.slurm.parse import JobInfo
-from rtdetr_slurm.submission import submit as sending
+from rtdetr_slurm.slurm.answers import JobInfo
+from rtdetr_slurm.submission import reconcile
 from rtdetr_slurm.submission.controller import controller_archive, write_controller
 from rtdetr_slurm.submission.ends import complete_ends
 from rtdetr_slurm.submission.resume import resume_run
@@ -41,8 +41,8 @@ ENDED = {"state": "failed", "failure_class": "timeout", "reason": "the time limi
 def held(cluster: slurm.Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in cluster.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sending, "_LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(sending, "_LOOK_FOR_S", 0.2)
+    monkeypatch.setattr(reconcile, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(reconcile, "LOOK_FOR_S", 0.2)
     controller_archive()  # once, and not in each child
     with held_queue(cluster):
         yield

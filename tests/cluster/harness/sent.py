@@ -6,8 +6,8 @@ from collections import Counter
 
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState, first_start, is_to_end, task_events
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.client import SlurmClient
-from rtdetr_slurm.slurm.parse import JobInfo
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.resume import resume_run
 from rtdetr_slurm.submission.sending import token

@@ -15,7 +15,7 @@ from rtdetr_slurm.runs.progress import Progress
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.summary import RunReport, StageReport
 from rtdetr_slurm.runs.usage import Usage
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 
 SECONDS = dict.fromkeys(("container", "imports", "data", "model", "validating", "saving"), 1.0)
 USAGE = Usage(2, 90.0, 3600.0, 4, SECONDS | {"stepping": 1800.0}, 600.0, 0.5)

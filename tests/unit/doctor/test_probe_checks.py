@@ -16,7 +16,7 @@ from rtdetr_slurm.doctor.probe_checks import check_probe, kept_settings
 from rtdetr_slurm.doctor.probe_plan import plan_probes, probe_stage
 from rtdetr_slurm.runs.probe import End, NodeFacts, Reduced, Trial
 from rtdetr_slurm.site.profile import Site
-from rtdetr_slurm.slurm.parse import JobInfo, Queued
+from rtdetr_slurm.slurm.answers import JobInfo, Queued
 
 IMAGE = {"path": "/images/rtdetr.sif"}
 SITE = Site.model_validate({"accelerator": "cuda", "partition": "train", "image": IMAGE})

@@ -24,7 +24,7 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm import commands
-from rtdetr_slurm.slurm.parse import OwnFacts
+from rtdetr_slurm.slurm.answers import OwnFacts
 
 BATCH = {
     "SLURM_JOB_ID": "8",

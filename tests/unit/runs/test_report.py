@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch_support import STAGE, claim_results, make_run
+from launch_support import EVALUATE, STAGE, claim_results, make_run
 
 from rtdetr_slurm.contract import Status
-from rtdetr_slurm.plan.model import Dependency, Origin, Stage, StageTask
+from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.runs import report
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.report import keep_summary, report_run
@@ -21,7 +21,7 @@ from rtdetr_slurm.runs.secrets import keep_secrets, secrets_of
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
 from rtdetr_slurm.runs.tao import UNSIGNED
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 
 SECRETS = replace(STAGE, launch=replace(STAGE.launch, secrets=("KEY",)))
 FORGOTTEN = {"train": JobInfo("42", "GONE", source="nobody")}
@@ -86,22 +86,11 @@ def test_taos_own_success_proves_nothing_once_slurm_has_forgotten_the_job(tmp_pa
     assert one.state is StageState.SUCCESS
 
 
-def follow_up() -> Stage:
-    depends_on = (Dependency(Origin("train")),)
-    return replace(
-        STAGE,
-        name="evaluate",
-        action="evaluate",
-        results_dir="/runs/r/results/evaluate",
-        depends_on=depends_on,
-    )
-
-
 @pytest.mark.parametrize("how", ["skipped", "forgotten"])
 def test_what_waits_for_nothing_any_more_has_no_time_in_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    run = make_run(tmp_path, STAGE, follow_up())
+    run = make_run(tmp_path, STAGE, EVALUATE)
     run.record("submitted", stage="evaluate", job_id="43")
     job = {"evaluate": JobInfo("43", "GONE" if how == "forgotten" else "PENDING")}
     if how == "skipped":

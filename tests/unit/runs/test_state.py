@@ -21,7 +21,7 @@ from rtdetr_slurm.runs.state import (
     starts_in_vain,
     task_events,
 )
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 
 SUBMITTING = {"event": "submitting", "stage": "train"}
 SUBMITTED = {"event": "submitted", "stage": "train", "job_id": "7"}

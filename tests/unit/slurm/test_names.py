@@ -26,6 +26,7 @@ from rtdetr_slurm.slurm.names import (
     NAMES,
     Form,
     has_control_character,
+    is_host,
 )
 from rtdetr_slurm.spec.job import FollowUp, JobConfig
 from rtdetr_slurm.submission.backends import scripts
@@ -171,3 +172,11 @@ def test_every_text_that_sbatch_gets_has_a_form() -> None:
 def test_characters_that_end_a_line_are_known() -> None:
     assert all(has_control_character(f"a{character}b") for character in BREAKS)
     assert not has_control_character("a b/ü-$'\"\\%")
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("east", True), ("a-1.b", True), ("--help", False), ("a,b", False), ("", False)],
+)
+def test_names_of_nodes_and_clusters(name: str, good: bool) -> None:
+    assert is_host(name) is good

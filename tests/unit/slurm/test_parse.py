@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtdetr_slurm.contract import FailureClass
+from rtdetr_slurm.slurm.answers import Listing, OwnFacts, Queued
 from rtdetr_slurm.slurm.environment import (
     is_secret,
     job_environment,
@@ -12,11 +13,7 @@ from rtdetr_slurm.slurm.environment import (
     submission_environment,
 )
 from rtdetr_slurm.slurm.parse import (
-    Listing,
-    OwnFacts,
-    Queued,
     first_word,
-    is_cluster,
     parse_exit_code,
     parse_notice,
     parse_own_facts,
@@ -84,14 +81,6 @@ def test_scontrol() -> None:
 )
 def test_sbatch(text: str, answer: Queued | None) -> None:
     assert parse_sbatch(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("name", "good"),
-    [("east", True), ("a-1.b", True), ("--help", False), ("a,b", False), ("", False)],
-)
-def test_names_of_clusters(name: str, good: bool) -> None:
-    assert is_cluster(name) is good
 
 
 @pytest.mark.parametrize("text", ["CANCELLED by 1000", "CANCELLED+", "CANCELLED", " CANCELLED "])

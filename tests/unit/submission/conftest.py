@@ -9,7 +9,7 @@ from launch_support import STAGE, make_run
 from slurm_support import FakeSlurm
 
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.submission import submit
+from rtdetr_slurm.submission import reconcile
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setattr(submit, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(submit, "_LOOK_FOR_S", 1.0)
+    monkeypatch.setattr(reconcile, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(reconcile, "LOOK_FOR_S", 1.0)
     return FakeSlurm(folder)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launch_support import STAGE, local_stage, make_run
+from launch_support import EVALUATE, STAGE, local_stage, make_run
 from os_support import files_of_at_most
 from slurm_support import FakeSlurm, queue_line, submitted
 
@@ -19,13 +19,6 @@ from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.submit import submit_run
 
-EVALUATE = replace(
-    STAGE,
-    name="evaluate",
-    action="evaluate",
-    results_dir="/runs/r/results/evaluate",
-    depends_on=(Dependency(Origin("train")),),
-)
 FILL = "prlimit --pid $PPID --fsize=10:"
 """As if somebody else had filled the disk: the record takes no further line."""
 SCRIPT_FITS = 5000

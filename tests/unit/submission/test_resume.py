@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch_support import STAGE, local_stage, make_run
+from launch_support import EVALUATE, STAGE, local_stage, make_run
 from slurm_support import FakeSlurm, queue_line, submitted, survey
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.plan.model import Array, Dependency, Origin, StageTask
+from rtdetr_slurm.plan.model import Array, StageTask
 from rtdetr_slurm.runs.claim import Start, claim_id, read_claim
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
@@ -26,13 +26,6 @@ from rtdetr_slurm.submission.resume import resume_run
 from rtdetr_slurm.submission.sending import open_tasks, token
 from rtdetr_slurm.submission.submit import submit_run
 
-EVALUATE = replace(
-    STAGE,
-    name="evaluate",
-    action="evaluate",
-    results_dir="/runs/r/results/evaluate",
-    depends_on=(Dependency(Origin("train")),),
-)
 FAILED = {"state": "failed", "failure_class": "timeout", "reason": "the time limit was over"}
 
 

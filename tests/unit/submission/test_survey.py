@@ -19,7 +19,7 @@ from rtdetr_slurm import records
 from rtdetr_slurm.plan.model import Array, Dependency, Origin
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.submission.backends import SlurmBackend
 from rtdetr_slurm.submission.cancel import cancel_run
 from rtdetr_slurm.submission.sending import open_tasks, token

@@ -18,7 +18,7 @@ from rtdetr_slurm.runs.live import Live, StartTimes, write_live
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.summary import RunReport, StageReport
-from rtdetr_slurm.slurm.parse import JobInfo
+from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.submission import watch
 from rtdetr_slurm.submission.survey import Survey
 from rtdetr_slurm.submission.watch import Pace, Picture, Watcher, remembering

@@ -12,8 +12,10 @@ from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.plan.model import (
     Bind,
     Container,
+    Dependency,
     Image,
     Launch,
+    Origin,
     Plan,
     Resources,
     Stage,
@@ -40,6 +42,15 @@ STAGE = Stage(
     command=("rtdetr", "train", "-e", "spec.yaml"),
     results_dir="/runs/r/results/train",
 )
+
+EVALUATE = replace(
+    STAGE,
+    name="evaluate",
+    action="evaluate",
+    results_dir="/runs/r/results/evaluate",
+    depends_on=(Dependency(Origin("train")),),
+)
+"""What comes after STAGE in a chain."""
 
 
 def local_stage(results_dir: Path) -> Stage:
