@@ -46,13 +46,17 @@ def history_of(events: Sequence[Event], restart: int, last_sign: datetime | None
     retried = [one for one in put_back if one.get("failure_class") is FailureClass.INFRA]
     bad = [node for event in reversed(retried) for node in event.get("bad_nodes", [])]
     return History(
-        infra_retries=sum(not event.get("misplaced", False) for event in retried),
+        infra_retries=sum(not _is_no_retry(event) for event in retried),
         bad_nodes=tuple(dict.fromkeys(bad)),
         excluded=tuple(put_back[-1].get("excluded", [])) if put_back else (),
         misplaced=bool(put_back and put_back[-1].get("misplaced", False)),
         refusals=frozenset(event["refusal"] for event in retried if "refusal" in event),
         seconds=_seconds(earlier, last_sign),
     )
+
+
+def _is_no_retry(requeued: Event) -> bool:
+    return requeued.get("misplaced", False) or requeued.get("by_slurm", False)
 
 
 def _seconds(events: Sequence[Event], last_sign: datetime | None) -> float:

@@ -351,6 +351,7 @@ class StageRun:
             excluded=exclusion.nodes or self._history.excluded,
             **({} if verdict.refusal is None else {"refusal": verdict.refusal}),
             **({"misplaced": True} if verdict.misplaced else {}),
+            **({"by_slurm": True} if verdict.by_slurm else {}),
         )
         if verdict.write_status and self._holds_results:
             self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
@@ -364,7 +365,7 @@ class StageRun:
     def _exclusion(self, verdict: Verdict) -> Exclusion:
         """The nodes that the job leaves out from now on; none where that stays as it is."""
         history = self._history
-        if verdict.failure_class is not FailureClass.INFRA:
+        if verdict.failure_class is not FailureClass.INFRA or verdict.by_slurm:
             return Exclusion()
         bad = tuple(dict.fromkeys([*verdict.bad_nodes, *history.bad_nodes]))
         exclusion = self.allocation.exclusion(bad, history.excluded)

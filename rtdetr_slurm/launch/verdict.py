@@ -77,6 +77,7 @@ class Verdict:
         bad_nodes: the nodes that a failure of class infra is put down to.
         refusal: why nothing was started, in words that name no node.
         misplaced: whether the job only goes back because it stands on a bad node.
+        by_slurm: whether Slurm puts it back by itself, for a node that failed; no retry of ours.
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Verdict:
     bad_nodes: tuple[str, ...] = ()
     refusal: str | None = None
     misplaced: bool = False
+    by_slurm: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -195,7 +197,9 @@ def _interrupted(end: Witnesses) -> Verdict:
     if obstacle is not None:
         return Verdict(Kind.FAILED, f"{told}; {obstacle}", why, True)
     write = end.last_status() != Status.PREEMPTED.value
-    return Verdict(Kind.REQUEUE, f"{told}; {_onward(end)} after requeue", why, write)
+    lost = why is FailureClass.INFRA
+    reason = f"{told}; {_onward(end)} after requeue"
+    return Verdict(Kind.REQUEUE, reason, why, write, by_slurm=lost)
 
 
 def _onward(end: Witnesses) -> str:

@@ -85,6 +85,7 @@ class Event(_Stamp, total=False):
     excluded: list[str]
     refusal: Prose
     misplaced: bool
+    by_slurm: bool
 
 
 def record_event(folder: Path, event: str, **data: Any) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from rtdetr_slurm.actions import last_that_leaves
 from rtdetr_slurm.errors import SiteError, near
+from rtdetr_slurm.model_check import InvalidInput, locate
 from rtdetr_slurm.resolved_spec import value_at, with_value
 from rtdetr_slurm.runs.checkpoints import verify_weights
 from rtdetr_slurm.runs.inference import ptm_if_no_resume_model
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.model import Backbone
+from rtdetr_slurm.spec.needs import frozen_names_exist
 
 _DETECTOR = "rtdetr_"
 """Before a backbone's name: weights of a whole detector with it."""
@@ -49,6 +51,7 @@ def find_pretrained(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> 
 
     Raises:
         SiteError: the profile has a name that is no model's, or the file is missing or damaged.
+        InvalidInput: train.freeze names what the detector does not have with these weights.
     """
     backbones = get_args(Backbone)
     known = [prefix + backbone for prefix in _FIELDS for backbone in backbones]
@@ -69,8 +72,26 @@ def find_pretrained(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> 
         if path is not None:
             if problem := verify_weights(Path(path)):
                 raise SiteError(f"site '{site.name}': models.{name}: {problem}")
-            return Pretrained(field, name, path)
+            found = Pretrained(field, name, path)
+            _see_that_frozen_names_stay(loaded, found)
+            return found
     return None
+
+
+def _see_that_frozen_names_stay(loaded: LoadedSpec, found: Pretrained) -> None:
+    """The detector keeps the norms of a pretrained backbone constant, so that they have no
+    parameters that `train.freeze` could name."""
+    model = loaded.experiment.model
+    if found.field == _FIELDS[""]:
+        model = model.model_copy(update={"pretrained_backbone_path": found.path})
+    experiment = loaded.experiment.model_copy(update={"model": model})
+    because = f" with the weights that the site profile has as models.{found.name}"
+    problems = [
+        replace(problem, message=problem.message + because)
+        for problem in frozen_names_exist(experiment, "train")
+    ]
+    if problems:
+        raise InvalidInput(locate(loaded.source, problems))
 
 
 def filled_in(spec: Mapping[str, Any], found: Pretrained | None) -> dict[str, Any]:

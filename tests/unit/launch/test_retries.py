@@ -218,3 +218,8 @@ def test_the_history_of_a_job(tmp_path: Path) -> None:
     assert history_of(known, 3, None).seconds == 50
     assert history_of(known, 2, sign).seconds == pytest.approx(20, abs=1)
     assert history_of(known, 0, sign) == History()
+
+
+def test_a_node_failure_after_which_slurm_puts_the_job_back_is_no_retry(tmp_path: Path) -> None:
+    record_event(tmp_path, "requeued", restart=0, failure_class="infra", by_slurm=True)
+    assert history_of(read_events(tmp_path), 1, None) == History()

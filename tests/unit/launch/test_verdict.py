@@ -101,6 +101,7 @@ def test_a_node_failure_is_told_as_what_it_is() -> None:
     verdict = decide(lost)
     assert (verdict.kind, verdict.failure_class) == (Kind.REQUEUE, FailureClass.INFRA)
     assert verdict.reason.startswith("a node of the job failed; goes on from interrupted_")
+    assert verdict.by_slurm, "it is no retry of ours"
     verdict = decide(replace(lost, requeue_allowed=False))
     assert (verdict.kind, verdict.failure_class) == (Kind.FAILED, FailureClass.INFRA)
     assert verdict.reason.startswith("a node of the job failed; requeue is not allowed")

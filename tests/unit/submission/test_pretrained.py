@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launch_support import local_stage, make_run, write_checkpoint, write_dataset
 
-from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.launch.checks import check_weights
 from rtdetr_slurm.runs.run import open_run
 from rtdetr_slurm.submission.prepare import Prepared, freeze, prepare
@@ -66,6 +66,16 @@ def test_a_whole_detectors_come_first(site: Site) -> None:
     made = site.ask()
     assert made.spec["train"]["pretrained_model_path"] == str(site.detector)
     assert made.spec["model"]["pretrained_backbone_path"] == ""
+
+
+def test_what_is_frozen_must_be_there_with_the_sites_weights(site: Site) -> None:
+    """The norms of a pretrained backbone are constant, and have no parameters."""
+    freeze_norm = "train.freeze=[backbone.bn1.weight]"
+    with pytest.raises(RequestError, match=r"train\.freeze\[0\]: .*models\.resnet_18"):
+        site.ask("model.backbone=resnet_18", freeze_norm)
+    assert site.ask("model.backbone=resnet_34", freeze_norm).pretrained is None
+    site.ask(freeze_norm)  # a whole detector's
+    site.ask("model.backbone=resnet_18", "train.freeze=[backbone.layer1]")
 
 
 def test_what_the_spec_names_or_resumes_is_left_alone(site: Site) -> None:
