@@ -157,8 +157,9 @@ class JobConfig(Section):
         ge=0,
         le=10080,
         description="A rank that makes no step for so long has hung, and the job ends as if its "
-        "node had failed. Whatever is no step (loading, a checkpoint, scoring) may take four times "
-        "as long. 0 means that nobody looks.",
+        "node had failed. A batch of a validation is a step, too; what has none (loading, a "
+        "checkpoint, the scoring after the last batch) may take four times as long. 0 means that "
+        "nobody looks.",
     )
     bad_images: Literal["stop", "skip"] = field(
         "stop",

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
+from rtdetr_slurm.engine.process.stacks import dump_apart
 from rtdetr_slurm.engine.process.stop import ignore_signals
 from rtdetr_slurm.lifetime import end_with
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
@@ -59,5 +60,6 @@ def _start_worker(rank: int, _number: int) -> None:
     """A stop is the parent's business, its end is ours: what a loading process has inherited (the
     connections of a killed rank) would otherwise stay open until torch's watchdog looks, and the
     other ranks would wait for it."""
+    dump_apart(os.environ)
     ignore_signals()
     end_with(rank)

@@ -1,5 +1,4 @@
-"""Ranks that make no steps any more: noticing it, finding out where they stand, and which of them
-the others wait for.
+"""Ranks that make no steps any more: noticing it, and finding out where they stand.
 
 Each node watches its own ranks and says in a file of the results folder where they stand; node 0,
 or the first that answers, names the culprit. Files are written and read by a helper that is given
@@ -16,29 +15,28 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rtdetr_slurm.contract import Env, FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure
 from rtdetr_slurm.engine.process.heartbeats import HEARTBEATS, Beat, Heartbeats
-from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.stacks import (
     STACKS,
-    STOPPED,
     Place,
     ask_for_stacks,
+    ask_loaders,
     place_of,
     process_state,
 )
+from rtdetr_slurm.engine.process.standing import Standing, culprit, limit_seconds, verdict
 from rtdetr_slurm.errors import SiteError, UserError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.records import BadRecord, Prose, checked, read_json
+from rtdetr_slurm.records import BadRecord, checked, read_json
 
-PATIENCE = 4
-"""So many times the limit may that take which has no steps: loading, a checkpoint, scoring."""
 STACKS_DIR = "stacks"
-"""In the results folder: the stacks of all ranks of a start that has hung."""
+"""In the results folder: the stacks of a start that has hung, of all ranks with their loading
+processes."""
 REPORT_PATTERN = ".hang-*.json"
 
 _LOOK_SECONDS = 5.0
@@ -49,83 +47,6 @@ _OTHERS_SECONDS = 75.0
 _LEAVE_SECONDS = 15.0
 """What node 0 has longer than the others, for its words: another node's end ends it."""
 _WRITE_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a rank stood when its node noticed a hang.
-
-    Attributes:
-        quiet: seconds since its last step or change of phase.
-        state: the kernel's letter for its process.
-        place: as stacks.Place has it.
-    """
-
-    rank: int
-    node: Prose
-    node_rank: int
-    phase: Phase
-    steps_done: int
-    epoch: int | None
-    step: int
-    quiet: float
-    state: Prose
-    place: Prose
-    waits: bool
-
-    @property
-    def stopped(self) -> bool:
-        return self.state in STOPPED
-
-    @property
-    def silent(self) -> bool:
-        """Whether it gave no stack."""
-        return not self.place
-
-    def __str__(self) -> str:
-        where = f"rank {self.rank} on {self.node} "
-        if self.silent:
-            why = {"D": "it waits in the kernel, most often for a file system"}
-            return f"{where}gave no stack ({why.get(self.state, 'it does not answer')})"
-        stopped = ", stopped by a signal" if self.stopped else ""
-        return f"{where}stands in {self.place}{stopped}"
-
-
-def limit_seconds(minutes: float, phase: Phase) -> float:
-    """How long a rank may be quiet."""
-    return minutes * 60 * (1 if phase is Phase.STEPPING else PATIENCE)
-
-
-def culprit(standing: Sequence[Standing]) -> tuple[Standing, bool]:
-    """The rank that the others wait for, and whether it is more than a guess.
-
-    One that is stopped, or that the kernel holds; else the one with the fewest steps; else the one
-    that is not waiting.
-    """
-
-    def key(one: Standing) -> tuple[bool, bool, int, bool]:
-        return (not one.stopped, not one.silent, one.steps_done, one.waits)
-
-    ordered = sorted(standing, key=lambda one: (*key(one), -one.quiet, one.rank))
-    first, *others = ordered
-    return first, not others or any(key(one) != key(first) for one in others)
-
-
-def verdict(
-    standing: Sequence[Standing], nodes: int, minutes: float, stacks: Path
-) -> tuple[str, int | None]:
-    """What to say of a hang, and the number of the node at fault; None where it is not known."""
-    missing = sorted({*range(nodes)} - {one.node_rank for one in standing})
-    first, sure = culprit(standing)
-    at = f"epoch {first.epoch + 1}, step {first.step}" if first.epoch is not None else "no epoch"
-    what = f"no step for {first.quiet:.0f} s while {first.phase.value} ({at}); the limit is "
-    what += f"{limit_seconds(minutes, first.phase):.0f} s (job.hang_minutes). "
-    what += f"The stacks of all ranks: {stacks}"
-    if missing and not (first.stopped or first.silent):
-        return f"node {missing[0]} does not answer, and {first}; {what}", missing[0]
-    if not sure:
-        return f"all ranks wait for one another: {first}; {what}", None
-    return f"{first}; {what}", first.node_rank
 
 
 class HangWatch:
@@ -183,7 +104,7 @@ class HangWatch:
         self._looked = now
         beats = [self.beats.read(rank) for rank in living]
         quiet = [now - max(beat.time, self._awake) for beat in beats]
-        limits = [limit_seconds(self.minutes, beat.phase) for beat in beats]
+        limits = [limit_seconds(self.minutes, beat) for beat in beats]
         if any(silence > limit for silence, limit in zip(quiet, limits, strict=True)):
             return True
         if self.nodes == 1 or max(quiet) <= self.minutes * 60 or now < self._next_look:
@@ -217,7 +138,7 @@ class HangWatch:
             time.sleep(max(deadline - time.monotonic(), 0) + _LEAVE_SECONDS)
         if not known or self.node_rank not in (0, min(one.node_rank for one in known)):
             return []
-        reason, node_rank = verdict(known, self.nodes, self.minutes, self.folder / STACKS_DIR)
+        reason, node_rank = verdict(known, self.nodes, self.folder / STACKS_DIR)
         rank = culprit(known)[0].rank
         return [
             RankFailure(rank, FailureClass.INFRA, reason, time=time.time(), node_rank=node_rank)
@@ -227,10 +148,14 @@ class HangWatch:
         now = time.monotonic()
         beats = {rank: self.beats.read(rank) for rank in pids}
         states = {rank: process_state(pid) for rank, pid in pids.items()}
-        texts = ask_for_stacks([*pids.values()], [self._stacks[rank] for rank in pids])
+        asked = [*pids.values()], [self._stacks[rank] for rank in pids]
+        texts, loaders = ask_for_stacks(*asked), ask_loaders(*asked)
         return [
-            (self._standing(rank, beats[rank], now, states[rank], place_of(text)), text)
-            for rank, text in zip(pids, texts, strict=True)
+            (
+                self._standing(rank, beats[rank], now, states[rank], place_of(text)),
+                text + of_loaders,
+            )
+            for rank, text, of_loaders in zip(pids, texts, loaders, strict=True)
         ]
 
     def _standing(
@@ -245,6 +170,7 @@ class HangWatch:
             epoch=beat.epoch,
             step=beat.step,
             quiet=round(now - beat.time, 1),
+            limit=limit_seconds(self.minutes, beat),
             state=state,
             place=place.text,
             waits=place.waits,

@@ -19,7 +19,7 @@ HEARTBEATS = "RTDETR_HEARTBEATS"
 """Environment of a rank: the file descriptor of the memory; unset where nobody watches it."""
 
 _PHASES = tuple(Phase)
-_SLOT = struct.Struct("@dqqqq")  # native: each number is copied whole, and not byte by byte
+_SLOT = struct.Struct("@dqqqqq")  # native: each number is copied whole, and not byte by byte
 _NO_EPOCH = -1
 
 
@@ -31,7 +31,7 @@ class Beat:
         time: when, on the monotonic clock, which all processes of a machine share.
         steps_done: in all phases, since it began.
         epoch: zero-based; None where there are none.
-        step: of the phase.
+        step, steps: of the phase, done and in all; 0 of 0 where it has none.
     """
 
     time: float
@@ -39,6 +39,7 @@ class Beat:
     steps_done: int = 0
     epoch: int | None = None
     step: int = 0
+    steps: int = 0
 
 
 class Heartbeats:
@@ -52,8 +53,9 @@ class Heartbeats:
             _write(self._memory, rank, Beat(time.monotonic()))
 
     def read(self, local_rank: int) -> Beat:
-        when, phase, steps, epoch, step = _SLOT.unpack_from(self._memory, local_rank * _SLOT.size)
-        return Beat(when, _PHASES[phase], steps, None if epoch == _NO_EPOCH else epoch, step)
+        found = _SLOT.unpack_from(self._memory, local_rank * _SLOT.size)
+        when, phase, done, epoch, step, steps = found
+        return Beat(when, _PHASES[phase], done, None if epoch == _NO_EPOCH else epoch, step, steps)
 
     def close(self) -> None:
         self._memory.close()
@@ -68,7 +70,8 @@ def beat_with(phases: Phases, environ: Mapping[str, str], local_rank: int) -> No
 
     def beat(phases: Phases) -> None:
         now = phases.now
-        said = Beat(time.monotonic(), now.phase, phases.steps_done, now.epoch, now.step)
+        done = phases.steps_done
+        said = Beat(time.monotonic(), now.phase, done, now.epoch, now.step, now.steps)
         _write(memory, local_rank, said)
 
     phases.observers.append(beat)
@@ -76,5 +79,6 @@ def beat_with(phases: Phases, environ: Mapping[str, str], local_rank: int) -> No
 
 def _write(memory: mmap.mmap, local_rank: int, beat: Beat) -> None:
     epoch = _NO_EPOCH if beat.epoch is None else beat.epoch
-    values = (beat.time, _PHASES.index(beat.phase), beat.steps_done, epoch, beat.step)
+    phase = _PHASES.index(beat.phase)
+    values = (beat.time, phase, beat.steps_done, epoch, beat.step, beat.steps)
     _SLOT.pack_into(memory, local_rank * _SLOT.size, *values)

@@ -1,7 +1,8 @@
-"""Where a rank stands: its Python stacks, also while it is stuck in C or stopped.
+"""Where a rank and its loading processes stand: their Python stacks, also while they are stuck in C
+or stopped.
 
-The rank's faulthandler writes them on a signal, into memory that the process that has started it
-can read; no file system is needed, which may be what the rank hangs in.
+Their faulthandler writes them on a signal, into memory that the process that has started the ranks
+can read; no file system is needed, which may be what they hang in.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,36 +58,89 @@ def dump_on_signal(environ: Mapping[str, str]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DUMP_SIGNAL})
 
 
+def dump_apart(environ: Mapping[str, str]) -> None:
+    """Have this process, which a rank has forked, write its stacks into memory of its own: under
+    the number that the rank's has, for what it has inherited writes there."""
+    if STACKS in environ:
+        memory = os.memfd_create("stacks")
+        os.dup2(memory, int(environ[STACKS]))
+        os.close(memory)
+
+
 def ask_for_stacks(pids: Sequence[int], fds: Sequence[int]) -> list[str]:
     """The stacks of processes that have been given these descriptors for them, as text; empty for
     who does not answer. One that is stopped is so again afterwards, for it must not free those that
     wait for it before they have told where."""
     stopped = [pid for pid in pids if process_state(pid) in STOPPED]
+    held = [os.fstat(fd).st_size for fd in fds]
     for pid in pids:
         for number in (DUMP_SIGNAL, signal.SIGCONT):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-    deadline, sizes = time.monotonic() + _WAIT_SECONDS, [0] * len(fds)
-    while time.monotonic() < deadline:
+    deadline, sizes = time.monotonic() + _WAIT_SECONDS, held
+    while pids and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         before, sizes = sizes, [os.fstat(fd).st_size for fd in fds]
-        if all(sizes) and sizes == before:
+        if sizes == before and all(size > old for size, old in zip(sizes, held, strict=True)):
             break
     for pid in stopped:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     return [
-        os.pread(fd, size, 0).decode(errors="replace") for fd, size in zip(fds, sizes, strict=True)
+        os.pread(fd, size - old, old).decode(errors="replace")
+        for fd, size, old in zip(fds, sizes, held, strict=True)
     ]
+
+
+def ask_loaders(ranks: Sequence[int], fds: Sequence[int]) -> list[str]:
+    """The stacks of each rank's loading processes, under a line for each process; empty where it
+    has none.
+
+    Args:
+        ranks: their processes.
+        fds: that they have been given for their own stacks.
+    """
+    loaders: list[tuple[int, int, int]] = []  # the rank's place in the list, process, descriptor
+    with ExitStack() as opened:
+        for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
+            _, parent = _state_and_parent(pid)
+            if parent not in ranks or not _catches(pid, DUMP_SIGNAL):
+                continue  # what a rank has not forked, but started, the signal would kill
+            place = ranks.index(parent)
+            with suppress(OSError):  # it has ended
+                fd = os.open(f"/proc/{pid}/fd/{fds[place]}", os.O_RDONLY)
+                opened.callback(os.close, fd)
+                loaders.append((place, pid, fd))
+        told = ask_for_stacks([pid for _, pid, _ in loaders], [fd for *_, fd in loaders])
+    texts = [""] * len(ranks)
+    for (place, pid, _), text in zip(loaders, told, strict=True):
+        says = f":\n{text}" if text else " gave no stack\n"
+        texts[place] += f"\nloading process {pid} ({process_state(pid)}){says}"
+    return texts
 
 
 def process_state(pid: int) -> str:
     """The kernel's letter for what a process does: R, S, D (waits in the kernel), T (stopped) …;
     empty where there is none."""
+    return _state_and_parent(pid)[0]
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return "", 0
+    return state, int(parent)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def place_of(stacks: str) -> Place:

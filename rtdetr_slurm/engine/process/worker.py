@@ -21,11 +21,11 @@ from rtdetr_slurm.engine.process import distributed
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
 from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.failures import leave_note
-from rtdetr_slurm.engine.process.hangs import PATIENCE
 from rtdetr_slurm.engine.process.heartbeats import HEARTBEATS, beat_with
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stacks import dump_on_signal
+from rtdetr_slurm.engine.process.standing import PATIENCE
 from rtdetr_slurm.engine.process.stop import Interrupted, StopFlag, ignore_signals
 from rtdetr_slurm.engine.process.telling import telling
 from rtdetr_slurm.errors import UserError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
+import os
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.engine.process.distributed import COLLECTIVE_TIMEOUT
 from rtdetr_slurm.engine.process.explain import explain
+from rtdetr_slurm.engine.process.stacks import DUMP_SIGNAL, ask_loaders, dump_on_signal
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.table import Table
@@ -60,22 +64,61 @@ class TestEvaluationLoader:
         assert sorted(images) == list(range(10))
 
 
+FORK = multiprocessing.get_context("fork")
+
+
 class Hung(Dataset):
-    """As on storage that does not answer."""
+    """As on storage that does not answer, until it does."""
+
+    def __init__(self) -> None:
+        self.answers = FORK.Event()
 
     def __getitem__(self, _: int) -> None:
-        time.sleep(60)
+        self.answers.wait(60)
 
 
 def test_a_batch_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "BATCH_TIMEOUT", 0.2)
-    loader = loaders._loader(Hung(), [[0]], 1, False)
+    data = Hung()
+    batches = iter(loaders._loader(data, [[0]], 1, False))
     with pytest.raises(RuntimeError) as caught:
-        next(iter(loader))
+        next(batches)
+    data.answers.set()
+    batches._shutdown_workers()  # type: ignore[attr-defined]  # else Python waits for it at its end
     failure = explain(caught.value, 1, 2)
     assert (failure.failure_class, failure.expected) == (FailureClass.INFRA, True)
     assert failure.reason.startswith("no batch came from the loading processes")
     assert COLLECTIVE_TIMEOUT.total_seconds() > loaders.BATCH_TIMEOUT
+
+
+def test_each_loading_process_tells_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apart from the rank that has forked it, and from the others."""
+    rank, memory = os.getpid(), os.memfd_create("stacks")
+    monkeypatch.setenv("RTDETR_STACKS", str(memory))
+    dump_on_signal(os.environ)
+    ready = FORK.Semaphore(0)
+
+    def load(number: int) -> None:
+        loaders._start_worker(rank, number)
+        ready.release()
+        Hung()[number]
+
+    workers = [FORK.Process(target=load, args=(number,)) for number in range(2)]
+    try:
+        for worker in workers:
+            worker.start()
+        assert all(ready.acquire(timeout=30) for _ in workers)
+        [text] = ask_loaders([rank], [memory])
+    finally:
+        for worker in workers:
+            worker.kill()
+        faulthandler.unregister(DUMP_SIGNAL)
+    assert sorted(map(int, re.findall(r"^loading process (\d+) \(S\):$", text, re.M))) == sorted(
+        worker.pid or 0 for worker in workers
+    )
+    assert text.count("in __getitem__\n") == 2
+    assert os.fstat(memory).st_size == 0
+    os.close(memory)
 
 
 PARENT = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -10,114 +11,21 @@ from typing import Any
 
 import pytest
 from fake_ranks import start_fake
+from hang_support import RANK, WAITS
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process import hangs
 from rtdetr_slurm.engine.process.failures import RankFailure
-from rtdetr_slurm.engine.process.hangs import (
-    HangWatch,
-    Standing,
-    culprit,
-    hang_minutes,
-    limit_seconds,
-    remove_reports,
-    verdict,
-)
+from rtdetr_slurm.engine.process.hangs import HangWatch, hang_minutes, remove_reports
 from rtdetr_slurm.engine.process.heartbeats import beat_with
 from rtdetr_slurm.engine.process.phases import Phase, Phases
 from rtdetr_slurm.engine.process.ranks import RanksEnd
-from rtdetr_slurm.engine.process.stacks import place_of
+from rtdetr_slurm.engine.process.standing import Standing
 from rtdetr_slurm.engine.process.start import tell_end
 from rtdetr_slurm.engine.process.status_end import StatusEnd
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.failures import classify
-
-STACKS = """\
-Thread 0x00007f10 (most recent call first):
-  File "/usr/lib/python3.11/threading.py", line 331 in wait
-
-Thread 0x00007f11 (most recent call first):
-  File "/opt/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 2806 in all_reduce
-  File "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/process/distributed.py", line 120 in sum_over_ranks
-  File "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/training/loop.py", line 131 in train_steps
-  File "<frozen runpy>", line 198 in _run_module_as_main
-"""  # noqa: E501
-RANK = Standing(
-    rank=2,
-    node="node2",
-    node_rank=1,
-    phase=Phase.STEPPING,
-    steps_done=10,
-    epoch=0,
-    step=9,
-    quiet=70.0,
-    state="S",
-    place="loop.py:131 (train_steps)",
-    waits=False,
-)
-WAITS = replace(RANK, rank=0, node="node1", node_rank=0, waits=True)
-
-
-class TestPlaces:
-    def test_of_the_main_thread_the_innermost_frame_that_is_ours(self) -> None:
-        place = place_of(STACKS)
-        assert place.waits
-        assert place.text == (
-            "/opt/lib/python3.11/site-packages/rtdetr_slurm/engine/process/distributed.py:120 "
-            "(sum_over_ranks), in /opt/lib/python3.11/site-packages/torch/distributed/"
-            "distributed_c10d.py:2806 (all_reduce)"
-        )
-
-    def test_a_users_own_code_is_named(self) -> None:
-        own = STACKS.replace("/opt/lib/python3.11/site-packages/torch/distributed/", "/home/me/")
-        own = own.replace("line 2806 in all_reduce", "line 7 in load")
-        assert place_of(own).text == "/home/me/distributed_c10d.py:7 (load)"
-        assert not place_of(own).waits
-
-    @pytest.mark.parametrize("text", ["", "nonsense", "Thread 0x1 (most recent call first):\n"])
-    def test_no_stack(self, text: str) -> None:
-        assert place_of(text).text == ""
-
-
-class TestCulprits:
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"state": "T", "waits": True, "steps_done": 11},
-            {"state": "D", "place": "", "waits": False},
-            {"steps_done": 9, "waits": True},
-            {"waits": False},
-        ],
-    )
-    def test_the_one_that_the_others_wait_for(self, change: dict[str, Any]) -> None:
-        bad = replace(RANK, **change)
-        assert culprit([WAITS, bad, replace(WAITS, rank=1)]) == (bad, True)
-
-    def test_all_alike(self) -> None:
-        others = [WAITS, replace(WAITS, rank=1)]
-        assert culprit(others) == (WAITS, False)
-        reason, node_rank = verdict(others, 1, 1, Path("/r/stacks"))
-        assert reason.startswith("all ranks wait for one another: rank 0 on node1 stands in")
-        assert node_rank is None
-
-    def test_what_is_said(self) -> None:
-        reason, node_rank = verdict([WAITS, replace(RANK, state="T")], 2, 1, Path("/r/stacks"))
-        assert reason == (
-            "rank 2 on node2 stands in loop.py:131 (train_steps), stopped by a signal; no step for "
-            "70 s while stepping (epoch 1, step 9); the limit is 60 s (job.hang_minutes). The "
-            "stacks of all ranks: /r/stacks"
-        )
-        assert node_rank == 1
-
-    def test_a_node_that_says_nothing(self) -> None:
-        reason, node_rank = verdict([WAITS], 2, 1, Path("/r/stacks"))
-        assert reason.startswith("node 1 does not answer, and rank 0 on node1 stands in")
-        assert node_rank == 1
-        held = replace(WAITS, place="", state="D")
-        reason, node_rank = verdict([held], 2, 1, Path("/r/stacks"))
-        assert "rank 0 on node1 gave no stack (it waits in the kernel, most often" in reason
-        assert node_rank == 0
 
 
 def watch_of(folder: Path, minutes: float = 1, **change: Any) -> HangWatch:
@@ -177,6 +85,20 @@ def test_steps_and_phases_are_signs_of_life(tmp_path: Path, clock: Clock) -> Non
             clock.run(2, watch)
             assert watch.hangs([1]), "but not for ever"
     assert watch.hangs([0])
+    watch.close()
+
+
+def test_a_validation_is_impatient_until_its_last_batch(tmp_path: Path, clock: Clock) -> None:
+    watch, phases = watch_of(tmp_path, nodes=1), Phases(clock.monotonic)
+    beat_with(phases, watch.variables(0), 0)
+    with phases.during(Phase.VALIDATING, steps=1):
+        clock.run(59, watch)
+        assert not watch.hangs([0])
+        clock.run(2, watch)
+        assert watch.hangs([0])
+        phases.stepped()
+        clock.run(239, watch)
+        assert not watch.hangs([0]), "it is scoring"
     watch.close()
 
 
@@ -280,10 +202,10 @@ def test_a_hang_is_told_also_where_the_folder_does_not_answer(
 
 
 RANKS = """
-import os, signal, time
+import os, signal, subprocess, time
 from rtdetr_slurm.engine.process.heartbeats import beat_with
 from rtdetr_slurm.engine.process.phases import Phase, Phases
-from rtdetr_slurm.engine.process.stacks import dump_on_signal
+from rtdetr_slurm.engine.process.stacks import dump_apart, dump_on_signal
 def work():
     while True:
         if phases.steps_done > 2 and os.environ["RANK"] == "1":
@@ -294,12 +216,20 @@ dump_on_signal(os.environ)
 phases = Phases()
 beat_with(phases, os.environ, int(os.environ["RANK"]))
 phases.enter(Phase.STEPPING, epoch=0, steps=100)
+def load():
+    time.sleep(60)
+if os.environ["RANK"] == "0":
+    from rtdetr_slurm.lifetime import end_with, ends_with_me
+    subprocess.Popen(["sleep", "60"], preexec_fn=ends_with_me())
+    me = os.getpid()
+    if os.fork() == 0:
+        end_with(me), dump_apart(os.environ), load()
 work()
 """
 
 
 def test_a_stopped_rank_is_named_with_its_line(tmp_path: Path) -> None:
-    """Two real processes: one is stopped, the other waits for it."""
+    """Two real processes: one is stopped, the other waits for it, and has a loading process."""
     script = tmp_path / "rank.py"
     script.write_text(RANKS)
     fake = start_fake(f"exec {sys.executable} {script}", "2", "30", "2", str(tmp_path))
@@ -310,14 +240,14 @@ def test_a_stopped_rank_is_named_with_its_line(tmp_path: Path) -> None:
     assert "while stepping (epoch 1, step 3)" in last
     kept = sorted((tmp_path / hangs.STACKS_DIR).iterdir())
     assert [path.name for path in kept] == ["start-3-rank-000.txt", "start-3-rank-001.txt"]
-    assert f'File "{script}", line 10 in work' in kept[0].read_text()
+    rank, *loading = re.split(r"^loading process \d+ \(S\):\n", kept[0].read_text(), flags=re.M)
+    assert f'File "{script}", line 10 in work' in rank
+    assert [f'File "{script}", line 17 in load' in text for text in loading] == [True]
 
 
 def test_the_limit_is_the_launchs_else_the_specs() -> None:
     assert hang_minutes({}, 25) == 25
     assert hang_minutes({"RTDETR_HANG_MINUTES": "0.5"}, 25) == 0.5
-    assert limit_seconds(2, Phase.STEPPING) == 120
-    assert limit_seconds(2, Phase.VALIDATING) == 480
     for wrong in ("many", "-1", "inf", "nan"):
         with pytest.raises(SiteError, match="RTDETR_HANG_MINUTES"):
             hang_minutes({"RTDETR_HANG_MINUTES": wrong}, 25)
