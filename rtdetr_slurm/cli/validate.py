@@ -11,7 +11,7 @@ from typing import Any
 from rtdetr_slurm.actions import EngineOf, own_engine
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import RequestError, UserError
+from rtdetr_slurm.errors import RequestError, SiteError, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,6 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.spec import load_spec, refuse_unavailable
 
     notes: list[str] = []
-    engine_of = _engine_of(args.site)
 
     def carried(reference: str) -> Mapping[str, Any]:
         """The spec of job.parent, where that can be found from here."""
@@ -41,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
             return {}
 
     try:
+        engine_of = _engine_of(args)
         loaded = load_spec(
             args.spec, args.overrides, args.action, parent_spec=carried, engine_of=engine_of
         )
@@ -71,18 +71,23 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _engine_of(site: str | None) -> EngineOf:
+def _engine_of(args: argparse.Namespace) -> EngineOf:
     """Whose images the site's roles have, which decides on what a spec may ask.
 
     Raises:
+        RequestError: the spec is wrong, whatever they are, and the profile is wrong, too.
         SiteError: the profile is wrong.
     """
     from rtdetr_slurm.site.discover import NoProfile, find_site
+    from rtdetr_slurm.spec import check_for_any_image
 
     try:
-        return find_site(site, os.environ).site.engine_of
+        return find_site(args.site, os.environ).site.engine_of
     except NoProfile:
         return own_engine
+    except SiteError:
+        check_for_any_image(args.spec, args.overrides, args.action)
+        raise
 
 
 def _problems(error: RequestError) -> list[dict[str, Any]]:

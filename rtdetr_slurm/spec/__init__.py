@@ -1,7 +1,13 @@
 """What may be asked: strict models of the spec, and how a spec file becomes one of them."""
 
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.load import LoadedSpec, dump_spec, load_spec, refuse_unavailable
+from rtdetr_slurm.spec.load import (
+    LoadedSpec,
+    check_for_any_image,
+    dump_spec,
+    load_spec,
+    refuse_unavailable,
+)
 from rtdetr_slurm.spec.topology import Topology
 from rtdetr_slurm.yaml_source import to_yaml
 
@@ -9,6 +15,7 @@ __all__ = [
     "ExperimentConfig",
     "LoadedSpec",
     "Topology",
+    "check_for_any_image",
     "dump_spec",
     "load_spec",
     "refuse_unavailable",

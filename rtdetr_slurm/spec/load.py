@@ -6,10 +6,11 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rtdetr_slurm.actions import (
     ACTIONS,
+    EngineName,
     EngineOf,
     get_action,
     own_engine,
@@ -154,6 +155,29 @@ def load_spec(
         source=assembled.source,
         notes=tuple(notes),
     )
+
+
+def check_for_any_image(
+    path: Path, overrides: Sequence[str] = (), action: str | None = None
+) -> None:
+    """Refuse a spec that is wrong whatever image it will run in, where no site says which.
+
+    Raises:
+        RequestError: as load_spec, by the rules of this project's own image.
+    """
+
+    def everywhere(engine: EngineName) -> EngineOf:
+        return lambda _: engine
+
+    wrong: list[RequestError] = []
+    for engine in get_args(EngineName):
+        try:
+            load_spec(path, overrides, action, engine_of=everywhere(engine))
+        except RequestError as error:
+            wrong.append(error)
+        else:
+            return
+    raise wrong[0]
 
 
 def refuse_unavailable(loaded: LoadedSpec, engine_of: EngineOf = own_engine) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import EngineName, EngineOf, last_that_leaves
+from rtdetr_slurm.actions import last_that_leaves
 from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
@@ -29,7 +29,7 @@ from rtdetr_slurm.runs.run import (
 )
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
-from rtdetr_slurm.spec import LoadedSpec, load_spec, refuse_unavailable
+from rtdetr_slurm.spec import LoadedSpec, check_for_any_image, load_spec, refuse_unavailable
 from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
@@ -97,7 +97,7 @@ def prepare(
     try:
         found = find_site(site, os.environ)
     except SiteError:
-        _check_without_site(spec, [*overrides, *extra], action)
+        check_for_any_image(spec, [*overrides, *extra], action)
         raise
     engine_of = found.site.engine_of
     continued = cache(lambda reference: find_parent(reference, found))
@@ -138,27 +138,6 @@ def prepare(
         pretrained,
         data.classes,
     )
-
-
-def _check_without_site(spec: Path, overrides: Sequence[str], action: str | None) -> None:
-    """Refuse a spec that is wrong for whatever image a site might have.
-
-    Raises:
-        RequestError: by the rules of this project's own image.
-    """
-    wrong: list[RequestError] = []
-    for engine in get_args(EngineName):
-        try:
-            load_spec(spec, overrides, action, engine_of=_everywhere(engine))
-        except RequestError as error:
-            wrong.append(error)
-        else:
-            return
-    raise wrong[0]
-
-
-def _everywhere(engine: EngineName) -> EngineOf:
-    return lambda _: engine
 
 
 def _without_other_choices(loaded: LoadedSpec) -> LoadedSpec:

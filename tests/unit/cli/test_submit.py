@@ -126,8 +126,9 @@ def test_a_wrong_spec_is_told_before_a_site_that_is_missing_or_wrong(
     if profile == "wrong":
         (folder / "site.yaml").write_text("partitions: gpu\n")
         monkeypatch.setenv("RTDETR_SLURM_SITE", str(folder / "site.yaml"))
-    assert main(["submit", str(spec), "train.num_epochs=0"]) == 2
-    assert "train.num_epochs: found 0" in capsys.readouterr().err
+    for command in ("submit", "validate"):
+        assert main([command, str(spec), "train.num_epochs=0"]) == 2
+        assert "train.num_epochs: found 0" in capsys.readouterr().err
     for good in ([], ["model.backbone=convnext_base"]):
         assert main(["submit", str(spec), *good]) == 3, "what TAO's image may have is not wrong"
         capsys.readouterr()
