@@ -40,9 +40,11 @@ def check_chain(
     """All rules that depend on the actions, for each of them.
 
     Args:
-        actions: in the order they run.
+        actions: in the order they run; none where the spec does not say what it is for.
         engine_of: whose image an action runs in.
     """
+    if not actions:
+        return
     for index, action in enumerate(actions):
         yield from required_is_given(experiment, actions, index, job.parent)
         of_engine = TAO_RULES if engine_of(action) == "tao" else OWN_RULES

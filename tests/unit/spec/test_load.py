@@ -57,6 +57,8 @@ def test_action_that_nobody_says(tmp_path: Path) -> None:
         assert action in line
     line = only(problems(tmp_path, TRAIN + "train: {}\nexport: {}\n"))
     assert "found the sections of several (train, export)" in line
+    line = only(problems(tmp_path, TRAIN, "job.then=[evaluate]"))
+    assert "which action? found none" in line
 
 
 def test_action_that_does_not_exist(tmp_path: Path) -> None:
