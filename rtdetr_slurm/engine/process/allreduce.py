@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rank = os.environ.get("RANK", "0")
     try:
         accelerator = distributed.choose_accelerator(os.environ.get(Env.ACCELERATOR))
-        context = distributed.join(accelerator, timedelta(seconds=limit))
+        patience = timedelta(seconds=limit)
+        context = distributed.join(accelerator, patience, joining=patience)
         reduced = _measure(context, began)
         devices = distributed.gather_objects(_device_name(context.device))
         if context.is_main:

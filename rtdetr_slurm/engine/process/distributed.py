@@ -15,12 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.engine.process.environment import node_cpus
+from rtdetr_slurm.engine.process.meeting import meet
 from rtdetr_slurm.errors import SiteError, UserError
 
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others where nobody watches over hangs."""
+JOINING_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others to begin, at most."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,20 @@ def check_devices(ranks: int, found: int) -> None:
         )
 
 
-def join(accelerator: str, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Context:
+def join(
+    accelerator: str,
+    timeout: timedelta = COLLECTIVE_TIMEOUT,
+    joining: timedelta = JOINING_TIMEOUT,
+) -> Context:
     """Read torchrun's environment, choose the device, join the process group.
 
     Args:
-        timeout: for all to join, and for every collective.
+        timeout: for every collective.
+        joining: for all to be there.
 
     Raises:
         SiteError: there are fewer devices than ranks.
+        NotAllMet: not all ranks have come.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -98,6 +107,9 @@ def join(accelerator: str, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Context:
     if world_size > 1:
         dist.init_process_group(
             "nccl" if accelerator == "cuda" else "gloo",
+            store=meet(os.environ, joining),
+            rank=rank,
+            world_size=world_size,
             timeout=timeout,
             device_id=device if accelerator == "cuda" else None,
         )

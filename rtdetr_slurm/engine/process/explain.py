@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure, is_no_space, no_space
+from rtdetr_slurm.engine.process.meeting import NotAllMet
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.failures import BY_PEER, ONE_VALUE
 
@@ -17,7 +18,10 @@ def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
     """Classify what a rank's work raised."""
     now = time.time()
     if isinstance(error, UserError):
-        return RankFailure(rank, error.failure_class, str(error), error.exit_code, time=now)
+        node_rank = error.node_rank if isinstance(error, NotAllMet) else None
+        return RankFailure(
+            rank, error.failure_class, str(error), error.exit_code, time=now, node_rank=node_rank
+        )
     if isinstance(error, torch.OutOfMemoryError):
         return RankFailure(rank, FailureClass.OOM_GPU, _first_line(error), time=now)
     if isinstance(error, MemoryError):

@@ -31,7 +31,7 @@ _NOT_OURS = re.compile(r"^<|/(site|dist)-packages/|/lib\d*/python3[^/]*/")
 _OURS = "/rtdetr_slurm/"
 _SAYS_NOTHING = "/engine/process/phases.py"
 _WAITING = re.compile(
-    r"/torch/distributed/|/torch/autograd/graph\.py$|/torch/cuda/|/engine/process/distributed\.py$"
+    r"/torch/distributed/|/torch/autograd/graph\.py$|/torch/cuda/|/engine/process/(distributed|meeting)\.py$"
 )
 _WAITING_FUNCTIONS = frozenset({"backward", "synchronize"})
 

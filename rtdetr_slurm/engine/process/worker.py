@@ -95,7 +95,7 @@ def join(results_dir: Path) -> distributed.Context:
     wanted = os.environ.get(Env.ACCELERATOR)
     try:
         accelerator = distributed.choose_accelerator(wanted)
-        context = distributed.join(accelerator, collective_timeout(os.environ))
+        context = distributed.join(accelerator, *timeouts(os.environ))
     except Exception as error:
         rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
         leave_note(results_dir, explain(error, rank, ranks))
@@ -105,13 +105,20 @@ def join(results_dir: Path) -> distributed.Context:
     return context
 
 
-def collective_timeout(environ: Mapping[str, str]) -> timedelta:
-    """How long a rank waits for the others: where somebody watches over hangs, longer than that, so
-    that the cause is the first to be told; a day where nobody is to look."""
+def timeouts(environ: Mapping[str, str]) -> tuple[timedelta, timedelta]:
+    """How long a rank waits for the others in a collective, and for them to begin.
+
+    The first is where somebody watches over hangs longer than they take, so that the cause is the
+    first to be told, and a day where nobody is to look. The second is no longer than loading may
+    take.
+    """
     if HEARTBEATS not in environ:
-        return distributed.COLLECTIVE_TIMEOUT
+        return distributed.COLLECTIVE_TIMEOUT, distributed.JOINING_TIMEOUT
     minutes = float(environ[Env.HANG_MINUTES])
-    return timedelta(minutes=(PATIENCE + 1) * minutes + 5) if minutes else timedelta(days=1)
+    if not minutes:
+        return timedelta(days=1), distributed.JOINING_TIMEOUT
+    loading = timedelta(minutes=PATIENCE * minutes)
+    return loading + timedelta(minutes=minutes + 5), min(loading, distributed.JOINING_TIMEOUT)
 
 
 def _report(session: Session, error: Exception) -> int:
