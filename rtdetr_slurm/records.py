@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import NewerVersion, RequestError, explained
 from rtdetr_slurm.values import Moment as Moment
 from rtdetr_slurm.values import Prose as Prose
 from rtdetr_slurm.values import WrongValue, checker, shown
@@ -45,7 +45,7 @@ def open_file(path: Path) -> BinaryIO:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except (OSError, ValueError) as error:
-        raise BadRecord(path, _why(error)) from error
+        raise _unreadable(path, error) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise BadRecord(path, "this is not a regular file")
@@ -63,7 +63,7 @@ def read_file(path: Path) -> bytes:
         try:
             content = stream.read(_MOST_BYTES + 1)
         except OSError as error:
-            raise BadRecord(path, _why(error)) from error
+            raise _unreadable(path, error) from error
     if len(content) > _MOST_BYTES:
         raise BadRecord(path, f"larger than {_MOST_BYTES} bytes")
     return content
@@ -80,7 +80,7 @@ def names_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise BadRecord(folder, _why(error)) from error
+        raise _unreadable(folder, error) from error
 
 
 def exists(path: Path) -> bool:
@@ -94,7 +94,7 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise BadRecord(path, _why(error)) from error
+        raise _unreadable(path, error) from error
     return True
 
 
@@ -147,6 +147,13 @@ def _no_number(word: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
+
+
+def _unreadable(path: Path, error: Exception) -> BadRecord:
+    problem = BadRecord(path, _why(error))
+    if isinstance(error, OSError):  # a job that meets it has another try elsewhere
+        problem.failure_class = explained(error).failure_class
+    return problem
 
 
 def _why(error: Exception) -> str:

@@ -6,16 +6,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rtdetr_slurm.errors import RequestError, UserError, explained
-from rtdetr_slurm.launch.allocation import make_allocation, say
+from rtdetr_slurm.launch.allocation import Allocation, make_allocation, say
 from rtdetr_slurm.launch.node import run_node
+from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.probe import PROBE, PROBE_NODE, run_probe
 from rtdetr_slurm.launch.probe_node import run_probe_node
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
-from rtdetr_slurm.runs.run import open_run
+from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import first_start, task_events
 
 
@@ -29,17 +31,22 @@ def main() -> int:
 def _run_stage(arguments: Sequence[str]) -> int:
     stop = StopRequest(os.environ)
     try:
-        run = open_run(Path(arguments[0]))
-        stage = run.plan.stage(arguments[1])
-        first = int(arguments[2]) if len(arguments) > 2 else 0
-        allocation = make_allocation(run, stage, os.environ, first)
-        if first_start(task_events(run.events(), allocation.task)) > first:
-            raise RequestError(f"{stage.name} was submitted once more; this job does nothing")
+        run, allocation = patiently(partial(_opened, arguments), lambda: stop.signum is not None)
     except (UserError, OSError) as error:
         problem = explained(error)
         say(str(problem))
         return problem.exit_code
     return StageRun(run, allocation, stop).execute()
+
+
+def _opened(arguments: Sequence[str]) -> tuple[Run, Allocation]:
+    run = open_run(Path(arguments[0]))
+    stage = run.plan.stage(arguments[1])
+    first = int(arguments[2]) if len(arguments) > 2 else 0
+    allocation = make_allocation(run, stage, os.environ, first)
+    if first_start(task_events(run.events(), allocation.task)) > first:
+        raise RequestError(f"{stage.name} was submitted once more; this job does nothing")
+    return run, allocation
 
 
 _PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {

@@ -98,7 +98,8 @@ class Allocation(ABC):
 
     @abstractmethod
     def mail_first_start_only(self) -> None:
-        """See that no mail is sent about further starts of this job; raises SiteError."""
+        """See that no mail is sent about further starts of this job, whether or not an earlier one
+        has come to do so; raises SiteError."""
 
     @abstractmethod
     def nodes(self) -> tuple[str, ...]:
@@ -184,7 +185,7 @@ class SlurmAllocation(Allocation):
 
     def mail_first_start_only(self) -> None:
         mail = self.task.stage.resources.mail
-        if mail is not None and mail.of_further_starts != mail.types and self.restart == self.first:
+        if mail is not None and mail.of_further_starts != mail.types:
             self._slurm.set_mail_types(self.job_id, mail.of_further_starts)
 
     def nodes(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from rtdetr_slurm.launch.container import (
 )
 from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.node_errors import node_name, write_node_error
+from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
@@ -45,7 +46,7 @@ def run_node(arguments: Sequence[str]) -> int:
         arguments: run folder, stage, and the task of an array.
     """
     try:
-        run = open_run(Path(arguments[0]))
+        run = patiently(lambda: open_run(Path(arguments[0])))
         stage = run.plan.stage(arguments[1])
     except UserError as error:
         say(str(error))

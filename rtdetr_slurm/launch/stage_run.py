@@ -103,6 +103,7 @@ class StageRun:
             reached=self._reached_before,
             seconds_before=round(self._history.seconds, 1),
         )
+        self._note(self.allocation.mail_first_start_only)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
             self._holds_results = latest_start(self.results, self.start.claim) is not None
@@ -115,7 +116,7 @@ class StageRun:
                 return self._close(ended)
             self._prepare()
             self.allocation.check()
-            self._tell_start()
+            self._note(lambda: tell_start(self.run, self.allocation.job_id))
             verdict = decide(self._witnesses(self._run_step()))
         except (UserError, OSError) as error:
             problem = explained(error)
@@ -214,10 +215,6 @@ class StageRun:
             raise ActionError(
                 f"cannot make results_dir {self.results}: {error.strerror}"
             ) from error
-
-    def _tell_start(self) -> None:
-        self._note(self.allocation.mail_first_start_only)
-        self._note(lambda: tell_start(self.run, self.allocation.job_id))
 
     def _before_step(self) -> Verdict | None:
         """Whether the starts before this one leave it anything to do."""

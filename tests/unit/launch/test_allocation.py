@@ -20,7 +20,7 @@ from rtdetr_slurm.launch.allocation import (
     make_allocation,
 )
 from rtdetr_slurm.launch.step import Step
-from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.plan.model import Mail, Stage
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm import commands
@@ -263,3 +263,16 @@ def test_the_stop_signal_kills_nobody_who_does_not_expect_it() -> None:
 def test_what_a_warning_means(left: float | None, preempted: bool, why: FailureClass) -> None:
     facts = OwnFacts(running=True, restarts=0, preempted=preempted, seconds_left=left)
     assert judge_warning(facts, lead_s=120) == StopReason(why, by_scheduler=False)
+
+
+@pytest.mark.parametrize("restarts", ["0", "2"])
+def test_every_start_sees_that_the_next_sends_no_mail(
+    run: Run, programs: Path, restarts: str
+) -> None:
+    """The first may have ended before it came to that."""
+    program(programs, "scontrol", f"echo $@ >> {programs}/calls")
+    mail = Mail("ann@example.org", ("BEGIN", "FAIL"))
+    stage = replace(STAGE, resources=replace(STAGE.resources, mail=mail))
+    environ = BATCH | os.environ | {"SLURM_RESTART_COUNT": restarts}
+    SlurmAllocation(run, stage, environ).mail_first_start_only()
+    assert (programs / "calls").read_text() == "update JobId=8 MailType=FAIL\n"

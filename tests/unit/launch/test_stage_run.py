@@ -135,6 +135,7 @@ def test_a_wrong_allocation_starts_nothing(run: Run, stage: Stage, tmp_path: Pat
     host = ShellAllocation(f"touch {tmp_path}/started")
     host.refusal = "the allocation has 1 nodes"
     assert execute(run, stage, host) == 1
+    assert host.quiet, "Slurm has sent its mail about this start; the next is to send none"
     assert not (tmp_path / "started").exists()
     assert ends(run, stage)[1]["reason"] == "the allocation has 1 nodes"
 

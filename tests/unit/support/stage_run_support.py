@@ -37,10 +37,14 @@ class ShellAllocation(LocalAllocation):
         self.left_out: tuple[str, ...] = ()
         self.job_id = "77"
         self.killed_after = 30
+        self.quiet = False
 
     def check(self) -> None:
         if self.refusal is not None:
             raise SiteError(self.refusal)
+
+    def mail_first_start_only(self) -> None:
+        self.quiet = True
 
     def why_stopped(self, signum: int, lead_s: int, /) -> StopReason:
         return self.reason
