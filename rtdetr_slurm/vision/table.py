@@ -1,18 +1,21 @@
 """The annotations of one or several COCO sources as a few arrays.
 
-Arrays and not objects: data loading processes share them after fork, and counting references to
-a million small Python objects would copy every page of them into each process.
+Arrays and not objects: data loading processes are given them in memory that they share with the
+rank, where a million small Python objects would be copied into each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rtdetr_slurm.data.classes import class_names
 from rtdetr_slurm.data.coco import Source
@@ -29,7 +32,7 @@ class Table:
         folders: image folder of each source.
         source: int64 [I], index into `folders`.
         image_ids: int64 [I], as the annotation file of the source has them.
-        names: all file names behind each other, UTF-8.
+        names: uint8, all file names behind each other, UTF-8.
         name_ends: int64 [I + 1], where they start and end in `names`.
         sizes: int64 [I, 2], width and height as annotated, 0 where not given.
         starts: int64 [I + 1], image i has the boxes starts[i] .. starts[i+1]-1.
@@ -42,7 +45,7 @@ class Table:
     folders: tuple[str, ...]
     source: NDArray[np.int64]
     image_ids: NDArray[np.int64]
-    names: bytes
+    names: NDArray[np.uint8]
     name_ends: NDArray[np.int64]
     sizes: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -55,10 +58,25 @@ class Table:
     def __len__(self) -> int:
         return len(self.source)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: its arrays are these, and no copies."""
+        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._shared}
+        return _shared_table, (self._shared, others)
+
+    @cached_property
+    def _shared(self) -> dict[str, Tensor]:
+        """All arrays, moved to memory that can be shared; a tensor of it is pickled as a handle."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        shared = {name: torch.from_numpy(v).share_memory_() for name, v in arrays.items()}
+        for name, tensor in shared.items():
+            object.__setattr__(self, name, tensor.numpy())  # the array is not needed twice
+        return shared
+
     def path(self, image: int) -> Path:
         """The file of an image."""
-        name = self.names[self.name_ends[image] : self.name_ends[image + 1]].decode()
-        return Path(self.folders[self.source[image]], name)
+        name = self.names[self.name_ends[image] : self.name_ends[image + 1]].tobytes()
+        return Path(self.folders[self.source[image]], name.decode())
 
     def stated_size(self, image: int) -> Size:
         """Width and height of an image as annotated, 0 where not given."""
@@ -101,7 +119,7 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
         folders=tuple(str(source.image_dir) for source in sources),
         source=np.repeat(np.arange(len(sources)), counts),
         image_ids=_int64(column("image_ids")),
-        names=b"".join(encoded),
+        names=np.frombuffer(bytearray().join(encoded), np.uint8),
         name_ends=np.cumsum([0, *map(len, encoded)]),
         sizes=_int64(np.stack([column("widths"), column("heights")], axis=1)),
         starts=np.searchsorted(image_of_box[order], np.arange(offsets[-1] + 1)),
@@ -111,6 +129,11 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
         crowds=column("crowds")[order].astype(np.bool_),
         classes=classes,
     )
+
+
+def _shared_table(shared: dict[str, Tensor], others: dict[str, Any]) -> Table:
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in shared.items()}
+    return Table(**arrays, **others)
 
 
 def _int64(values: object) -> NDArray[np.int64]:

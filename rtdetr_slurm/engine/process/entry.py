@@ -1,7 +1,7 @@
 """`rtdetr`: the command inside the container, with TAO's arguments.
 
 It validates the spec and hands over to start.py, which starts the ranks; their work itself begins
-in worker.py.
+in rank.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure, is_no_space, no_space
+from rtdetr_slurm.engine.process.loading import killed
 from rtdetr_slurm.engine.process.meeting import NotAllMet
 from rtdetr_slurm.errors import UserError
 from rtdetr_slurm.runs.failures import BY_PEER, ONE_VALUE
@@ -29,12 +31,12 @@ def explain(error: BaseException, rank: int, world_size: int) -> RankFailure:
         return RankFailure(rank, FailureClass.OOM_HOST, reason, time=now)
     if isinstance(error, OSError) and is_no_space(error):
         return RankFailure(rank, FailureClass.CONFIG, no_space(error, error.filename), time=now)
-    if "DataLoader worker" in str(error) and "killed by signal" in str(error):
-        return RankFailure(rank, FailureClass.OOM_HOST, _first_line(error), time=now)
-    if "DataLoader timed out" in str(error):
-        reason = f"no batch came from the loading processes ({_first_line(error)}): the storage "
-        reason += "that the images are on does not answer, or is far too slow"
-        return RankFailure(rank, FailureClass.INFRA, reason, time=now)
+    if "DataLoader worker" in str(error) and (ended := killed()) is not None:
+        pid, number = ended
+        reason = f"DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(number)}"
+        starved = number in (signal.SIGKILL, signal.SIGBUS)
+        failure_class = FailureClass.OOM_HOST if starved else FailureClass.UNKNOWN
+        return RankFailure(rank, failure_class, reason, time=now)
     if ONE_VALUE in str(error):
         return RankFailure(rank, FailureClass.CONFIG, _first_line(error), time=now)
     by_peer = world_size > 1 and _is_communication(error)

@@ -148,8 +148,9 @@ class HangWatch:
         now = time.monotonic()
         beats = {rank: self.beats.read(rank) for rank in pids}
         states = {rank: process_state(pid) for rank, pid in pids.items()}
-        asked = [*pids.values()], [self._stacks[rank] for rank in pids]
-        texts, loaders = ask_for_stacks(*asked), ask_loaders(*asked)
+        processes = [*pids.values()]
+        texts = ask_for_stacks(processes, [self._stacks[rank] for rank in pids])
+        loaders = ask_loaders(processes)
         return [
             (
                 self._standing(rank, beats[rank], now, states[rank], place_of(text)),

@@ -23,6 +23,7 @@ DUMP_SIGNAL = signal.SIGUSR1
 STOPPED = frozenset("Tt")
 """The kernel's letters for a process that a signal, or a debugger, has stopped."""
 
+_LOADING = "stacks-of-loading"
 _WAIT_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
@@ -59,12 +60,11 @@ def dump_on_signal(environ: Mapping[str, str]) -> None:
 
 
 def dump_apart(environ: Mapping[str, str]) -> None:
-    """Have this process, which a rank has forked, write its stacks into memory of its own: under
-    the number that the rank's has, for what it has inherited writes there."""
+    """Have this loading process write its stacks into memory of its own when it is asked to."""
     if STACKS in environ:
-        memory = os.memfd_create("stacks")
-        os.dup2(memory, int(environ[STACKS]))
-        os.close(memory)
+        memory = os.memfd_create(_LOADING)
+        faulthandler.register(DUMP_SIGNAL, file=memory, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {DUMP_SIGNAL})
 
 
 def ask_for_stacks(pids: Sequence[int], fds: Sequence[int]) -> list[str]:
@@ -92,31 +92,36 @@ def ask_for_stacks(pids: Sequence[int], fds: Sequence[int]) -> list[str]:
     ]
 
 
-def ask_loaders(ranks: Sequence[int], fds: Sequence[int]) -> list[str]:
-    """The stacks of each rank's loading processes, under a line for each process; empty where it
-    has none.
-
-    Args:
-        ranks: their processes.
-        fds: that they have been given for their own stacks.
-    """
+def ask_loaders(ranks: Sequence[int]) -> list[str]:
+    """The stacks of the loading processes of each rank, a process, under a line for each; empty
+    where it has none."""
+    parents = {pid: _state_and_parent(pid)[1] for pid in _processes()}
     loaders: list[tuple[int, int, int]] = []  # the rank's place in the list, process, descriptor
     with ExitStack() as opened:
-        for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
-            _, parent = _state_and_parent(pid)
-            if parent not in ranks or not _catches(pid, DUMP_SIGNAL):
-                continue  # what a rank has not forked, but started, the signal would kill
-            place = ranks.index(parent)
-            with suppress(OSError):  # it has ended
-                fd = os.open(f"/proc/{pid}/fd/{fds[place]}", os.O_RDONLY)
+        for pid, server in parents.items():
+            rank = parents.get(server)
+            if rank in ranks and _catches(pid, DUMP_SIGNAL) and (fd := _memory_of(pid)) is not None:
                 opened.callback(os.close, fd)
-                loaders.append((place, pid, fd))
+                loaders.append((ranks.index(rank), pid, fd))
         told = ask_for_stacks([pid for _, pid, _ in loaders], [fd for *_, fd in loaders])
     texts = [""] * len(ranks)
     for (place, pid, _), text in zip(loaders, told, strict=True):
         says = f":\n{text}" if text else " gave no stack\n"
         texts[place] += f"\nloading process {pid} ({process_state(pid)}){says}"
     return texts
+
+
+def _processes() -> list[int]:
+    return [int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()]
+
+
+def _memory_of(loader: int) -> int | None:
+    """A descriptor of the memory that a loading process writes its stacks to."""
+    with suppress(OSError):  # it has ended
+        for descriptor in Path(f"/proc/{loader}/fd").iterdir():
+            if str(descriptor.readlink()).startswith(f"/memfd:{_LOADING}"):
+                return os.open(descriptor, os.O_RDONLY)
+    return None
 
 
 def process_state(pid: int) -> str:

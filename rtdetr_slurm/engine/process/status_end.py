@@ -61,6 +61,7 @@ class StatusEnd:
             for failure in local:
                 leave_note(self.folder, failure)
             return
+        cause: RankFailure | None = None
         deadline = time.monotonic() + NOTE_SECONDS
         while not self.is_over():
             cause = root_cause([*local, *read_notes(self.folder)])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import pytest
 import torch
 from process_support import gone
 from table_support import table  # noqa: F401
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.datasets import loaders
@@ -22,9 +21,8 @@ from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loa
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
-from rtdetr_slurm.engine.process.distributed import COLLECTIVE_TIMEOUT
 from rtdetr_slurm.engine.process.explain import explain
-from rtdetr_slurm.engine.process.stacks import DUMP_SIGNAL, ask_loaders, dump_on_signal
+from rtdetr_slurm.engine.process.loading import CONTEXT
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.table import Table
@@ -64,83 +62,73 @@ class TestEvaluationLoader:
         assert sorted(images) == list(range(10))
 
 
-FORK = multiprocessing.get_context("fork")
+class Killed(Dataset[int]):
+    """As by the kernel when the memory is full."""
+
+    def __getitem__(self, number: int) -> int:
+        os.kill(os.getpid(), number)
+        return number
 
 
-class Hung(Dataset):
-    """As on storage that does not answer, until it does."""
-
-    def __init__(self) -> None:
-        self.answers = FORK.Event()
-
-    def __getitem__(self, _: int) -> None:
-        self.answers.wait(60)
-
-
-def test_a_batch_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "BATCH_TIMEOUT", 0.2)
-    data = Hung()
-    batches = iter(loaders._loader(data, [[0]], 1, False))
+def test_a_killed_loading_process_is_an_error() -> None:
     with pytest.raises(RuntimeError) as caught:
-        next(batches)
-    data.answers.set()
-    batches._shutdown_workers()  # type: ignore[attr-defined]  # else Python waits for it at its end
+        next(iter(loaders._loader(Killed(), [[signal.SIGKILL]], 1, False)))
     failure = explain(caught.value, 1, 2)
-    assert (failure.failure_class, failure.expected) == (FailureClass.INFRA, True)
-    assert failure.reason.startswith("no batch came from the loading processes")
-    assert COLLECTIVE_TIMEOUT.total_seconds() > loaders.BATCH_TIMEOUT
+    assert (failure.failure_class, failure.expected) == (FailureClass.OOM_HOST, True)
+    assert "is killed by signal: Killed" in failure.reason
 
 
-def test_each_loading_process_tells_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apart from the rank that has forked it, and from the others."""
-    rank, memory = os.getpid(), os.memfd_create("stacks")
-    monkeypatch.setenv("RTDETR_STACKS", str(memory))
-    dump_on_signal(os.environ)
-    ready = FORK.Semaphore(0)
+class Origin(Dataset[int]):
+    """The process that a loading process is forked from."""
 
-    def load(number: int) -> None:
-        loaders._start_worker(rank, number)
-        ready.release()
-        Hung()[number]
+    def __getitem__(self, _: int) -> int:
+        return os.getppid()
 
-    workers = [FORK.Process(target=load, args=(number,)) for number in range(2)]
-    try:
-        for worker in workers:
-            worker.start()
-        assert all(ready.acquire(timeout=30) for _ in workers)
-        [text] = ask_loaders([rank], [memory])
-    finally:
-        for worker in workers:
-            worker.kill()
-        faulthandler.unregister(DUMP_SIGNAL)
-    assert sorted(map(int, re.findall(r"^loading process (\d+) \(S\):$", text, re.M))) == sorted(
-        worker.pid or 0 for worker in workers
-    )
-    assert text.count("in __getitem__\n") == 2
-    assert os.fstat(memory).st_size == 0
-    os.close(memory)
+
+def test_loading_processes_are_forked_from_a_process_of_one_thread() -> None:
+    """Whatever threads this one has, none of them holds a lock for ever in a child."""
+    loader = DataLoader(Origin(), None, num_workers=1, sampler=[0], multiprocessing_context=CONTEXT)
+    (origin,) = loader
+    assert origin != os.getpid()
+    status = Path(f"/proc/{origin}/status").read_text().splitlines()
+    assert "Threads:\t1" in status
+
+
+def test_processes_share_a_table(table: Table) -> None:
+    before = [table.describe(image) for image in range(len(table))]
+    boxes = table.boxes.copy()
+    copy = ForkingPickler.loads(ForkingPickler.dumps(table))
+    assert [copy.describe(image) for image in range(len(table))] == before
+    assert (copy.boxes == boxes).all()
+    copy.labels[0] = 77
+    assert table.labels[0] == 77
 
 
 PARENT = """
 import os, signal
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from rtdetr_slurm.engine.datasets.loaders import _loader
 
 class Tell(Dataset):
+    def __init__(self):
+        self.rank = os.getpid()
+
     def __getitem__(self, _):
         print(os.getpid(), flush=True)
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(self.rank, signal.SIGKILL)
         signal.pause()
 
-next(iter(_loader(Tell(), [[0]], 1, False)))
+if __name__ == "__main__":
+    next(iter(_loader(Tell(), [[0]], 1, False)))
 """
 
 
-def test_loading_processes_end_with_their_parent() -> None:
+def test_loading_processes_end_with_their_rank(tmp_path: Path) -> None:
     """Also where it is killed, as by the kernel when the memory is full."""
-    command = [sys.executable, "-c", PARENT]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    script = tmp_path / "rank.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         assert parent.wait(60) == -signal.SIGKILL

@@ -222,8 +222,12 @@ if os.environ["RANK"] == "0":
     from rtdetr_slurm.lifetime import end_with, ends_with_me
     subprocess.Popen(["sleep", "60"], preexec_fn=ends_with_me())
     me = os.getpid()
-    if os.fork() == 0:
-        end_with(me), dump_apart(os.environ), load()
+    if os.fork() == 0:  # the server, which is not asked
+        end_with(me)
+        server = os.getpid()
+        if os.fork() == 0:
+            end_with(server), dump_apart(os.environ), load()
+        time.sleep(60)
 work()
 """
 
