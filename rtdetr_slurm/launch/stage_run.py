@@ -11,9 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
@@ -42,6 +40,7 @@ from rtdetr_slurm.launch.verdict import (
     seconds_left,
 )
 from rtdetr_slurm.resolved_spec import spec_text, value_at
+from rtdetr_slurm.runs.alive import last_alive, say_alive
 from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
 from rtdetr_slurm.runs.checkpoints import (
     CheckpointFile,
@@ -66,8 +65,6 @@ from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
 
 INPUTS_JSON = "inputs.json"
 """In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
-_LAST_SIGN = "alive"
-"""In the task's folder, touched while a step runs whose hours are counted."""
 
 
 class StageRun:
@@ -96,12 +93,14 @@ class StageRun:
         """Start, watch, judge; returns the exit code."""
         pid = os.getpid()
         facts = {"pid": pid, **process_facts(str(pid))}
-        self._history = history_of(self._events(), self.allocation.restart, self._last_sign())
+        last_sign = last_alive(self.run, self.task)
+        self._history = history_of(self._events(), self.allocation.restart, last_sign)
         self._record(
             "started",
             **facts,
             reached=self._reached_before,
             seconds_before=round(self._history.seconds, 1),
+            **({} if last_sign is None else {"last_sign": last_sign.isoformat()}),
         )
         self._note(self.allocation.mail_first_start_only)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
@@ -231,31 +230,17 @@ class StageRun:
     def _run_step(self) -> StepEnd:
         resume = self._begun and self.action.resumable
         step = Step(self.run, self.allocation, self.start, number=0, resume=resume)
-        left = self._seconds_left()
-        if left is None:
-            return step.execute(self.stop, self._why)
-        sign = self._last_sign_path()
         return step.execute(
             self.stop,
             self._why,
-            seconds_left=left,
-            sign_of_life=lambda: self._note(sign.touch),
+            seconds_left=self._seconds_left(),
+            sign_of_life=lambda: self._note(lambda: say_alive(self.run, self.task)),
         )
 
     def _seconds_left(self) -> float | None:
         """What job.max_hours leaves to this start, from now on."""
         left = seconds_left(self.endurance, self._history)
         return None if left is None else left - (time.monotonic() - self._began)
-
-    def _last_sign_path(self) -> Path:
-        return self.run.job_dir(self.task.name) / _LAST_SIGN
-
-    def _last_sign(self) -> datetime | None:
-        try:
-            modified = self._last_sign_path().stat().st_mtime
-        except OSError:
-            return None
-        return datetime.fromtimestamp(modified, timezone.utc)
 
     def _why(self, signum: int) -> StopReason:
         reason = self.allocation.why_stopped(signum, self.task.stage.launch.signal_lead_s)

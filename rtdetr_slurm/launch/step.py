@@ -153,8 +153,8 @@ class Step:
         stop: StopRequest,
         why: Callable[[int], StopReason],
         *,
-        seconds_left: float | None = None,
-        sign_of_life: Callable[[], None] = lambda: None,
+        seconds_left: float | None,
+        sign_of_life: Callable[[], None],
     ) -> StepEnd:
         """Run it to its end, whatever brings that about.
 

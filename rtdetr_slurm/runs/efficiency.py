@@ -10,6 +10,7 @@ import json
 from rtdetr_slurm.contract import EFFICIENCY_JSON, EFFICIENCY_VERSION
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.alive import last_alive
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.live import STARTING, read_live
 from rtdetr_slurm.runs.run import Run
@@ -28,7 +29,8 @@ def keep_efficiency(run: Run, task: StageTask) -> None:
         RequestError: the record cannot be read.
     """
     live = read_live(task.results_dir, claim_id(run.id, task.name))
-    usage = usage_of(task, task_history(run.events(), task), live, None)
+    history = task_history(run.events(), task)
+    usage = usage_of(task, history, live, None, alive=last_alive(run, task))
     content = {
         "schema_version": EFFICIENCY_VERSION,
         "run_id": run.id,

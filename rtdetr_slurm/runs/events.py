@@ -81,6 +81,8 @@ class Event(_Stamp, total=False):
     process_start: int | None
     reached: list[int]
     seconds_before: float
+    last_sign: Moment
+    """Of a start: when one before it last said that it lives."""
     bad_nodes: list[str]
     excluded: list[str]
     refusal: Prose

@@ -13,6 +13,7 @@ from rtdetr_slurm.contract import SUMMARY_JSON, ExitCode
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Origin, StageTask
+from rtdetr_slurm.runs.alive import last_alive
 from rtdetr_slurm.runs.artefacts import Results, artefact_problem, results_of
 from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.events import Event
@@ -160,7 +161,9 @@ def _report_task(
     latest = max([first_start(own), *started])
     # A line of an earlier start says nothing of this one.
     last = lines[-1] if lines and lines[-1].get("restart", 0) >= latest else None
-    live = read_live(task.results_dir, claim) if any(_is_start(e) for e in history) else None
+    has_started = any(_is_start(event) for event in history)
+    live = read_live(task.results_dir, claim) if has_started else None
+    alive = last_alive(run, task) if has_started else None
     signs = Signs(
         status_line=last,
         log_tail=tail(log) if log else [],
@@ -172,7 +175,7 @@ def _report_task(
     if _may_be_skipped(found, own) and (reason := unmet()) is not None:
         found = Judgement(StageState.SKIPPED, reason)
     end = recorded_end(own) if found.state.ended else None
-    begun = end is not None or any(_is_start(event) for event in history)
+    begun = end is not None or has_started
     waits = found.state is StageState.QUEUED
     forgotten = job is not None and job.gone
     now = None if found.state.ended or forgotten else datetime.now(timezone.utc)
@@ -190,7 +193,7 @@ def _report_task(
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
         live=live if found.state is StageState.RUNNING else None,
-        usage=usage_of(task, history, live, now, on_nodes=not waits),
+        usage=usage_of(task, history, live, now, alive=alive, on_nodes=not waits),
     )
 
 

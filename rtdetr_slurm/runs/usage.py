@@ -124,6 +124,7 @@ def usage_of(
     live: Live | None,
     now: datetime | None,
     *,
+    alive: datetime | None = None,
     on_nodes: bool = True,
 ) -> Usage:
     """What became of a task's time.
@@ -136,7 +137,7 @@ def usage_of(
             a job that Slurm has put back into the queue after a node failed.
     """
     told = {one.restart: one for one in live.starts} if live else {}
-    starts = _starts(events, told, now if on_nodes else None)
+    starts = _starts(events, told, alive, now if on_nodes else None)
     waits = list(_waits(_sent(events), starts, now or _last_end(events)))
     seconds = {
         name: sum(one.seconds.get(name, 0.0) for one in told.values())
@@ -156,11 +157,15 @@ def usage_of(
 
 
 def _starts(
-    events: Sequence[Event], told: Mapping[int, StartTimes], now: datetime | None
+    events: Sequence[Event],
+    told: Mapping[int, StartTimes],
+    alive: datetime | None,
+    now: datetime | None,
 ) -> dict[int, _Start]:
-    """Every start by its number, in order. One that was cut off has lasted until rank 0 was last
-    heard of."""
-    begun = {restart_of(e): _Start(_time(e)) for e in events if e["event"] == "started"}
+    """Every start by its number, in order. One that was cut off has lasted until it was last heard
+    of: from rank 0, from its launch, or from what the next start has found of that."""
+    started = {restart_of(e): e for e in events if e["event"] == "started"}
+    begun = {number: _Start(_time(started[number])) for number in sorted(started)}
     for event in events:
         if event["event"] not in ("requeued", "finished") or event.get("recorded_by") == READER:
             continue
@@ -170,9 +175,14 @@ def _starts(
     for number, start in begun.items():
         if start.ended is None and number == latest and now is not None:
             start.ended = now
-        elif start.ended is None and number in told:
-            start.ended = datetime.fromisoformat(told[number].updated)
-    return {number: begun[number] for number in sorted(begun)}
+        elif start.ended is None:
+            later = min((one for one in begun if one > number), default=None)
+            found = None if later is None else started[later].get("last_sign")
+            signs = [datetime.fromisoformat(found)] if found else []
+            signs += [alive] if later is None and alive else []
+            signs += [datetime.fromisoformat(told[number].updated)] if number in told else []
+            start.ended = max(signs, default=None)
+    return begun
 
 
 def _sent(events: Sequence[Event]) -> dict[int, datetime]:

@@ -31,6 +31,7 @@ from rtdetr_slurm.launch.allocation import StopReason
 from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.launch.verdict import MAX_STARTS_IN_VAIN
 from rtdetr_slurm.plan.model import Array, Endurance, Stage, StageTask
+from rtdetr_slurm.runs.alive import last_alive
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.summary import read_summary
@@ -216,7 +217,19 @@ def test_a_start_that_reaches_the_end_of_the_hours_is_stopped_in_time(
     end = run.events()[-1]
     assert (end["event"], end["failure_class"]) == ("finished", "timeout")
     assert "(job.max_hours)" in end["reason"]
-    assert (run.job_dir("train") / "alive").exists()
+
+
+def test_a_start_that_is_killed_has_left_signs_of_life(run: Run, stage: Stage) -> None:
+    """Without a limit on hours, too; the next start writes down when the last one was."""
+    execute(run, stage, ShellAllocation("sleep 0.1; exit 1"))
+    sign = last_alive(run, StageTask(stage))
+    assert sign is not None
+    again = ShellAllocation("true")
+    again.restart = 1
+    execute(run, stage, again)
+    first, second = [one for one in run.events() if one["event"] == "started"]
+    assert "last_sign" not in first
+    assert second["last_sign"] == sign.isoformat()
 
 
 def test_when_slurm_ends_the_job_itself_its_kill_wait_is_all_there_is(

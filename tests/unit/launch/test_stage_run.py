@@ -43,7 +43,8 @@ def test_others_do_not_write_what_a_start_goes_by(
         os.umask(before)
     job = run.job_dir("train.1")
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (job, *job.iterdir())}
-    assert modes == {"train.1": folder, "node-0": folder, "spec.yaml": file, "inputs.json": file}
+    files = dict.fromkeys(("spec.yaml", "inputs.json", "alive"), file)
+    assert modes == {"train.1": folder, "node-0": folder, **files}
 
 
 def test_each_checkpoint_is_read_once_at_the_end(

@@ -72,6 +72,16 @@ def test_a_start_that_was_cut_off_lasted_until_rank_0_was_last_heard() -> None:
     assert usage_of(TASK, [*TWICE[:3], read], None, None).allocated_s == 0
 
 
+def test_a_start_that_told_nothing_lasted_until_its_launch_was_last_heard() -> None:
+    """Also one before the latest: what it left the next one has found."""
+    lost = [*TWICE[:3], event(280, "started", restart=1, last_sign=at(90))]
+    found = usage_of(TASK, lost, None, None, alive=BEGIN + timedelta(seconds=310))
+    assert (found.allocated_s, found.queued_s) == (30 + 30, 60 + 190)
+    later = usage_of(TASK, lost, live(told(0, 100), told(1, 300)), None, alive=BEGIN)
+    assert later.allocated_s == 40 + 20
+    assert usage_of(TASK, TWICE[:3], None, None, alive=BEGIN).allocated_s == 0
+
+
 def test_a_job_that_waits_after_its_node_failed_holds_no_gpus() -> None:
     now = BEGIN + timedelta(seconds=9999)
     found = usage_of(TASK, TWICE[:3], live(told(0, 100)), now, on_nodes=False)
