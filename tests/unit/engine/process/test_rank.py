@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from rtdetr_slurm.engine.process.worker import timeouts
+from rtdetr_slurm.engine.process.rank import timeouts
 
 
 @pytest.mark.parametrize(
