@@ -86,6 +86,8 @@ class Env:
     """When the launch began to start this (seconds since 1970): what the container takes."""
     ENTERED = "RTDETR_ENTERED"
     """When `rtdetr` itself began; it tells its ranks."""
+    STARTED = "RTDETR_STARTED"
+    """File that `rtdetr` makes when it begins, for the launch; unset: none."""
     HANG_MINUTES = "RTDETR_HANG_MINUTES"
     """Minutes without a step after which a rank has hung, 0 for never; unset: the spec's."""
     NODE = "RTDETR_NODE"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from rtdetr_slurm.actions import TAO_FOLDER, get_action
-from rtdetr_slurm.contract import SPEC_YAML
+from rtdetr_slurm.contract import SPEC_YAML, Env
 from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch import checks, tao
 from rtdetr_slurm.launch.allocation import say
+from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.container import (
     apptainer_argv,
     apptainer_environment,
@@ -96,6 +97,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     if unset := [name for name in stage.launch.secrets if name not in {*secrets, *environ}]:
         say(f"{', '.join(unset)}: not set where this was submitted, so the program does without")
     inside |= secrets
+    inside[Env.STARTED] = str(workdir / STARTED_FILE)
     seen_as = str(workdir)
     if stage.launch.engine == "tao":
         tao.check_master(inside, layout)

@@ -12,14 +12,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from rtdetr_slurm.contract import END_SIGNALS, STOP_SIGNAL, Env, ExitCode, FailureClass
-from rtdetr_slurm.errors import UserError
+from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
+from rtdetr_slurm.launch.arrivals import Arrivals
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, reserve_port
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.records import BadRecord, read_file
@@ -29,6 +31,8 @@ from rtdetr_slurm.runs.run import Run, python_archive
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
 _SIGN_EVERY_S = 30.0
+_KILLED_S = 60.0
+"""How long a step may take to end when it is killed; what the kernel holds may never."""
 _RECORD_MARGIN_S = 10.0
 """Part of the lead time that is kept for judging and requeueing, half of a short one at most."""
 
@@ -93,12 +97,14 @@ class StepEnd:
 
 @dataclass
 class _Watch:
-    """What may bring a running step to its end: a signal, or that its time is over."""
+    """What may bring a running step to its end: a signal, that its time is over, or that it does
+    not begin."""
 
     stop: StopRequest
     why: Callable[[int], StopReason]
     stop_at: float
     sign_of_life: Callable[[], None]
+    arrivals: Arrivals
     next_sign: float = 0.0
 
     def reason(self, now: float) -> StopReason | None:
@@ -182,7 +188,9 @@ class Step:
             reserved.close()  # TAO binds it once itself, without reuse, and falls back if it cannot
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
-        watch = _Watch(stop, why, stop_at, sign_of_life)
+        sign_of_life()  # also of a step that is over at once
+        arrivals = Arrivals(self.run, self.allocation.task, time.monotonic())
+        watch = _Watch(stop, why, stop_at, sign_of_life, arrivals)
         with (
             reserved,
             subprocess.Popen(
@@ -206,6 +214,10 @@ class Step:
             time.sleep(_POLL_S)
             now = time.monotonic()
             if interruption is None:
+                if late := watch.arrivals.late(now):
+                    self._refuse(watch.arrivals, late)
+                    self._kill(process)
+                    break
                 reason = watch.reason(now)
                 if reason is None:
                     continue
@@ -218,12 +230,31 @@ class Step:
                 say(f"asks the training to stop ({interruption.value})")
             if now > deadline:
                 say("the training did not stop in time; it is killed")
-                self._signal(process, signal.SIGKILL)
-                deadline = now + _SIGNAL_EVERY_S
+                self._kill(process)
             elif now >= next_signal:
                 self._signal(process, STOP_SIGNAL)
                 next_signal = now + _SIGNAL_EVERY_S
         return interruption
+
+    def _refuse(self, arrivals: Arrivals, late: Sequence[int]) -> None:
+        """Write down for nodes on which nothing has begun that they have not started."""
+        say(f"nothing has begun on node {', '.join(map(str, late))} (counted from 0); it is killed")
+        try:
+            arrivals.refuse(late, self.allocation.nodes())
+        except OSError as error:
+            say(f"this cannot be written down: {explained(error)}")
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End every process of the step; srun alone where it waits for what does not end."""
+        give_up = time.monotonic() + _KILLED_S
+        while process.poll() is None:
+            if time.monotonic() < give_up:
+                self._signal(process, signal.SIGKILL)
+            else:
+                say("a killed process does not end, which is left to the scheduler")
+                process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SIGNAL_EVERY_S)
 
     def _signal(self, process: subprocess.Popen[bytes], signum: int) -> None:
         try:

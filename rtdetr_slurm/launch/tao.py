@@ -20,6 +20,7 @@ from typing import Any
 from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
 from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.node_errors import ERROR_JSON, NodeError, node_name
 from rtdetr_slurm.launch.rendezvous import Layout
@@ -37,8 +38,6 @@ from rtdetr_slurm.runs.run import PRIVATE_DIR, Run
 from rtdetr_slurm.runs.tao import EMA_SUFFIX, latest_links
 
 EPOCHS_FIELD = "train.num_epochs"
-STARTED_FILE = "started"
-"""In a node's folder: our program has let TAO's work begin there."""
 _BIN = "bin"
 _SINCE_7_3 = ("model.precise_msda", "distill.teacher.precise_msda", "train.checkpointer")
 """Fields that older images do not know; left out where they change nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
@@ -26,7 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; stop signals are this process's to pass on from here to its end."""
     os.environ[Env.ENTERED] = f"{time.time():.3f}"
     hold_signals()
+    tell_launch(os.environ)
     return command(argv)
+
+
+def tell_launch(environ: Mapping[str, str]) -> None:
+    """Say that this has begun, where somebody waits for that."""
+    if (mark := environ.get(Env.STARTED)) is None:
+        return
+    try:
+        Path(mark).touch()
+    except OSError as error:
+        print(f"rtdetr: cannot make {mark}: {error.strerror}", file=sys.stderr, flush=True)
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from stage_run_support import ShellAllocation, ends, execute, line, quick, run, 
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch import stage_run
+from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.step import Step
 from rtdetr_slurm.plan.model import Array, Stage, StageTask
@@ -178,3 +179,4 @@ def test_the_real_launch_runs_by_itself(run: Run) -> None:
     done = subprocess.run(argv, env=env, capture_output=True, check=False)
     assert done.returncode == 1
     assert run.events()[-1]["event"] == "finished"
+    assert (run.job_dir("train") / "node-0" / STARTED_FILE).exists(), "the engine has begun"
