@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from rtdetr_slurm.errors import RequestError, UserError, explained
-from rtdetr_slurm.launch.allocation import Allocation, make_allocation, say
+from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
+from rtdetr_slurm.launch.allocation import Allocation
+from rtdetr_slurm.launch.local_allocation import LocalAllocation
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node import run_node
 from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.probe import PROBE, PROBE_NODE, run_probe
 from rtdetr_slurm.launch.probe_node import run_probe_node
+from rtdetr_slurm.launch.slurm_allocation import SlurmAllocation
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
+from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import first_start, task_events
 
@@ -47,6 +51,28 @@ def _opened(arguments: Sequence[str]) -> tuple[Run, Allocation]:
     if first_start(task_events(run.events(), allocation.task)) > first:
         raise RequestError(f"{stage.name} was submitted once more; this job does nothing")
     return run, allocation
+
+
+def make_allocation(
+    run: Run, stage: Stage, environ: Mapping[str, str], first: int = 0
+) -> Allocation:
+    """The allocation that this process runs in.
+
+    Args:
+        first: number of the first start of this job.
+
+    Raises:
+        SiteError: it is not inside the kind of job that the plan says.
+    """
+    try:
+        if stage.launch.scheduler == "local":
+            return LocalAllocation(stage, environ, first)
+        return SlurmAllocation(run, stage, environ, first)
+    except KeyError as error:
+        raise SiteError(
+            f"not inside a job: {error.args[0]} is not set; this is started by the batch script "
+            "of a run, not by hand"
+        ) from None
 
 
 _PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {

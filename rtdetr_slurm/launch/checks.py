@@ -13,7 +13,8 @@ from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.devices import chosen_devices, nvidia_devices
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.launch.allocation import say, topology_of
+from rtdetr_slurm.launch.allocation import topology_of
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, Layout, resolve
 from rtdetr_slurm.plan.model import Bind, Container, Resources, Stage
 from rtdetr_slurm.runs.images import FileRecord, ImageRecord, check_unchanged, site_weights

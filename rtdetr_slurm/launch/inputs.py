@@ -14,6 +14,9 @@ from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.inference import infer
 from rtdetr_slurm.runs.run import Run
 
+INPUTS_JSON = "inputs.json"
+"""In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
+
 
 @dataclass(frozen=True)
 class Resolved:

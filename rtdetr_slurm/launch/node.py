@@ -15,7 +15,6 @@ from rtdetr_slurm.contract import SPEC_YAML, Env
 from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.launch import checks, tao
-from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.container import (
     apptainer_argv,
@@ -24,11 +23,11 @@ from rtdetr_slurm.launch.container import (
     host_environment,
     inside_environment,
 )
-from rtdetr_slurm.launch.inputs import Resolved
+from rtdetr_slurm.launch.inputs import INPUTS_JSON, Resolved
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node_errors import node_name, write_node_error
 from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
-from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_file, read_json

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rtdetr_slurm.errors import UserError, explained
-from rtdetr_slurm.launch.allocation import say
+from rtdetr_slurm.launch.log import say
 
 T = TypeVar("T")
 

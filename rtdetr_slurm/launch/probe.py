@@ -19,9 +19,10 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import Env, ExitCode
 from rtdetr_slurm.errors import SiteError, UserError, explained
-from rtdetr_slurm.launch.allocation import say, srun_prefix
 from rtdetr_slurm.launch.attempts import Settings, attempts
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, reserve_port, resolve
+from rtdetr_slurm.launch.slurm_allocation import srun_prefix
 from rtdetr_slurm.launch.step import this_code
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.records import exists

@@ -18,8 +18,8 @@ from rtdetr_slurm.contract import Env, ExitCode
 from rtdetr_slurm.devices import nvidia_devices
 from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch import checks
-from rtdetr_slurm.launch.allocation import say
 from rtdetr_slurm.launch.container import inside_environment
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node import apptainer_program, become_program, scratch_folder
 from rtdetr_slurm.launch.reach import reach
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task

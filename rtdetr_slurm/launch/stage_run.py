@@ -11,25 +11,22 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.launch.allocation import Allocation, Exclusion, StopReason, say
+from rtdetr_slurm.launch.allocation import Allocation, Exclusion, StopReason
 from rtdetr_slurm.launch.history import History, history_of
-from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
+from rtdetr_slurm.launch.inputs import INPUTS_JSON, filled_in, resolve_inputs
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node_errors import read_node_errors
+from rtdetr_slurm.launch.results import ResultsFolder
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
 from rtdetr_slurm.launch.tao import (
-    EPOCHS_FIELD,
     going_on,
-    tao_resume_point,
     tao_spec,
-    unfinished,
-    unguarded,
 )
 from rtdetr_slurm.launch.verdict import (
     Kind,
@@ -39,18 +36,10 @@ from rtdetr_slurm.launch.verdict import (
     decide,
     seconds_left,
 )
-from rtdetr_slurm.resolved_spec import spec_text, value_at
+from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.alive import last_alive, say_alive
-from rtdetr_slurm.runs.artefacts import artefact_problem, verified_checkpoints
-from rtdetr_slurm.runs.checkpoints import (
-    CheckpointFile,
-    in_the_way,
-    resume_candidates,
-    resume_point,
-    resumed_checkpoint,
-    verify_checkpoint,
-)
-from rtdetr_slurm.runs.claim import Start, begin, claim_id, has_begun, latest_start, new_claim
+from rtdetr_slurm.runs.artefacts import verified_checkpoints
+from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.failures import Failure
@@ -58,13 +47,10 @@ from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.notices import tell_end, tell_start
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
-from rtdetr_slurm.runs.run import PRIVATE_DIR, PRIVATE_FILE, Run, status_path
+from rtdetr_slurm.runs.run import PRIVATE_DIR, PRIVATE_FILE, Run
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
-from rtdetr_slurm.runs.status import StatusLog, read_status
-from rtdetr_slurm.runs.tao import UNSIGNED, last_word, leftover
-
-INPUTS_JSON = "inputs.json"
-"""In the task's folder: what its inputs were filled with, for the node wrappers and for people."""
+from rtdetr_slurm.runs.status import read_status
+from rtdetr_slurm.runs.tao import last_word
 
 
 class StageRun:
@@ -76,15 +62,10 @@ class StageRun:
         self.action = get_action(self.task.stage.action)
         self.engine = self.task.stage.launch.engine
         self.endurance = self.task.stage.launch.endurance
-        self.results = self.task.results_dir
         self.start = Start(claim_id(run.id, self.task.name), allocation.restart)
-        self.status = StatusLog(status_path(self.task), self.start)
+        self.results = ResultsFolder(run, self.task, self.start, allocation.job_id)
         self._spec: dict[str, Any] = {}
-        self._holds_results = False
-        self._begun = False
-        # Once the step is over, nobody writes checkpoints any more, and each is read but once.
-        self._verify = cache(verify_checkpoint)
-        self._reached_before = self._reached()
+        self._reached_before = self.results.reached()
         self._in_vain = 0
         self._history = History()
         self._began = time.monotonic()
@@ -105,7 +86,7 @@ class StageRun:
         self._note(self.allocation.mail_first_start_only)
         self._note(lambda: (self.run.path / SUMMARY_JSON).unlink(missing_ok=True))
         try:
-            self._holds_results = latest_start(self.results, self.start.claim) is not None
+            self.results.look_for_claim()
             events = self._events()
             if is_to_end(events):
                 verdict = Verdict(Kind.CANCELLED, CANCELLED_BEFORE, FailureClass.CANCELLED, True)
@@ -135,10 +116,10 @@ class StageRun:
                 results folder is another's.
         """
         self._make_folders()
-        self._look_at_results()
+        self.results.look()
         inputs = resolve_inputs(self.run, self.task)
-        if self.engine == "tao" and self._begun and self.action.resumable:
-            inputs += going_on(self.results, self.run.spec, self._verify)
+        if self.engine == "tao" and self.results.begun and self.action.resumable:
+            inputs += going_on(self.results.path, self.run.spec, self.results.verify)
         self._spec = filled_in(self.run.spec, inputs)
         values = [asdict(one) for one in inputs]
         shown = tao_spec(self._spec) if self.engine == "tao" else self._spec
@@ -147,56 +128,8 @@ class StageRun:
         text = json.dumps(values, indent=2) + "\n"
         write_atomic(folder / INPUTS_JSON, text, mode=PRIVATE_FILE)
         self._record("resolved", inputs=values)
-        self._take_results()
-        self._say_started()
-
-    def _say_started(self) -> None:
-        """Where the engine does not say whose its lines in status.json are, as TAO's and older
-        images do not: those that follow this one are this start's."""
-        image = self.task.stage.container and self.task.stage.container.image.path
-        manifest = self.run.manifest
-        version = manifest.images[image].version if image else None
-        if self.engine != "tao" and version in (None, manifest.package_version):
-            return
-        last: dict[str, Any] = {UNSIGNED: True}
-        if self.action.trains and isinstance(epochs := value_at(self._spec, EPOCHS_FIELD), int):
-            last["max_epoch"] = epochs - 1
-        node = os.uname().nodename
-        self.status.write(Status.STARTED, f"the launch of {self.task.name} on {node}", **last)
-
-    def _look_at_results(self) -> None:
-        """See that the results folder is this run's.
-
-        Where it holds checkpoints, nothing is written to it before it is known that they are this
-        run's, also not that the start was refused.
-        """
-        empty = not resume_candidates(self.results)
-        self._begun = has_begun(self.results, self.start, holds_checkpoints=not empty)
-        self._holds_results = self._begun or empty
-
-    def _take_results(self) -> None:
-        """Make the results folder this start's."""
-        if self.action.trains and not self._begun:
-            resumed = resumed_checkpoint(self._spec)
-            problem = in_the_way(self.results, resumed)
-            if problem is None and self.engine == "tao" and resumed is None:
-                problem = leftover(self.results)
-            if problem is not None:
-                raise ActionError(problem)
-        mine = new_claim(
-            self.start.claim,
-            restart=self.start.restart,
-            run_dir=str(self.run.path),
-            stage=self.task.name,
-            job_id=self.allocation.job_id,
-        )
-        try:
-            begin(self.results, mine)
-        except OSError as error:
-            raise ActionError(
-                f"results_dir {self.results} is not writable on this node: {error.strerror}"
-            ) from error
-        self._holds_results = True
+        self.results.take(self._spec)
+        self.results.say_started(self._spec)
 
     def _make_folders(self) -> None:
         folder = self.run.job_dir(self.task.name)
@@ -208,12 +141,7 @@ class StageRun:
                 self.run.node_dir(self.task, rank).mkdir(mode=PRIVATE_DIR)
         except OSError as error:
             raise ActionError(f"cannot make folders in {folder}: {error.strerror}") from error
-        try:
-            self.results.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ActionError(
-                f"cannot make results_dir {self.results}: {error.strerror}"
-            ) from error
+        self.results.make()
 
     def _before_step(self) -> Verdict | None:
         """Whether the starts before this one leave it anything to do."""
@@ -228,7 +156,7 @@ class StageRun:
 
     # --- the step --------------------------------------------------------------------------
     def _run_step(self) -> StepEnd:
-        resume = self._begun and self.action.resumable
+        resume = self.results.begun and self.action.resumable
         step = Step(self.run, self.allocation, self.start, number=0, resume=resume)
         return step.execute(
             self.stop,
@@ -258,8 +186,8 @@ class StageRun:
 
     # --- after the step --------------------------------------------------------------------
     def _witnesses(self, end: StepEnd) -> Witnesses:
-        lines = [line for line in read_status(self.status.path) if self.start.wrote(line)]
-        resume = self._resume_point() if self.action.resumable else None
+        lines = [line for line in read_status(self.results.status.path) if self.start.wrote(line)]
+        resume = self.results.resume_point(self._spec)
         kpis = {name for line in lines for name in line.get("kpi", {})}
         log = self.run.log_path(self.task.stage.name, self.allocation.job_id)
         left = self._seconds_left()
@@ -268,9 +196,9 @@ class StageRun:
             interruption=end.interruption,
             last_line=last_word(lines),
             refusal=read_node_errors(self.run, self.task),
-            artefact_problem=self._proof_problem(kpis),
+            artefact_problem=self.results.proof_problem(self._spec, kpis),
             resume_from=None if resume is None else resume.path.name,
-            progressed=self._reached() > self._reached_before,
+            progressed=self.results.reached() > self._reached_before,
             starts_in_vain=self._in_vain + 1,
             requeue_allowed=self.task.stage.launch.requeue,
             restart=self.allocation.restart - self.allocation.first,
@@ -282,41 +210,19 @@ class StageRun:
             log_tail=tail(log),
         )
 
-    def _proof_problem(self, kpis: set[str]) -> str | None:
-        if self.engine == "tao" and (problem := unguarded(self.run, self.task)):
-            return problem
-        problem = artefact_problem(
-            self.action, self.results, self._spec, self._verify, self.engine, kpis
-        )
-        if problem is None and self.engine == "tao" and self.action.trains:
-            return unfinished(self.results, self._spec)
-        return problem
-
-    def _resume_point(self) -> CheckpointFile | None:
-        if self.engine == "tao":
-            return tao_resume_point(self.results, self._spec, self._verify)
-        return resume_point(self.results, self._verify)[0]
-
-    def _reached(self) -> tuple[int, int]:
-        """How far the training is by its furthest file, without reading it: epochs, and steps of
-        the next one."""
-        try:
-            candidates = resume_candidates(self.results)
-        except UserError:
-            return (0, 0)  # a record that cannot be read is told of when the stage is prepared
-        return candidates[0].progress if candidates else (0, 0)
-
     def _close(self, verdict: Verdict) -> int:
         """Write down the end, requeue where that is the verdict, return the exit code."""
         if verdict.kind is Kind.REQUEUE:
             verdict = self._requeue(verdict)
         # TAO's own last line says neither whose it is nor, often, how it ended.
-        closes = self._holds_results and (verdict.write_status or self.engine == "tao")
+        closes = self.results.holds and (verdict.write_status or self.engine == "tao")
         if verdict.kind is Kind.SUCCESS and closes:
-            self._note(lambda: self.status.write(Status.SUCCESS, f"{self.task.name} has succeeded"))
+            self._note(
+                lambda: self.results.status.write(Status.SUCCESS, f"{self.task.name} has succeeded")
+            )
         if verdict.kind in (Kind.FAILED, Kind.CANCELLED) and closes:
             failure_class, reason = verdict.failure_class or FailureClass.UNKNOWN, verdict.reason
-            self._note(lambda: self.status.fail(failure_class, reason))
+            self._note(lambda: self.results.status.fail(failure_class, reason))
         if verdict.kind is not Kind.REQUEUE:
             self._record_end(verdict)
         say(f"{verdict.kind.value}: {verdict.reason}" if verdict.reason else verdict.kind.value)
@@ -335,8 +241,8 @@ class StageRun:
             **({"misplaced": True} if verdict.misplaced else {}),
             **({"by_slurm": True} if verdict.by_slurm else {}),
         )
-        if verdict.write_status and self._holds_results:
-            self._note(lambda: self.status.write(Status.PREEMPTED, verdict.reason))
+        if verdict.write_status and self.results.holds:
+            self._note(lambda: self.results.status.write(Status.PREEMPTED, verdict.reason))
         try:
             self.allocation.requeue(exclusion.nodes)
         except UserError as error:
@@ -362,12 +268,14 @@ class StageRun:
         if verdict.failure_class is not None:
             data["failure_class"] = verdict.failure_class.value
             say(Failure(verdict.failure_class, verdict.reason).advice)
-        if self.action.trains and self._holds_results:
+        if self.action.trains and self.results.holds:
             self._note(
-                lambda: data.update(checkpoints=verified_checkpoints(self.results, self._verify))
+                lambda: data.update(
+                    checkpoints=verified_checkpoints(self.results.path, self.results.verify)
+                )
             )
         self._record("finished", **data)
-        if self._holds_results:
+        if self.results.holds:
             self._note(lambda: keep_efficiency(self.run, self.task))
         self._note(lambda: keep_summary(self.run))
         self._tell_end(verdict)

@@ -20,8 +20,9 @@ from types import FrameType
 
 from rtdetr_slurm.contract import END_SIGNALS, STOP_SIGNAL, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import UserError, explained
-from rtdetr_slurm.launch.allocation import Allocation, StopReason, say
+from rtdetr_slurm.launch.allocation import Allocation, StopReason
 from rtdetr_slurm.launch.arrivals import Arrivals
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, reserve_port
 from rtdetr_slurm.lifetime import ends_with_me
 from rtdetr_slurm.records import BadRecord, read_file

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rtdetr_slurm.contract import ExitCode, FailureClass, Status
-from rtdetr_slurm.launch.allocation import LocalAllocation
+from rtdetr_slurm.launch.local_allocation import LocalAllocation
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
 from rtdetr_slurm.plan.model import StageTask

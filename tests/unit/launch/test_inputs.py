@@ -12,9 +12,8 @@ from launch_support import STAGE, claim_results, make_run, write_checkpoint
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.errors import ActionError
-from rtdetr_slurm.launch.inputs import filled_in, resolve_inputs
+from rtdetr_slurm.launch.inputs import INPUTS_JSON, filled_in, resolve_inputs
 from rtdetr_slurm.launch.node import input_binds
-from rtdetr_slurm.launch.stage_run import INPUTS_JSON
 from rtdetr_slurm.plan.model import Array, Bind, Input, Origin, Stage, StageTask
 from rtdetr_slurm.runs.claim import claim_id, new_claim, take
 from rtdetr_slurm.runs.run import Run

@@ -93,6 +93,6 @@ def test_a_results_folder_that_is_full_is_named(
     def full(*_: Any) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr("rtdetr_slurm.launch.stage_run.begin", full)
+    monkeypatch.setattr("rtdetr_slurm.launch.results.begin", full)
     assert execute(run, stage, ShellAllocation("true")) == 1
     assert "is not writable on this node: Disk quota exceeded" in run.events()[-1]["reason"]

@@ -19,7 +19,7 @@ from stage_run_support import ShellAllocation, ends, execute, line, quick, run, 
 
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch import stage_run
+from rtdetr_slurm.launch import results
 from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.node_errors import write_node_error
 from rtdetr_slurm.launch.step import Step
@@ -63,7 +63,7 @@ def test_each_checkpoint_is_read_once_at_the_end(
         read.append(f"{name} {path.name}")
         return real(path)
 
-    for module, name in ((stage_run, "verify_checkpoint"), (artefacts, "sha256_of")):
+    for module, name in ((results, "verify_checkpoint"), (artefacts, "sha256_of")):
         monkeypatch.setattr(module, name, partial(noted, name, getattr(module, name)))
     assert execute(run, stage, ShellAllocation(line(Status.SUCCESS))) == 0
     assert sorted(read) == [

@@ -19,7 +19,8 @@ from launch_support import claim_results, local_stage, make_run
 from rtdetr_slurm.contract import FailureClass, Status
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.launch import step
-from rtdetr_slurm.launch.allocation import Exclusion, LocalAllocation, StopReason
+from rtdetr_slurm.launch.allocation import Exclusion, StopReason
+from rtdetr_slurm.launch.local_allocation import LocalAllocation
 from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import Step, StopRequest
 from rtdetr_slurm.plan.model import Stage, StageTask

@@ -8,17 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launch_support import STAGE, local_stage, make_run
+from launch_support import STAGE, make_run
 
 from rtdetr_slurm.contract import STOP_SIGNAL, FailureClass
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.allocation import (
-    LocalAllocation,
-    SlurmAllocation,
-    StopReason,
-    judge_warning,
-    make_allocation,
-)
+from rtdetr_slurm.launch.allocation import StopReason
+from rtdetr_slurm.launch.slurm_allocation import SlurmAllocation, judge_warning
 from rtdetr_slurm.launch.step import Step
 from rtdetr_slurm.plan.model import Mail, Stage
 from rtdetr_slurm.runs.claim import Start, claim_id
@@ -156,7 +151,7 @@ def test_a_job_that_somebody_cancelled_is_told_from_a_preempted_one(
 def test_an_end_that_slurm_does_not_explain_counts_as_cancelled(
     run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtdetr_slurm.launch.allocation._NOTICE_WAIT_S", 0.1)
+    monkeypatch.setattr("rtdetr_slurm.launch.slurm_allocation._NOTICE_WAIT_S", 0.1)
     program(programs, "scontrol", facts("COMPLETING"))
     stop = SlurmAllocation(run, STAGE, BATCH | os.environ).why_stopped(15, 120)
     assert stop == StopReason(FailureClass.CANCELLED, by_scheduler=True), "it must not come back"
@@ -189,7 +184,7 @@ def test_a_slurm_that_does_not_answer_is_no_reason_to_give_up(
     )
     assert not allocation.quietly_preempted()
     assert "does not say whether the job was preempted: scontrol" in capfd.readouterr().err
-    monkeypatch.setattr("rtdetr_slurm.launch.allocation._REQUEUE_EVERY_S", 0.0)
+    monkeypatch.setattr("rtdetr_slurm.launch.slurm_allocation._REQUEUE_EVERY_S", 0.0)
     with pytest.raises(SiteError, match="scontrol"):
         allocation.requeue()
 
@@ -198,7 +193,7 @@ def test_a_requeue_that_gets_no_answer_is_tried_again(
     run: Run, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try finds nobody, the second is cut short, and has worked."""
-    monkeypatch.setattr("rtdetr_slurm.launch.allocation._REQUEUE_EVERY_S", 0.0)
+    monkeypatch.setattr("rtdetr_slurm.launch.slurm_allocation._REQUEUE_EVERY_S", 0.0)
     there, done = programs / "there", programs / "done"
     shown = f"echo JobState=RUNNING Restarts=$(ls {done} 2> /dev/null | wc -l)"
     script = f"""echo $@ >> {programs}/calls
@@ -226,24 +221,6 @@ def test_a_job_that_slurm_requeued_itself_is_left_alone(
     SlurmAllocation(run, STAGE, BATCH | os.environ).requeue()
     calls = (programs / "calls").read_text()
     assert ("requeue 8" in calls) is called
-
-
-def test_this_machine(tmp_path: Path) -> None:
-    stage = local_stage(tmp_path)
-    run = make_run(tmp_path, stage)
-    allocation = make_allocation(run, stage, {"RTDETR_SLURM_LOCAL_JOB_ID": "9"})
-    assert isinstance(allocation, LocalAllocation)
-    assert allocation.prefix(stage.resources) == []
-    assert allocation.why_stopped(12, 60).why is FailureClass.TIMEOUT
-    assert allocation.why_stopped(15, 60).why is FailureClass.CANCELLED
-    with pytest.raises(SiteError, match="has no queue"):
-        allocation.requeue()
-
-
-@pytest.mark.parametrize("stage", [STAGE, local_stage(Path("/r"))])
-def test_a_start_by_hand_is_refused(run: Run, stage: Stage) -> None:
-    with pytest.raises(SiteError, match=r"not inside a job: .*JOB_ID is not set"):
-        make_allocation(run, stage, {})
 
 
 def test_the_stop_signal_kills_nobody_who_does_not_expect_it() -> None:
