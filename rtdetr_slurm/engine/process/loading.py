@@ -44,6 +44,9 @@ def start_server() -> None:
     A stop is the rank's business: for the server and its children the signals stay blocked.
     """
     CONTEXT.set_forkserver_preload(_PRELOAD)
+    # What a killed rank leaves is removed for it, and that is no news.
+    told = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, told))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, DUMP_SIGNAL})
     try:
         forkserver.ensure_running()
