@@ -217,10 +217,16 @@ class Slurm:
         """Signal every process of a job's steps, and not its batch script.
 
         Raises:
-            SiteError: scancel says no.
+            SiteError: Slurm says no.
         """
         name = signal.Signals(signum).name.removeprefix("SIG")
-        self.output(["scancel", f"--signal={name}", job_id])
+        targets = [job_id]
+        if signum == signal.SIGKILL:  # for a job, this is the end of its batch script, too
+            steps = ["squeue", "--steps", "--noheader", "--format=%i", f"--jobs={job_id}"]
+            numbers = [step.rpartition(".")[2] for step in self.output(steps).split()]
+            targets = [f"{job_id}.{number}" for number in numbers if number.isdecimal()]
+        if targets:
+            self.output(["scancel", f"--signal={name}", *targets])
 
     def output(self, argv: Sequence[str]) -> str:
         """What a command prints; raises SiteError when it fails."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,18 @@ def test_the_stop_signal_kills_nobody_who_does_not_expect_it() -> None:
 def test_what_a_warning_means(left: float | None, preempted: bool, why: FailureClass) -> None:
     facts = OwnFacts(running=True, restarts=0, preempted=preempted, seconds_left=left)
     assert judge_warning(facts, lead_s=120) == StopReason(why, by_scheduler=False)
+
+
+def test_killing_a_step_does_not_end_its_job(run: Run, programs: Path) -> None:
+    """KILL to a job takes the batch script along, and with it the requeue."""
+    program(programs, "squeue", f"echo squeue $@ >> {programs}/calls; echo 8.batch 8.0; echo 8.2")
+    program(programs, "scancel", f"echo scancel $@ >> {programs}/calls")
+    allocation = SlurmAllocation(run, STAGE, BATCH | os.environ)
+    allocation.signal_step(None, signal.SIGKILL)  # type: ignore[arg-type]
+    assert (programs / "calls").read_text().splitlines() == [
+        "squeue --steps --noheader --format=%i --jobs=8",
+        "scancel --signal=KILL 8.0 8.2",
+    ]
 
 
 @pytest.mark.parametrize("restarts", ["0", "2"])
