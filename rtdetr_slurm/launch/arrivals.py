@@ -63,7 +63,7 @@ class Arrivals:
         Raises:
             OSError: it cannot be written.
         """
-        reason = f"its program has not begun {LIMIT_S / 60:g} min after srun: its container, or a "
+        reason = f"its program has not begun {LIMIT_S / 60:.3g} min after srun: its container, or a "
         reason += "file system that it starts from, does not answer"
         for rank in late:
             node = nodes[rank] if rank < len(nodes) else f"number {rank}"
