@@ -63,8 +63,8 @@ class Arrivals:
         Raises:
             OSError: it cannot be written.
         """
-        reason = f"its program has not begun {LIMIT_S / 60:.3g} min after srun: its container, or a "
-        reason += "file system that it starts from, does not answer"
+        reason = f"its program has not begun {LIMIT_S / 60:.3g} min after srun: its container, or "
+        reason += "a file system that it starts from, does not answer"
         for rank in late:
             node = nodes[rank] if rank < len(nodes) else f"number {rank}"
             write_node_error(self.run, self.task, rank, node, SiteError(reason))
