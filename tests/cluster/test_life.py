@@ -95,7 +95,6 @@ def submit_chain(cli: Cli, spec: dict[str, Any], *overrides: str) -> Chain:
 @pytest.fixture
 def endless(cli: Cli, cluster: slurm.Slurm, few: Dataset) -> Iterator[Chain]:
     spec = train_spec(few, num_epochs=1000, validation_interval=1000, checkpoint_interval=2)
-    spec["dataset"]["workers"] = 1
     chain = submit_chain(cli, spec)
     yield chain
     cluster.command("scancel", chain.job, chain.child)
@@ -186,7 +185,6 @@ def test_a_node_that_refuses_and_a_rank_that_hangs(
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = train_spec(few, num_nodes=2, num_gpus=2, gpu_ids=[0, 1], num_epochs=10)
-    spec["dataset"]["workers"] = 1
     spec["train"] |= {"validation_interval": 10, "checkpoint_interval": 10}
     chain = submit_chain(cli, spec, "job.hang_minutes=0.3")
     chain.is_back(0)

@@ -40,7 +40,6 @@ def trained(
     """The main job: two nodes with two GPUs each, to its end."""
     cli = Cli(cli_env, tmp_path_factory.mktemp("submit"))
     spec = train_spec(dataset, num_nodes=2, num_gpus=2, gpu_ids=[0, 1])
-    spec["dataset"]["workers"] = 1
     run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
     run.wait(lambda stage: stage["state"] == "success")
     return run

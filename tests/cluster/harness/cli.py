@@ -133,7 +133,7 @@ def train_spec(dataset: Dataset, **train: Any) -> dict[str, Any]:
         "dataset": {
             "num_classes": dataset.num_classes,
             "batch_size": 4,
-            "workers": 0,
+            "workers": 1,
             "train_data_sources": [
                 {
                     "image_dir": str(dataset.images("train")),
