@@ -19,8 +19,8 @@ STATUS_VERSION = 1
 """The lines of a status.json."""
 CHECKPOINT_VERSION = 1
 """model_epoch_*.pth and interrupted checkpoints."""
-METRICS_VERSION = 1
-"""metrics.json"""
+METRICS_VERSION = 2
+"""metrics.json and metrics_epoch_*.json: since 2 with thresholds, errors, confusion and curves."""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -121,6 +121,9 @@ EXPERIMENT_YAML = "experiment.yaml"
 STATUS_JSON = "status.json"
 CLAIM_JSON = "claim.json"
 METRICS_JSON = "metrics.json"
+METRICS_PATTERN = "metrics_epoch_{epoch:03d}.json"
+"""What metrics.json was after an epoch, beside the epoch's checkpoint."""
+REPORT_HTML = "report.html"
 PROGRESS_JSON = "progress.json"
 """What rank 0 does at this moment, and what the time of all starts went into."""
 EFFICIENCY_JSON = "efficiency.json"

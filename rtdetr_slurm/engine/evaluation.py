@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, METRICS_PATTERN
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.process.distributed import barrier, gather_objects, sum_over_ranks
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
-from rtdetr_slurm.vision import metrics
+from rtdetr_slurm.vision.assessment import Assessment, assess, metrics_file
 from rtdetr_slurm.vision.examples import draw_examples
 from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.scoring import Detected, EvaluationData, Predict, detect
@@ -33,8 +33,13 @@ class Scores:
         loss: of the layer that is read out, per box; NaN without a criterion.
     """
 
-    metrics: metrics.Metrics
+    assessment: Assessment
     loss: float
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """COCO's twelve numbers."""
+        return self.assessment.metrics.summary
 
 
 @torch.no_grad()
@@ -79,7 +84,7 @@ def _score(
     detections = detections[np.argsort(detections[:, 0], kind="stable")]
     loss, num_boxes = total.tolist()
     return Scores(
-        metrics.score_detections(data.table, detections, data.class_ids),
+        assess(data.table, detections, data.class_ids),
         math.nan if criterion is None else loss / max(num_boxes, 1),
     )
 
@@ -95,13 +100,23 @@ def predictor(model: nn.Module) -> Predict:
     return predict
 
 
-def write_metrics(session: Session, classes: Mapping[int, str], content: Mapping[str, Any]) -> None:
+def write_metrics(
+    session: Session, scores: Scores, content: Mapping[str, Any], epoch: int | None = None
+) -> None:
     """Replace metrics.json.
+
+    Args:
+        content: what was scored on what.
+        epoch: that was scored; a copy stays beside its checkpoint.
 
     Raises:
         ActionError: it cannot be written.
     """
-    session.write(METRICS_JSON, metrics.metrics_file(session.name, classes, content))
+    said = {**content, **scores.assessment.as_json()}
+    text = metrics_file(session.name, scores.assessment.table.classes, said)
+    if epoch is not None:
+        session.write(METRICS_PATTERN.format(epoch=epoch), text)
+    session.write(METRICS_JSON, text)
 
 
 def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> None:

@@ -1,10 +1,9 @@
-"""COCO's twelve numbers and the AP of every class, equal to pycocotools'."""
+"""COCO's twelve numbers, and each class's AP and precision by recall, equal to pycocotools'."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,6 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from rtdetr_slurm import __version__
-from rtdetr_slurm.contract import METRICS_VERSION
 from rtdetr_slurm.vision.table import Table
 
 NAMES = (
@@ -41,20 +38,13 @@ class Metrics:
     Attributes:
         summary: NAMES to value.
         per_class: class name to {"AP": ..., "AP50": ...}.
+        curves: class name to the highest precision at an IoU of 0.5 and a recall of 0, 0.01 .. 1,
+            or a higher recall, float64 [101]: their mean is AP50. Without classes without boxes.
     """
 
     summary: dict[str, float]
     per_class: dict[str, dict[str, float]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data with None for NaN."""
-        return {
-            "metrics": {name: _json_number(value) for name, value in self.summary.items()},
-            "per_class": {
-                name: {key: _json_number(value) for key, value in row.items()}
-                for name, row in self.per_class.items()
-            },
-        }
+    curves: dict[str, NDArray[np.float64]]
 
 
 def score_detections(
@@ -75,39 +65,14 @@ def score_detections(
     evaluation.accumulate()
     evaluation.summarize()
     values = [_defined(value) for value in evaluation.all_stats[: len(NAMES)]]
-    return Metrics(
-        dict(zip(NAMES, values, strict=True)),
-        _per_class(evaluation.eval["precision"], table.classes, chosen),
-    )
-
-
-def metrics_file(action: str, classes: Mapping[int, str], content: Mapping[str, Any]) -> str:
-    """The text of a metrics.json.
-
-    Args:
-        action: that scored.
-        classes: class id to name.
-        content: `Metrics.as_json`, and what was scored on what.
-    """
-    record = {
-        "schema_version": METRICS_VERSION,
-        "version": __version__,
-        "action": action,
-        "classes": {str(i): name for i, name in classes.items()},
-        **content,
-    }
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-
-
-def _per_class(
-    precision: NDArray[np.float64], classes: dict[int, str], chosen: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    """AP per class from precision [IoU thresholds, recalls, classes, areas, limits]."""
-    rows = {}
+    precision = evaluation.eval["precision"]  # by IoU, recall, class, area, detections per image
+    per_class, curves = {}, {}
     for k, category in enumerate(chosen):
-        at_all = precision[:, :, k, 0, -1]
-        rows[classes[category]] = {"AP": _mean_defined(at_all), "AP50": _mean_defined(at_all[0])}
-    return rows
+        name, at_all = table.classes[category], precision[:, :, k, 0, -1]
+        per_class[name] = {"AP": _mean_defined(at_all), "AP50": _mean_defined(at_all[0])}
+        if at_all[0, 0] > -1:
+            curves[name] = at_all[0].copy()
+    return Metrics(dict(zip(NAMES, values, strict=True)), per_class, curves)
 
 
 def _ground_truth(table: Table) -> dict[str, Any]:
@@ -159,10 +124,6 @@ def _mean_defined(values: NDArray[np.float64]) -> float:
 
 def _defined(value: float) -> float:
     return math.nan if value == -1 else float(value)
-
-
-def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _silent(*_: object) -> None:

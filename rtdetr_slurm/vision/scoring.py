@@ -1,7 +1,7 @@
 """What a detector finds on a labelled set, and what that is worth.
 
 The detector is a `Predict`: a network in PyTorch, or any runtime it is deployed with. `detect`,
-and then `metrics.score_detections` on all that was found, leads from one to its numbers.
+and then `assessment.assess` on all that was found, leads from one to its numbers.
 """
 
 from __future__ import annotations

@@ -53,10 +53,9 @@ def evaluate(session: Session) -> dict[str, float]:
         "boxes": len(data.table.labels),
         "input_size": list(data.size),
         "conf_threshold": data.conf_threshold,
-        **scores.metrics.as_json(),
     }
-    write_metrics(session, data.table.classes, content)
-    summary = scores.metrics.summary
+    write_metrics(session, scores, content)
+    summary = scores.summary
     session.say("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
     return {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}
 

@@ -172,12 +172,10 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     if scores is None:
         return {}
     loss = scores.loss if math.isfinite(scores.loss) else None
-    content = {"epoch": epoch, Kpi.VAL_LOSS: loss, **scores.metrics.as_json()}
-    write_metrics(session, training.data.table.classes, content)
-    summary = scores.metrics.summary
+    write_metrics(session, scores, {"epoch": epoch, Kpi.VAL_LOSS: loss}, epoch)
     return {
-        Kpi.VAL_MAP: summary["mAP"],
-        Kpi.VAL_MAP50: summary["mAP50"],
+        Kpi.VAL_MAP: scores.summary["mAP"],
+        Kpi.VAL_MAP50: scores.summary["mAP50"],
         Kpi.VAL_LOSS: scores.loss,
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from rtdetr_slurm.vision.boxes import normalise_boxes
 from rtdetr_slurm.vision.drawing import CELL, MARGIN
 from rtdetr_slurm.vision.examples import draw_examples
-from rtdetr_slurm.vision.metrics import metrics_file, score_detections
+from rtdetr_slurm.vision.metrics import score_detections
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict, detect, detect_image
 from rtdetr_slurm.vision.table import Table
@@ -104,10 +104,3 @@ def test_examples_leave_out_what_cannot_be_decoded(data: EvaluationData) -> None
     for image in range(5):
         break_image(data.table, image)
     assert size() == (4 * pitch + MARGIN, pitch + MARGIN)
-
-
-def test_metrics_file_names_classes() -> None:
-    text = metrics_file("evaluate", {1: "bär"}, {"images": 3})
-    assert '"action": "evaluate"' in text
-    assert '"1": "bär"' in text
-    assert text.endswith("}\n")

@@ -115,6 +115,9 @@ class TestARun:
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["metrics"]["mAP"] == kpi["val_mAP"]
         assert set(metrics["per_class"]) == {"circle", "square", "triangle"}
+        each = [json.loads((folder / f"metrics_epoch_00{n}.json").read_text()) for n in (0, 1)]
+        assert [one["epoch"] for one in each] == [0, 1]
+        assert each[1] == metrics
         with Image.open(folder / "annotated.jpg") as picture:
             assert picture.width > 1000
         scalars = EventAccumulator(str(folder)).Reload()
