@@ -70,7 +70,8 @@ class Chain:
 
         def steps() -> bool:
             starts = self.log().split("rtdetr-slurm: starts ")
-            return len(starts) == start + 2 and " step " in starts[-1]
+            # srun has words of steps, too, while it waits for its nodes.
+            return len(starts) == start + 2 and bool(re.search(r"epoch \d+/\d+ step ", starts[-1]))
 
         self.until(lambda: self.events("started"))  # before that there is no log
         self.until(steps)
