@@ -51,7 +51,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
     """Join the other ranks, run the action, and see that status.json tells how it ended."""
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    if loaded.experiment.dataset.workers and require_available(arguments.action).reads:
+    if require_available(arguments.action).reads:
         loading.start_server()
     action = _function(arguments.action)  # its imports take seconds, and no rank waits for another
     context = join(folder)
