@@ -14,6 +14,7 @@ from rtdetr_slurm.contract import (
     CHECKPOINT_GLOB,
     METRICS_JSON,
     MODEL_FILES,
+    PREDICTIONS_JSON,
     SPEC_YAML,
     Infer,
     Kpi,
@@ -130,7 +131,7 @@ class Action:
 
 _CHECKPOINT = Artefact("checkpoint", CHECKPOINT_GLOB)
 _METRICS = Artefact("file", METRICS_JSON)
-_PREDICTIONS = Artefact("file", "predictions.json")
+_PREDICTIONS = Artefact("file", PREDICTIONS_JSON)
 _LABELS = Artefact("files", "labels/*.txt */labels/*.txt")
 
 ACTIONS: Mapping[str, Action] = {
@@ -164,6 +165,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("infer",),
             artefact=_PREDICTIONS,
+            function="rtdetr_slurm.engine.actions.inference:inference",
             tao_artefact=_LABELS,
         ),
         Action(
@@ -265,13 +267,18 @@ def require_available(name: str, engine: EngineName = "rtdetr") -> Action:
     return action
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def unavailable(names: Sequence[str]) -> str:
     """What is said of actions that this version does not run."""
     shown = [f"'{name}'" for name in names]
     deployed = [f"'{name}'" for name in names if get_action(name).program == DEPLOY]
     plural, deploys = len(shown) > 1, "belong" if len(deployed) > 1 else "belongs"
     said = f"action{'s' * plural} {' and '.join(shown)} {'are' if plural else 'is'} not available"
-    said += f" in this version; it runs {' and '.join(AVAILABLE)}, and all others in TAO's image "
+    said += f" in this version; it runs {listed(AVAILABLE)}, and all others in TAO's image "
     said += "(engine: tao in the site profile)"
     if deployed:
         said += f"; {' and '.join(deployed)} {deploys} to {DEPLOY}, the program of the TensorRT "

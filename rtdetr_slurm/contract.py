@@ -21,6 +21,8 @@ CHECKPOINT_VERSION = 1
 """model_epoch_*.pth and interrupted checkpoints."""
 METRICS_VERSION = 2
 """metrics.json and metrics_epoch_*.json: since 2 with thresholds, errors, confusion and curves."""
+PREDICTIONS_VERSION = 1
+"""images.json and predictions.json of an inference"""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -124,6 +126,9 @@ METRICS_JSON = "metrics.json"
 METRICS_PATTERN = "metrics_epoch_{epoch:03d}.json"
 """What metrics.json was after an epoch, beside the epoch's checkpoint."""
 REPORT_HTML = "report.html"
+PREDICTIONS_JSON = "predictions.json"
+IMAGES_JSON = "images.json"
+"""Of an inference: what the ids of images in predictions.json mean, and the files of each."""
 PROGRESS_JSON = "progress.json"
 """What rank 0 does at this moment, and what the time of all starts went into."""
 EFFICIENCY_JSON = "efficiency.json"

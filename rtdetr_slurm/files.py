@@ -13,12 +13,18 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
+
+Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
+"""Of a file: as it is, or what puts it into the stream that it is given."""
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+_UMASK = threading.Lock()
+"""It is the process's, and can be read only by setting it: two threads at once would lose it."""
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 """How file systems without hard links (some of FUSE, SMB, EOS) refuse one."""
 
@@ -139,6 +145,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

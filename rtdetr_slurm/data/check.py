@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_boxes import check_boxes
 from rtdetr_slurm.data.check_images import check_images
 from rtdetr_slurm.data.classes import check_eval_class_ids, class_names
 from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
+from rtdetr_slurm.data.image_sources import check_apart, find_images
 from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class CheckedData:
 
     Attributes:
         sources: kind, as the action table names it (`train` for dataset.train_data_sources), to the
-            sources that the spec gives; nothing for images without annotations.
+            sources that the spec gives; those of `infer` have names of images alone.
         notes: lines for the user about what is not as it should be, and does no great harm.
     """
 
@@ -75,6 +77,11 @@ def check_sources(
             notes += found
             unusable += filter(None, [why_unusable])
     _check_not_empty(sources.get("train"), unusable)
+    if "infer" in get_action(action).reads and dataset.infer_data_sources is not None:
+        results = experiment.inference.results_dir or experiment.results_dir
+        check_apart(dataset.infer_data_sources, results)
+        sources["infer"], found = find_images(dataset.infer_data_sources)
+        notes += found
     return CheckedData(sources, (*notes, *unusable))
 
 
@@ -89,14 +96,15 @@ def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[D
 
 
 def check_folders(sources: Mapping[str, Sequence[Source]]) -> None:
-    """Refuse image folders that this machine does not have.
+    """Refuse image folders, and archives of images, that this machine does not have.
 
     Raises:
         RequestError: naming the folder.
     """
     for kind, group in sources.items():
         for source in group:
-            _check_folder(source.image_dir, kind)
+            if not (is_archive(source.image_dir) and source.image_dir.is_file()):
+                _check_folder(source.image_dir, kind)
 
 
 def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:

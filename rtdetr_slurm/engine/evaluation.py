@@ -71,7 +71,7 @@ def _score(
     device, data = session.context.device, share.data
     found: list[NDArray[np.float64]] = []
     total = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, boxes
-    for detected in detect(predictor(model), _in_step(session, share), data, device):
+    for detected in detect(predictor(model), in_step(session, share), data, device):
         found.append(detected.rows)
         if criterion is not None:
             total += torch.stack(_loss(criterion, detected))
@@ -130,9 +130,19 @@ def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> 
         session.write(ANNOTATED_IMAGE, picture)
 
 
-def _in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
+def in_step(
+    session: Session, share: EvaluationShare, *, skip_bad_images: bool = False
+) -> Iterator[Batch]:
     """This rank's batches. Before each, also where this rank has no more, the ranks agree on
-    whether to stop."""
+    whether to stop.
+
+    Args:
+        skip_bad_images: name images that cannot be decoded and go on, whatever the session says.
+
+    Raises:
+        Interrupted: the ranks were asked to stop.
+        ActionError: as Session.meet_bad_images.
+    """
     batches = session.phases.batches(share.loader)
     for _ in range(share.steps(session.context.world_size)):
         asked = torch.tensor(float(session.stop.requested), device=session.context.device)
@@ -140,7 +150,7 @@ def _in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
             raise Interrupted
         batch = next(batches, None)
         if batch is not None:
-            session.meet_bad_images(batch.bad)
+            session.meet_bad_images(batch.bad, skip=skip_bad_images or session.skip_bad_images)
             yield batch
         session.phases.stepped()
 

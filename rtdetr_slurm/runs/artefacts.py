@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from rtdetr_slurm.actions import Action, EngineName, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
-from rtdetr_slurm.records import BadRecord, exists, read_json
+from rtdetr_slurm.records import BadRecord, exists, open_file, read_json
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import (
     Verify,
@@ -26,6 +27,9 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.events import Event, RecordedCheckpoint
+
+_PARSED_BYTES = 16 * 1024 * 1024
+"""Of a larger JSON file, the predictions of very many images, only the two ends are looked at."""
 
 
 def artefact_problem(
@@ -73,6 +77,8 @@ def made_file(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> Pat
 def file_problem(path: Path) -> str | None:
     """None when `path` is a file with something in it, else what is wrong."""
     try:
+        if path.suffix == ".json" and path.stat().st_size > _PARSED_BYTES:
+            return None if _is_closed(path) else f"{path} was cut off"
         if path.suffix == ".json":
             read_json(path)
         elif not path.stat().st_size:
@@ -82,6 +88,14 @@ def file_problem(path: Path) -> str | None:
     except OSError as error:
         return f"{path} cannot be read: {error}"
     return None
+
+
+def _is_closed(path: Path) -> bool:
+    with open_file(path) as stream:
+        first = stream.read(1)
+        stream.seek(-16, os.SEEK_END)
+        last = stream.read().rstrip()[-1:]
+    return first + last in (b"[]", b"{}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field
 
 from rtdetr_slurm.spec.fields import (
     EVERY,
+    INFERENCE,
+    ON_IMAGES,
     SCORING,
     TRAIN,
     TRAINING,
@@ -19,6 +21,11 @@ from rtdetr_slurm.spec.fields import (
 )
 
 ClassId = Annotated[int, Field(ge=0)]
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+"""How names of archives of images end, in whatever case."""
+LIST_SUFFIX = ".txt"
+"""How the name of a list of images ends."""
 
 
 def scales_around(height: int, width: int) -> list[Any]:
@@ -50,13 +57,19 @@ class InferDataSource(Section):
     """Images without annotations."""
 
     image_dir: list[str] = field(
-        [], path="read", required_by=EVERY, description="Folders with images."
+        [],
+        path="read",
+        holds="images",
+        required_by=EVERY,
+        description="Where the images are: folders, with all that is below them; archives (.tar, "
+        ".tar.gz, .tgz, .zip); text files (.txt) that name an image on each line, relative to "
+        "their own folder.",
     )
     classmap: OptionalText = field(
         "",
         path="read",
-        description="Text file with one class name per line; the first line is class 0. Without it "
-        "the names stored in the checkpoint are used.",
+        description="Text file with one class name per line; the first line is class 0, and every "
+        "class has a line. Without it the names stored in the checkpoint are used.",
     )
 
 
@@ -95,7 +108,7 @@ class AugmentationConfig(Section):
     )
     eval_spatial_size: SpatialSize = field(
         [640, 640],
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         carried=EVERY,
         automl="disabled",
         description="[height, width] that images are resized to outside training.",
@@ -158,6 +171,7 @@ class DatasetConfig(Section):
     infer_data_sources: Annotated[InferDataSource | None, _Absent] = field(
         None,
         source="infer",
+        honoured_by=INFERENCE,
         required_by=EVERY,
         automl="disabled",
         template={"image_dir": [""], "classmap": ""},
@@ -174,7 +188,7 @@ class DatasetConfig(Section):
         80,
         ge=1,
         math_cond="> 0",
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         carried=EVERY,
         description="Number of classes the model distinguishes. Category ids of the annotations "
         "are used as they are, so this is the highest category id plus one.",
@@ -182,27 +196,28 @@ class DatasetConfig(Section):
     eval_class_ids: list[ClassId] | None = field(
         None,
         honoured_by=SCORING,
+        no_effect_in=INFERENCE,
         carried=EVERY,
         automl="disabled",
-        description="Category ids that count in the metrics; null means all.",
+        description="Category ids that count in the metrics; null means all. Inference shows all.",
     )
     batch_size: int = field(
         4,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         automl="default_parameter",
         description="Images per GPU and step.",
     )
     workers: int = field(
         8,
         ge=1,
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         automl="default_parameter",
         description="Processes per GPU that load images.",
     )
     pin_memory: bool = field(
         True,
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         description="Load images into page-locked memory, which speeds up the copy to the GPU.",
     )
     dataset_type: Literal["serialized", "default"] = field(

@@ -11,7 +11,7 @@ from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.export import ExportConfig
-from rtdetr_slurm.spec.fields import EVERY, SCORING, OptionalText, Section, declared, field, users
+from rtdetr_slurm.spec.fields import EVERY, ON_IMAGES, OptionalText, Section, declared, field, users
 from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
 from rtdetr_slurm.spec.inference import InferenceConfig
 from rtdetr_slurm.spec.job import JobConfig
@@ -27,7 +27,7 @@ class ExperimentConfig(Section):
     results_dir: OptionalText = field(
         "",
         path="write",
-        honoured_by=SCORING,
+        honoured_by=ON_IMAGES,
         description="Folder for results; each action writes to a folder of its own name in it. "
         "Empty means the run's own folder.",
     )

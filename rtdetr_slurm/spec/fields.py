@@ -21,9 +21,14 @@ from rtdetr_slurm.yaml_source import KeyPath, dotted
 # Who honours a field. An action that is not available yet honours nothing, whatever is listed.
 TRAIN = ("train",)
 EVALUATE = ("evaluate",)
+INFERENCE = ("inference",)
+TRAINED = ("evaluate", "inference")
+"""Actions that build the model for weights that a training has left."""
 SCORING = ("train", "evaluate")
 """Actions that run the model on annotated images."""
-MODEL = ("train", "evaluate")
+ON_IMAGES = (*SCORING, *INFERENCE)
+"""Actions that run the model on images, annotated or not."""
+MODEL = ("train", *TRAINED)
 """Actions that build the model as the spec describes it."""
 
 # Who a field is meant for, or what needs it; from the table of actions.
@@ -68,7 +73,7 @@ def field(
     switch: str | None = None,
     required_by: Sequence[str] = (),
     path: Literal["read", "write"] | None = None,
-    holds: Literal["weights", "checkpoint"] | None = None,
+    holds: Literal["weights", "checkpoint", "images"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
     inferred_in: Sequence[str] = (),
@@ -100,8 +105,8 @@ def field(
         switch: of a section: its field without which the others change nothing; likewise.
         required_by: those of the actions it is meant for that cannot start while it is empty.
         path: the value is a path, or a list of paths, that the action reads or writes.
-        holds: what its file is: `weights` in any format that can be read, or a `checkpoint` of
-            this engine. Looked at before a job is queued.
+        holds: what its file is: `weights` in any format that can be read, a `checkpoint` of this
+            engine, or `images`, also a list of them. Looked at before a job is queued.
         source: the value is this kind of data source, meant for the actions that open it.
         inferred: TAO's inference function that fills the field where it is left empty
             (contract.Infer).

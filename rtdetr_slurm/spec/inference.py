@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtdetr_slurm.contract import Infer
-from rtdetr_slurm.spec.fields import GpuIds, OptionalText, Section, Side, field
+from rtdetr_slurm.spec.fields import INFERENCE, GpuIds, OptionalText, Section, Side, field
 
 
 class InferenceConfig(Section):
@@ -14,8 +14,9 @@ class InferenceConfig(Section):
         path="read",
         holds="weights",
         inferred=Infer.PARENT_MODEL,
-        used_by=("inference",),
-        required_by=("inference",),
+        used_by=INFERENCE,
+        honoured_by=INFERENCE,
+        required_by=INFERENCE,
         description="Checkpoint (.pth) to run.",
     )
     trt_engine: OptionalText = field(
@@ -29,37 +30,65 @@ class InferenceConfig(Section):
     num_gpus: int = field(
         1,
         ge=1,
+        honoured_by=INFERENCE,
         popular=True,
         description="GPUs per node. Given alone it sets gpu_ids, and gpu_ids alone sets it.",
     )
     gpu_ids: GpuIds = field(
         [0],
+        honoured_by=INFERENCE,
         automl="disabled",
         popular=True,
         description="GPUs to use, by number; in a Slurm job, among those of the job.",
     )
-    num_nodes: int = field(1, ge=1, popular=True, description="Nodes to run on.")
+    num_nodes: int = field(
+        1, ge=1, honoured_by=INFERENCE, popular=True, description="Nodes to run on."
+    )
     batch_size: int = field(
-        -1, ge=-1, description="Images per GPU and step; -1 means dataset.batch_size."
+        -1,
+        ge=-1,
+        honoured_by=INFERENCE,
+        description="Images per GPU and step; -1 means dataset.batch_size. TAO accepts this field "
+        "and ignores it.",
     )
     conf_threshold: float = field(
-        0.5, ge=0.0, le=1.0, description="Lowest score of a detection that is written and drawn."
+        0.5,
+        ge=0.0,
+        le=1.0,
+        honoured_by=INFERENCE,
+        description="Lowest score of a detection that is written and drawn.",
     )
     color_map: dict[str, str] | None = field(
         None,
+        honoured_by=INFERENCE,
         automl="disabled",
-        description="Class name to colour of its boxes; null picks a colour for each class.",
+        description="Class name to colour of its boxes: a name of CSS, #rrggbb or #rgb. A class "
+        "that is not in it has a colour of its own, as all have with null.",
     )
-    outline_width: int = field(3, ge=1, description="Line width of the drawn boxes in pixels.")
+    outline_width: int = field(
+        3,
+        ge=1,
+        honoured_by=INFERENCE,
+        description="Line width of the drawn boxes in pixels. TAO accepts this field and ignores "
+        "it.",
+    )
     input_height: Side | None = field(
         None,
+        honoured_by=INFERENCE,
         description="Height that images are resized to, together with input_width; null means "
-        "dataset.augmentation.eval_spatial_size.",
+        "dataset.augmentation.eval_spatial_size. TAO accepts this field and ignores it.",
     )
     input_width: Side | None = field(
-        None, description="Width that images are resized to; as input_height."
+        None,
+        honoured_by=INFERENCE,
+        description="Width that images are resized to; as input_height.",
     )
-    is_internal: bool = field(False, description="Sort the output into one folder per sequence.")
+    is_internal: bool = field(
+        False,
+        honoured_by=INFERENCE,
+        description="Sort the output into one folder per sequence, which is the folder that holds "
+        "the images.",
+    )
     is_quantized: bool = field(
         False, description="The checkpoint holds a quantized model, made as `quantize` says."
     )
@@ -67,5 +96,6 @@ class InferenceConfig(Section):
         "",
         path="write",
         inferred=Infer.OUTPUT_DIR,
+        honoured_by=INFERENCE,
         description="Output folder; empty means results_dir/inference.",
     )

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import (
-    EVALUATE,
     EVERY,
     MODEL,
     TRAIN,
+    TRAINED,
     TRAINING,
     OptionalText,
     Section,
@@ -94,7 +94,7 @@ class ModelConfig(Section):
         True,
         used_by=TRAINING,
         honoured_by=TRAIN,
-        no_effect_in=EVALUATE,
+        no_effect_in=TRAINED,
         description="Train the backbone too; false freezes all of its weights and statistics.",
     )
     return_interm_indices: list[Level] = field(
@@ -204,7 +204,7 @@ class ModelConfig(Section):
         le=1.0,
         used_by=TRAINING,
         honoured_by=TRAIN,
-        no_effect_in=EVALUATE,
+        no_effect_in=TRAINED,
         description="Dropout probability in the encoder's transformer while training.",
     )
     pe_temperature: int = field(
@@ -262,7 +262,7 @@ class ModelConfig(Section):
         ge=0,
         used_by=TRAINING,
         honoured_by=TRAIN,
-        no_effect_in=EVALUATE,
+        no_effect_in=TRAINED,
         description="Denoised copies of boxes per image while training, at most, each a pair of "
         "queries: whole groups of all boxes, or, where an image has more, so many of them; 0 turns "
         "denoising off.",

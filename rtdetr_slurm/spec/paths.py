@@ -11,6 +11,7 @@ from typing import Any
 from rtdetr_slurm.places import expanded, refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.slurm.names import has_control_character
+from rtdetr_slurm.spec.dataset import LIST_SUFFIX
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, walk
 from rtdetr_slurm.yaml_source import KeyPath
@@ -57,8 +58,15 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 
 
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
-    """The files and folders that the action reads, in the order of the spec, each once."""
-    found = [value for _, _, value in read_fields(resolved, action) if _is_path(value)]
+    """The files and folders that the action reads, in the order of the spec, each once.
+
+    Of a list of images it is the folder that it is in, where the images are.
+    """
+    found = [
+        str(Path(value).parent) if _is_list_of_images(ref, value) else value
+        for ref, _, value in read_fields(resolved, action)
+        if _is_path(value)
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -80,6 +88,10 @@ def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
         for _, value in _values(resolved, ref.path)
         if _is_path(value)
     ]
+
+
+def _is_list_of_images(ref: FieldRef, value: str) -> bool:
+    return ref.extra("x-holds") == "images" and value.lower().endswith(LIST_SUFFIX)
 
 
 def _path_fields() -> Iterator[FieldRef]:

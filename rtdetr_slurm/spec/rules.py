@@ -13,6 +13,7 @@ from typing import Any
 from rtdetr_slurm.errors import near
 from rtdetr_slurm.model_check import NEAR, Problem
 from rtdetr_slurm.spec.automl import AutoMLConfig
+from rtdetr_slurm.spec.colours import NAMES, parse_colour
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.spec.model import ModelConfig
@@ -209,6 +210,17 @@ def batch_is_open_or_positive(name: str) -> Callable[[ExperimentConfig], Problem
     return rule
 
 
+def colours_exist(experiment: ExperimentConfig) -> Problems:
+    for name, colour in (experiment.inference.color_map or {}).items():
+        if parse_colour(colour) is None:
+            hint = near(colour, NAMES, NEAR)
+            yield Problem(
+                ("inference", "color_map", name),
+                f"found {show(colour)}; allowed: a colour of CSS such as red or steelblue, #rrggbb "
+                f"or #rgb{hint}",
+            )
+
+
 def milestones_rise(experiment: ExperimentConfig) -> Problems:
     steps = experiment.train.optim.lr_steps
     if any(later <= earlier for earlier, later in pairwise(steps)):
@@ -298,6 +310,7 @@ SECTION_RULES: dict[str, tuple[Callable[[ExperimentConfig], Problems], ...]] = {
         gpus_are_counted("inference"),
         input_size_is_whole("inference"),
         batch_is_open_or_positive("inference"),
+        colours_exist,
     ),
     "export": (batch_is_open_or_positive("export"),),
     "distill": (bindings_fit_criterion,),

@@ -12,6 +12,7 @@ from typing import Any
 
 from rtdetr_slurm.actions import ACTIONS, DEPLOY
 from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, LIST_SUFFIX
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import EVALUATE, TRAINING, FieldRef, Section, is_chosen, users, visit
 from rtdetr_slurm.yaml_source import dotted, show
@@ -59,6 +60,11 @@ def _algorithm(name: Any, experiment: ExperimentConfig) -> str | None:
     return None if known else f"quantize.backend modelopt.pytorch does not know it; {allowed}"
 
 
+def _folders(entries: Any, _: ExperimentConfig) -> str | None:
+    others = [e for e in entries if e.lower().endswith((*ARCHIVE_SUFFIXES, LIST_SUFFIX))]
+    return "allowed with TAO's image: folders, with the images in them" if others else None
+
+
 _ONE = _only(1, why="it uses no more")
 REFUSED: Mapping[str, Check] = {
     "model.backbone": lambda name, _: (
@@ -73,6 +79,7 @@ REFUSED: Mapping[str, Check] = {
     "train.checkpoint_interval_unit": _only("epoch", why="its RT-DETR takes all for epochs"),
     "train.checkpoint_interval": _saved_at_the_end,
     "distill.bindings.criterion": _only("IOU", "", why="the others end in an error there"),
+    "dataset.infer_data_sources.image_dir": _folders,
     "evaluate.num_nodes": _ONE,
     "inference.num_nodes": _ONE,
     "evaluate.conf_threshold": _only(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.data.check import check_batch_fits, check_sources
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.classes import class_changes, class_names
+from rtdetr_slurm.data.classmap import inference_classes
 from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.plan.model import Container, Stage
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
@@ -60,6 +62,9 @@ def check_data(
             "mean nothing"
             for change in class_changes(classes, named)
         ]
+        if "infer" in get_action(stage.action).reads:
+            taken = any(one.function == Infer.PARENT_MODEL for one in stage.inputs)
+            notes += inference_classes(experiment, (taken and classes) or None)[1]
         if trains:
             classes = named
             images = sum(source.annotations.num_images for source in checked.sources["train"])

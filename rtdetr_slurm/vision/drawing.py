@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 MIN_SCORE = 0.4
 """Detections below this are not drawn."""
+OUTLINE = 3
+"""Width of a box's outline in pixels."""
+FONT_SIZE = 14
 CELL = 400
 """Side of a picture in the sheet, in pixels."""
 COLUMNS = 4
 MARGIN = 8
 PAPER = (24, 26, 30)
+
+Rgb: TypeAlias = tuple[int, int, int]
+_Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -57,27 +64,60 @@ def draw_detections(
     scale = CELL / max(height, width)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = Image.fromarray(pixels).resize(fitted, Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=14)
     shown = [d for d in detections if d.score >= MIN_SCORE]
-    for detection in sorted(shown, key=lambda d: d.score):
-        left, top, right, bottom = (value * scale for value in detection.box)
-        box = (
-            min(max(left, 0), fitted[0] - 1),
-            min(max(top, 0), fitted[1] - 1),
-            min(max(right, 0), fitted[0] - 1),
-            min(max(bottom, 0), fitted[1] - 1),
-        )
-        if box[2] <= box[0] or box[3] <= box[1]:
-            continue
-        colour = class_colour(detection.label)
-        pen.rounded_rectangle(box, radius=3, outline=colour, width=3)
-        name = classes.get(detection.label, f"class {detection.label}")
-        _draw_label(pen, font, f"{name} {detection.score:.2f}", box, colour, fitted)
+    _draw(picture, shown, classes, scale=scale)
     return picture
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
+def annotate(
+    pixels: NDArray[np.uint8],
+    detections: Sequence[Drawn],
+    classes: Mapping[int, str],
+    colours: Mapping[int, Rgb],
+    outline: int = OUTLINE,
+) -> Image.Image:
+    """One picture in its own size with all of its detections, the best on top.
+
+    Args:
+        colours: of classes that have one of their own choice.
+        outline: width of the boxes' outlines in pixels.
+    """
+    picture = Image.fromarray(pixels)
+    size = min(max(min(picture.size) // 40, FONT_SIZE), 4 * FONT_SIZE)
+    _draw(picture, detections, classes, colours, outline, size)
+    return picture
+
+
+def _draw(
+    picture: Image.Image,
+    detections: Sequence[Drawn],
+    classes: Mapping[int, str],
+    colours: Mapping[int, Rgb] | None = None,
+    outline: int = OUTLINE,
+    font_size: int = FONT_SIZE,
+    scale: float = 1.0,
+) -> None:
+    """Draw detections, whose boxes are `scale` times as large in the picture."""
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=font_size)
+    width, height = picture.size
+    for detection in sorted(detections, key=lambda d: d.score):
+        left, top, right, bottom = (value * scale for value in detection.box)
+        box = (
+            min(max(left, 0), width - 1),
+            min(max(top, 0), height - 1),
+            min(max(right, 0), width - 1),
+            min(max(bottom, 0), height - 1),
+        )
+        if box[2] <= box[0] or box[3] <= box[1]:
+            continue
+        colour = (colours or {}).get(detection.label) or class_colour(detection.label)
+        pen.rounded_rectangle(box, radius=3, outline=colour, width=outline)
+        name = classes.get(detection.label, f"class {detection.label}")
+        _draw_label(pen, font, f"{name} {detection.score:.2f}", box, colour, (width, height))
+
+
+def class_colour(label: int) -> Rgb:
     """A colour of its own for each class; neighbours in id are far apart in hue."""
     hue = (label * 0.618033988749895) % 1.0  # the golden ratio spreads any number of hues evenly
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
@@ -86,10 +126,10 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 def _draw_label(
     pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: _Font,
     text: str,
     box: tuple[float, float, float, float],
-    colour: tuple[int, int, int],
+    colour: Rgb,
     limits: tuple[int, int],
 ) -> None:
     """A filled tag on the box's upper edge; inside the box where there is no room above."""

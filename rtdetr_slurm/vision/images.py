@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -34,13 +35,16 @@ class BadImage:
         return f"image {self.path} {self.reason}"
 
 
-def load_image(path: Path) -> NDArray[np.uint8] | BadImage:
+def load_image(path: Path, content: bytes | None = None) -> NDArray[np.uint8] | BadImage:
     """Read one image as uint8 [H, W, 3], RGB, with its EXIF orientation applied.
 
     Greyscale, palette, CMYK and alpha become RGB; of 16-bit greyscale the high byte is kept.
+
+    Args:
+        content: of the file, where that has been read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
     except FileNotFoundError:

@@ -39,6 +39,7 @@ class Sample:
         labels: int64 [T]. boxes: float32 [T, 4], cxcywh in 0..1.
         size: original width and height in pixels.
         bad: files that could not be decoded on the way to this sample.
+        file: content of the image's file, where it is wanted further on.
     """
 
     image: int
@@ -47,6 +48,7 @@ class Sample:
     boxes: Tensor
     size: tuple[int, int]
     bad: tuple[BadImage, ...] = ()
+    file: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Batch:
         counts: T of each image.
         sizes: float32 [B, 2], original width and height.
         bad: files that could not be decoded.
+        files: content of each image's file, where it is wanted further on, else empty.
     """
 
     images: list[int]
@@ -69,6 +72,7 @@ class Batch:
     counts: list[int]
     sizes: Tensor
     bad: tuple[BadImage, ...] = ()
+    files: tuple[bytes, ...] = ()
 
     @property
     def num_boxes(self) -> int:
@@ -109,6 +113,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         counts=[len(s.labels) for s in samples],
         sizes=torch.tensor([s.size for s in samples], dtype=torch.float32),
         bad=tuple(bad for s in samples for bad in s.bad),
+        files=tuple(s.file for s in samples),
     )
 
 

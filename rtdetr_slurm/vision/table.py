@@ -75,8 +75,12 @@ class Table:
 
     def path(self, image: int) -> Path:
         """The file of an image."""
+        return Path(self.folders[self.source[image]], self.name(image))
+
+    def name(self, image: int) -> str:
+        """The file name of an image, below the folder of its source."""
         name = self.names[self.name_ends[image] : self.name_ends[image + 1]].tobytes()
-        return Path(self.folders[self.source[image]], name.decode())
+        return name.decode(errors="surrogateescape")
 
     def stated_size(self, image: int) -> Size:
         """Width and height of an image as annotated, 0 where not given."""
@@ -110,7 +114,7 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
         [_int64(a.image_index) + offset for a, offset in zip(read, offsets, strict=False)]
     )
     order = np.argsort(image_of_box, kind="stable")
-    encoded = [name.encode() for a in read for name in a.file_names]
+    encoded = [name.encode(errors="surrogateescape") for a in read for name in a.file_names]
 
     def column(name: str) -> NDArray[Any]:
         return np.concatenate([np.asarray(getattr(a, name)) for a in read])

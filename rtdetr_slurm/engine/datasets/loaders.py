@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.process.loading import CONTEXT, start_loading
+from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 
 
@@ -22,7 +23,13 @@ def training_loader(
 
 
 def evaluation_loader(
-    data: EvaluationSet, batch_size: int, rank: int, ranks: int, *, workers: int, pin_memory: bool
+    data: EvaluationSet | ImageSet,
+    batch_size: int,
+    rank: int,
+    ranks: int,
+    *,
+    workers: int,
+    pin_memory: bool,
 ) -> DataLoader[Batch]:
     """Rank r of R scores every R-th image: none is left out and none is scored twice."""
     share = range(rank, len(data), ranks)

@@ -16,6 +16,7 @@ from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.scoring import EvaluationData
 from rtdetr_slurm.vision.table import Table, open_table
@@ -90,12 +91,20 @@ def open_training_data(session: Session, sources: Sequence[Source], seed: int) -
 
 
 def share_evaluation(
-    session: Session, data: EvaluationData, batch_size: int | None = None
+    session: Session,
+    data: EvaluationData,
+    batch_size: int | None = None,
+    samples: EvaluationSet | ImageSet | None = None,
 ) -> EvaluationShare:
-    """This rank's share of a set; `batch_size` is the spec's dataset.batch_size where None."""
+    """This rank's share of a set.
+
+    Args:
+        batch_size: the spec's dataset.batch_size where None.
+        samples: of the images of `data`, in its order; those of an EvaluationSet where None.
+    """
     batch_size = batch_size or session.experiment.dataset.batch_size
     loader = evaluation_loader(
-        EvaluationSet(data.table, data.size),
+        samples or EvaluationSet(data.table, data.size),
         batch_size,
         session.context.rank,
         session.context.world_size,

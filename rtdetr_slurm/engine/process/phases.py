@@ -38,7 +38,7 @@ class Phase(str, Enum):
     STEPPING = "stepping"
     """The optimizer steps of an epoch, the waiting for their batches included."""
     VALIDATING = "validating"
-    """Scoring, after an epoch or by `evaluate`; a batch of it is a step."""
+    """Scoring, after an epoch or by `evaluate`, and `inference`; a batch of it is a step."""
     SAVING = "saving"
     """Writing a checkpoint."""
     OTHER = "other"

@@ -14,7 +14,7 @@ from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.phases import Phases
 from rtdetr_slurm.engine.process.stop import StopFlag
 from rtdetr_slurm.errors import ActionError
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import Content, replace_with, write_atomic
 from rtdetr_slurm.runs.claim import Start, check_latest
 from rtdetr_slurm.runs.status import StatusLog
 from rtdetr_slurm.vision.images import BadImage
@@ -72,8 +72,8 @@ class Session:
         if self.context.is_main:
             self.status.write(status, message, **data)
 
-    def write(self, name: str, content: str | bytes) -> None:
-        """Replace a file of the results folder.
+    def write(self, name: str, content: Content) -> None:
+        """Replace a file of the results folder, or of a folder in it, which is made.
 
         Raises:
             ActionError: it cannot be written, or the folder belongs to another start by now.
@@ -81,7 +81,11 @@ class Session:
         self.check_latest()
         path = self.results_dir / name
         try:
-            write_atomic(path, content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str | bytes):
+                write_atomic(path, content)
+            else:
+                replace_with(path, content)
         except OSError as error:
             raise writing_error(error, path) from None
 
@@ -90,7 +94,7 @@ class Session:
         print(f"rtdetr: warning: {message}", file=sys.stderr, flush=True)
         self.record(Status.RUNNING, message, verbosity="WARNING")
 
-    def meet_bad_images(self, bad: Iterable[BadImage]) -> None:
+    def meet_bad_images(self, bad: Iterable[BadImage], *, skip: bool) -> None:
         """Stop at images that cannot be decoded, or name each one once and go on.
 
         `record_bad_images` puts the names into status.json.
@@ -99,7 +103,7 @@ class Session:
             ActionError: naming the first, unless bad images are to be skipped.
         """
         for image in bad:
-            if not self.skip_bad_images:
+            if not skip:
                 raise ActionError(
                     f"{image}. Repair or remove it, or let the run go on without such images: "
                     "--bad-images skip (job.bad_images: skip)"

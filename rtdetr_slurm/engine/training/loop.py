@@ -261,6 +261,6 @@ class HostCopy:
 
 
 def _check_readable(session: Session, batch: Batch) -> None:
-    session.meet_bad_images(batch.bad)
+    session.meet_bad_images(batch.bad, skip=session.skip_bad_images)
     if not batch.pixels.numel():
         raise ActionError("not one training image can be decoded")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from spec_files import NEEDED, TRAIN, write
 
-from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, listed
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.schema import action_schema
@@ -73,7 +73,7 @@ def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> 
     document = json.loads(capsys.readouterr().out)
     assert document["actions"] == ["train", "export"]
     assert document["notes"] == [
-        "action 'export' is not available in this version; it runs train and evaluate, and all "
+        f"action 'export' is not available in this version; it runs {listed(AVAILABLE)}, and all "
         "others in TAO's image (engine: tao in the site profile)"
     ]
 

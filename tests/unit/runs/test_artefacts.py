@@ -6,11 +6,13 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from launch_support import STAGE, write_checkpoint
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs import artefacts
 from rtdetr_slurm.runs.artefacts import (
     Results,
     artefact_problem,
@@ -48,6 +50,17 @@ def test_an_evaluation_leaves_its_metrics(tmp_path: Path) -> None:
     assert "metrics.json: this is not JSON" in (artefact_problem(evaluate, tmp_path, {}) or "")
     (tmp_path / "metrics.json").write_text("{}")
     assert artefact_problem(evaluate, tmp_path, {}) is None
+
+
+def test_predictions_of_very_many_images_are_not_taken_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artefacts, "_PARSED_BYTES", 100)
+    inference, path = get_action("inference"), tmp_path / "predictions.json"
+    path.write_text("[" + 200 * "x" + "\n]\n")
+    assert artefact_problem(inference, tmp_path, {}) is None
+    path.write_text("[" + 200 * "x")
+    assert "predictions.json was cut off" in (artefact_problem(inference, tmp_path, {}) or "")
 
 
 def test_an_export_leaves_the_file_that_the_spec_names(tmp_path: Path) -> None:

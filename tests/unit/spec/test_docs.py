@@ -19,9 +19,9 @@ def test_docs_have_every_field_once() -> None:
 
 def test_docs_say_what_a_field_does_where() -> None:
     rows = {line.split("`")[1]: line for line in spec_markdown().splitlines() if line[:3] == "| `"}
-    assert "| train; no effect in evaluate |" in rows["model.dn_number"]
-    assert "| no effect in train, evaluate |" in rows["wandb.enable"]
-    assert "| train, evaluate |" in rows["model.backbone"]
+    assert "| train; no effect in evaluate, " in rows["model.dn_number"]
+    assert "| no effect in train, evaluate, " in rows["wandb.enable"]
+    assert "| train, evaluate, " in rows["model.backbone"]
     assert "| not yet |" in rows["export.checkpoint"]
     assert "| must be given |" in rows["job.then[].action"]
     assert rows["job.parent"].endswith("Also called `parent_job_id`. |")

@@ -27,6 +27,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         SHORT,
         (*SHORT, "train.optim.lr_scheduler=StepLR", "dataset.val_data_sources=null"),
     ),
+    "inference": (("inference.conf_threshold=0",),),
 }
 """Overrides of the runs that together reach every option of an action; one plain run for others."""
 
@@ -111,6 +112,9 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
         for ref in walk(ExperimentConfig)
         if ref.extra("x-inferred") == "parent_model" and name in ref.required_by
     ]
+    if "infer" in ACTIONS[name].reads:
+        images = workspace.data / "val" / "images"
+        given.append(f"dataset.infer_data_sources.image_dir=[{images}]")
     for overrides in VARIANTS.get(name, ((),)):
         run(workspace, name, (*given, *overrides), reads)
     return reads

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, require_available
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, listed, require_available
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
     dump_spec,
@@ -282,7 +282,7 @@ def test_actions_that_are_not_available_are_named(tmp_path: Path, action: str) -
         require_available(action)
         refuse_unavailable(loaded)
         return
-    message = f"action '{action}' is not available in this version; it runs train and evaluate"
+    message = f"action '{action}' is not available in this version; it runs {listed(AVAILABLE)}"
     with pytest.raises(RequestError, match=message):
         require_available(action)
     with pytest.raises(RequestError, match=message) as error:

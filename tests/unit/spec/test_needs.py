@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems
 
+from rtdetr_slurm.actions import AVAILABLE, listed
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import Topology, refuse_unavailable
 from rtdetr_slurm.spec.experiment import ExperimentConfig
@@ -156,8 +157,8 @@ def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as error:
         refuse_unavailable(loaded)
     assert str(error.value) == (
-        "actions 'export' and 'gen_trt_engine' are not available in this version; it runs train "
-        "and evaluate, and all others in TAO's image (engine: tao in the site profile); "
+        "actions 'export' and 'gen_trt_engine' are not available in this version; it runs "
+        f"{listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the site profile); "
         "'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT image"
     )
 

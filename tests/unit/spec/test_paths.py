@@ -124,8 +124,10 @@ def test_what_the_others_read(tmp_path: Path) -> None:
     more = ["distill.teacher.pretrained_backbone_path=/teacher.pth"]
     resolved = load(tmp_path, "", *NEEDED["distill"], *weights, *more, action="distill").resolved()
     assert read_paths(resolved, "distill") == ["/b.pth", "/i", "/j", "/t", "/teacher.pth"]
-    more = ["dataset.infer_data_sources.image_dir.1=/k", "dataset.infer_data_sources.classmap=/m"]
+    more = [f"dataset.infer_data_sources.image_dir.{n}=/k{n}" for n in (1, 2)]
+    more += ["dataset.infer_data_sources.image_dir.3=/lists/a.txt"]  # its images are beside it
+    more += ["dataset.infer_data_sources.classmap=/m.txt"]
     resolved = load(tmp_path, "", *NEEDED["inference"], *more, action="inference").resolved()
-    assert read_paths(resolved, "inference") == ["/i", "/k", "/m", "/c"]
+    assert read_paths(resolved, "inference") == ["/i", "/k1", "/k2", "/lists", "/m.txt", "/c"]
     resolved = load(tmp_path, "", *NEEDED["gen_trt_engine"]).resolved()
     assert read_paths(resolved, "gen_trt_engine") == ["/o"]

@@ -45,6 +45,8 @@ def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
         ("train", "train.checkpoint_interval_unit=step", "takes all for epochs"),
         ("evaluate", "evaluate.num_nodes=2", "1; it uses no more"),
         ("evaluate", "evaluate.conf_threshold=0.1", "against the wrong images"),
+        ("inference", "dataset.infer_data_sources.image_dir=[/i, /a.TGZ]", "image: folders, with"),
+        ("inference", "dataset.infer_data_sources.image_dir=[/list.txt]", "image: folders, with"),
         ("trt_evaluate", "evaluate.num_gpus=2", "1; it uses no more"),
         ("quantize", "quantize.layers=[]", "quantize nothing, and call it a success"),
         ("gen_trt_engine", "gen_trt_engine.tensorrt.workspace_size=512", "makes 0 GiB of less"),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtdetr_slurm.vision.drawing import CELL, Drawn, class_colour, draw_detections, draw_sheet
+from rtdetr_slurm.vision.drawing import (
+    CELL,
+    Drawn,
+    annotate,
+    class_colour,
+    draw_detections,
+    draw_sheet,
+)
 
 
 def test_draws_boxes_in_class_colours() -> None:
@@ -30,3 +37,20 @@ def test_sheet_has_a_cell_for_each() -> None:
     assert draw_sheet([picture] * 3, {}).width < draw_sheet([picture] * 4, {}).width
     assert draw_sheet([picture] * 4, {}).height < draw_sheet([picture] * 5, {}).height
     assert draw_sheet([], {}).size
+
+
+def test_annotates_in_the_pictures_own_size() -> None:
+    pixels = np.zeros((300, 200, 3), np.uint8)
+    detections = [
+        Drawn((50, 140, 90, 180), 1, 0.1),  # whoever asks has chosen by score
+        Drawn((120, 140, 160, 180), 2, 0.8),
+        Drawn((-5, 250, 300, 400), 1, 0.9),
+    ]
+    drawn = np.asarray(annotate(pixels, detections, {1: "one"}, {2: (1, 2, 3)}, 7))
+    assert drawn.shape == pixels.shape
+    assert not pixels.any()
+    for column in range(50, 57):
+        assert tuple(drawn[160, column]) == class_colour(1)
+    assert not drawn[160, 57].any()
+    assert tuple(drawn[160, 121]) == (1, 2, 3)
+    assert tuple(drawn[275, 3]) == class_colour(1)

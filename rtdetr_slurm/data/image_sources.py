@@ -1,0 +1,156 @@
+"""Images without annotations: what `dataset.infer_data_sources` names, as sources like others.
+
+Standard library only: looked at before a job is queued, and by the engine before its first step.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtdetr_slurm.data.archives import is_archive, list_archive
+from rtdetr_slurm.data.coco import CocoAnnotations, Source
+from rtdetr_slurm.data.image_files import missing_files
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.records import read_file
+from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, LIST_SUFFIX
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.dataset import InferDataSource
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""How the names of images end, in whatever case."""
+_FIELD = "dataset.infer_data_sources, image_dir"
+_SHOWN = 3
+
+
+def find_images(given: InferDataSource) -> tuple[list[Source], list[str]]:
+    """The images that a spec names, one source for each of its entries, in its order.
+
+    A source's `image_dir` is the folder, the archive, or the folder that a list is in; its file
+    names are below that, but for images of a list that are elsewhere, whose names are absolute.
+
+    Returns:
+        The sources, and notes on what is left out or not there.
+
+    Raises:
+        RequestError: an entry is none of these, cannot be read, or names no image that there is.
+    """
+    sources: list[Source] = []
+    notes: list[str] = []
+    for entry in map(Path, given.image_dir):
+        names, found = _names(entry)
+        notes += found
+        place = entry if entry.is_dir() or is_archive(entry) else entry.parent
+        ids, unknown = array("q", range(1, len(names) + 1)), array("q", bytes(8 * len(names)))
+        listed = CocoAnnotations(
+            entry, image_ids=ids, file_names=names, widths=unknown, heights=unknown
+        )
+        sources.append(Source(place, listed))
+    return sources, notes
+
+
+def check_apart(given: InferDataSource, results: str) -> None:
+    """Refuse a results folder in a folder of images: its pictures would be the next one's images.
+
+    Raises:
+        RequestError: naming both.
+    """
+    for entry in map(Path, given.image_dir):
+        if results and Path(results).resolve().is_relative_to(entry.resolve()):
+            raise RequestError(
+                f"results are to go to {results}, which is in {entry} ({_FIELD}): a further "
+                "inference would take its pictures for images. Choose another results_dir, or "
+                "folders of image_dir that do not hold it"
+            )
+
+
+def is_image(name: str) -> bool:
+    """Whether a path below a folder or in an archive is an image's, and nothing hidden."""
+    parts = name.removeprefix("./").split("/")
+    return all(map(_is_shown, parts)) and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"  # what a Mac packs beside the files
+
+
+def _names(entry: Path) -> tuple[list[str], list[str]]:
+    """Names of an entry's images, and notes."""
+    if entry.is_dir():
+        return _some(entry, list(_in_folder(entry))), []
+    if not entry.exists():
+        raise RequestError(f"{entry} ({_FIELD}) does not exist")
+    if entry.is_file() and is_archive(entry):
+        names, others = list_archive(entry, is_image)
+        notes = [f"{entry}: {_count(others)} that are links or no files are left out"]
+        return _some(entry, names), notes if others else []
+    if entry.is_file() and entry.name.lower().endswith(LIST_SUFFIX):
+        return _in_list(entry)
+    raise RequestError(
+        f"{entry} ({_FIELD}) is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
+        f"nor a list of images ({LIST_SUFFIX})"
+    )
+
+
+def _some(entry: Path, names: list[str]) -> list[str]:
+    if not names:
+        raise RequestError(
+            f"{entry} ({_FIELD}) holds no image; these count: names that end with "
+            f"{', '.join(IMAGE_SUFFIXES)}, in folders too, and nothing hidden"
+        )
+    return names
+
+
+def _in_folder(folder: Path) -> Iterator[str]:
+    """Sorted, folder by folder. Links to folders are followed, to each once: they may go round."""
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(filter(_is_shown, folders))
+        below = Path(place).relative_to(folder)
+        yield from filter(is_image, (str(below / name) for name in sorted(files)))
+
+
+def _refuse(error: OSError) -> None:
+    raise RequestError(
+        f"image folder {error.filename} ({_FIELD}) cannot be listed: {error.strerror}"
+    )
+
+
+def _in_list(path: Path) -> tuple[list[str], list[str]]:
+    """One image per line, relative to the list's folder; empty lines do not count."""
+    text = read_file(path).removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    lines = [line.strip() for line in text.split("\n")]
+    names = [_below(path.parent, line) for line in lines if line]
+    if not names:
+        raise RequestError(f"{path} ({_FIELD}) lists no image: it is empty")
+    if any("\0" in name for name in names):
+        raise RequestError(f"{path} ({_FIELD}) is no list of images: it is not text")
+    missing = missing_files(path.parent, names)
+    if len(missing) == len(names):
+        raise RequestError(
+            f"{path} ({_FIELD}): none of the images that it lists exists, such as {missing[0]!r}; "
+            f"names are relative to {path.parent}, one on a line"
+        )
+    notes = [f"{path}: {_count(missing)} do not exist; the others are used"]
+    return names, notes if missing else []
+
+
+def _below(folder: Path, name: str) -> str:
+    """A name below `folder`, or an absolute one, and never with `..`."""
+    whole = os.path.normpath(folder / name)
+    inside = Path(whole).is_relative_to(folder)
+    return os.path.relpath(whole, folder) if inside else whole
+
+
+def _count(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names)} images ({shown})"
