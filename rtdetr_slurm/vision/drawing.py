@@ -15,6 +15,8 @@ MIN_SCORE = 0.4
 """Detections below this are not drawn."""
 OUTLINE = 3
 """Width of a box's outline in pixels."""
+RADIUS = 3
+"""Of its corners."""
 FONT_SIZE = 14
 CELL = 400
 """Side of a picture in the sheet, in pixels."""
@@ -112,7 +114,10 @@ def _draw(
         if box[2] <= box[0] or box[3] <= box[1]:
             continue
         colour = (colours or {}).get(detection.label) or class_colour(detection.label)
-        pen.rounded_rectangle(box, radius=3, outline=colour, width=outline)
+        if min(box[2] - box[0], box[3] - box[1]) > 2 * RADIUS + 2:
+            pen.rounded_rectangle(box, radius=RADIUS, outline=colour, width=outline)
+        else:  # too small for Pillow to round its corners
+            pen.rectangle(box, outline=colour, width=outline)
         name = classes.get(detection.label, f"class {detection.label}")
         _draw_label(pen, font, f"{name} {detection.score:.2f}", box, colour, (width, height))
 
@@ -137,7 +142,7 @@ def _draw_label(
     width, height = right - left + 8, bottom - top + 6
     x = min(max(box[0], 0), max(limits[0] - width, 0))
     y = box[1] - height if box[1] >= height else box[1]
-    pen.rounded_rectangle((x, y, x + width, y + height), radius=3, fill=colour)
+    pen.rounded_rectangle((x, y, x + width, y + height), radius=RADIUS, fill=colour)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
     pen.text((x + 4 - left, y + 3 - top), text, font=font, fill=ink)

@@ -54,3 +54,12 @@ def test_annotates_in_the_pictures_own_size() -> None:
     assert not drawn[160, 57].any()
     assert tuple(drawn[160, 121]) == (1, 2, 3)
     assert tuple(drawn[275, 3]) == class_colour(1)
+
+
+def test_boxes_of_every_size_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    for size in (3, 40):
+        sides = rng.uniform(0, 12, (200, 4)) * [size / 12, size / 12, 1, 1]
+        boxes = [Drawn((x, y, x + w, y + h), 0, 0.9) for x, y, w, h in sides.tolist()]
+        for outline in (1, 3, 50):
+            annotate(np.zeros((size, size, 3), np.uint8), boxes, {}, {}, outline)
