@@ -114,6 +114,8 @@ def written_before(path: Path) -> Iterator[str]:
         RequestError: it cannot be read, is of a newer version, or names anything else.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
         for key, value in stream_object(path):
             if key == "info" and isinstance(value, dict):
                 version = value.get("schema_version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -124,5 +125,13 @@ def test_nothing_else_is_taken_for_it(tmp_path: Path, content: Any) -> None:
     path = written(tmp_path / "images.json", content)
     with pytest.raises(RequestError, match=r"images\.json, which says what .* cannot be read: "):
         list(written_before(path))
+
+
+def test_a_newer_version_or_no_file_is_not_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "images.json", {"info": {"schema_version": 2}, "images": []})
     with pytest.raises(NewerVersion):
-        list(written_before(written(path, {"info": {"schema_version": 2}, "images": []})))
+        list(written_before(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RequestError, match="it is not a file"):
+        list(written_before(path))

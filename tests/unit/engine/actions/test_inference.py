@@ -19,6 +19,7 @@ from engine_support import (
     session_of,
     stopping_at,
 )
+from numpy.typing import NDArray
 from PIL import Image
 from ranks import run_ranks
 
@@ -27,6 +28,7 @@ from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.runs.claim import Start, Superseded
+from rtdetr_slurm.vision.drawing import class_colour
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,32 @@ def test_each_option_does_what_it_says(workspace: Workspace, images: Path, tmp_p
     assert min(kept) >= bound - 1e-6
     lines = sum(len(path.read_text().splitlines()) for path in results.rglob("labels/*.txt"))
     assert lines == len(kept)
+
+
+def test_boxes_are_drawn_in_the_colours_and_the_width_asked_for(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """In TAO the width is always 3, and a class without a colour has no box."""
+    (tmp_path / "black").mkdir()
+    Image.fromarray(np.zeros((100, 120, 3), np.uint8)).save(tmp_path / "black" / "a.png")
+
+    def drawn(*more: str) -> NDArray[np.uint8]:
+        results = infer(workspace, tmp_path / "black", more=("model.num_select=1", *more))
+        (row,) = read(results / "predictions.json")
+        classes.add(row["category_id"])
+        return np.asarray(Image.open(results / "images_annotated" / "a.png"))
+
+    classes: set[int] = set()
+    assert (drawn() == class_colour(classes.pop())).all(-1).any()
+    every = "{class_0: '#fa0102', class_1: '#fa0102', class_2: '#fa0102', class_3: '#fa0102'}"
+    thin, thick = (
+        (drawn(f"inference.color_map={every}", f"inference.outline_width={width}") == (250, 1, 2))
+        for width in (1, 2)
+    )
+    assert 0 < thin.all(-1).sum() < thick.all(-1).sum()
+    other = next(n for n in range(4) if n not in classes)
+    left_out = drawn(f"inference.color_map={{class_{other}: red}}")
+    assert (left_out == class_colour(classes.pop())).all(-1).any()
 
 
 def test_exif_is_applied_and_boxes_stay_inside(workspace: Workspace, tmp_path: Path) -> None:
