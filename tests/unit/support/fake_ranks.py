@@ -9,6 +9,7 @@ the environment.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ def start_fake(script: str, *arguments: str, **options: Any) -> subprocess.Popen
 def main(
     script: str, number: str = "2", last_words: str = "30", hang: str = "0", folder: str = "/"
 ) -> int:
+    for signum in (signal.SIGHUP, signal.SIGQUIT):  # ignored by what nohup or a script's & starts
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hold_signals()
     ranks._LAST_WORDS_SECONDS = float(last_words)
     ranks.rank_command = lambda *_: ["/bin/bash", "-c", script]  # type: ignore[assignment]

@@ -128,8 +128,7 @@ class TestSignals:
         launcher.send_signal(number or signal.SIGKILL)
         if number == signal.SIGINT:  # once is a request to stop
             assert launcher.stdout is not None
-            while "once more ends it at once" not in launcher.stdout.readline():
-                pass
+            assert any("once more ends it at once" in line for line in launcher.stdout)
             launcher.send_signal(number)
         output, _ = launcher.communicate(timeout=10)
         if number is not None:
