@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-numerics test-cluster test-slurm-new lint hooks generate clean
+.PHONY: help run test test-unit test-numerics test-browser test-cluster test-slurm-new lint hooks generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,7 +28,7 @@ sample-data: $(VENV)/.engine
 run: sample-data ## install, then train on generated images on this machine
 	$(BIN)/rtdetr-slurm submit specs/quickstart.yaml --site local --follow
 
-test: lint test-unit test-numerics test-cluster ## install all that the tests need, then run them
+test: lint test-unit test-numerics test-browser test-cluster ## install all that the tests need, then run them
 
 lint: $(VENV)/.dev ## ruff, mypy, and that generated files are fresh
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ test-unit: $(VENV)/.dev ## fast tests, no cluster
 
 test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
 	$(BIN)/pytest tests/numerics
+
+test-browser: $(VENV)/.dev ## reports in a real Chromium (root on Debian; skipped elsewhere)
+	$(BIN)/pytest tests/browser
 
 test-cluster: $(VENV)/.dev ## a real Slurm with real Apptainer (root on Debian; skipped elsewhere)
 	$(BIN)/pytest tests/cluster

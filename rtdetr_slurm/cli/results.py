@@ -17,4 +17,6 @@ def result_lines(stage: StageReport) -> list[tuple[str, str]]:
         lines.append(("last", str(results.last)))
     if results.picture is not None:
         lines.append(("picture", str(results.picture)))
+    if results.report is not None:
+        lines.append(("report", str(results.report)))
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, METRICS_PATTERN
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, METRICS_PATTERN, REPORT_HTML
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.process.distributed import barrier, gather_objects, sum_over_ranks
@@ -21,6 +22,8 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.vision.assessment import Assessment, assess, metrics_file
 from rtdetr_slurm.vision.examples import draw_examples
+from rtdetr_slurm.vision.pictures import worst_pictures
+from rtdetr_slurm.vision.report import Report, render_report
 from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.scoring import Detected, EvaluationData, Predict, detect
 
@@ -117,6 +120,33 @@ def write_metrics(
     if epoch is not None:
         session.write(METRICS_PATTERN.format(epoch=epoch), text)
     session.write(METRICS_JSON, text)
+
+
+def write_report(
+    session: Session,
+    scores: Scores | None,
+    facts: Mapping[str, object],
+    history: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+) -> None:
+    """Replace report.html.
+
+    Args:
+        scores: None where nothing was scored.
+        facts: what was scored on what, by name.
+        history: KPI to epoch to value.
+
+    Raises:
+        ActionError: it cannot be written.
+    """
+    assessment = None if scores is None else scores.assessment
+    report = Report(
+        title=f"rtdetr {session.name}: {session.results_dir}",
+        facts=[(name, str(value)) for name, value in facts.items() if value is not None],
+        assessment=assessment,
+        pictures=worst_pictures(assessment) if assessment else (),
+        history=history,
+    )
+    session.write(REPORT_HTML, render_report(report))
 
 
 def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> None:

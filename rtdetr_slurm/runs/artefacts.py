@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import Action, EngineName, get_action
-from rtdetr_slurm.contract import ANNOTATED_IMAGE
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, REPORT_HTML
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.records import BadRecord, exists, open_file, read_json
@@ -106,6 +106,7 @@ class Results:
     best_metric: float | None = None
     last: Path | None = None
     picture: Path | None = None
+    report: Path | None = None
 
 
 def verified_checkpoints(
@@ -138,10 +139,11 @@ def results_of(task: StageTask, end: Event | None) -> Results:
     Only looks at names: a checkpoint of a stage that still runs is listed unread.
     """
     folder = task.results_dir
-    picture = folder / ANNOTATED_IMAGE
-    shown = picture if exists(picture) else None
+    picture, report = (
+        path if exists(path) else None for path in (folder / ANNOTATED_IMAGE, folder / REPORT_HTML)
+    )
     if not get_action(task.stage.action).trains:
-        return Results(picture=shown)
+        return Results(picture=picture, report=report)
     if end is not None:
         recorded = end.get("checkpoints", {})
         best, last = recorded.get("best"), recorded.get("last")
@@ -149,7 +151,8 @@ def results_of(task: StageTask, end: Event | None) -> Results:
             best=folder / best["file"] if best else None,
             best_metric=best["metric"] if best else None,
             last=folder / last["file"] if last else None,
-            picture=shown,
+            picture=picture,
+            report=report,
         )
     listed = list_checkpoints(folder)
     top = next(iter(best_first(listed)), None)
@@ -157,5 +160,6 @@ def results_of(task: StageTask, end: Event | None) -> Results:
         best=top.path if top else None,
         best_metric=top.metric if top else None,
         last=listed[-1].path if listed else None,
-        picture=shown,
+        picture=picture,
+        report=report,
     )

@@ -111,7 +111,7 @@ def is_checkpoint_name(name: str) -> bool:
 
 def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     """The epoch checkpoints of a results folder, by epoch, with the val_mAP of their epoch."""
-    metrics = _metric_by_epoch(results_dir)
+    metrics = kpi_by_epoch(results_dir).get(Kpi.VAL_MAP, {})
     found = []
     for name in names_in(results_dir):
         if match := _EPOCH.fullmatch(name):
@@ -216,10 +216,14 @@ def _first_whole(candidates: Iterator[CheckpointFile], verify: Verify) -> Checkp
     return next((c for c in candidates if verify(c.path) is None), None)
 
 
-def _metric_by_epoch(results_dir: Path) -> dict[int, float]:
-    """val_mAP per epoch as status.json has it; the newest line of an epoch counts.
+def kpi_by_epoch(results_dir: Path) -> dict[str, dict[int, float]]:
+    """Name of a KPI to epoch to value, of the training that a results folder holds, as status.json
+    has it; the newest line of an epoch counts.
 
-    Lines from before the training that the folder holds are another's.
+    Lines from before that training are another's.
+
+    Raises:
+        NewerVersion, BadRecord: as read_status.
     """
     claim = read_claim(results_dir)
     path = results_dir / STATUS_JSON
@@ -227,9 +231,10 @@ def _metric_by_epoch(results_dir: Path) -> dict[int, float]:
         lines = read_status(path)
     else:
         lines = status_lines_of(path, claim.id)
-    metrics: dict[int, float] = {}
+    kpis: dict[str, dict[int, float]] = {}
     for line in lines:
-        value, epoch = line.get("kpi", {}).get(Kpi.VAL_MAP), line.get("epoch")
-        if isinstance(value, int | float) and epoch is not None:
-            metrics[epoch] = float(value)
-    return metrics
+        if (epoch := line.get("epoch")) is not None:
+            for name, value in line.get("kpi", {}).items():
+                if isinstance(value, int | float):
+                    kpis.setdefault(name, {})[epoch] = float(value)
+    return kpis

@@ -29,6 +29,7 @@ class _Later(TypedDict, total=False):
 
     usage: UsageSummary
     live: LiveSummary | None
+    report: str | None
 
 
 class StageSummary(_Later):
@@ -131,6 +132,7 @@ class StageReport:
             "best_val_mAP": results.best_metric,
             "last_checkpoint": _text(results.last),
             "picture": _text(results.picture),
+            "report": _text(results.report),
             "results_dir": self.results_dir,
             "log": self.log,
             "usage": self.usage.to_json(),
@@ -154,6 +156,7 @@ class StageReport:
                 best_metric=data["best_val_mAP"],
                 last=_path(data["last_checkpoint"]),
                 picture=_path(data["picture"]),
+                report=_path(data.get("report")),
             ),
             results_dir=data["results_dir"],
             log=data["log"],

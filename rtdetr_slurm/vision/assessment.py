@@ -33,6 +33,7 @@ class Assessment:
         names, analysis = self.table.classes, self.analysis
         results = {names[one]: result for one, result in analysis.classes.items()}
         return {
+            "detections": len(self.matching.label),
             "metrics": _numbers(self.metrics.summary),
             "per_class": {
                 name: {

@@ -103,15 +103,14 @@ def test_record_of_the_run(trained: Submitted) -> None:
     assert list(trained.results.rglob("events.out.tfevents.*"))
 
 
-def test_trained_checkpoint_is_evaluated_on_two_gpus(
+def test_trained_checkpoint_is_evaluated_on_two_nodes(
     trained: Submitted, cli: Cli, dataset: Dataset
 ) -> None:
     spec = train_spec(dataset)
     spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
     spec["evaluate"] = {
         "checkpoint": str(trained.results / "model_epoch_001.pth"),
-        "num_gpus": 2,
-        "gpu_ids": [0, 1],
+        "num_nodes": 2,
     }
     del spec["train"]
     run = submit(cli, write_spec(cli.folder / "evaluate.yaml", spec))
@@ -119,6 +118,13 @@ def test_trained_checkpoint_is_evaluated_on_two_gpus(
     kpi = run.status_lines()[-1]["kpi"]
     trained_kpi = [line for line in trained.status_lines() if "epoch" in line][-1]["kpi"]
     assert kpi["test_mAP"] == pytest.approx(trained_kpi["val_mAP"], abs=1e-6)
+    scored, before = (
+        json.loads(path.read_text())
+        for path in (run.results / "metrics.json", trained.results / "metrics_epoch_001.json")
+    )
+    assert scored["detections"] == before["detections"]
+    assert scored["metrics"] == pytest.approx(before["metrics"], abs=1e-6)
+    assert (run.results / "report.html").stat().st_size > 1000
 
 
 def test_preempted_run_goes_on_at_its_step(
@@ -265,9 +271,10 @@ def test_strange_paths(
     spec["dataset"]["train_data_sources"][0]["image_dir"] = str(images)
     done = cli("submit", write_spec(folder / "train.yaml", spec), "--wait")
     assert re.search(r"^val_mAP50\s+\d\.\d{4}$", done.stdout, re.MULTILINE)
-    picture = re.search(r"^picture\s+(.+)$", done.stdout, re.MULTILINE)
-    assert picture is not None
-    assert Path(picture[1]).is_file()
+    for name in ("picture", "report"):
+        file = re.search(rf"^{name}\s+(.+)$", done.stdout, re.MULTILINE)
+        assert file is not None
+        assert Path(file[1]).is_file()
 
 
 def test_dry_run_touches_nothing(

@@ -57,6 +57,7 @@ def test_a_chain_ends_well_and_leaves_what_it_promises(chain: SubmittedRun) -> N
     results = chain.results()
     assert results["train"].best == chain.path / "results" / "train" / "model_epoch_000.pth"
     assert results["evaluate"].picture == chain.path / "results" / "evaluate" / "annotated.jpg"
+    assert results["evaluate"].report == chain.path / "results" / "evaluate" / "report.html"
     [resolved] = [
         e for e in chain.record.events() if e["event"] == "resolved" and e["stage"] == "evaluate"
     ]

@@ -9,7 +9,12 @@ from rtdetr_slurm.contract import Kpi
 from rtdetr_slurm.data.classes import class_changes
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
-from rtdetr_slurm.engine.evaluation import evaluate_detector, write_examples, write_metrics
+from rtdetr_slurm.engine.evaluation import (
+    evaluate_detector,
+    write_examples,
+    write_metrics,
+    write_report,
+)
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.vision.scoring import open_evaluation_data
@@ -55,6 +60,7 @@ def evaluate(session: Session) -> dict[str, float]:
         "conf_threshold": data.conf_threshold,
     }
     write_metrics(session, scores, content)
+    write_report(session, scores, content)
     summary = scores.summary
     session.say("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
     return {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}

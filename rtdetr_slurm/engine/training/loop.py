@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rtdetr_slurm.contract import FailureClass, Kpi
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
-from rtdetr_slurm.engine.evaluation import evaluate_detector, write_metrics
+from rtdetr_slurm.engine.evaluation import Scores, evaluate_detector, write_metrics
 from rtdetr_slurm.engine.process.distributed import (
     average_over_ranks,
     barrier,
@@ -30,7 +30,12 @@ from rtdetr_slurm.engine.training.checkpoint import (
     save_checkpoint,
 )
 from rtdetr_slurm.engine.training.optim import lr_factor, set_learning_rate
-from rtdetr_slurm.engine.training.report import not_finite, report_epoch, write_scalars
+from rtdetr_slurm.engine.training.report import (
+    not_finite,
+    report_epoch,
+    report_training,
+    write_scalars,
+)
 from rtdetr_slurm.engine.training.snapshot import capture
 from rtdetr_slurm.engine.training.state import Training, TrainingState
 from rtdetr_slurm.errors import ActionError
@@ -81,14 +86,18 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     kpi = {Kpi.TRAIN_LOSS: train_loss.item()}
     last = epoch + 1 == cfg.num_epochs
     saved: Path | None = None
+    scores: Scores | None = None
     if (epoch + 1) % cfg.checkpoint_interval == 0 or last:
         saved = save_state(training)
     if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
-        kpi |= validate(training, epoch)
+        scores = validate(training, epoch)
+        kpi |= {} if scores is None else validation_kpi(scores)
     if (score := kpi.get(Kpi.VAL_MAP)) is not None:
         session.numbers["best"] = max(score, session.numbers.get("best") or score)
     training.progress.end_epoch()
     report_epoch(training, kpi, time.monotonic() - began, per_step)
+    if scores is not None or last:
+        report_training(training, scores)
     if saved is not None and session.context.is_main:
         keep_epoch(saved, epoch)
     position.step_in_epoch, position.loss_sum = 0, 0.0
@@ -159,8 +168,8 @@ def update(state: TrainingState, max_norm: float) -> None:
         state.scaler.update()
 
 
-def validate(training: Training, epoch: int) -> dict[str, float]:
-    """Score the present weights; the KPIs on rank 0, nothing elsewhere."""
+def validate(training: Training, epoch: int) -> Scores | None:
+    """Score the present weights, and write metrics.json; the scores on rank 0, None elsewhere."""
     assert training.validation is not None
     session, state = training.session, training.state
     state.average_norms()
@@ -169,10 +178,13 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
         scores = evaluate_detector(session, model, training.validation, training.criterion)
     except Interrupted:
         interrupt(training)
-    if scores is None:
-        return {}
-    loss = scores.loss if math.isfinite(scores.loss) else None
-    write_metrics(session, scores, {"epoch": epoch, Kpi.VAL_LOSS: loss}, epoch)
+    if scores is not None:
+        loss = scores.loss if math.isfinite(scores.loss) else None
+        write_metrics(session, scores, {"epoch": epoch, Kpi.VAL_LOSS: loss}, epoch)
+    return scores
+
+
+def validation_kpi(scores: Scores) -> dict[str, float]:
     return {
         Kpi.VAL_MAP: scores.summary["mAP"],
         Kpi.VAL_MAP50: scores.summary["mAP50"],

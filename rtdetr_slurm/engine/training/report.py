@@ -1,4 +1,5 @@
-"""What people get to see of a training: lines on the screen and in status.json, TensorBoard."""
+"""What people get to see of a training: lines on the screen and in status.json, TensorBoard, the
+report."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from datetime import timedelta
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.engine.datasets.sources import workers
+from rtdetr_slurm.engine.evaluation import Scores, write_report
 from rtdetr_slurm.engine.training.state import Training
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoints import kpi_by_epoch
 from rtdetr_slurm.runs.progress import shown_epoch
 from rtdetr_slurm.vision.samples import Batch
 
@@ -63,6 +67,36 @@ def report_epoch(
     session.say(f"epoch {shown}  {values}  {seconds:.1f} s")
     if training.scalars is not None:
         training.scalars.write(position.step, {f"epoch/{k}": v for k, v in kpi.items()})
+
+
+def report_training(training: Training, scores: Scores | None) -> None:
+    """Replace report.html, on rank 0, with the curves of all epochs that status.json tells of.
+
+    Args:
+        scores: of the last epoch; None where it was not scored.
+
+    Raises:
+        ActionError: it cannot be written.
+    """
+    session, table = training.session, training.data.table
+    if not session.context.is_main:
+        return
+    history: Mapping[str, Mapping[int, float]] = {}
+    try:
+        history = kpi_by_epoch(session.results_dir)
+    except RequestError as error:
+        session.warn(f"report.html shows no earlier epochs: {error}")
+    epochs = session.experiment.train.num_epochs
+    facts = {
+        "epoch": shown_epoch(training.state.position.epoch, epochs),
+        "backbone": session.experiment.model.backbone,
+        "training images": len(table),
+        "training boxes": len(table.labels),
+    }
+    if scores is not None:
+        scored = scores.assessment.table
+        facts |= {"validation images": len(scored), "validation boxes": len(scored.labels)}
+    write_report(session, scores, facts, history)
 
 
 def write_scalars(training: Training, loss: float, rate: float, terms: Mapping[str, float]) -> None:

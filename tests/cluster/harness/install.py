@@ -1,9 +1,10 @@
-"""Debian packages of the test cluster."""
+"""Debian packages of the tests."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 
 from .machine import locked, run, timed
 
@@ -21,10 +22,10 @@ PACKAGES = (
 )
 
 
-def missing_packages() -> list[str]:
-    """The names in PACKAGES that dpkg does not list as installed."""
+def missing_packages(names: Sequence[str]) -> list[str]:
+    """Those that dpkg does not list as installed."""
     query = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *PACKAGES],
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names],
         capture_output=True,
         text=True,
         check=False,  # it ends with 1 as soon as one name is unknown, and still lists the others
@@ -32,17 +33,17 @@ def missing_packages() -> list[str]:
     installed = {
         line.split()[0] for line in query.stdout.splitlines() if line.endswith(" installed")
     }
-    return [name for name in PACKAGES if name not in installed]
+    return [name for name in names if name not in installed]
 
 
-def install_packages() -> None:
-    """Install what is missing; no network use when nothing is.
+def install_packages(names: Sequence[str] = PACKAGES) -> None:
+    """Install what is missing of some packages; no network use when nothing is.
 
     Raises:
         HarnessError: apt-get failed.
     """
     with locked("packages"):
-        missing = missing_packages()
+        missing = missing_packages(names)
         if not missing:
             return
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -36,11 +36,11 @@ def os_release() -> dict[str, str]:
 def why_not() -> str | None:
     """The reason why the harness cannot work on this machine, or None when it can."""
     if not sys.platform.startswith("linux") or not Path("/etc/debian_version").exists():
-        return "the test cluster installs Debian packages; this machine is not a Debian"
+        return "these tests install Debian packages; this machine is not a Debian"
     if os_release().get("ID") != "debian":
-        return f"the test cluster needs Debian, this is {os_release().get('PRETTY_NAME')}"
+        return f"these tests need Debian, this is {os_release().get('PRETTY_NAME')}"
     if os.geteuid() != 0:
-        return "the test cluster needs root (packages, slurmd, /etc/hosts); run the tests as root"
+        return "these tests need root (packages, slurmd, /etc/hosts); run them as root"
     return None
 
 

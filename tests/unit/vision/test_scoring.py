@@ -73,6 +73,21 @@ def test_the_right_answers_score_one(data: EvaluationData) -> None:
     assert found[0].logits.shape == (4, QUERIES, CLASSES)
 
 
+def test_an_image_without_detections_shifts_no_other(data: EvaluationData) -> None:
+    """Of a batch, with a threshold that leaves nothing of its second image."""
+    shares = batches(data)
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
+        found = answers(data.table, shares[0].images)
+        found["pred_logits"][1] = -1.0
+        return found
+
+    [detected] = detect(predict, shares[:1], data, CPU)
+    assert {int(row[0]) for row in detected.rows} == {0, 2, 3}
+    truth = np.concatenate([data.table.boxes[data.table.rows(image)] for image in (0, 2, 3)])
+    np.testing.assert_allclose(detected.rows[:, 1:5], truth, atol=1e-3)
+
+
 def test_nothing_is_found_on_what_cannot_be_decoded(data: EvaluationData) -> None:
     break_image(data.table, 5)
     shares = batches(data)

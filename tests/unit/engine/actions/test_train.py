@@ -46,6 +46,15 @@ def epoch_losses(workspace: Workspace) -> dict[int, float]:
     return {line["epoch"]: line["kpi"]["train_loss"] for line in lines if "epoch" in line}
 
 
+def reported(folder: Path) -> dict[str, list[int]]:
+    """Which epochs of which KPI report.html has marked in its charts."""
+    text = (folder / "report.html").read_text()
+    epochs: dict[str, list[int]] = {}
+    for name, epoch in re.findall(r"<title>(\w+): [\d.e-]+ at (\d+)</title>", text):
+        epochs.setdefault(name, []).append(int(epoch))
+    return epochs
+
+
 def assert_same_weights(ours: Path, theirs: Path, part: str = "model") -> None:
     a, b = weights(ours, part), weights(theirs, part)
     assert a.keys() == b.keys()
@@ -118,6 +127,8 @@ class TestARun:
         each = [json.loads((folder / f"metrics_epoch_00{n}.json").read_text()) for n in (0, 1)]
         assert [one["epoch"] for one in each] == [0, 1]
         assert each[1] == metrics
+        assert reported(folder) == {"train_loss": [1, 2], "val_loss": [1, 2],
+                                    "val_mAP": [1, 2], "val_mAP50": [1, 2]}  # fmt: skip
         with Image.open(folder / "annotated.jpg") as picture:
             assert picture.width > 1000
         scalars = EventAccumulator(str(folder)).Reload()
@@ -132,11 +143,18 @@ class TestARun:
         assert "12 training images" in whole.said
 
         checkpoint = f"evaluate.checkpoint={folder / 'model_epoch_001.pth'}"
-        again = evaluate(workspace.session(checkpoint, "evaluate.batch_size=2", name="evaluate"))
+        session = workspace.session(checkpoint, "evaluate.batch_size=2", name="evaluate")
+        again = evaluate(session)
+        assert session.phases.steps_done == 3  # of five images
         assert again["test_mAP"] == pytest.approx(kpi["val_mAP"], abs=1e-6)
         scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
         assert (scored["epoch"], scored["images"], scored["input_size"]) == (1, 5, [64, 64])
+        assert scored["detections"] == metrics["detections"] > 0
+        assert scored["metrics"] == pytest.approx(metrics["metrics"], abs=1e-6)
         assert (workspace.results / "evaluate" / "annotated.jpg").exists()
+        report = (workspace.results / "evaluate" / "report.html").read_text()
+        assert str(folder / "model_epoch_001.pth") in report
+        assert report.count("data:image/jpeg;base64,") == 5
 
     def test_is_repeatable(self, workspace: Workspace) -> None:
         losses = []
@@ -160,6 +178,7 @@ class TestARun:
         )
         assert set(kpi) == {"train_loss"}
         assert not (workspace.results / "train" / "metrics.json").exists()
+        assert reported(workspace.results / "train") == {"train_loss": [1]}
         assert (workspace.results / "train" / "annotated.jpg").exists()
 
 
@@ -174,6 +193,7 @@ class TestResume:
         last = workspace.results / "train" / "model_epoch_001.pth"
         assert_same_weights(last, whole.last)
         assert_same_weights(last, whole.last, "ema")
+        assert reported(last.parent) == reported(whole.folder)
 
     def test_from_a_link_to_an_epoch(
         self, workspace: Workspace, whole: Whole, capsys: pytest.CaptureFixture[str]

@@ -72,6 +72,9 @@ def epoch_kpis(folder: Path) -> dict[int, dict[str, float]]:
 def train_whole(context: Context, spec: Path, results: Path) -> None:
     overrides = [*TWO_RANKS, f"results_dir={results}"]
     train(session_of(load_spec(spec, overrides, action="train"), context))
+    score = ["evaluate.num_gpus=2", "evaluate.gpu_ids=[0,1]", "evaluate.batch_size=1"]
+    score += [f"evaluate.checkpoint={results / 'train' / 'model_epoch_001.pth'}"]
+    evaluate(session_of(load_spec(spec, [*overrides, *score], action="evaluate"), context))
 
 
 def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
@@ -120,11 +123,17 @@ def test_interrupted_at_once_and_resumed(sparse: Workspace) -> None:
     for epoch, kpi in kpis.items():
         assert again[epoch] == pytest.approx(kpi, abs=1e-5)
 
+    # Ranks and batches do not matter: of an odd number of images each counts once.
     checkpoint = f"evaluate.checkpoint={whole / 'model_epoch_001.pth'}"
     alone = evaluate(sparse.session(checkpoint, name="evaluate"))
-    assert alone["test_mAP"] == pytest.approx(
-        kpis[1]["val_mAP"], abs=1e-6
-    )  # ranks and batches do not matter
+    assert alone["test_mAP"] == pytest.approx(kpis[1]["val_mAP"], abs=1e-6)
+    scored = [
+        json.loads((folder / "evaluate" / "metrics.json").read_text())
+        for folder in (sparse.results, whole.parent)
+    ]
+    assert scored[0]["detections"] == scored[1]["detections"] > 0
+    assert scored[0]["confusion"] == scored[1]["confusion"]
+    assert scored[0]["metrics"] == pytest.approx(scored[1]["metrics"], abs=1e-6)
 
 
 def test_failure_of_another_rank_is_told(workspace: Workspace) -> None:
