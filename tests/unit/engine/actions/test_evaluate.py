@@ -43,7 +43,8 @@ class TestEvaluate:
         assert none == {"test_mAP": 0, "test_mAP50": 0}
         evaluate(workspace.session(setting, "dataset.eval_class_ids=[2]", name="evaluate"))
         scored = json.loads((workspace.results / "evaluate" / "metrics.json").read_text())
-        assert set(scored["per_class"]) == {"square"}
+        assert set(scored["per_class"]) == set(scored["thresholds"]) == {"square"}
+        assert {row["true"] for row in scored["confusion"]} <= {"square", None}
 
     def test_classes_of_another_training(self, workspace: Workspace) -> None:
         session = workspace.session(name="evaluate")
