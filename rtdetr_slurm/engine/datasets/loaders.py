@@ -31,10 +31,11 @@ def evaluation_loader(
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Rank r of R scores every R-th image: none is left out and none is scored twice."""
-    share = range(rank, len(data), ranks)
-    batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
-    return _loader(data, batches, workers, pin_memory)
+    """Rank r of R scores every R-th batch: no image is left out and none is scored twice, and each
+    is scored beside the same others on however many ranks, to the last bit."""
+    images = range(len(data))
+    batches = [list(images[i : i + batch_size]) for i in range(0, len(data), batch_size)]
+    return _loader(data, batches[rank::ranks], workers, pin_memory)
 
 
 def _loader(

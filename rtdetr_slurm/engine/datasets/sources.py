@@ -45,7 +45,7 @@ class EvaluationShare:
 
     def steps(self, ranks: int) -> int:
         """Batches of rank 0, which has the most."""
-        return math.ceil(math.ceil(len(self.data.table) / ranks) / self.batch_size)
+        return math.ceil(math.ceil(len(self.data.table) / self.batch_size) / ranks)
 
 
 def open_sources(session: Session) -> dict[str, list[Source]]:

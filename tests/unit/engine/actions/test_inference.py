@@ -271,8 +271,8 @@ def on_rank(context: Context, root: Path, results: Path, overrides: tuple[str, .
 
 
 def test_two_ranks_find_what_one_finds(workspace: Workspace, images: Path, tmp_path: Path) -> None:
-    overrides = (*given(workspace, images), "inference.batch_size=1")
-    alone = infer(workspace, images, more=("inference.batch_size=1",))
+    overrides = (*given(workspace, images), "inference.batch_size=2")
+    alone = infer(workspace, images, more=("inference.batch_size=2",))
     run_ranks(on_rank, workspace.root, tmp_path / "two", overrides)
     both = tmp_path / "two" / "inference"
     assert read(both / "predictions.json") == read(alone / "predictions.json")

@@ -55,11 +55,11 @@ class TestEvaluationLoader:
     @pytest.mark.parametrize("ranks", [1, 2, 3, 12])
     def test_evaluation_covers_every_image_once(self, table: Table, ranks: int) -> None:
         data = EvaluationSet(table, (64, 64))
-        images: list[int] = []
+        batches: list[list[int]] = []
         for rank in range(ranks):
             loader = evaluation_loader(data, 3, rank, ranks, workers=0, pin_memory=False)
-            images += [image for batch in loader for image in batch.images]
-        assert sorted(images) == list(range(10))
+            batches += [batch.images for batch in loader]
+        assert sorted(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
 class Killed(Dataset[int]):
