@@ -86,7 +86,7 @@ def _names(entry: Path) -> tuple[list[str], list[str]]:
         raise RequestError(f"{entry} ({_FIELD}) does not exist")
     if entry.is_file() and is_archive(entry):
         names, others = list_archive(entry, is_image)
-        notes = [f"{entry}: {_count(others)} that are links or no files are left out"]
+        notes = [f"{entry}: left out, for they are links or no files: {_some_of(others)}"]
         return _some(entry, names), notes if others else []
     if entry.is_file() and entry.name.lower().endswith(LIST_SUFFIX):
         return _in_list(entry)
@@ -140,7 +140,7 @@ def _in_list(path: Path) -> tuple[list[str], list[str]]:
             f"{path} ({_FIELD}): none of the images that it lists exists, such as {missing[0]!r}; "
             f"names are relative to {path.parent}, one on a line"
         )
-    notes = [f"{path}: {_count(missing)} do not exist; the others are used"]
+    notes = [f"{path}: not there, and left out: {_some_of(missing)}"]
     return names, notes if missing else []
 
 
@@ -151,6 +151,7 @@ def _below(folder: Path, name: str) -> str:
     return os.path.relpath(whole, folder) if inside else whole
 
 
-def _count(names: Sequence[str]) -> str:
+def _some_of(names: Sequence[str]) -> str:
+    """How many they are, and what the first are called."""
     shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} images ({shown})"
+    return f"{len(names)} images ({shown})" if len(names) > 1 else f"image {shown}"

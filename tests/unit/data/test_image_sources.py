@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_an_archive(tmp_path: Path, kind: str) -> None:
     assert source.annotations.file_names == ["b.jpg", "cam 1/a.jpg"]
 
 
+def test_links_in_an_archive_are_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to("/etc/passwd")
+    path = pack(tmp_path / "x.tar")
+    with tarfile.open(path, "a") as archive:
+        archive.add(tmp_path / "link.jpg", "link.jpg")
+    _, notes = find_images(InferDataSource(image_dir=[str(path)]))
+    assert notes == [f"{path}: left out, for they are links or no files: image 'link.jpg'"]
+
+
 def test_a_list_names_images_relative_to_itself(tmp_path: Path) -> None:
     written(tmp_path / "lists" / "sub" / "a b.jpg", "")
     written(tmp_path / "elsewhere" / "c.jpg", "")
@@ -78,7 +88,7 @@ def test_what_is_missing_of_a_list_is_noted(tmp_path: Path) -> None:
     written(tmp_path / "a.jpg", "")
     path = written(tmp_path / "of.txt", "a.jpg\nb.jpg\n/no/c.jpg\n")
     _, notes = find_images(InferDataSource(image_dir=[str(path)]))
-    assert notes == [f"{path}: 2 images ('b.jpg', '/no/c.jpg') do not exist; the others are used"]
+    assert notes == [f"{path}: not there, and left out: 2 images ('b.jpg', '/no/c.jpg')"]
     written(path, "b.jpg\n")
     assert "none of the images that it lists exists, such as 'b.jpg'" in refused(path)
 

@@ -33,7 +33,7 @@ def test_every_kind_of_source_passes(ask: Callable[..., Prepared], tmp_path: Pat
     (tmp_path / "of.txt").write_text("data/images/1.jpg\nnone.jpg\n")
     prepared = ask("data/images, x.tar.gz, of.txt")
     assert [stage.action for stage in prepared.plan.stages] == ["train", "inference"]
-    assert any("1 images ('none.jpg') do not exist" in note for note in prepared.plan.notes)
+    assert any("not there, and left out: image 'none.jpg'" in note for note in prepared.plan.notes)
 
 
 def test_what_cannot_be_used_is_refused(ask: Callable[..., Prepared], tmp_path: Path) -> None:
