@@ -21,8 +21,8 @@ all other errors of the kind are gone, and missed boxes are not asked for.
 
 **Confusion.** A row for each true class, and a last one for no box; a column for each class found,
 and a last one for none. A box that nothing found counts where the best classification error about
-it has put it, else as not found; what is left of the detections found what is no box. So a row's
-sum is the number of its boxes, and a column's the number of its detections.
+it has put it, else as not found; the detections that remain have no box. So a row's sum is the
+number of its boxes, and a column's the number of its detections.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ def _gains(m: Matching, kind: Ints, about: Ints) -> tuple[float, ...]:
         return float(np.mean([*_ap50(m, label[keep], right[keep], boxes).values()] or [1.0]))
 
     right = kind == RIGHT
+    best = _first_about(about, unfound)
     before = mean_ap(m.label, right, kind != IGNORED, boxes)
     gains = []
     for one in range(len(KINDS)):
@@ -189,7 +190,7 @@ def _gains(m: Matching, kind: Ints, about: Ints) -> tuple[float, ...]:
             after = mean_ap(m.label, right, kind != IGNORED, asked)
         else:
             wrong = kind == one
-            mended = _first_about(np.where(wrong, about, -1), unfound)
+            mended = wrong & best
             label = m.label.copy()
             label[mended] = m.truth.label[about[mended]]
             keep = (kind != IGNORED) & ~wrong | mended

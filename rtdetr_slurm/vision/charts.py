@@ -37,17 +37,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, from where to where."""
+    """What an axis shows, from where to where; `whole`: of whole numbers."""
 
     label: str
     low: float
     high: float
+    whole: bool = False
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round numbers within the axis."""
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / most))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
+        step = max(step, 1.0) if self.whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 
@@ -59,7 +61,9 @@ class Bar:
     text: str
 
 
-def spanning(label: str, values: Sequence[float], *, low: float | None = None) -> Axis:
+def spanning(
+    label: str, values: Sequence[float], *, low: float | None = None, whole: bool = False
+) -> Axis:
     """An axis with room for all finite values.
 
     Args:
@@ -68,7 +72,7 @@ def spanning(label: str, values: Sequence[float], *, low: float | None = None) -
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     begin = min(finite) if low is None else low
     end = max(finite)
-    return Axis(label, begin, end if end > begin else begin + 1.0)
+    return Axis(label, begin, end if end > begin else begin + 1.0, whole)
 
 
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Markup:
@@ -127,7 +131,7 @@ def matrix_chart(
     title: str, rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]
 ) -> Markup:
     """Counts as cells, the darker the larger their share of the row."""
-    cell, left, top = 34, 170, 130
+    cell, left, top = 34, 24 + 7 * _longest(rows), 24 + 5 * _longest(columns)
     parts = []
     for number, name in enumerate(columns):
         x = left + number * cell + cell / 2
@@ -148,6 +152,10 @@ def matrix_chart(
                 parts.append(_text(_short_count(count), *middle, class_=class_))
     width = left + cell * len(columns) + 90
     return _svg(title, width, top + cell * len(rows) + 8, parts)
+
+
+def _longest(names: Sequence[str]) -> int:
+    return min(max(map(len, names), default=0), NAME_LENGTH)
 
 
 def _svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:

@@ -115,7 +115,7 @@ def _key_numbers(assessment: Assessment) -> Markup:
 def _training(history: Mapping[str, Mapping[int, float]]) -> Iterator[Markup]:
     yield element("h2", "Training")
     epochs = [epoch + 1 for curve in history.values() for epoch in curve]
-    x = spanning("epoch", epochs, low=1)
+    x = spanning("epoch", epochs, low=min(epochs), whole=True)
     for label, names, top in (
         ("loss", (Kpi.TRAIN_LOSS, Kpi.VAL_LOSS), None),
         ("mAP", (Kpi.VAL_MAP, Kpi.VAL_MAP50), 1.0),
@@ -209,13 +209,15 @@ def _confusion(assessment: Assessment) -> Iterator[Markup]:
     yield element(
         "p",
         "A row for each true class, a column for each class found, shaded by the share of the row. "
+        "A box counts once, where the detection that found it has put it, or else the best that "
+        "has taken it for another class; in the last row are the detections that remain. "
         f"{_limited(len(names), len(classes), 'those with most errors')}",
     )
     yield element(
         "div",
         matrix_chart(
             "true classes by classes found",
-            [*names, "no box there"],
+            [*names, "no box left"],
             [*names, "not found"],
             matrix[np.ix_(shown, shown)].tolist(),
         ),
@@ -248,9 +250,10 @@ def _picture(picture: Picture) -> Markup:
         place = {"x": x, "y": y, "width": width, "height": height}
         shapes.append(element("rect", element("title", shown.text), class_=shown.sort, **place))
         if shown.sort in ("missed", "wrong"):
-            at = {"x": max(x, 0) + 3, "y": max(y, 0) + 13}
+            at = {"x": max(x, 0) + picture.width / 90, "y": max(y, 0) + picture.width / 26}
             shapes.append(element("text", shown.text, class_=shown.sort, **at))
-    overlay = element("svg", *shapes, viewBox=f"0 0 {picture.width} {picture.height}", role="img")
+    view = {"viewBox": f"0 0 {picture.width} {picture.height}", "role": "img"}
+    overlay = element("svg", *shapes, font_size=picture.width / 28, **view)
     size = {"width": picture.width, "height": picture.height}
     image = element("img", src=source, alt=picture.name, **size)
     plural = "" if picture.errors == 1 else "s"

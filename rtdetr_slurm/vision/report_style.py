@@ -28,7 +28,8 @@ figure { margin: 0; } figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 .picture rect.truth { stroke: var(--truth); stroke-dasharray: 7 4; }
 .picture rect.missed { stroke: var(--missed); stroke-dasharray: 7 4; }
 .picture rect.right { stroke: var(--right); } .picture rect.wrong { stroke: var(--wrong); }
-.picture text { fill: #fff; paint-order: stroke; stroke: #000b; stroke-width: 3px; }
+.picture text { fill: #fff; font-size: inherit; paint-order: stroke; stroke: #000b;
+  stroke-width: .2em; }
 .key.truth { border-bottom: 3px dashed var(--truth); }
 label { white-space: nowrap; margin-right: 1rem; }
 .key.missed { border-bottom: 3px dashed var(--missed); }

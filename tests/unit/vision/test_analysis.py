@@ -131,6 +131,14 @@ class TestGains:
             "classification": pytest.approx(50 / 101)
         }
 
+    def test_the_best_error_about_a_box_finds_it(self) -> None:
+        """Of whichever kind it is: mending the others finds nothing, as in TIDE."""
+        table = table_of((0, CAT, HERE), (1, CAT, HERE))
+        wrong = [(0, CAT, BESIDE, 0.9), (0, DOG, HERE, 0.8)]
+        assert gained(analysed(table, *wrong, (1, CAT, HERE, 0.7))) == {
+            "localisation": pytest.approx(1 - 51 / 101 / 2)
+        }
+
 
 class TestThresholds:
     def test_half_way_to_the_next(self) -> None:

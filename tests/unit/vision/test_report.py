@@ -94,6 +94,9 @@ class TestCharts:
     def test_ticks(self, low: float, high: float, ticks: list[float]) -> None:
         assert Axis("", low, high).ticks() == pytest.approx(ticks)
 
+    def test_no_ticks_between_epochs(self) -> None:
+        assert Axis("", 1, 3, whole=True).ticks() == [1, 2, 3]
+
     def test_an_axis_has_room_for_all(self) -> None:
         assert spanning("", [3, math.nan, 5]) == Axis("", 3, 5)
         assert spanning("", [3], low=0) == Axis("", 0, 3)
