@@ -74,6 +74,7 @@ class Action:
             `gpu_id` of its own section.
         role: of the site profile: what kind of node it runs on, in which image.
         reads: the data sources it opens: `train` is dataset.train_data_sources, and so on.
+        may_read: those that it makes use of where the spec has them, and does without else.
         artefact: what proves its success.
         leaves: what later actions can take from it as their model; None: nothing.
         tao_artefact: what proves it where TAO's image leaves something else.
@@ -87,6 +88,7 @@ class Action:
     role: Literal["train", "cpu", "tensorrt"]
     reads: tuple[str, ...]
     artefact: Artefact
+    may_read: tuple[str, ...] = ()
     leaves: Model | None = None
     resumable: bool = False
     function: str | None = None
@@ -174,8 +176,10 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="train",
             reads=(),
+            may_read=("val", "test"),
             artefact=Artefact("field", "export.onnx_file", MODEL_FILES[Infer.CREATE_ONNX_FILE]),
             leaves="onnx",
+            function="rtdetr_slurm.engine.actions.export:export",
         ),
         Action(
             name="distill",

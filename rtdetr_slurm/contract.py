@@ -23,6 +23,8 @@ METRICS_VERSION = 2
 """metrics.json and metrics_epoch_*.json: since 2 with thresholds, errors, confusion and curves."""
 PREDICTIONS_VERSION = 1
 """images.json and predictions.json of an inference"""
+EXPORT_VERSION = 1
+"""export.json"""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -125,6 +127,8 @@ CLAIM_JSON = "claim.json"
 METRICS_JSON = "metrics.json"
 METRICS_PATTERN = "metrics_epoch_{epoch:03d}.json"
 """What metrics.json was after an epoch, beside the epoch's checkpoint."""
+EXPORT_JSON = "export.json"
+"""What an ONNX file holds, and how far it is from its checkpoint."""
 REPORT_HTML = "report.html"
 PREDICTIONS_JSON = "predictions.json"
 IMAGES_JSON = "images.json"

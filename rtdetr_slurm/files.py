@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -62,22 +63,43 @@ def write_new(path: Path, data: str | bytes) -> None:
         OSError: as `write_atomic`.
     """
     with _temporary(path, _writing(data)) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            # On NFS a request that was repeated finds what it has done itself the first time.
-            if temporary.stat().st_nlink != 2:
-                raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _write_exclusively(path, temporary.read_bytes())
+        _link_new(temporary, path)
 
 
-def _write_exclusively(path: Path, payload: bytes) -> None:
+def keep_new(file: Path, path: Path) -> None:
+    """Give a complete file, in a folder of the same file system, its name where there is none yet.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError: the folder takes no files any more.
+    """
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    _link_new(file, path)
+    file.unlink()
+
+
+def _link_new(file: Path, path: Path) -> None:
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        # On NFS a request that was repeated finds what it has done itself the first time.
+        if file.stat().st_nlink != 2:
+            raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _write_exclusively(path, file)
+
+
+def _write_exclusively(path: Path, file: Path) -> None:
     with path.open("xb") as stream:
         try:
-            stream.write(payload)
+            with file.open("rb") as content:
+                shutil.copyfileobj(content, stream, _BLOCK_BYTES)
             stream.flush()
             os.fsync(stream.fileno())
         except BaseException:

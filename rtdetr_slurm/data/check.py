@@ -6,7 +6,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +44,14 @@ def check_sources(
     action: str,
     *,
     skip_bad_images: bool = False,
+    kinds: Collection[str] | None = None,
     read: Callable[[Path], CocoAnnotations] = read_annotations,
 ) -> CheckedData:
     """Read and check the data of `action`: folders, classes, images, boxes.
 
     Args:
         skip_bad_images: images that are missing or not as annotated are left out, and noted.
+        kinds: of sources, as the action table names them; None: all of the action's.
         read: reads an annotation file; whoever checks several actions remembers what it has read.
 
     Raises:
@@ -59,8 +61,10 @@ def check_sources(
     dataset = experiment.dataset
     sources: dict[str, list[Source]] = {}
     for kind, given in given_sources(experiment, action).items():
+        if kinds is not None and kind not in kinds:
+            continue
         sources[kind] = [_open(kind, source, read) for source in given]
-        if kind in ("train", "test") and not given:
+        if kind in ("train", "test") and kind in get_action(action).reads and not given:
             raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
     every = [(kind, source) for kind, group in sources.items() for source in group]
     class_names([source.annotations for _, source in every], dataset.num_classes)
@@ -86,9 +90,10 @@ def check_sources(
 
 
 def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[DataSource]]:
-    """The annotated sources that `action` reads, by kind, as the spec gives them."""
+    """The annotated sources that `action` opens, by kind, as the spec gives them."""
     found = {}
-    for kind in get_action(action).reads:
+    row = get_action(action)
+    for kind in (*row.reads, *row.may_read):
         if kind != "infer":  # the one kind without annotations
             given = getattr(experiment.dataset, f"{kind}_data_sources") or []
             found[kind] = given if isinstance(given, list) else [given]

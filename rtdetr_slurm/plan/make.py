@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,17 @@ from rtdetr_slurm.plan.model import (
 )
 from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.slurm.names import has_control_character
-from rtdetr_slurm.spec.paths import absolute_paths, path_problem, read_paths, written_paths
+from rtdetr_slurm.spec.paths import (
+    absolute_paths,
+    fields_of,
+    path_problem,
+    read_paths,
+    written_paths,
+)
 
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Role, Site
-    from rtdetr_slurm.spec import LoadedSpec
+    from rtdetr_slurm.spec import LoadedSpec, Topology
     from rtdetr_slurm.spec.job import JobConfig
 
 _PLAIN_TRAINING = "plain training: no AutoML sweep (automl.policy was left at its default)"
@@ -106,7 +113,7 @@ def _stage(
         name=position.name,
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
-        launch=launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job)),
+        launch=_launch(action, loaded, site, role),
         container=_container(spec, action, site, role, run_dir, results_dir),
         command=_command(action, loaded, role.engine),
         results_dir=results_dir,
@@ -142,7 +149,7 @@ def _resources(
     return Resources(
         nodes=nodes,
         gpu_ids=gpu_ids,
-        gpu_request=role.gpu.request,
+        gpu_request="none" if _without_gpu(wanted, role) else role.gpu.request,
         gpu_type=role.gpu.type,
         cpus_per_task=asked.cpus_per_task or role.cpus_per_node(len(gpu_ids)),
         mem_gb=asked.mem_gb or role.mem_gb,
@@ -191,6 +198,17 @@ def launch_of(
     )
 
 
+def _launch(action: Action, loaded: LoadedSpec, site: Site, role: Role) -> Launch:
+    launch = launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job))
+    without = _without_gpu(loaded.topology_of(action.name), role)
+    return replace(launch, accelerator="cpu") if without else launch
+
+
+def _without_gpu(wanted: Topology, role: Role) -> bool:
+    """Whether a stage gets no GPU at all; TAO's programs want one in any case."""
+    return wanted.on_cpu and role.engine == "rtdetr"
+
+
 def _endurance(job: JobConfig) -> Endurance:
     return Endurance(
         max_requeues=job.max_requeues,
@@ -222,6 +240,8 @@ def _container(
 ) -> Container | None:
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
     binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action.name)]
+    folders = [str(Path(path).parent) for _, _, path in fields_of(spec, action.name, "new") if path]
+    binds += [Bind(folder, folder) for folder in folders]
     return container_of(site, role, binds)
 
 

@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
-from rtdetr_slurm.contract import STATUS_JSON, Kpi
-from rtdetr_slurm.records import BadRecord, names_in, open_file
+from rtdetr_slurm.contract import METRICS_PATTERN, STATUS_JSON, Kpi
+from rtdetr_slurm.records import BadRecord, checked, names_in, open_file, read_json
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.runs.claim import read_claim
 from rtdetr_slurm.runs.status import read_status, status_lines_of
@@ -214,6 +214,31 @@ def in_the_way(results_dir: Path, resumed: Path | None) -> str | None:
 
 def _first_whole(candidates: Iterator[CheckpointFile], verify: Verify) -> CheckpointFile | None:
     return next((c for c in candidates if verify(c.path) is None), None)
+
+
+class _Measured(TypedDict):
+    """Of the metrics that training keeps for an epoch."""
+
+    thresholds: Mapping[str, float | None]
+
+
+def thresholds_of(checkpoint: Path) -> dict[str, float] | None:
+    """Class name to the score with the best F1, as measured after the epoch of a checkpoint; None
+    where nobody has.
+
+    Raises:
+        BadRecord: the file that says so cannot be read.
+    """
+    match = _EPOCH.fullmatch(checkpoint.name)
+    if match is None:
+        return None
+    path = checkpoint.with_name(METRICS_PATTERN.format(epoch=int(match[1])))
+    try:
+        measured = checked(_Measured, read_json(path), path)
+    except FileNotFoundError:
+        return None
+    found = measured["thresholds"].items()
+    return {name: value for name, value in found if value is not None}
 
 
 def kpi_by_epoch(results_dir: Path) -> dict[str, dict[int, float]]:

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from rtdetr_slurm.spec.fields import (
+    EVALUATE,
     EVERY,
+    EXPORT,
     INFERENCE,
     ON_IMAGES,
     SCORING,
@@ -108,7 +110,8 @@ class AugmentationConfig(Section):
     )
     eval_spatial_size: SpatialSize = field(
         [640, 640],
-        honoured_by=ON_IMAGES,
+        honoured_by=(*TRAIN, *EVALUATE, *INFERENCE),
+        no_effect_in=EXPORT,
         carried=EVERY,
         automl="disabled",
         description="[height, width] that images are resized to outside training.",
@@ -153,7 +156,7 @@ class DatasetConfig(Section):
     val_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="val",
-        honoured_by=TRAIN,
+        honoured_by=(*TRAIN, *EXPORT),
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images scored while training, for val_mAP. Optional: without them a run only "
@@ -162,7 +165,7 @@ class DatasetConfig(Section):
     test_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="test",
-        honoured_by=("evaluate",),
+        honoured_by=(*EVALUATE, *EXPORT),
         required_by=EVERY,
         automl="disabled",
         template={"image_dir": "???", "json_file": "???"},

@@ -22,9 +22,10 @@ from rtdetr_slurm.yaml_source import KeyPath, dotted
 TRAIN = ("train",)
 EVALUATE = ("evaluate",)
 INFERENCE = ("inference",)
-TRAINED = ("evaluate", "inference")
+EXPORT = ("export",)
+TRAINED = ("evaluate", "inference", "export")
 """Actions that build the model for weights that a training has left."""
-SCORING = ("train", "evaluate")
+SCORING = ("train", "evaluate", "export")
 """Actions that run the model on annotated images."""
 ON_IMAGES = (*SCORING, *INFERENCE)
 """Actions that run the model on images, annotated or not."""
@@ -45,8 +46,15 @@ def users(section: str) -> tuple[str, ...]:
 
 
 def readers(source: str) -> tuple[str, ...]:
-    """The actions that open a kind of data source, as the table of actions calls it."""
+    """The actions that need a kind of data source, as the table of actions calls it."""
     return tuple(name for name, action in ACTIONS.items() if source in action.reads)
+
+
+def openers(source: str) -> tuple[str, ...]:
+    """The actions that open a kind of data source where the spec has it."""
+    return tuple(
+        name for name, action in ACTIONS.items() if source in (*action.reads, *action.may_read)
+    )
 
 
 class Section(BaseModel):
@@ -72,7 +80,7 @@ def field(
     idle: str | None = None,
     switch: str | None = None,
     required_by: Sequence[str] = (),
-    path: Literal["read", "write"] | None = None,
+    path: Literal["read", "write", "new"] | None = None,
     holds: Literal["weights", "checkpoint", "images"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
@@ -104,10 +112,12 @@ def field(
             this is said.
         switch: of a section: its field without which the others change nothing; likewise.
         required_by: those of the actions it is meant for that cannot start while it is empty.
-        path: the value is a path, or a list of paths, that the action reads or writes.
+        path: the value is a path, or a list of paths, that the action reads, writes, or writes
+            where there is nothing yet.
         holds: what its file is: `weights` in any format that can be read, a `checkpoint` of this
             engine, or `images`, also a list of them. Looked at before a job is queued.
-        source: the value is this kind of data source, meant for the actions that open it.
+        source: the value is this kind of data source, meant for the actions that open it;
+            `required_by` then leaves out those that can do without.
         inferred: TAO's inference function that fills the field where it is left empty
             (contract.Infer).
         inferred_in: the actions in which it does; else those that need the field, else those that
@@ -125,7 +135,7 @@ def field(
         template: what the generated templates show instead of the default.
     """
     if source is not None:
-        used_by = readers(source)
+        used_by, required_by = openers(source), required_by and readers(source)
     if used_by is not None:
         required_by = [action for action in required_by if action in used_by]
     bounds: dict[str, Any] = {"ge": ge, "le": le}

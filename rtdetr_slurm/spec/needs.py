@@ -9,7 +9,9 @@ from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.export import OPSETS
 from rtdetr_slurm.spec.fields import (
+    EXPORT,
     TRAINING,
     FieldRef,
     Section,
@@ -252,6 +254,17 @@ def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems
         )
 
 
+def opset_is_supported(experiment: ExperimentConfig, action: str) -> Problems:
+    found = experiment.export.opset_version
+    if action in EXPORT and found not in OPSETS:
+        yield Problem(
+            ("export", "opset_version"),
+            f"found {found}; allowed: {OPSETS[0]}..{OPSETS[-1]}: layer normalization is an "
+            f"operator since {OPSETS[0]}, and deformable attention's GridSample another one from "
+            f"{OPSETS[-1] + 1} on",
+        )
+
+
 def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
     """A value other than the default needs someone to honour it."""
     if action not in AVAILABLE:
@@ -282,5 +295,6 @@ RULES = (
 OWN_RULES = (
     frozen_names_exist,
     backbone_is_available,
+    opset_is_supported,
     options_are_honoured,
 )

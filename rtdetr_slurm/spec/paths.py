@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rtdetr_slurm.places import expanded, refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
@@ -64,18 +64,18 @@ def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """
     found = [
         str(Path(value).parent) if _is_list_of_images(ref, value) else value
-        for ref, _, value in read_fields(resolved, action)
+        for ref, _, value in fields_of(resolved, action, "read")
         if _is_path(value)
     ]
     return list(dict.fromkeys(found))
 
 
-def read_fields(
-    resolved: Mapping[str, Any], action: str
+def fields_of(
+    resolved: Mapping[str, Any], action: str, kind: Literal["read", "new"]
 ) -> Iterator[tuple[FieldRef, KeyPath, Any]]:
-    """Every value of the fields whose files and folders the action reads, with its place."""
+    """Every value of the path fields of a kind that are meant for the action, with its place."""
     for ref in _path_fields():
-        if ref.extra("x-path") == "read" and action in ref.used_by:
+        if ref.extra("x-path") == kind and action in ref.used_by:
             yield from ((ref, at, value) for at, value in _values(resolved, ref.path))
 
 
@@ -84,7 +84,7 @@ def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     return [
         value
         for ref in _path_fields()
-        if ref.extra("x-path") == "write" and action in ref.used_by and len(ref.path) > 1
+        if ref.extra("x-path") in ("write", "new") and action in ref.used_by and len(ref.path) > 1
         for _, value in _values(resolved, ref.path)
         if _is_path(value)
     ]

@@ -230,6 +230,24 @@ def milestones_rise(experiment: ExperimentConfig) -> Problems:
         )
 
 
+def onnx_is_written(experiment: ExperimentConfig) -> Problems:
+    if experiment.export.format != "onnx":
+        yield Problem(
+            ("export", "format"),
+            f"found '{experiment.export.format}', which TAO's schema lists and its export never "
+            "writes; allowed: 'onnx'",
+        )
+
+
+def images_have_colour(experiment: ExperimentConfig) -> Problems:
+    if experiment.export.input_channel != 3:
+        yield Problem(
+            ("export", "input_channel"),
+            f"found {experiment.export.input_channel}; allowed: 3, as the detector takes RGB "
+            "images and has learned from such",
+        )
+
+
 # --- the later actions -----------------------------------------------------------------------
 def bindings_fit_criterion(experiment: ExperimentConfig) -> Problems:
     for index, binding in enumerate(experiment.distill.bindings):
@@ -312,7 +330,7 @@ SECTION_RULES: dict[str, tuple[Callable[[ExperimentConfig], Problems], ...]] = {
         batch_is_open_or_positive("inference"),
         colours_exist,
     ),
-    "export": (batch_is_open_or_positive("export"),),
+    "export": (batch_is_open_or_positive("export"), onnx_is_written, images_have_colour),
     "distill": (bindings_fit_criterion,),
     "quantize": (backend_has_mode,),
     "gen_trt_engine": (

@@ -16,18 +16,25 @@ SECTIONS = tuple(dict.fromkeys(row.topology for row in ACTIONS.values() if row.t
 
 @dataclass(frozen=True)
 class Topology:
-    """Nodes, and GPUs on each, that an action asks for."""
+    """Nodes, and GPUs on each, that an action asks for.
+
+    Attributes:
+        on_cpu: the action wants no GPU; its one process is counted in their place.
+    """
 
     num_nodes: int
     num_gpus: int
     gpu_ids: tuple[int, ...]
+    on_cpu: bool = False
 
 
 def read_topology(experiment: ExperimentConfig, action: str) -> Topology:
     """What `action` asks for; one GPU where its section does not say."""
     row = ACTIONS[action]
     if row.topology is None:
-        return Topology(1, 1, (getattr(getattr(experiment, row.section), "gpu_id", 0),))
+        section = getattr(experiment, row.section)
+        on_cpu = getattr(section, "on_cpu", False)
+        return Topology(1, 1, (0 if on_cpu else getattr(section, "gpu_id", 0),), on_cpu)
     section = getattr(experiment, row.topology)
     return Topology(section.num_nodes, section.num_gpus, tuple(section.gpu_ids))
 

@@ -11,13 +11,13 @@ from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_weights
 from rtdetr_slurm.spec import LoadedSpec
-from rtdetr_slurm.spec.paths import read_fields, written_paths
+from rtdetr_slurm.spec.paths import fields_of, written_paths
 
 _VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights}
 
 
 def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None:
-    """Refuse files that are missing or torn.
+    """Refuse files that are missing or torn, and those that are to be made and exist already.
 
     What is left empty, to be filled when its stage starts, and what an earlier stage will have
     written by then, is not looked at.
@@ -38,7 +38,11 @@ def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None
 def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -> Iterator[Problem]:
     made = [Path(one.results_dir) for one in earlier]
     made += [Path(path) for one in earlier for path in written_paths(spec, one.action)]
-    for ref, at, value in read_fields(spec, stage.action):
+    for _, at, value in fields_of(spec, stage.action, "new"):
+        path = local_path(value) if value else None
+        if path is not None and (problem := _new_problem(path, stage)):
+            yield Problem(at, f"found {value}; {problem}")
+    for ref, at, value in fields_of(spec, stage.action, "read"):
         if ref.path[0] == "dataset" or not value:
             continue  # data have their own check
         path = local_path(value)
@@ -47,6 +51,18 @@ def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -
         problem = _problem(path, ref.extra("x-holds"))
         if problem is not None:
             yield Problem(at, f"found {value}; {problem}")
+
+
+def _new_problem(path: Path, stage: Stage) -> str | None:
+    """Why a file cannot be made; the stage makes its own results folder itself."""
+    try:
+        if path.exists():
+            return f"{path} exists already, and is not overwritten"
+        if path.parent.is_dir() or path.is_relative_to(stage.results_dir):
+            return None
+        return f"{path.parent} is no folder"
+    except OSError as error:
+        return f"{path} cannot be looked at: {error.strerror}"
 
 
 def _problem(path: Path, holds: str | None) -> str | None:

@@ -7,7 +7,7 @@ rank, where a million small Python objects would be copied into each of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,26 @@ class Table:
     def rows(self, image: int) -> slice:
         """Where the boxes of an image are."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def spread(self, count: int) -> Table:
+        """At most `count` images, evenly from the first on, with their boxes."""
+        images = np.arange(len(self))[:: max(1, -(-len(self) // count))]
+        boxes = [np.arange(self.starts[i], self.starts[i + 1]) for i in images]
+        rows = np.concatenate([np.empty(0, np.int64), *boxes])
+        names = [self.names[self.name_ends[i] : self.name_ends[i + 1]] for i in images]
+        return replace(
+            self,
+            source=self.source[images],
+            image_ids=self.image_ids[images],
+            names=np.concatenate([self.names[:0], *names]),
+            name_ends=np.cumsum([0, *map(len, names)]),
+            sizes=self.sizes[images],
+            starts=np.cumsum([0, *map(len, boxes)]),
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            areas=self.areas[rows],
+            crowds=self.crowds[rows],
+        )
 
 
 def open_table(sources: Sequence[Source], num_classes: int) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import DataLoader
@@ -48,10 +48,13 @@ class EvaluationShare:
         return math.ceil(math.ceil(len(self.data.table) / self.batch_size) / ranks)
 
 
-def open_sources(session: Session) -> dict[str, list[Source]]:
+def open_sources(session: Session, kinds: Collection[str] | None = None) -> dict[str, list[Source]]:
     """Read and check what the action reads, as before it was queued; notes become warnings.
 
     One rank reads for all, which may be many on a node; each looks for the image folders.
+
+    Args:
+        kinds: of sources, as the action table names them; None: all of the action's.
 
     Returns:
         Kind, as the action table names it, to the sources that the spec gives.
@@ -61,7 +64,10 @@ def open_sources(session: Session) -> dict[str, list[Source]]:
     """
     checked = on_main(
         lambda: check_sources(
-            session.experiment, session.name, skip_bad_images=session.skip_bad_images
+            session.experiment,
+            session.name,
+            skip_bad_images=session.skip_bad_images,
+            kinds=kinds,
         )
     )
     check_folders(checked.sources)

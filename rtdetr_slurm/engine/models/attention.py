@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.layers import project_map
+from rtdetr_slurm.engine.models.layers import fixed_sizes, project_map
 
 
 class SelfAttention(nn.Module):
@@ -29,20 +29,22 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, allowed: Tensor | None = None) -> Tensor:
         """x and position [B, N, D]; allowed: bool [N, N], True where row may attend to column."""
-        batch, length, dim = x.shape
+        length, dim = fixed_sizes(x)
         weight, bias = self.in_proj_weight, self.in_proj_bias
         qk = F.linear(x + position, weight[: 2 * dim], bias[: 2 * dim])
         v = F.linear(x, weight[2 * dim :], bias[2 * dim :])
-        heads = (batch, length, self.num_heads, dim // self.num_heads)
-        q, k = (t.reshape(heads).transpose(1, 2) for t in qk.chunk(2, dim=-1))
+        width = dim // self.num_heads
+        heads = (-1, length, self.num_heads, width)
+        q, k = (t.reshape(heads).transpose(1, 2) for t in qk.split(dim, dim=-1))
         attended = F.scaled_dot_product_attention(
             q,
             k,
             v.reshape(heads).transpose(1, 2),
             attn_mask=allowed,
             dropout_p=self.dropout if self.training else 0.0,
+            scale=width**-0.5,
         )
-        out: Tensor = self.out_proj(attended.transpose(1, 2).reshape(batch, length, dim))
+        out: Tensor = self.out_proj(attended.transpose(1, 2).reshape(-1, length, dim))
         return out
 
 
@@ -81,14 +83,16 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, maps: list[Tensor]) -> Tensor:
         """query [B, N, D]; boxes [B, N, 4] cxcywh in 0..1; maps: [B, D, H_l, W_l] per level."""
-        batch, length, dim = query.shape
-        samples = (batch, length, self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*samples, 2)
-        weights = self.attention_weights(query).view(*samples[:3], -1).softmax(-1)
-        reach = boxes[:, :, None, None, None, 2:] * (0.5 / self.num_points)
-        points = boxes[:, :, None, None, None, :2] + offsets * reach
+        length, dim = fixed_sizes(query)
+        samples = (-1, length, self.num_heads, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).reshape(*samples, 2)
+        per_head = self.num_levels * self.num_points
+        weights = self.attention_weights(query).reshape(*samples[:3], per_head).softmax(-1)
+        centre, size = boxes.reshape(-1, length, 1, 1, 1, 4).split(2, dim=-1)
+        points = centre + offsets * (size * (0.5 / self.num_points))
         # grid_sample wants -1..1 and [B * heads, N, P, 2] per level.
-        grids = (2 * points - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+        grids = (2 * points - 1).permute(3, 0, 2, 1, 4, 5)
+        grids = grids.reshape(self.num_levels, -1, length, self.num_points, 2)
         sampled = [
             F.grid_sample(
                 self._value(feature),
@@ -97,15 +101,15 @@ class DeformableAttention(nn.Module):
                 padding_mode="zeros",
                 align_corners=False,
             )
-            for feature, grid in zip(maps, grids, strict=True)
+            for feature, grid in zip(maps, grids.unbind(0), strict=True)
         ]
-        weights = weights.transpose(1, 2).reshape(batch * self.num_heads, 1, length, -1)
+        weights = weights.transpose(1, 2).reshape(-1, 1, length, per_head)
         mixed = (torch.cat(sampled, dim=-1) * weights).sum(-1)
-        out: Tensor = self.output_proj(mixed.view(batch, dim, length).transpose(1, 2))
+        out: Tensor = self.output_proj(mixed.reshape(-1, dim, length).transpose(1, 2))
         return out
 
     def _value(self, feature: Tensor) -> Tensor:
         """[B, D, H, W] to the values that the heads sample, [B * heads, D / heads, H, W]."""
         value = project_map(feature, self.value_proj)
-        batch, dim, height, width = value.shape
-        return value.reshape(batch * self.num_heads, dim // self.num_heads, height, width)
+        dim, height, width = fixed_sizes(value)
+        return value.reshape(-1, dim // self.num_heads, height, width)

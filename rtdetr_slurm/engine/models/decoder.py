@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.attention import DeformableAttention, SelfAttention
 from rtdetr_slurm.engine.models.denoising import DenoisingQueries, denoising_queries
-from rtdetr_slurm.engine.models.layers import MLP, ConvNorm, inverse_sigmoid, project_map
+from rtdetr_slurm.engine.models.layers import (
+    MLP,
+    ConvNorm,
+    fixed_sizes,
+    inverse_sigmoid,
+    project_map,
+)
 from rtdetr_slurm.engine.models.positions import Shapes, anchors
 from rtdetr_slurm.engine.models.types import Outputs, PaddedTargets
 from rtdetr_slurm.errors import RequestError
@@ -193,7 +199,7 @@ class Decoder(nn.Module):
         Returns:
             Content [B, Q, D], box logits [B, Q, 4] and class logits [B, Q, C] of the cells.
         """
-        shapes: Shapes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
+        shapes: Shapes = tuple((height, width) for _, height, width in map(fixed_sizes, maps))
         cells = sum(height * width for height, width in shapes)
         if cells < self.num_queries:
             raise RequestError(
@@ -204,14 +210,12 @@ class Decoder(nn.Module):
         # Boxes stay in float32 at least, also where autocast makes the tokens half precision.
         box_dtype = torch.promote_types(tokens.dtype, torch.float32)
         anchor_logits, valid = anchors(shapes, box_dtype, tokens.device)
-        index = self._best_cells(maps, valid)[..., None]
-        selected = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
-        anchor, valid = (
-            per_cell.expand(len(tokens), -1, -1).gather(1, index.expand(-1, -1, per_cell.shape[-1]))
-            for per_cell in (anchor_logits, valid)
-        )
-        content = self.enc_output(selected * valid)
-        return content, self.enc_bbox_head(content) + anchor, self.enc_score_head(content)
+        index = self._best_cells(maps, valid)
+        width = fixed_sizes(tokens)[-1]
+        selected = tokens.gather(1, index[..., None].repeat(1, 1, width))
+        content = self.enc_output(selected * valid[0][index])
+        boxes = self.enc_bbox_head(content) + anchor_logits[0][index]
+        return content, boxes, self.enc_score_head(content)
 
     @torch.no_grad()
     def _best_cells(self, maps: list[Tensor], valid: Tensor) -> Tensor:
@@ -226,7 +230,7 @@ class Decoder(nn.Module):
         # below, without their gradient.
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
             scores = torch.cat([self._best_scores(m) for m in maps], dim=1)
-            nothing = self._best_scores(maps[0].new_zeros(1, maps[0].shape[1], 1, 1))
+            nothing = self._best_scores(maps[0].new_zeros(1, fixed_sizes(maps[0])[0], 1, 1))
         scores = torch.where(valid[..., 0], scores, nothing)
         return scores.topk(self.num_queries, dim=1).indices
 
@@ -270,4 +274,5 @@ class Decoder(nn.Module):
 
 def _tokens(feature: Tensor) -> Tensor:
     """[B, D, H, W] to [B, H * W, D]."""
-    return feature.flatten(2).transpose(1, 2)
+    dim, height, width = fixed_sizes(feature)
+    return feature.reshape(-1, dim, height * width).transpose(1, 2)

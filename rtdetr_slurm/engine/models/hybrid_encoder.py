@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.attention import SelfAttention
-from rtdetr_slurm.engine.models.layers import ConvNorm, build_activation
+from rtdetr_slurm.engine.models.layers import ConvNorm, build_activation, fixed_sizes
 from rtdetr_slurm.engine.models.positions import position_code
 
 
@@ -91,8 +91,8 @@ class AIFI(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        _, dim, height, width = x.shape
-        tokens = x.flatten(2).transpose(1, 2)
+        dim, height, width = fixed_sizes(x)
+        tokens = x.reshape(-1, dim, height * width).transpose(1, 2)
         position = position_code(height, width, dim, self.temperature, x.dtype, x.device)
         for layer in self.layers:
             tokens = layer(tokens, position)

@@ -129,6 +129,12 @@ def project_map(x: Tensor, linear: nn.Linear) -> Tensor:
     return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
 
 
+def fixed_sizes(x: Tensor) -> tuple[int, ...]:
+    """The sizes of all dimensions but the batch, as plain numbers: an export that leaves the batch
+    open makes constants of them, and of all that follows from them."""
+    return tuple(int(size) for size in x.shape[1:])
+
+
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Logit of x in 0..1, kept finite at the ends by `eps`."""
     x = x.clamp(0, 1)

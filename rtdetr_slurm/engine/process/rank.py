@@ -51,7 +51,8 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
     """Join the other ranks, run the action, and see that status.json tells how it ended."""
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    if require_available(arguments.action).reads:
+    row = require_available(arguments.action)
+    if row.reads or row.may_read:
         loading.start_server()
     action = _function(arguments.action)  # its imports take seconds, and no rank waits for another
     context = join(folder)

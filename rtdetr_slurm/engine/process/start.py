@@ -48,8 +48,10 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
 
 def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
     try:
-        rendezvous = read_rendezvous(os.environ, get_action(arguments.action), loaded.topology)
-        environment = rank_environment(os.environ, loaded.topology, rendezvous)
+        asked = loaded.topology
+        environ = {**os.environ, Env.ACCELERATOR: "cpu"} if asked.on_cpu else os.environ
+        rendezvous = read_rendezvous(environ, get_action(arguments.action), asked)
+        environment = rank_environment(environ, asked, rendezvous)
         minutes = hang_minutes(os.environ, loaded.job.hang_minutes)
         environment[Env.HANG_MINUTES] = f"{minutes:g}"
         if status.is_main:

@@ -66,14 +66,14 @@ def test_validate_looks_at_the_site_that_is_named(tmp_path: Path, capsys: Captur
 
 def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path, "")
-    assert main(["validate", str(path), *NEEDED["export"], "--action", "export"]) == 0
-    assert "note: action 'export' is not available in this version" in capsys.readouterr().err
-    assert main(["validate", str(path), *NEEDED["train"], "job.then=[export]", "--json",
-                 "export.onnx_file=/o", "--action", "train"]) == 0  # fmt: skip
+    assert main(["validate", str(path), *NEEDED["quantize"], "--action", "quantize"]) == 0
+    assert "note: action 'quantize' is not available in this version" in capsys.readouterr().err
+    assert main(["validate", str(path), *NEEDED["train"], "job.then=[quantize]",
+                 "--json", "--action", "train"]) == 0  # fmt: skip
     document = json.loads(capsys.readouterr().out)
-    assert document["actions"] == ["train", "export"]
+    assert document["actions"] == ["train", "quantize"]
     assert document["notes"] == [
-        f"action 'export' is not available in this version; it runs {listed(AVAILABLE)}, and all "
+        f"action 'quantize' is not available in this version; it runs {listed(AVAILABLE)}, and all "
         "others in TAO's image (engine: tao in the site profile)"
     ]
 

@@ -157,6 +157,20 @@ def test_data_are_bound_read_only_and_results_are_not(tmp_path: Path) -> None:
     }
 
 
+def test_an_export_on_the_cpu_gets_no_gpu(tmp_path: Path) -> None:
+    """And the folder of the file that it names is bound, to write to."""
+    path = tmp_path / "export.yaml"
+    path.write_text("export: {checkpoint: /c.pth, onnx_file: /models/a.onnx, on_cpu: true}\n")
+    for engine, accelerator, request in (("rtdetr", "cpu", "none"), ("tao", "cuda", "gres")):
+        loaded = load_spec(path, engine_of=lambda _, engine=engine: engine)  # type: ignore[misc]
+        spec = frozen_spec(loaded, run_dir=RUN_DIR, cwd=CWD)
+        at = site(engine=engine, gpu={"request": "gres"})
+        [made] = make_plan(loaded, spec, at, run_dir=RUN_DIR).stages
+        assert (made.launch.accelerator, made.resources.gpu_request) == (accelerator, request)
+        assert made.container is not None
+        assert Bind("/models", "/models") in made.container.binds
+
+
 def test_binds_that_an_outer_one_provides_are_left_out() -> None:
     outer = Bind("/data", "/data", read_only=True)
     assert needed_binds([Bind("/data/a/b", "/data/a/b", read_only=True), outer]) == (outer,)

@@ -28,6 +28,10 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         (*SHORT, "train.optim.lr_scheduler=StepLR", "dataset.val_data_sources=null"),
     ),
     "inference": (("inference.conf_threshold=0",),),
+    "export": (
+        ("export.input_height=64", "export.input_width=64"),
+        ("dataset.val_data_sources=null", "export.input_height=64", "export.input_width=64"),
+    ),
 }
 """Overrides of the runs that together reach every option of an action; one plain run for others."""
 
@@ -115,8 +119,9 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
     if "infer" in ACTIONS[name].reads:
         images = workspace.data / "val" / "images"
         given.append(f"dataset.infer_data_sources.image_dir=[{images}]")
-    for overrides in VARIANTS.get(name, ((),)):
-        run(workspace, name, (*given, *overrides), reads)
+    for number, overrides in enumerate(VARIANTS.get(name, ((),))):
+        own = f"results_dir={workspace.root / f'{name}-{number}'}"
+        run(workspace, name, (*given, own, *overrides), reads)
     return reads
 
 

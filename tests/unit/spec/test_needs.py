@@ -151,13 +151,14 @@ def test_a_checkpoint_that_is_given_wins_and_that_is_said(tmp_path: Path) -> Non
 
 def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
     overrides = [
-        *NEEDED["export"], *NEEDED["gen_trt_engine"], "job.then=[evaluate, export, gen_trt_engine]"
+        *NEEDED["quantize"], *NEEDED["gen_trt_engine"],
+        "job.then=[evaluate, quantize, gen_trt_engine]"
     ]  # fmt: skip
     loaded = load(tmp_path, CHAIN, *overrides, action="train")
     with pytest.raises(RequestError) as error:
         refuse_unavailable(loaded)
     assert str(error.value) == (
-        "actions 'export' and 'gen_trt_engine' are not available in this version; it runs "
+        "actions 'quantize' and 'gen_trt_engine' are not available in this version; it runs "
         f"{listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the site profile); "
         "'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT image"
     )
@@ -236,6 +237,38 @@ def test_options_of_other_actions_and_defaults_are_passed_over(tmp_path: Path) -
 def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
     line = only(problems(tmp_path, EVALUATE, override))
     assert "not available yet in action 'evaluate'" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("opset_version=16", "found 16; allowed: 17..19: layer normalization is an operator since"),
+        ("opset_version=20", "found 20; allowed: 17..19"),
+        ("format=xdl", "found 'xdl', which TAO's schema lists and its export never writes; "),
+        ("input_channel=1", "found 1; allowed: 3, as the detector takes RGB images"),
+        ("is_quantized=true", "not available yet in action 'export'"),
+        ("input_width=650", "found 650; allowed: a multiple of 32"),
+    ],
+)
+def test_export_refuses_what_it_cannot_write(tmp_path: Path, override: str, said: str) -> None:
+    """TAO raises an opset without a word, and takes a format that it does not write."""
+    line = only(problems(tmp_path, "", *NEEDED["export"], f"export.{override}", action="export"))
+    assert f"export.{override.split('=')[0]}: " in line
+    assert said in line
+
+
+def test_export_takes_sizes_of_its_own_that_have_room_for_the_queries(tmp_path: Path) -> None:
+    """Whatever the data set's size is: TAO's position code and anchors are that one's."""
+    size = ["export.input_height=480", "export.input_width=800"]
+    other = "dataset.augmentation.eval_spatial_size=[320, 320]"
+    export = load(tmp_path, "", *NEEDED["export"], *size, other, action="export").experiment.export
+    assert (export.input_height, export.input_width, export.opset_version) == (480, 800, 17)
+    default = load(tmp_path, "", *NEEDED["export"], action="export").experiment.export
+    assert (default.input_height, default.input_width, default.batch_size) == (640, 640, -1)
+    small = ["export.input_height=64", "export.input_width=64"]
+    line = only(problems(tmp_path, "", *NEEDED["export"], *small, action="export"))
+    assert "model.num_queries: found 300; allowed: ≤ 84, the cells of the feature maps" in line
+    assert "(export.input_height)" in line
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,11 @@ ALL = {
     },
     "write": {
         "results_dir", "train.results_dir", "train.checkpointer.dirpath", "evaluate.results_dir",
-        "inference.results_dir", "export.results_dir", "export.onnx_file", "distill.results_dir",
+        "inference.results_dir", "export.results_dir", "distill.results_dir",
         "quantize.results_dir", "gen_trt_engine.results_dir", "gen_trt_engine.trt_engine",
         "gen_trt_engine.timing_cache", "gen_trt_engine.tensorrt.calibration.cal_cache_file",
     },
+    "new": {"export.onnx_file"},
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def whole_spec(value: str) -> dict[str, Any]:
         }
     )
     spec = experiment.model_dump()
-    for path in ALL["read"] | ALL["write"]:
+    for path in set().union(*ALL.values()):
         *above, name = path.replace("[]", ".0").split(".")
         node = value_at(spec, ".".join(above)) if above else spec
         node[name] = [value, value] if isinstance(node[name], list) else value
@@ -84,7 +85,7 @@ def test_every_path_is_declared_and_nothing_else() -> None:
 def test_all_of_them_become_absolute() -> None:
     spec = whole_spec("data/x")
     result = absolute_paths(spec, CWD)
-    for path in ALL["read"] | ALL["write"]:
+    for path in set().union(*ALL.values()):
         value = value_at(result, path)
         for each in value if isinstance(value, list) else [value]:
             assert each == "/home/someone/data/x", path

@@ -97,6 +97,24 @@ def test_a_follow_up_is_looked_at_but_not_what_is_filled_later(
     ask("evaluate.checkpoint=gone.pth")
 
 
+def test_a_file_that_is_to_be_made_does_not_exist_yet(
+    tmp_path: Path, ask: Callable[..., Prepared]
+) -> None:
+    write_checkpoint(tmp_path / "whole.pth")
+    (tmp_path / "old.onnx").touch()
+
+    def export(name: str) -> Prepared:
+        given = ("export.checkpoint=whole.pth", f"export.onnx_file={name}")
+        return ask(*given, f"results_dir={tmp_path}/out", action="export")
+
+    export("new.onnx")
+    export(f"{tmp_path}/out/export/rtdetr.onnx")
+    with pytest.raises(InvalidInput, match=r"old\.onnx exists already, and is not overwritten"):
+        export("old.onnx")
+    with pytest.raises(InvalidInput, match="nowhere is no folder"):
+        export("nowhere/new.onnx")
+
+
 def test_only_our_own_checkpoints_can_be_resumed(
     tmp_path: Path, ask: Callable[..., Prepared]
 ) -> None:

@@ -1,0 +1,281 @@
+"""A checkpoint as an ONNX file, checked against the detector before it has its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_slurm import __version__
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.contract import EXPORT_JSON, EXPORT_VERSION, MODEL_FILES, Infer
+from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
+from rtdetr_slurm.engine.evaluation import in_step, predictor
+from rtdetr_slurm.engine.onnx_graph import DATA_SUFFIX, foreign_operators, save, trace
+from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.engine.process.phases import Phase
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.files import keep_new, sha256_of
+from rtdetr_slurm.resolved_spec import spec_text
+from rtdetr_slurm.runs.checkpoints import thresholds_of
+from rtdetr_slurm.vision.deepstream import (
+    LABELS_TXT,
+    NVDSINFER_CONFIG,
+    labels_text,
+    nvdsinfer_config,
+)
+from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
+from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_onnx
+from rtdetr_slurm.vision.parity import Parity, compare
+from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
+
+COMPARED_IMAGES = 100
+"""At most so many images are compared, spread evenly over their source: ONNX Runtime computes on
+the CPU here, and a GPU of the job would wait for it."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the file was compared on.
+
+    Attributes:
+        data: None: nothing; `why` says the reason.
+    """
+
+    kind: str = ""
+    data: EvaluationData | None = None
+    why: str = ""
+
+
+def export(session: Session) -> dict[str, float]:
+    """Write `export.checkpoint` as ONNX; docs/engine.md says what else is left.
+
+    Returns:
+        Nothing: an export has no KPIs.
+
+    Raises:
+        Interrupted: asked to stop; the next start begins again.
+        ActionError: the file does not compute what the detector does. It is not left.
+        UserError: whatever a user can do something about.
+    """
+    cfg = session.experiment.export
+    target = Path(cfg.onnx_file or session.results_dir / MODEL_FILES[Infer.CREATE_ONNX_FILE])
+    extra = (LABELS_TXT, NVDSINFER_CONFIG) if cfg.serialize_nvdsinfer else ()
+    refuse_existing(target, extra)
+    size = (cfg.input_height, cfg.input_width)
+    path = Path(cfg.checkpoint)
+    with session.phases.part("model"):
+        detector = trained_detector(session, path)
+    metadata = describe(session, detector, path)
+    if cfg.serialize_nvdsinfer and metadata.classes is None:
+        raise RequestError(
+            f"checkpoint {path} does not name its classes, and {LABELS_TXT} needs them: leave "
+            "export.serialize_nvdsinfer out, or export a checkpoint of a training of this program"
+        )
+    compared = comparison(session, size)
+    session.phases.enter(Phase.OTHER)
+    batch = cfg.batch_size if cfg.batch_size > 0 else None
+    model = trace(
+        detector.model,
+        size,
+        batch=batch,
+        opset=cfg.opset_version,
+        metadata=metadata.properties(),
+        verbose=cfg.verbose,
+    )
+    if foreign := foreign_operators(model):
+        raise ActionError(f"the graph has operators that are not ONNX's own: {', '.join(foreign)}")
+    with folder_beside(target) as folder:
+        *data, made = save(model, folder / target.name)
+        onnx = open_onnx(made)
+        parity = see_that_it_is_the_same(session, detector, onnx, compared)
+        if session.stop.requested:
+            raise Interrupted
+        session.write(EXPORT_JSON, report(session, target, made, onnx, metadata, parity, compared))
+        if cfg.serialize_nvdsinfer:
+            classes = metadata.classes or {}
+            config = nvdsinfer_config(metadata, target.name, size, batch, onnx.num_classes)
+            (folder / LABELS_TXT).write_text(labels_text(classes, onnx.num_classes))
+            (folder / NVDSINFER_CONFIG).write_text(spec_text(config))
+        session.check_latest()
+        # The ONNX file is the last: where it is, all is there.
+        keep_all([*data, *(folder / name for name in extra), made], target.parent)
+    session.say(f"{target}: {summary(onnx, cfg.opset_version, parity)}")
+    return {}
+
+
+def refuse_existing(target: Path, extra: Sequence[str]) -> None:
+    """Before any work: nothing of what is to be written is there.
+
+    Raises:
+        RequestError: something is.
+    """
+    for path in (
+        target,
+        target.with_name(target.name + DATA_SUFFIX),
+        *map(target.with_name, extra),
+    ):
+        if path.exists():
+            raise RequestError(
+                f"{path} exists already, and is not overwritten: remove it, or name another file "
+                "in export.onnx_file"
+            )
+
+
+def describe(session: Session, detector: TrainedDetector, path: Path) -> OnnxMetadata:
+    """What the file will say of itself."""
+    thresholds = thresholds_of(path)
+    if thresholds is None:
+        session.say(f"no thresholds: there is no metrics file of this epoch beside {path.name}")
+    return OnnxMetadata(
+        version=__version__,
+        checkpoint=path.name,
+        checkpoint_sha256=sha256_of(path),
+        epoch=detector.epoch,
+        classes=detector.classes,
+        thresholds=thresholds or {},
+        num_select=session.experiment.model.num_select,
+    )
+
+
+def comparison(session: Session, size: tuple[int, int]) -> Compared:
+    """The images on which file and detector are compared: of the validation or the test source."""
+    problems = []
+    for kind in get_action(session.name).may_read:
+        try:
+            for source in open_sources(session, [kind])[kind]:
+                data = open_evaluation_data(session.experiment, source, size=size)
+                return Compared(kind, replace(data, table=data.table.spread(COMPARED_IMAGES)))
+        except RequestError as error:
+            problems.append(str(error))
+    why = "; ".join(problems)
+    why = why or "neither dataset.val_data_sources nor dataset.test_data_sources is set"
+    session.warn(f"the ONNX file is not compared with the checkpoint on real images: {why}")
+    return Compared(why=why)
+
+
+def see_that_it_is_the_same(
+    session: Session, detector: TrainedDetector, onnx: OnnxDetector, compared: Compared
+) -> Parity | None:
+    """Run both on the same images; None where there are none.
+
+    Raises:
+        ActionError: the file computes something else.
+        Interrupted: asked to stop.
+    """
+    if compared.data is None:
+        return None
+    share = share_evaluation(session, compared.data)
+    device = session.context.device
+    with (
+        session.phases.during(Phase.VALIDATING, steps=share.steps(1)),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        parity = compare(
+            predictor(detector.model), onnx, in_step(session, share), compared.data, device
+        )
+        session.record_bad_images()
+    if problem := parity.problem():
+        raise ActionError(
+            f"the ONNX file does not compute what the checkpoint does: on {parity.images} images "
+            f"of dataset.{compared.kind}_data_sources {problem}. It was not kept; please report "
+            "this with the spec"
+        )
+    return parity
+
+
+def report(
+    session: Session,
+    target: Path,
+    made: Path,
+    onnx: OnnxDetector,
+    metadata: OnnxMetadata,
+    parity: Parity | None,
+    compared: Compared,
+) -> str:
+    """The text of export.json."""
+    cfg = session.experiment.export
+    height, width = onnx.size
+    content: Mapping[str, Any] = {
+        "schema_version": EXPORT_VERSION,
+        "version": __version__,
+        "checkpoint": cfg.checkpoint,
+        "checkpoint_sha256": metadata.checkpoint_sha256,
+        "epoch": metadata.epoch,
+        "onnx_file": str(target),
+        "onnx_sha256": sha256_of(made),
+        "opset_version": cfg.opset_version,
+        "inputs": {"inputs": [onnx.batch, 3, height, width]},
+        "outputs": {
+            "pred_logits": [onnx.batch, onnx.num_queries, onnx.num_classes],
+            "pred_boxes": [onnx.batch, onnx.num_queries, 4],
+        },
+        "classes": metadata.classes and {str(i): name for i, name in metadata.classes.items()},
+        "thresholds": dict(metadata.thresholds) or None,
+        "num_select": metadata.num_select,
+        "parity": None
+        if parity is None
+        else {"source": f"dataset.{compared.kind}_data_sources", **parity.as_json()},
+        "not_compared": compared.why or None,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def summary(onnx: OnnxDetector, opset: int, parity: Parity | None) -> str:
+    """One line for people."""
+    height, width = onnx.size
+    batch = "any batch" if onnx.batch is None else f"batch {onnx.batch}"
+    said = f"opset {opset}, {batch}, {height}x{width}"
+    if parity is None:
+        return f"{said}; not compared on real images"
+    return (
+        f"{said}; on {parity.images} images the largest difference from the checkpoint is "
+        f"{parity.max_difference:.1e}, and mAP {parity.map_other:.4f} to {parity.map_reference:.4f}"
+    )
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """A folder on the file system of `target`, gone afterwards with what is still in it.
+
+    Raises:
+        ActionError: it cannot be made, or takes no more files.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise writing_error(error, target) from None
+    try:
+        yield folder
+    except OSError as error:
+        raise writing_error(error, target) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_all(files: Sequence[Path], folder: Path) -> None:
+    """Move complete files to `folder` in their order: all of them, or none.
+
+    Raises:
+        RequestError: one has come to be there meanwhile.
+    """
+    kept: list[Path] = []
+    try:
+        for file in files:
+            keep_new(file, folder / file.name)
+            kept.append(folder / file.name)
+    except FileExistsError as error:
+        for path in kept:
+            path.unlink()
+        raise RequestError(f"{error.filename2} has come to exist meanwhile, and is kept") from None

@@ -1,0 +1,143 @@
+"""What an ONNX file of this program says of itself, for whoever runs it: names, shapes, metadata.
+
+The graph's own part is the contract of a `Predict`: `inputs` to `pred_logits` and `pred_boxes`. The
+rest is in the file's metadata, where every ONNX tool can read it: text under these keys, JSON where
+it has parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.records import checked
+
+T = TypeVar("T")
+
+INPUT = "inputs"
+"""float32 [batch, 3, height, width], RGB in 0..1."""
+LOGITS, BOXES = "pred_logits", "pred_boxes"
+"""float32 [batch, Q, C], before the sigmoid, and [batch, Q, 4], cxcywh in 0..1."""
+BATCH = "batch"
+"""Name of the batch axis where it is left open."""
+
+SCHEMA_VERSION = 1
+
+_PREFIX = "rtdetr."
+_SCHEMA = f"{_PREFIX}schema_version"
+_VERSION = f"{_PREFIX}version"
+_CHECKPOINT = f"{_PREFIX}checkpoint"
+_DIGEST = f"{_PREFIX}checkpoint_sha256"
+_EPOCH = f"{_PREFIX}epoch"
+_CLASSES = f"{_PREFIX}classes"
+_THRESHOLDS = f"{_PREFIX}thresholds"
+_NUM_SELECT = f"{_PREFIX}num_select"
+_PREPROCESSING = f"{_PREFIX}preprocessing"
+
+PREPROCESSING: Mapping[str, Any] = {
+    "color": "RGB",
+    "range": [0, 1],
+    "mean": None,
+    "std": None,
+    "resize": "stretch",
+    "interpolation": "bilinear, antialiased",
+}
+"""What `preprocess` does to an image."""
+
+
+@dataclass(frozen=True)
+class OnnxMetadata:
+    """What is known of an exported detector.
+
+    Attributes:
+        version: of the program that has exported it.
+        checkpoint: name of the file it was made from.
+        checkpoint_sha256: that file's digest.
+        epoch: of the training; None for weights from elsewhere.
+        classes: class id to name; None where the checkpoint names none.
+        thresholds: class name to the score with the best F1; empty where nobody has measured them.
+        num_select: detections that are kept per image.
+    """
+
+    version: str
+    checkpoint: str
+    checkpoint_sha256: str
+    epoch: int | None
+    classes: Mapping[int, str] | None
+    thresholds: Mapping[str, float]
+    num_select: int
+
+    def properties(self) -> dict[str, str]:
+        """As the file holds it."""
+        known = {
+            _SCHEMA: SCHEMA_VERSION,
+            _EPOCH: self.epoch,
+            _CLASSES: _by_text(self.classes),
+            _THRESHOLDS: dict(self.thresholds) or None,
+            _NUM_SELECT: self.num_select,
+            _PREPROCESSING: dict(PREPROCESSING),
+        }
+        return {
+            _VERSION: self.version,
+            _CHECKPOINT: self.checkpoint,
+            _DIGEST: self.checkpoint_sha256,
+            **{
+                key: json.dumps(value, ensure_ascii=False)
+                for key, value in known.items()
+                if value is not None
+            },
+        }
+
+
+def _by_text(classes: Mapping[int, str] | None) -> dict[str, str] | None:
+    return None if classes is None else {str(number): name for number, name in classes.items()}
+
+
+def read_metadata(properties: Mapping[str, str], name: str) -> OnnxMetadata:
+    """What a file says of itself.
+
+    Args:
+        properties: its metadata.
+        name: of the file, for messages.
+
+    Raises:
+        RequestError: it does not say it, or says what this program cannot honour.
+    """
+
+    def text(key: str) -> str:
+        if key not in properties:
+            raise RequestError(
+                f"{name} has no {key} in its metadata; files that `rtdetr export` has made do"
+            )
+        return properties[key]
+
+    def value(kind: type[T], key: str) -> T:
+        try:
+            data = json.loads(text(key))
+        except (ValueError, RecursionError):
+            raise RequestError(f"{name}: {key} in its metadata is no JSON") from None
+        return checked(kind, data, f"{name}: {key} in its metadata")
+
+    version = value(int, _SCHEMA)
+    if version > SCHEMA_VERSION:
+        raise NewerVersion(name, version, SCHEMA_VERSION)
+    if value(Mapping[str, Any], _PREPROCESSING) != PREPROCESSING:  # type: ignore[type-abstract]
+        raise RequestError(
+            f"{name}: {_PREPROCESSING} in its metadata is {properties[_PREPROCESSING]}; images are "
+            f"prepared as {json.dumps(dict(PREPROCESSING))} here"
+        )
+    named = value(dict[str, str], _CLASSES) if _CLASSES in properties else {}
+    if not all(number.isdecimal() for number in named):
+        raise RequestError(f"{name}: {_CLASSES} in its metadata has what is no class id")
+    return OnnxMetadata(
+        version=text(_VERSION),
+        checkpoint=text(_CHECKPOINT),
+        checkpoint_sha256=text(_DIGEST),
+        epoch=value(int, _EPOCH) if _EPOCH in properties else None,
+        classes={int(number): one for number, one in named.items()} or None,
+        thresholds=value(dict[str, float], _THRESHOLDS) if _THRESHOLDS in properties else {},
+        num_select=value(int, _NUM_SELECT),
+    )

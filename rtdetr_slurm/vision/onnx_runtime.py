@@ -1,0 +1,113 @@
+"""A detector in an ONNX file, run by ONNX Runtime on the CPU: a `Predict` as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.vision.onnx_metadata import BOXES, INPUT, LOGITS, OnnxMetadata, read_metadata
+
+_ERRORS_ONLY = 3
+"""A level of ONNX Runtime's log: the rest is about its own optimisations."""
+
+
+@dataclass(frozen=True)
+class OnnxDetector:
+    """A `Predict`; see `open_onnx`.
+
+    Attributes:
+        size: (height, width) of the images it takes.
+        batch: images that it takes at once; None: any number.
+        num_queries, num_classes: Q and C of its output.
+    """
+
+    metadata: OnnxMetadata
+    size: tuple[int, int]
+    batch: int | None
+    num_queries: int
+    num_classes: int
+    _session: Any
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """[B, 3, height, width] to `pred_logits` and `pred_boxes`, on the device of the images.
+
+        Where the file takes a fixed number of images, any number is cut into so many, and the last
+        ones are filled up.
+
+        Raises:
+            RequestError: the images have another size.
+        """
+        if tuple(images.shape[1:]) != (3, *self.size):
+            raise RequestError(
+                f"the ONNX file takes images of 3x{self.size[0]}x{self.size[1]}, got "
+                f"{'x'.join(map(str, images.shape[1:]))}"
+            )
+        batches = images.cpu().float().split(self.batch or max(len(images), 1))
+        outputs = [self._run(batch) for batch in batches]
+        logits, boxes = (torch.cat(one).to(images.device) for one in zip(*outputs, strict=True))
+        return {LOGITS: logits, BOXES: boxes}
+
+    def _run(self, images: Tensor) -> list[Tensor]:
+        count = len(images)
+        if self.batch is not None and count < self.batch:
+            filling = images.new_zeros(self.batch - count, *images.shape[1:])
+            images = torch.cat([images, filling])
+        found = self._session.run([LOGITS, BOXES], {INPUT: images.contiguous().numpy()})
+        return [torch.from_numpy(one[:count]) for one in found]
+
+
+def open_onnx(path: Path, threads: int | None = None) -> OnnxDetector:
+    """A detector that `rtdetr export` has written.
+
+    Args:
+        threads: CPU threads it runs with; None: as many as torch.
+
+    Raises:
+        RequestError: the file is missing, damaged, or no such detector; says what is not as it
+            should be.
+    """
+    if not path.is_file():
+        raise RequestError(f"ONNX file {path} does not exist")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its own kinds, which have nothing in common but this
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{path} is no model that ONNX Runtime can run: {reason}") from None
+    shapes = {
+        one.name: tuple(one.shape)
+        for one in (*session.get_inputs(), *session.get_outputs())
+        if one.type == "tensor(float)"
+    }
+    metadata = read_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    return _described(path, metadata, shapes, session)
+
+
+def _described(
+    path: Path, metadata: OnnxMetadata, shapes: Mapping[str, tuple[Any, ...]], session: Any
+) -> OnnxDetector:
+    match [shapes.get(name) for name in (INPUT, LOGITS, BOXES)]:
+        case [
+            (batch, 3, int(height), int(width)),
+            (_, int(queries), int(classes)),
+            (_, int(again), 4),
+        ] if queries == again and len(session.get_inputs()) == 1:
+            fixed = batch if isinstance(batch, int) else None
+            return OnnxDetector(metadata, (height, width), fixed, queries, classes, session)
+    said = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+    raise RequestError(
+        f"{path} has {said or 'no float32 tensors'}; a detector has {INPUT} [batch, 3, height, "
+        f"width], {LOGITS} [batch, queries, classes] and {BOXES} [batch, queries, 4], with nothing "
+        "open but the batch"
+    )
