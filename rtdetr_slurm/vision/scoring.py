@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdetr_slurm.data.coco import Source
+from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.vision.postprocess import Detections, postprocess
 from rtdetr_slurm.vision.preprocess import preprocess, to_unit_range
 from rtdetr_slurm.vision.samples import Batch
@@ -93,6 +94,9 @@ def detect(
     """Run a detector over batches of `data`.
 
     An image that could not be decoded counts as one in which nothing was found.
+
+    Raises:
+        ActionError: the detector's output is no number.
     """
     for batch in batches:
         batch = batch.to(device)
@@ -127,6 +131,12 @@ def _rows(batch: Batch, logits: Tensor, boxes: Tensor, data: EvaluationData) -> 
     rows: NDArray[np.float64] = (
         torch.cat([c.double() for c in columns], -1).flatten(0, 1).cpu().numpy()
     )
+    if not np.isfinite(rows).all():
+        image = int(rows[~np.isfinite(rows).all(axis=1)][0, 0])
+        raise ActionError(
+            f"the detector's output for image {data.table.describe(image)} is no number (NaN or "
+            "infinite): its weights are damaged, or what it computes overflows"
+        )
     keep = rows[:, 5] >= data.conf_threshold
     return rows[keep & ~np.isin(rows[:, 0], _undecoded(batch, data.table))]
 

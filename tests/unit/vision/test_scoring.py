@@ -12,6 +12,7 @@ from PIL import Image
 from table_support import break_image, table  # noqa: F401
 from torch import Tensor
 
+from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.vision.boxes import normalise_boxes
 from rtdetr_slurm.vision.drawing import CELL, MARGIN
 from rtdetr_slurm.vision.examples import draw_examples
@@ -95,6 +96,19 @@ def test_nothing_is_found_on_what_cannot_be_decoded(data: EvaluationData) -> Non
     images = {int(row[0]) for detected in found for row in detected.rows}
     assert 5 not in images
     assert {4, 6} <= images
+
+
+def test_a_detector_that_gives_no_numbers_is_an_error(data: EvaluationData) -> None:
+    """And not one that finds nothing."""
+    shares = batches(data)
+
+    def broken(pixels: Tensor) -> Mapping[str, Tensor]:
+        found = answers(data.table, shares[0].images)
+        found["pred_logits"][1] = float("nan")
+        return found
+
+    with pytest.raises(ActionError, match=r"output for image \d+ \(.+\) is no number"):
+        list(detect(broken, shares[:1], data, CPU))
 
 
 def test_one_image_has_its_own_pixels(data: EvaluationData) -> None:
