@@ -24,6 +24,11 @@ their batches over with. One whose path is too long is never opened, and its rea
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
+def accelerated(environ: Mapping[str, str], asked: Topology) -> Mapping[str, str]:
+    """The environment with the device that the spec settles, where it does."""
+    return {**environ, Env.ACCELERATOR: "cpu"} if asked.on_cpu else environ
+
+
 def rank_environment(
     environ: Mapping[str, str], asked: Topology, rendezvous: Rendezvous
 ) -> dict[str, str]:

@@ -16,7 +16,7 @@ from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.engine.process.arguments import Arguments
 from rtdetr_slurm.engine.process.by_hand import claimed_by_hand
-from rtdetr_slurm.engine.process.environment import rank_environment
+from rtdetr_slurm.engine.process.environment import accelerated, rank_environment
 from rtdetr_slurm.engine.process.failures import remove_notes
 from rtdetr_slurm.engine.process.hangs import HangWatch, hang_minutes, in_time, remove_reports
 from rtdetr_slurm.engine.process.ranks import Cancelled, RanksEnd, run_ranks
@@ -49,7 +49,7 @@ def start(loaded: LoadedSpec, arguments: Arguments) -> int:
 def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
     try:
         asked = loaded.topology
-        environ = {**os.environ, Env.ACCELERATOR: "cpu"} if asked.on_cpu else os.environ
+        environ = accelerated(os.environ, asked)
         rendezvous = read_rendezvous(environ, get_action(arguments.action), asked)
         environment = rank_environment(environ, asked, rendezvous)
         minutes = hang_minutes(os.environ, loaded.job.hang_minutes)

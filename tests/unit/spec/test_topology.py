@@ -17,6 +17,10 @@ def test_topology_comes_from_the_right_section(tmp_path: Path) -> None:
     assert distill.topology == Topology(3, 2, (0, 1))
     engine = load(tmp_path, "", *NEEDED["gen_trt_engine"], "gen_trt_engine.gpu_id=1")
     assert engine.topology == Topology(1, 1, (1,))
+    export = [*NEEDED["export"], "export.gpu_id=1"]
+    assert load(tmp_path, "", *export, action="export").topology == Topology(1, 1, (1,))
+    on_cpu = load(tmp_path, "", *export, "export.on_cpu=true", action="export")
+    assert on_cpu.topology == Topology(1, 1, (0,), on_cpu=True)
     assert load(tmp_path, "", *NEEDED["quantize"], action="quantize").topology == Topology(
         1, 1, (0,)
     )

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from rtdetr_slurm.engine.process import environment
-from rtdetr_slurm.engine.process.environment import node_cpus, rank_environment, short_folder
+from rtdetr_slurm.engine.process.environment import (
+    accelerated,
+    node_cpus,
+    rank_environment,
+    short_folder,
+)
 from rtdetr_slurm.engine.process.rendezvous import Rendezvous
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.spec import Topology
@@ -20,6 +25,15 @@ TWO = Topology(1, 2, (2, 3))
 
 def of(environ: dict[str, str], *, launched: bool = False) -> dict[str, str]:
     return rank_environment(environ, TWO, Rendezvous(1, 0, 2, "127.0.0.1", 20000, launched))
+
+
+def test_what_asks_for_no_gpu_gets_none() -> None:
+    """Whatever the machine has; TAO's export sets a CUDA device also with on_cpu."""
+    alone = Rendezvous(1, 0, 1, "127.0.0.1", 20000, launched=False)
+    asked = Topology(1, 1, (0,), on_cpu=True)
+    found = rank_environment(accelerated({"CUDA_VISIBLE_DEVICES": ""}, asked), asked, alone)
+    assert (found["RTDETR_ACCELERATOR"], found["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+    assert "RTDETR_ACCELERATOR" not in accelerated({}, TWO)
 
 
 class TestThreads:
