@@ -118,9 +118,9 @@ def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -
 
 
 def checkpoint_used(folder: Path, stage: str) -> dict[str, Any]:
-    """What the last start of an evaluation had in the place of its checkpoint."""
+    """What the last start of a stage had in the place of its checkpoint."""
     inputs = json.loads((folder / "jobs" / stage / "inputs.json").read_text())
-    [used] = [one for one in inputs if one["field"] == "evaluate.checkpoint"]
+    [used] = [one for one in inputs if one["field"].endswith(".checkpoint")]
     return dict(used)
 
 
@@ -153,6 +153,40 @@ def check_times(folder: Path, stages: dict[str, Any]) -> None:
     assert stages["train"]["usage"]["saving_s"] > 0
     waited = stages["evaluate"]["usage"]["queued_s"]
     assert waited > stages["train"]["usage"]["allocated_s"]
+
+
+def test_train_then_all_that_uses_it(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
+    """Scores, an ONNX file and pictures of what one training has learned, by Slurm's dependencies
+    alone."""
+    content = chain_spec(dataset, num_epochs=1)
+    content["dataset"]["infer_data_sources"] = {"image_dir": [str(dataset.images("test"))]}
+    content["export"] = {"input_height": 96, "input_width": 128, "on_cpu": True}
+    content["export"]["serialize_nvdsinfer"] = True
+    content["inference"] = {"conf_threshold": 0.0}
+    spec = write_spec(cli.folder / "train.yaml", content)
+    following = ("evaluate", "export", "inference")
+    with held_queue(cluster):
+        made = cli.json("submit", spec, "--then", ",".join(following))
+        ids = {stage["name"]: stage["job_id"] for stage in made["stages"]}
+        for name in following:
+            assert waits_for(cluster, ids[name]).startswith(f"afterok:{ids['train']}")
+    stages = wait(cli, made["run_dir"], "success", 4 * JOB_LIMIT_S)  # four jobs
+    folder = Path(made["run_dir"])
+    for name in following:
+        assert checkpoint_used(folder, name)["value"] == stages["train"]["best_checkpoint"]
+    told = json.loads((folder / "results" / "export" / "export.json").read_text())
+    assert told["onnx_file"] == str(folder / "results" / "export" / "rtdetr.onnx")
+    assert told["checkpoint"] == stages["train"]["best_checkpoint"]
+    assert told["inputs"] == {"inputs": [None, 3, 96, 128]}
+    assert told["parity"]["images"] > 0
+    assert told["parity"]["unmatched"] <= 0.01 * told["parity"]["queries"]
+    assert abs(told["parity"]["mAP_difference_points"]) < 0.1
+    labels = (folder / "results" / "export" / "labels.txt").read_text().splitlines()
+    assert labels[1:] == list(told["classes"].values())
+    found = json.loads((folder / "results" / "inference" / "predictions.json").read_text())
+    images = json.loads((folder / "results" / "inference" / "images.json").read_text())["images"]
+    assert len(images) == len(list(dataset.images("test").iterdir()))
+    assert {one["image_id"] for one in found} <= {one["id"] for one in images}
 
 
 def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
