@@ -78,6 +78,7 @@ def keep_new(file: Path, path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    file.chmod(0o666 & ~_umask())
     _link_new(file, path)
     file.unlink()
 

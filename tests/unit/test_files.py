@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import keep_new, write_atomic
 
 
 def test_threads_that_write_leave_the_umask_as_it_is(
@@ -32,3 +33,33 @@ def test_threads_that_write_leave_the_umask_as_it_is(
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
     finally:
         umask(before)
+
+
+def test_a_complete_file_gets_a_name_that_nothing_has(tmp_path: Path) -> None:
+    made, name = tmp_path / "made", tmp_path / "name"
+    made.write_text("new")
+    made.chmod(0o600)
+    keep_new(made, name)
+    assert (name.read_text(), made.exists()) == ("new", False)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert name.stat().st_mode & 0o777 == 0o666 & ~mask
+    made.write_text("newer")
+    with pytest.raises(FileExistsError):
+        keep_new(made, name)
+    assert (name.read_text(), made.read_text()) == ("new", "newer")
+
+
+def test_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    made, name = tmp_path / "made", tmp_path / "name"
+    made.write_text("new")
+    keep_new(made, name)
+    assert (name.read_text(), made.exists()) == ("new", False)
+    made.write_text("newer")
+    with pytest.raises(FileExistsError):
+        keep_new(made, name)
+    assert name.read_text() == "new"

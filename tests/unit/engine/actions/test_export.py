@@ -14,6 +14,7 @@ from engine_support import Workspace, fresh_detector, fresh_weights, stopping_at
 from onnx_support import scramble, tiny_detector
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.engine import onnx_graph
 from rtdetr_slurm.engine.actions import export as export_module
 from rtdetr_slurm.engine.actions.export import export
 from rtdetr_slurm.engine.onnx_graph import trace
@@ -139,7 +140,11 @@ class TestExport:
             export(stopping_at(session, 1))
         assert not list((workspace.results / "export").glob("*rtdetr.onnx*"))
 
-    def test_averaged_weights_are_exported(self, workspace: Workspace) -> None:
+    def test_averaged_weights_are_exported(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here into two files, as those of a very large model."""
+        monkeypatch.setattr(onnx_graph, "MAX_BYTES", 1000)
         path = trained(workspace)
         content = torch.load(path, weights_only=True)
         averaged = {name: value.clone() for name, value in content["model"].items()}
@@ -148,5 +153,8 @@ class TestExport:
                 value.fill_(3.0)
         save_checkpoint(path, {**content, "ema": averaged})
         run(workspace, path, "dataset.val_data_sources=null", "dataset.test_data_sources=null")
-        found = open_onnx(workspace.results / "export" / "rtdetr.onnx")(torch.rand(1, 3, 64, 96))
+        made = workspace.results / "export" / "rtdetr.onnx"
+        weights = made.with_name("rtdetr.onnx.data")
+        assert weights.stat().st_mode == made.stat().st_mode == path.stat().st_mode
+        found = open_onnx(made)(torch.rand(1, 3, 64, 96))
         assert found["pred_logits"].mean() > 1.5
