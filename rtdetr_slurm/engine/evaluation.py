@@ -17,6 +17,7 @@ from rtdetr_slurm.contract import ANNOTATED_IMAGE, METRICS_JSON, METRICS_PATTERN
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.process.distributed import barrier, gather_objects, sum_over_ranks
+from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
@@ -120,6 +121,22 @@ def write_metrics(
     if epoch is not None:
         session.write(METRICS_PATTERN.format(epoch=epoch), text)
     session.write(METRICS_JSON, text)
+
+
+def remove_metrics(session: Session, epoch: int) -> None:
+    """On rank 0, of an epoch that is not scored: what another training has left in this folder says
+    nothing of its checkpoint.
+
+    Raises:
+        ActionError: the folder takes no changes.
+    """
+    if session.context.is_main:
+        session.check_latest()
+        path = session.results_dir / METRICS_PATTERN.format(epoch=epoch)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise writing_error(error, path) from None
 
 
 def write_report(

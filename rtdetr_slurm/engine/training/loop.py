@@ -13,7 +13,12 @@ from torch import Tensor
 
 from rtdetr_slurm.contract import FailureClass, Kpi
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
-from rtdetr_slurm.engine.evaluation import Scores, evaluate_detector, write_metrics
+from rtdetr_slurm.engine.evaluation import (
+    Scores,
+    evaluate_detector,
+    remove_metrics,
+    write_metrics,
+)
 from rtdetr_slurm.engine.process.distributed import (
     average_over_ranks,
     barrier,
@@ -92,6 +97,8 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     if training.validation is not None and ((epoch + 1) % cfg.validation_interval == 0 or last):
         scores = validate(training, epoch)
         kpi |= {} if scores is None else validation_kpi(scores)
+    else:
+        remove_metrics(session, epoch)
     if (score := kpi.get(Kpi.VAL_MAP)) is not None:
         session.numbers["best"] = max(score, session.numbers.get("best") or score)
     training.progress.end_epoch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rtdetr_slurm.contract import Status
 from rtdetr_slurm.runs.checkpoints import (
     best_checkpoint,
     in_the_way,
+    kpi_by_epoch,
     last_checkpoint,
     list_checkpoints,
     resume_point,
@@ -156,6 +158,18 @@ def test_scores_of_the_training_that_is_gone_on_from_do(tmp_path: Path) -> None:
         Status.RUNNING, epoch=1, kpi={"val_mAP": 0.3}
     )
     assert [c.metric for c in list_checkpoints(tmp_path)] == [0.9, 0.3]
+    assert kpi_by_epoch(tmp_path) == {"val_mAP": {0: 0.9, 1: 0.3}}
+
+
+def test_numbers_of_an_epoch_are_numbers(tmp_path: Path) -> None:
+    """TAO writes some as text; a value that does not exist is null."""
+    lines = (
+        {"epoch": 0, "kpi": {"val_mAP": "0.5", "train_loss": 2, "val_loss": None}},
+        {"kpi": {"train_loss": 7}},
+    )
+    text = "".join(json.dumps({"schema_version": 1, **line}) + "\n" for line in lines)
+    (tmp_path / "status.json").write_text(text)
+    assert kpi_by_epoch(tmp_path) == {"train_loss": {0: 2.0}}
 
 
 def test_a_training_may_begin_where_it_mixes_with_no_other(tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ class TestARun:
         assert losses[0] == losses[1] != losses[2]
 
     def test_without_validation(self, workspace: Workspace) -> None:
+        stale = workspace.results / "train" / "metrics_epoch_000.json"  # of another training
+        stale.parent.mkdir(parents=True)
+        stale.touch()
         kpi = train(
             workspace.session(
                 "dataset.val_data_sources=null",
@@ -178,7 +181,8 @@ class TestARun:
         )
         assert set(kpi) == {"train_loss"}
         assert not (workspace.results / "train" / "metrics.json").exists()
-        assert reported(workspace.results / "train") == {"train_loss": [1]}
+        assert not stale.exists()
+        assert reported(stale.parent) == {"train_loss": [1]}
         assert (workspace.results / "train" / "annotated.jpg").exists()
 
 
