@@ -190,6 +190,7 @@ ACTIONS: Mapping[str, Action] = {
             artefact=_CHECKPOINT,
             leaves="checkpoint",
             resumable=True,
+            function="rtdetr_slurm.engine.actions.distill:distill",
         ),
         Action(
             name="quantize",

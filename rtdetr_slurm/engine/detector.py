@@ -12,6 +12,7 @@ from rtdetr_slurm.engine.models.keymap import load_weights
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import check_num_classes, load_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
 
 
@@ -62,14 +63,19 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
     return _placed(model, session)
 
 
-def trained_detector(session: Session, path: Path) -> TrainedDetector:
+def trained_detector(
+    session: Session, path: Path, model_config: ModelConfig | None = None
+) -> TrainedDetector:
     """The detector of the spec with the weights of `path`, averaged ones first.
+
+    Args:
+        model_config: its architecture, where it is not the one of `model`.
 
     Raises:
         RequestError: the file does not fit, or has another number of classes.
     """
     num_classes = session.experiment.dataset.num_classes
-    model = build_model(session.experiment.model, num_classes)
+    model = build_model(model_config or session.experiment.model, num_classes)
     classes, epoch = _what_it_says(path, num_classes)
     report = load_weights(model, path, part="detector")
     heads = [line for line in report.skipped if "score_head" in line]

@@ -13,7 +13,6 @@ from rtdetr_slurm.spec.fields import (
     INFERENCE,
     ON_IMAGES,
     SCORING,
-    TRAIN,
     TRAINING,
     OptionalText,
     Section,
@@ -95,14 +94,14 @@ class AugmentationConfig(Section):
     train_spatial_size: SpatialSize = field(
         [640, 640],
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         description="[height, width] that training images are resized to.",
     )
     multi_scales: list[Side | SpatialSize] = field(
         scales_around(640, 640),
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         description="Sizes of which each training batch is resized to one at random: a number for "
         "a square or [height, width]. Left out, they are 0.75 to 1.25 times train_spatial_size. An "
@@ -110,7 +109,7 @@ class AugmentationConfig(Section):
     )
     eval_spatial_size: SpatialSize = field(
         [640, 640],
-        honoured_by=(*TRAIN, *EVALUATE, *INFERENCE),
+        honoured_by=(*TRAINING, *EVALUATE, *INFERENCE),
         no_effect_in=EXPORT,
         carried=EVERY,
         automl="disabled",
@@ -121,7 +120,7 @@ class AugmentationConfig(Section):
         ge=0.0,
         le=1.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Probability that brightness, contrast, saturation and hue are changed.",
     )
@@ -130,7 +129,7 @@ class AugmentationConfig(Section):
         ge=0.0,
         le=1.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Probability of a random crop that keeps a minimum overlap with the objects.",
     )
@@ -147,7 +146,7 @@ class DatasetConfig(Section):
     train_data_sources: Annotated[list[DataSource] | None, _Absent] = field(
         None,
         source="train",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         required_by=EVERY,
         automl="disabled",
         template=[{"image_dir": "???", "json_file": "???"}],
@@ -156,7 +155,7 @@ class DatasetConfig(Section):
     val_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="val",
-        honoured_by=(*TRAIN, *EXPORT),
+        honoured_by=(*TRAINING, *EXPORT),
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images scored while training, for val_mAP. Optional: without them a run only "

@@ -18,24 +18,25 @@ from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import nested_model
 from rtdetr_slurm.yaml_source import KeyPath, dotted
 
+# Who a field is meant for, or what needs it; from the table of actions.
+EVERY = tuple(ACTIONS)
+TRAINING = tuple(name for name, action in ACTIONS.items() if action.trains)
+"""Actions that have a training loop."""
+
 # Who honours a field. An action that is not available yet honours nothing, whatever is listed.
 TRAIN = ("train",)
 EVALUATE = ("evaluate",)
 INFERENCE = ("inference",)
 EXPORT = ("export",)
+DISTILL = ("distill",)
 TRAINED = ("evaluate", "inference", "export")
 """Actions that build the model for weights that a training has left."""
-SCORING = ("train", "evaluate", "export")
+SCORING = (*TRAINING, "evaluate", "export")
 """Actions that run the model on annotated images."""
 ON_IMAGES = (*SCORING, *INFERENCE)
 """Actions that run the model on images, annotated or not."""
-MODEL = ("train", *TRAINED)
+MODEL = (*TRAINING, *TRAINED)
 """Actions that build the model as the spec describes it."""
-
-# Who a field is meant for, or what needs it; from the table of actions.
-EVERY = tuple(ACTIONS)
-TRAINING = tuple(name for name, action in ACTIONS.items() if action.trains)
-"""Actions that have a training loop."""
 
 _BOUND_OF_SIGN = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
 
@@ -79,6 +80,7 @@ def field(
     no_effect_in: Sequence[str] = (),
     idle: str | None = None,
     switch: str | None = None,
+    untrained: str | None = None,
     required_by: Sequence[str] = (),
     path: Literal["read", "write", "new"] | None = None,
     holds: Literal["weights", "checkpoint", "images"] | None = None,
@@ -111,6 +113,7 @@ def field(
         idle: why no value of it changes anything in any action; one that is given is accepted, and
             this is said.
         switch: of a section: its field without which the others change nothing; likewise.
+        untrained: of a section: why what it holds for training alone changes nothing; likewise.
         required_by: those of the actions it is meant for that cannot start while it is empty.
         path: the value is a path, or a list of paths, that the action reads, writes, or writes
             where there is nothing yet.
@@ -154,6 +157,7 @@ def field(
         "x-no-effect-in": list(EVERY if idle else no_effect_in) or None,
         "x-idle": idle,
         "x-switch": switch,
+        "x-untrained": untrained,
         "x-required-by": list(required_by) or None,
         "x-path": path,
         "x-holds": holds,
@@ -257,19 +261,26 @@ def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[
         assert nested is None or issubclass(nested, Section)
         around = above.used_by if above else EVERY
         used_by = _among(around, extra(info, "x-used-by") or around)
+        idle = extra(info, "x-idle") or (above.idle if above else None)
+        if above and extra(info, "x-used-by"):
+            idle = idle or above.extra("x-untrained")
         yield FieldRef(
             path=(*above.path, name) if above else (name,),
             info=info,
             section=section,
             nested=nested,
             used_by=used_by,
-            honoured_by=_among(
+            honoured_by=()
+            if idle
+            else _among(
                 used_by, extra(info, "x-honoured-by") or (above.honoured_by if above else ())
             ),
-            no_effect_in=_among(
+            no_effect_in=around
+            if idle
+            else _among(
                 around, extra(info, "x-no-effect-in") or (above.no_effect_in if above else ())
             ),
-            idle=extra(info, "x-idle") or (above.idle if above else None),
+            idle=idle,
             required_by=_among(used_by, extra(info, "x-required-by") or ()),
         )
 

@@ -12,7 +12,7 @@ from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
-from rtdetr_slurm.spec.fields import Section, field
+from rtdetr_slurm.spec.fields import TRAINING, Section, field
 
 if TYPE_CHECKING:
     ActionName = str
@@ -163,7 +163,7 @@ class JobConfig(Section):
     )
     bad_images: Literal["stop", "skip"] = field(
         "stop",
-        used_by=("train",),
+        used_by=TRAINING,
         description="What training does about an image that is missing, cannot be decoded or has "
         "another size than annotated: stop the job, or name it and go on without it.",
     )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.fields import (
+    DISTILL,
     EVERY,
     MODEL,
     TRAIN,
@@ -85,7 +86,7 @@ class ModelConfig(Section):
         inferred_in=TRAIN,
         carried=TRAIN,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weights for the backbone alone (.pth or .safetensors), loaded before training "
         "starts. Not read when train.pretrained_model_path or a resumed checkpoint gives all "
         "weights.",
@@ -93,7 +94,7 @@ class ModelConfig(Section):
     train_backbone: bool = field(
         True,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         no_effect_in=TRAINED,
         description="Train the backbone too; false freezes all of its weights and statistics.",
     )
@@ -203,7 +204,7 @@ class ModelConfig(Section):
         ge=0.0,
         le=1.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         no_effect_in=TRAINED,
         description="Dropout probability in the encoder's transformer while training.",
     )
@@ -261,7 +262,7 @@ class ModelConfig(Section):
         100,
         ge=0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         no_effect_in=TRAINED,
         description="Denoised copies of boxes per image while training, at most, each a pair of "
         "queries: whole groups of all boxes, or, where an image has more, so many of them; 0 turns "
@@ -271,27 +272,27 @@ class ModelConfig(Section):
         2.0,
         ge=0.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weight of the class score when queries are matched with objects.",
     )
     bbox_cost: float = field(
         5.0,
         ge=0.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weight of the L1 box distance in the matching.",
     )
     giou_cost: float = field(
         2.0,
         ge=0.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weight of the generalised IoU in the matching.",
     )
     loss_types: Annotated[list[Literal["vfl", "boxes"]], Field(min_length=1)] = field(
         ["vfl", "boxes"],
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         description="Losses to train with: vfl (varifocal, on the classes) and boxes (L1 and "
         "generalised IoU).",
@@ -300,37 +301,41 @@ class ModelConfig(Section):
         1.0,
         ge=0.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weight of the varifocal loss.",
     )
     bbox_loss_coef: float = field(
-        5.0, ge=0.0, used_by=TRAINING, honoured_by=TRAIN, description="Weight of the L1 box loss."
+        5.0,
+        ge=0.0,
+        used_by=TRAINING,
+        honoured_by=TRAINING,
+        description="Weight of the L1 box loss.",
     )
     giou_loss_coef: float = field(
         2.0,
         ge=0.0,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weight of the generalised IoU loss.",
     )
     alpha: float = field(
         0.75,
         math_cond="> 0.0",
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Varifocal loss: weight of the negatives.",
     )
     gamma: float = field(
         2.0,
         math_cond="> 0.0",
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Varifocal loss: focusing exponent of the negatives.",
     )
     aux_loss: bool = field(
         True,
         used_by=TRAINING,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Apply the losses after every decoder layer; false applies them after the last "
         "one alone (and to the encoder's proposals either way). TAO accepts this field and ignores "
         "it.",
@@ -338,12 +343,15 @@ class ModelConfig(Section):
     distillation_loss_coef: float = field(
         1.0,
         ge=0.0,
-        used_by=("distill",),
-        description="Weight of all distillation terms together.",
+        used_by=DISTILL,
+        honoured_by=DISTILL,
+        description="Weight of all distillation terms together. TAO accepts this field and ignores "
+        "it.",
     )
     load_teacher_enc_dec: bool = field(
         False,
-        used_by=("distill",),
+        used_by=DISTILL,
+        honoured_by=DISTILL,
         description="Start the student's encoder and decoder from the teacher's weights where the "
         "shapes agree.",
     )

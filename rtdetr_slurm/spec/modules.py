@@ -49,8 +49,13 @@ def detector_modules(experiment: ExperimentConfig) -> Tree:
     """The detector that the spec describes, as training builds it."""
     model = experiment.model
     constant = keeps_pretrained_norms(experiment) or not model.train_backbone
+    return model_modules(model, constant_norms=constant)
+
+
+def model_modules(model: ModelConfig, *, constant_norms: bool = False) -> Tree:
+    """The detector of a `model` section; constant batch norms of a backbone have no parameters."""
     return {
-        "backbone": _backbone(model, _NOTHING if constant else _NORM),
+        "backbone": _backbone(model, _NOTHING if constant_norms else _NORM),
         "encoder": _encoder(model),
         "decoder": _decoder(model),
     }

@@ -18,15 +18,22 @@ from rtdetr_slurm.spec.fields import (
     is_chosen,
     readers,
     switched_off,
+    users,
     visit,
 )
 from rtdetr_slurm.spec.job import JobConfig
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
+from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.tao import TAO_RULES
+from rtdetr_slurm.spec.teacher import (
+    TEACHER,
+    bindings_can_be_bound,
+    given_teacher,
+    teacher_is_the_model,
+)
 from rtdetr_slurm.spec.topology import read_topology
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
@@ -52,6 +59,7 @@ def check_chain(
         of_engine = TAO_RULES if engine_of(action) == "tao" else OWN_RULES
         for rule in (*RULES, *of_engine):
             yield from rule(experiment, action)
+        yield from teacher_is_the_model(experiment, actions, index)
     yield from choices_are_used(experiment, actions, job)
 
 
@@ -99,19 +107,28 @@ def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
             )
 
 
+def models_of(experiment: ExperimentConfig, action: str) -> Iterator[tuple[ModelConfig, KeyPath]]:
+    """The detectors that an action builds, as far as the spec gives them, and where it does."""
+    yield experiment.model, ("model",)
+    if action in users("distill") and (teacher := given_teacher(experiment)) is not None:
+        yield teacher, TEACHER
+
+
 def queries_fit_cells(experiment: ExperimentConfig, action: str) -> Problems:
     """Queries are chosen among the cells of the feature maps."""
-    model = experiment.model
-    sizes = sizes_of(experiment, action)
-    size, at = min(sizes, key=lambda one: count_cells(model, one[0]), default=(None, ()))
-    if size is not None and model.num_queries > (most := count_cells(model, size)):
-        yield Problem(
-            ("model", "num_queries"),
-            f"found {model.num_queries}; allowed: ≤ {most}, the cells of the feature maps of an "
-            f"image of {size[0]} × {size[1]} pixels, the smallest of action '{action}' "
-            f"({dotted(at)})",
-            also=(at,),
-        )
+    sizes = dict(reversed([*sizes_of(experiment, action)]))  # the first place of each
+    for model, path in models_of(experiment, action):
+        cells = {size: count_cells(model, size) for size in sizes}
+        size = min(sizes, key=cells.__getitem__, default=None)
+        if size is not None and model.num_queries > (most := cells[size]):
+            at = sizes[size]
+            yield Problem(
+                (*path, "num_queries"),
+                f"found {model.num_queries}; allowed: ≤ {most}, the cells of the feature maps of "
+                f"an image of {size[0]} × {size[1]} pixels, the smallest of action '{action}' "
+                f"({dotted(at)})",
+                also=(at,),
+            )
 
 
 def batch_norm_has_values(experiment: ExperimentConfig, action: str) -> Problems:
@@ -245,13 +262,13 @@ def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
 
 
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
-    name = experiment.model.backbone
-    if action in AVAILABLE and name not in AVAILABLE_BACKBONES:
-        yield Problem(
-            ("model", "backbone"),
-            f"found '{name}', which is not available in this version; allowed: "
-            f"{', '.join(AVAILABLE_BACKBONES)}",
-        )
+    for model, path in models_of(experiment, action):
+        if action in AVAILABLE and model.backbone not in AVAILABLE_BACKBONES:
+            yield Problem(
+                (*path, "backbone"),
+                f"found '{model.backbone}', which is not available in this version; allowed: "
+                f"{', '.join(AVAILABLE_BACKBONES)}",
+            )
 
 
 def opset_is_supported(experiment: ExperimentConfig, action: str) -> Problems:
@@ -294,6 +311,7 @@ RULES = (
 )
 OWN_RULES = (
     frozen_names_exist,
+    bindings_can_be_bound,
     backbone_is_available,
     opset_is_supported,
     options_are_honoured,

@@ -102,10 +102,10 @@ def _polished(node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("x-honoured-by", "x-no-effect-in"):
-            result[key] = [action for action in value if action in AVAILABLE]
+            result[key] = [action for action in AVAILABLE if action in value]
         elif isinstance(value, dict) and key != "default":
             result[key] = _polished(value, sections)
-        elif key not in ("x-template", "x-switch"):
+        elif key not in ("x-template", "x-switch", "x-untrained"):
             result[key] = value
     for name, each in list(result.get("properties", {}).items()):
         if also := each.get("x-also-named"):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rtdetr_slurm.contract import Infer
-from rtdetr_slurm.spec.fields import TRAIN, GpuIds, OptionalText, Section, field
+from rtdetr_slurm.spec.fields import TRAIN, TRAINING, GpuIds, OptionalText, Section, field
 
 
 class OptimConfig(Section):
@@ -19,7 +19,7 @@ class OptimConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Learning rate of everything but the backbone.",
     )
@@ -28,7 +28,7 @@ class OptimConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Learning rate of the backbone. It takes effect here; in TAO the backbone "
         "trains at lr.",
@@ -38,7 +38,7 @@ class OptimConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Weight decay; biases and norms have none.",
     )
@@ -54,19 +54,19 @@ class OptimConfig(Section):
     warmup_steps: int = field(
         0,
         ge=0,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Steps over which the learning rates rise linearly from 0 at the start. TAO "
         "accepts this field and ignores it.",
     )
     lr_scheduler: Literal["MultiStep", "StepLR"] = field(
         "MultiStep",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="When the learning rates drop: at the epochs of lr_steps (MultiStep) or every "
         "lr_step_size epochs (StepLR).",
     )
     lr_steps: list[Annotated[int, Field(ge=1)]] = field(
         [1000],
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         description="Epochs after which MultiStep lowers the learning rates.",
     )
@@ -75,7 +75,7 @@ class OptimConfig(Section):
         ge=1,
         le=10000,
         math_cond="> 0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Epochs between two drops of StepLR.",
     )
@@ -84,7 +84,7 @@ class OptimConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="What the learning rates are multiplied by at each drop.",
     )
@@ -103,20 +103,20 @@ class EmaConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="default_parameter",
         description="Share of the average that each update keeps.",
     )
     every_n_steps: int = field(
-        1, ge=1, honoured_by=TRAIN, description="Steps between two updates of the average."
+        1, ge=1, honoured_by=TRAINING, description="Steps between two updates of the average."
     )
     validate_original_weights: bool = field(
         False,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Validate the trained weights and not the average.",
     )
     cpu_offload: bool = field(
-        False, honoured_by=TRAIN, description="Keep the average in host memory."
+        False, honoured_by=TRAINING, description="Keep the average in host memory."
     )
 
 
@@ -125,12 +125,12 @@ class CudnnConfig(Section):
 
     deterministic: bool = field(
         True,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Use algorithms that repeat exactly where there are any; slower.",
     )
     benchmark: bool = field(
         False,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Try out the convolution algorithms for each input size; faster with few "
         "sizes, but then a run does not repeat exactly.",
     )
@@ -165,38 +165,38 @@ class TrainConfig(Section):
     num_epochs: int = field(
         10,
         ge=1,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         popular=True,
         description="Epochs in total; a resumed run counts those it has behind it.",
     )
     num_gpus: int = field(
         1,
         ge=1,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         popular=True,
         description="GPUs per node. Given alone it sets gpu_ids, and gpu_ids alone sets it.",
     )
     gpu_ids: GpuIds = field(
         [0],
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         popular=True,
         description="GPUs to use on each node, by number; in a Slurm job, among those of the job.",
     )
     num_nodes: int = field(
-        1, ge=1, honoured_by=TRAIN, popular=True, description="Nodes to train on."
+        1, ge=1, honoured_by=TRAINING, popular=True, description="Nodes to train on."
     )
     validation_interval: int = field(
         1,
         ge=1,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         popular=True,
         description="Epochs between two validations; at most num_epochs.",
     )
     checkpoint_interval: int = field(
         1,
         ge=1,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         popular=True,
         description="Epochs between two checkpoints; at most num_epochs. The last epoch is always "
         "saved.",
@@ -211,7 +211,7 @@ class TrainConfig(Section):
         inferred=Infer.PTM_IF_NO_RESUME_MODEL,
         inferred_in=TRAIN,
         carried=TRAIN,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Weights of a whole detector to start from: a checkpoint of this engine or of "
         "TAO, or a published RT-DETR in the official or the Hugging Face layout.",
     )
@@ -221,7 +221,7 @@ class TrainConfig(Section):
         holds="checkpoint",
         inferred=Infer.RESUME_MODEL,
         inferred_in=TRAIN,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Checkpoint to continue from, with optimizer, schedule and random numbers.",
     )
     results_dir: OptionalText = field(
@@ -229,17 +229,17 @@ class TrainConfig(Section):
         path="write",
         inferred=Infer.OUTPUT_DIR,
         used_by=TRAIN,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Output folder; empty means results_dir/train.",
     )
     seed: int = field(
         1234,
         ge=-1,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Seed of all random numbers; -1 draws a new one for each run.",
     )
     precision: Literal["bf16", "fp32", "fp16"] = field(
-        "fp32", honoured_by=TRAIN, description="Number format of the training computations."
+        "fp32", honoured_by=TRAINING, description="Number format of the training computations."
     )
     optim: OptimConfig = field(
         OptimConfig, automl="disabled", description="Optimizer and learning rates."
@@ -247,13 +247,13 @@ class TrainConfig(Section):
     clip_grad_norm: float = field(
         0.1,
         math_cond=">= 0.0",
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Largest L2 norm of the gradient; longer ones are scaled down. 0 turns "
         "clipping off.",
     )
     enable_ema: bool = field(
         False,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Keep an exponential moving average of the weights, validate it and save it in "
         "the checkpoints.",
     )
@@ -262,14 +262,14 @@ class TrainConfig(Section):
     )
     freeze: list[str] = field(
         [],
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         automl="disabled",
         description="What is not trained: backbone, encoder, decoder, or the dotted name of a "
         "module or parameter in them. An unknown name is an error.",
     )
     activation_checkpoint: bool = field(
         True,
-        honoured_by=TRAIN,
+        honoured_by=TRAINING,
         description="Compute the backbone's activations again in the backward pass: less GPU "
         "memory, more time.",
     )

@@ -36,6 +36,7 @@ from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
+from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
 
@@ -120,6 +121,7 @@ def prepare(
     if before is not None:
         check_inputs(loaded, frozen, plan, before)
     check_files(loaded, frozen, plan)
+    check_teacher(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
     data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
     model_notes = () if pretrained is None else (pretrained.note,)

@@ -64,7 +64,8 @@ def train(
         torch.manual_seed(seed)  # the same initial weights on all ranks
         model = new_detector(session, pretrained=begun is None)
         criterion = build_criterion(experiment.model)
-        state = build_state(session, model, build_objective(session, model, criterion), seed)
+        objective = build_objective(session, model, criterion, data.table.classes)
+        state = build_state(session, model, objective, seed)
         if begun is not None and start is not None:
             restore(state, begun, start, session)
             session.say(

@@ -5,6 +5,7 @@ A checkpoint is a plain dict that loads with weights_only:
     schema_version, tao_model, version   what wrote it
     epoch, step, step_in_epoch           where training stood
     model, ema, ema_updates              state dicts; ema is None without averaging
+    auxiliary                            state dict of what is trained for the training alone
     optimizer, scaler                    state dicts; scaler only for fp16
     rng                                  per rank: torch's generators
     seed, world_size, batch_size         what the order of samples depends on
@@ -30,11 +31,10 @@ from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERR
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import replace_with
+from rtdetr_slurm.runs.checkpoint_record import MODEL_NAME
 from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
 TrainingCheckpoint: TypeAlias = dict[str, Any]
-
-MODEL_NAME = "rtdetr"
 
 
 def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:

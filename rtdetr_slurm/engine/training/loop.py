@@ -167,7 +167,7 @@ def update(state: TrainingState, max_norm: float) -> None:
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     if max_norm > 0:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), max_norm)
+        torch.nn.utils.clip_grad_norm_(state.objective.parameters(), max_norm)
     if state.scaler is None:
         state.optimizer.step()
     else:
@@ -224,7 +224,7 @@ def check_equal_weights(training: Training) -> None:
     context = training.session.context
     if context.world_size == 1:
         return
-    spread = spread_over_ranks(list(training.state.model.parameters()))
+    spread = spread_over_ranks(list(training.state.objective.parameters()))
     if not spread <= MAX_WEIGHT_SPREAD:
         raise ActionError(
             f"the weights of the {context.world_size} ranks differ by up to {spread:g}; no "

@@ -6,7 +6,7 @@ holds all that is trained, so that wrapping it in DistributedDataParallel covers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -18,21 +18,21 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.precision import autocast
 from rtdetr_slurm.vision.samples import Target
 
-BuildObjective: TypeAlias = Callable[[Session, RTDETR, Criterion], nn.Module]
-"""From a session, the detector to train and the detector's own losses to an objective, called like
-`DetectionObjective.forward`."""
-
 
 class DetectionObjective(nn.Module):
     """RT-DETR's own losses on what the detector predicts.
 
     Args:
         precision: of the forward pass: fp32, bf16 or fp16. The losses are float32.
+
+    Attributes:
+        auxiliary: what is trained beside the detector, for the training alone: nothing here.
     """
 
     def __init__(self, detector: RTDETR, criterion: Criterion, precision: str) -> None:
         super().__init__()
         self.detector, self.criterion, self.precision = detector, criterion, precision
+        self.auxiliary = nn.ModuleList()
 
     def forward(
         self, images: Tensor, targets: Sequence[Target], num_boxes: Tensor
@@ -53,6 +53,15 @@ class DetectionObjective(nn.Module):
         return torch.stack(list(terms.values())).sum(), terms
 
 
-def detection_objective(session: Session, detector: RTDETR, criterion: Criterion) -> nn.Module:
+BuildObjective: TypeAlias = Callable[
+    [Session, RTDETR, Criterion, Mapping[int, str]], DetectionObjective
+]
+"""From a session, the detector to train, with the weights that it begins with, its own losses and
+the classes of the data to an objective."""
+
+
+def detection_objective(
+    session: Session, detector: RTDETR, criterion: Criterion, _classes: Mapping[int, str]
+) -> DetectionObjective:
     """The objective of the action `train`."""
     return DetectionObjective(detector, criterion, session.experiment.train.precision)

@@ -16,20 +16,26 @@ if TYPE_CHECKING:
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
-def parameter_groups(model: nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, cfg: OptimConfig, auxiliary: nn.Module | None = None
+) -> list[dict[str, Any]]:
     """Three groups of the trainable parameters; a group without parameters is left out.
 
     The backbone has its own rate. Biases and norm weights of encoder and decoder have no weight
     decay. Each group keeps its full rate as `base_lr`.
+
+    Args:
+        auxiliary: what is trained beside the model, at the rate of encoder and decoder.
     """
+    beside = auxiliary or nn.Module()
     no_decay = {
         id(parameter)
-        for module in model.modules()
+        for module in (*model.modules(), *beside.modules())
         for name, parameter in module.named_parameters(recurse=False)
         if isinstance(module, _NORMS) or name.endswith("bias")
     }
     backbone, plain, decayed = [], [], []
-    for name, parameter in model.named_parameters():
+    for name, parameter in (*model.named_parameters(), *beside.named_parameters()):
         if not parameter.requires_grad:
             continue
         if name.startswith("backbone."):
@@ -46,9 +52,12 @@ def parameter_groups(model: nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]
     return [{**group, "base_lr": group["lr"]} for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
+def build_optimizer(
+    model: nn.Module, cfg: OptimConfig, auxiliary: nn.Module | None = None
+) -> AdamW:
     """AdamW in its fused form, one kernel per group."""
-    return AdamW(parameter_groups(model, cfg), weight_decay=cfg.weight_decay, fused=True)
+    groups = parameter_groups(model, cfg, auxiliary)
+    return AdamW(groups, weight_decay=cfg.weight_decay, fused=True)
 
 
 def lr_factor(cfg: OptimConfig, epoch: int, step: int) -> float:

@@ -35,6 +35,7 @@ def capture(
         "step": position.step,
         "step_in_epoch": position.step_in_epoch,
         "model": state.model.state_dict(),
+        "auxiliary": state.auxiliary.state_dict(),
         "ema": None if state.ema is None else state.ema.module.state_dict(),
         "ema_updates": 0 if state.ema is None else state.ema.updates,
         "optimizer": state.optimizer.state_dict(),
@@ -63,6 +64,7 @@ def restore(
     if not done:
         _check_same_order(checkpoint, path, session)
     _load(state.model, checkpoint["model"], path)
+    _load_auxiliary(state.auxiliary, checkpoint.get("auxiliary", {}), path)
     if state.ema is not None:
         _load(state.ema.module, checkpoint["ema"] or checkpoint["model"], path)
         state.ema.updates = checkpoint["ema_updates"]
@@ -94,6 +96,16 @@ def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Sessi
                 f"{checkpoint[name]}; this start has {now}. Use the same, or resume from a "
                 "model_epoch checkpoint"
             )
+
+
+def _load_auxiliary(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise RequestError(
+            f"checkpoint {path} has projections of other features: distill.bindings and the "
+            "teacher must be as they were"
+        )
+    module.load_state_dict(weights)
 
 
 def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -18,6 +18,7 @@ from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.distributed import Context, average_norm_statistics
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.ema import Ema
+from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
 from rtdetr_slurm.engine.training.progress import TrainingProgress
 from rtdetr_slurm.engine.training.scalars import Scalars
@@ -52,6 +53,7 @@ class TrainingState:
     Attributes:
         model: the detector.
         objective: what a step calls, with the detector inside; the DDP wrapper of several ranks.
+        auxiliary: what the objective trains beside the detector.
         frozen_norms: batch norms that stay in eval mode.
         seed: what the order and augmentation of samples start from.
         ema: None without averaging. scaler: only for fp16.
@@ -59,6 +61,7 @@ class TrainingState:
 
     model: RTDETR
     objective: nn.Module
+    auxiliary: nn.Module
     frozen_norms: list[nn.Module]
     optimizer: AdamW
     ema: Ema | None
@@ -103,7 +106,9 @@ class Training:
     scalars: Scalars | None
 
 
-def build_state(session: Session, model: RTDETR, objective: nn.Module, seed: int) -> TrainingState:
+def build_state(
+    session: Session, model: RTDETR, objective: DetectionObjective, seed: int
+) -> TrainingState:
     """Optimizer and the rest for a detector and the objective that holds it.
 
     Args:
@@ -115,15 +120,15 @@ def build_state(session: Session, model: RTDETR, objective: nn.Module, seed: int
     cfg, context = session.experiment.train, session.context
     frozen_norms = freeze(model, cfg.freeze)
     torch.manual_seed(mix_seed(seed, context.rank))
-    objective = _distribute(model, objective, context)
     ema = None
     if cfg.enable_ema:
         ema = Ema(model, cfg.ema.decay, cpu_offload=cfg.ema.cpu_offload)
     return TrainingState(
         model=model,
-        objective=objective,
+        objective=_distribute(model, objective, context),
+        auxiliary=objective.auxiliary,
         frozen_norms=frozen_norms,
-        optimizer=build_optimizer(model, cfg.optim),
+        optimizer=build_optimizer(model, cfg.optim, objective.auxiliary),
         ema=ema,
         scaler=torch.amp.GradScaler("cuda") if cfg.precision == "fp16" else None,
         seed=seed,

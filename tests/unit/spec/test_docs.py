@@ -19,7 +19,7 @@ def test_docs_have_every_field_once() -> None:
 
 def test_docs_say_what_a_field_does_where() -> None:
     rows = {line.split("`")[1]: line for line in spec_markdown().splitlines() if line[:3] == "| `"}
-    assert "| train; no effect in evaluate, " in rows["model.dn_number"]
+    assert "| train, distill; no effect in evaluate, " in rows["model.dn_number"]
     assert "| no effect in train, evaluate, " in rows["wandb.enable"]
     assert "| train, evaluate, " in rows["model.backbone"]
     assert "| not yet |" in rows["quantize.model_path"]

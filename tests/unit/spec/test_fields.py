@@ -42,6 +42,7 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "export.onnx_file": {"required": False},
     "gen_trt_engine.trt_engine": {"required": False},
     "export.input_channel": {"min": None},
+    "distill.bindings[].weight": {"min": 0.0},
     "distill.bindings[].criterion": {"enum": ["L1", "L2", "KL", "IOU", ""]},
     "quantize.results_dir": {"required": False},
     "quantize.layers[].weights.dtype": {

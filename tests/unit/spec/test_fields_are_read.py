@@ -6,6 +6,7 @@ Each action runs for real on a tiny data set while every access to a field of it
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_support import Workspace, results_folder
+from engine_support import Workspace, results_folder, tiny_spec
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.data.sample import write_sample
@@ -31,6 +32,21 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (
         ("export.input_height=64", "export.input_width=64"),
         ("dataset.val_data_sources=null", "export.input_height=64", "export.input_width=64"),
+    ),
+    "distill": (
+        (
+            *SHORT,
+            "distill.bindings=[{student_module_name: srcs, teacher_module_name: srcs, "
+            "criterion: IOU}]",
+            f"distill.teacher={json.dumps(tiny_spec(Path(), Path())['model'])}",
+        ),
+        (
+            *SHORT,
+            "distill.bindings=[{student_module_name: encoder, teacher_module_name: encoder, "
+            "criterion: L1}]",
+            "train.optim.lr_scheduler=StepLR",
+            "dataset.val_data_sources=null",
+        ),
     ),
 }
 """Overrides of the runs that together reach every option of an action; one plain run for others."""
@@ -98,19 +114,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 def trained(workspace: Workspace) -> Reads:
     reads = Reads()
     for number, overrides in enumerate(VARIANTS["train"]):
-        run(workspace, "train", (*overrides, f"results_dir={folder(workspace, number)}"), reads)
+        run(workspace, "train", (*overrides, results(workspace, "train", number)), reads)
     return reads
 
 
-def folder(workspace: Workspace, number: int) -> Path:
-    return workspace.root / f"results-{number}"
+def results(workspace: Workspace, name: str, number: int) -> str:
+    return f"results_dir={workspace.root / f'{name}-{number}'}"
 
 
 def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
     if name == "train":
         return trained
     reads = Reads()
-    (checkpoint,) = folder(workspace, 0).glob("train/*.pth")
+    (checkpoint,) = workspace.root.glob("train-0/train/*.pth")
     given = [
         f"{dotted(ref.path)}={checkpoint}"
         for ref in walk(ExperimentConfig)
@@ -120,7 +136,7 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
         images = workspace.data / "val" / "images"
         given.append(f"dataset.infer_data_sources.image_dir=[{images}]")
     for number, overrides in enumerate(VARIANTS.get(name, ((),))):
-        own = f"results_dir={workspace.root / f'{name}-{number}'}"
+        own = results(workspace, name, number)
         run(workspace, name, (*given, own, *overrides), reads)
     return reads
 

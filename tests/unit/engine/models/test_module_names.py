@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from rtdetr_slurm.engine.models import build_model
+from rtdetr_slurm.engine.models.features import sample_features
+from rtdetr_slurm.spec.bindings import Feature, feature_called
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, keeps_pretrained_norms, names
@@ -47,3 +49,24 @@ def test_the_spec_knows_every_module_and_parameter(model: dict[str, Any]) -> Non
     assert {name for name, parameter in known.items() if parameter} == {
         name for name, _ in real.named_parameters()
     }
+
+
+@pytest.mark.parametrize("model", VARIANTS[-5:], ids=lambda model: str(model)[:60])
+def test_the_spec_knows_what_every_module_puts_out(model: dict[str, Any]) -> None:
+    """And which modules never run by themselves, so that distillation cannot bind them."""
+    experiment = ExperimentConfig.model_validate({"model": model})
+    constant, tree = keeps_pretrained_norms(experiment), detector_modules(experiment)
+    with torch.device("meta"):
+        real = build_model(experiment.model, 3, freeze_norm=constant, freeze_stem=constant)
+    bound = [
+        name
+        for name, _ in real.named_modules()
+        if name.startswith(("backbone", "encoder", "decoder.input_proj"))
+    ]
+    outputs = sample_features(real, bound)
+    for name in bound:
+        known = feature_called(name, experiment.model, tree)
+        assert isinstance(known, Feature) == (name in outputs), f"{name}: {known}"
+        if isinstance(known, Feature):
+            dims = [tensor.dim() for tensor in outputs[name]]
+            assert dims == {"maps": [4] * known.size, "map": [4], "cells": [3]}[known.kind], name
