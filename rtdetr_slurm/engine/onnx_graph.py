@@ -60,7 +60,7 @@ def trace(
         verbose: let the exporter print what it makes.
     """
     deployed = Deployed(detector).cpu().float()
-    example = torch.zeros(2, 3, *size)
+    example = torch.zeros(2, 3, *size, dtype=torch.float32)
     with torch.no_grad():
         # Position code and anchors are made, and from now on known: constants of the trace.
         shapes = dict(zip((LOGITS, BOXES), (one.shape for one in deployed(example)), strict=True))

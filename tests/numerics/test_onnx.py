@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,15 @@ from rtdetr_slurm.spec.export import OPSETS
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.parity import SAME, differences_of
+
+
+@pytest.fixture(autouse=True)
+def float32() -> Iterator[None]:
+    """What runtimes compute with; the other tests of this folder are about float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
 
 
 def detector(backbone: str) -> RTDETR:
@@ -41,7 +51,8 @@ def test_the_same_detections(
     assert onnx.load(path, load_external_data=False).opset_import[0].version == opset
     runtime = open_onnx(path)
     for count in (1, 3):
-        images = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
+        generator = torch.Generator().manual_seed(count)
+        images = torch.rand(count, 3, *size, generator=generator)
         expected, found = outputs(model, images), runtime(images)
         assert found["pred_logits"].shape == (count, 300, 4)
         differences = differences_of(expected, found)
