@@ -85,7 +85,7 @@ def report_training(training: Training, scores: Scores | None) -> None:
     try:
         history = kpi_by_epoch(session.results_dir)
     except RequestError as error:
-        session.warn(f"report.html shows no earlier epochs: {error}")
+        session.warn(f"report.html has no curves of the training: {error}")
     epochs = session.experiment.train.num_epochs
     facts = {
         "epoch": shown_epoch(training.state.position.epoch, epochs),
