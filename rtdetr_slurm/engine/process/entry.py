@@ -35,7 +35,7 @@ def tell_launch(environ: Mapping[str, str]) -> None:
     if (mark := environ.get(Env.STARTED)) is None:
         return
     try:
-        Path(mark).touch()
+        Path(mark).touch(mode=0o644)  # whatever the umask; it lies among records
     except OSError as error:
         print(f"rtdetr: cannot make {mark}: {error.strerror}", file=sys.stderr, flush=True)
 
