@@ -48,11 +48,7 @@ def _loader(
         multiprocessing_context=CONTEXT if workers else None,
         pin_memory=pin_memory,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_loading,
         generator=torch.Generator(),  # else the loader draws from the model's random numbers
         **options,
     )
-
-
-def _start_worker(_number: int) -> None:
-    start_loading()

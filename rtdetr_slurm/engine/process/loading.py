@@ -61,7 +61,7 @@ def killed() -> tuple[int, int] | None:
     return next(((pid, number) for pid, number in ended if number > 0), None)
 
 
-def start_loading() -> None:
+def start_loading(_number: int) -> None:
     """The first thing a loading process does: ignore requests to stop, and see that it ends with
     the rank, also where that is killed; torch looks every five seconds whether the server is there,
     which ends only when all its children have."""
