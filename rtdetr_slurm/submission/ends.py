@@ -33,6 +33,9 @@ from rtdetr_slurm.slurm.times import parse_moment
 _BY_READER = {"recorded_by": READER}
 _LOST_AFTER = timedelta(hours=1)
 """No controller takes so long to queue a job that it was sent."""
+_CLOSED_WITHIN = timedelta(minutes=1)
+"""Who has recorded an end closes the results folder next; after this time it did not get that far,
+and another reader does."""
 
 
 def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]:
@@ -57,8 +60,9 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
         if end is None or not _is_a_readers(end):
             continue
         unclosed.add(task.name)
+        if mine is None and _age(end) < _CLOSED_WITHIN:
+            continue
         with _noted(notes, told):
-            # A reader who came before may not have got this far.
             if _close(run, task, end) or mine is not None:
                 notes.append(f"{told}, which is recorded now")
             unclosed.remove(task.name)
@@ -114,9 +118,12 @@ def _is_lost(stage: StageReport, events: list[Event]) -> bool:
         return False
     if stage.job_id is not None or is_given_up(events):
         return False
-    sent = [event["timestamp"] for event in events if event["event"] == "submitting"]
-    now = datetime.now(timezone.utc)
-    return bool(sent) and now - datetime.fromisoformat(sent[-1]) > _LOST_AFTER
+    sent = [event for event in events if event["event"] == "submitting"]
+    return bool(sent) and _age(sent[-1]) > _LOST_AFTER
+
+
+def _age(event: Event) -> timedelta:
+    return datetime.now(timezone.utc) - datetime.fromisoformat(event["timestamp"])
 
 
 def _record(run: Run, task: StageTask, stage: StageReport) -> Event | None:

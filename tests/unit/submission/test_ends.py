@@ -319,6 +319,8 @@ def test_what_one_reader_could_not_write_down_the_next_one_does(
         assert "not all of that could be recorded" in notes[0]
     assert not (run.path / "summary.json").exists(), "with which nobody would look again"
     slurm.answer("squeue", "true")  # forgotten by now
+    assert survey_run(run.path)[1] == (), "whoever recorded the end may be closing it"
+    monkeypatch.setattr("rtdetr_slurm.submission.ends._CLOSED_WITHIN", timedelta(0))
     assert survey_run(run.path)[1] == (
         f"{run.id}: train ended without a word, which is recorded now",
     )

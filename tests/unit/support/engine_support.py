@@ -23,6 +23,7 @@ from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import StopFlag
+from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.spec import LoadedSpec, load_spec
 
@@ -120,7 +121,8 @@ class Workspace:
 
     def spec_file(self, **changes: Any) -> Path:
         path = self.root / "spec.yaml"
-        path.write_text(json.dumps(tiny_spec(self.data, self.results) | changes))
+        text = json.dumps(tiny_spec(self.data, self.results) | changes)
+        write_atomic(path, text)  # ranks write the same at the same time
         return path
 
     def load(self, *overrides: str, action: str = "train", **changes: Any) -> LoadedSpec:
