@@ -72,7 +72,7 @@ def check_sources(
     unusable: list[str] = []
     for kind, source in every:
         if kind in ("val", "test"):
-            check_eval_class_ids(source.annotations, dataset)
+            notes += check_eval_class_ids(source.annotations, dataset)
         notes += check_images(
             source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
         )

@@ -59,15 +59,29 @@ def class_changes(before: Mapping[int, str], now: Mapping[int, str]) -> Iterator
             yield f"class {category} was {name!r} in training and is {now[category]!r}"
 
 
-def check_eval_class_ids(annotations: CocoAnnotations, dataset: DatasetConfig) -> None:
-    """Refuse `dataset.eval_class_ids` that the annotation file does not know."""
+def check_eval_class_ids(annotations: CocoAnnotations, dataset: DatasetConfig) -> list[str]:
+    """Refuse `dataset.eval_class_ids` that the annotation file does not know.
+
+    Returns:
+        Notes: on classes that have boxes and do not count. TAO's form for people has [1], which
+        TAO passes over.
+    """
     classes = class_names([annotations], dataset.num_classes)
-    unknown = sorted(set(dataset.eval_class_ids or ()) - set(classes))
+    counted = set(dataset.eval_class_ids or classes)
+    unknown = sorted(counted - set(classes))
     if unknown:
         raise RequestError(
             f"dataset.eval_class_ids holds {unknown}, but {annotations.path} has the classes "
             f"{_describe(classes)}"
         )
+    with_boxes = set(annotations.category_ids)
+    left_out = {id_: name for id_, name in classes.items() if id_ in with_boxes - counted}
+    if not left_out:
+        return []
+    return [
+        f"{annotations.path}: by dataset.eval_class_ids {sorted(counted)} no score counts "
+        f"{_describe(left_out)}; null counts all classes"
+    ]
 
 
 def _mapping(source: CocoAnnotations, ids: Mapping[str, int]) -> str:

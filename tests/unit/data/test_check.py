@@ -119,6 +119,17 @@ def test_unknown_eval_class_ids(folder: Path) -> None:
         check_sources(experiment(folder, "dataset.eval_class_ids=[1, 2]"), "train")
 
 
+def test_classes_that_do_not_count_are_said(folder: Path) -> None:
+    """TAO's form of a spec has eval_class_ids [1], and its evaluate counts all classes."""
+    content = coco()
+    content["annotations"].append({"image_id": 7, "category_id": 1, "bbox": [0, 0, 4, 5]})
+    path = written(folder / "val" / "annotations.json", content)
+    said = notes(folder, "dataset.eval_class_ids=[1]")
+    assert f"{path}: by dataset.eval_class_ids [1] no score counts 3 (dog); null counts" in said
+    for every in ("[1, 3]", "null"):
+        assert "eval_class_ids" not in notes(folder, f"dataset.eval_class_ids={every}")
+
+
 def test_one_class_with_two_ids(folder: Path) -> None:
     entry = {"image_id": 7, "category_id": 2, "bbox": [0, 0, 4, 5]}
     content = coco(categories=[{"id": 2, "name": "dog"}], annotations=[entry])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from tao_specs import TAO_FIELDS
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile
@@ -16,9 +15,6 @@ from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, Backbone
 from rtdetr_slurm.spec.overrides import SHORTHANDS
 from rtdetr_slurm.yaml_source import dotted
 
-TAO: dict[str, dict[str, Any]] = json.loads(
-    Path(__file__).with_name("tao_fields.json").read_text(encoding="utf-8")
-)
 OURS: dict[str, FieldRef] = {dotted(ref.path): ref for ref in walk(ExperimentConfig)}
 SCHEMA = SpecFile.model_json_schema()
 
@@ -103,7 +99,7 @@ def our_facts(ref: FieldRef) -> dict[str, Any]:
 
 
 def tao_facts(path: str) -> dict[str, Any]:
-    entry = TAO[path]
+    entry = TAO_FIELDS[path]
     kind = {"categorical": "string", "ordered_int": "int"}.get(entry["type"], entry["type"])
     default = entry.get("runtime_default", entry["default"])
     if kind == "string" and "enum" not in entry and default in (None, "???"):
@@ -129,14 +125,14 @@ def tao_facts(path: str) -> dict[str, Any]:
 
 
 def test_there_are_218_of_them() -> None:
-    assert len(TAO) == 218
+    assert len(TAO_FIELDS) == 218
 
 
 def test_every_field_of_tao_exists_and_no_other() -> None:
-    assert set(TAO) - set(OURS) == set()
+    assert set(TAO_FIELDS) - set(OURS) == set()
     ours_alone = {
         path
-        for path in set(OURS) - set(TAO)
+        for path in set(OURS) - set(TAO_FIELDS)
         # The parts of a data source, which TAO declares as free dictionaries, and the teacher,
         # which TAO's list names without expanding it.
         if not path.startswith("distill.teacher.") and "_data_sources" not in path
@@ -144,7 +140,7 @@ def test_every_field_of_tao_exists_and_no_other() -> None:
     assert ours_alone == set()
 
 
-@pytest.mark.parametrize("path", sorted(TAO))
+@pytest.mark.parametrize("path", sorted(TAO_FIELDS))
 def test_field_is_as_in_tao(path: str) -> None:
     expected, actual = tao_facts(path), our_facts(OURS[path])
     for key, value in DEVIATIONS.get(path, {}).items():

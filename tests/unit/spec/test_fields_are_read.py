@@ -1,6 +1,7 @@
 """What the fields declare against what the actions do: those they honour they read, and no other.
 
-Each action runs for real on a tiny data set while every access to a field of its spec is noted.
+Each action runs for real on a tiny data set, from TAO's own specs for it made small by overrides,
+while every access to a field of its spec is noted.
 """
 
 from __future__ import annotations
@@ -8,19 +9,22 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from engine_support import Workspace, results_folder, tiny_spec
+from engine_support import Workspace, results_folder, session_of, tiny_spec
+from spec_files import write
+from tao_specs import FORMS, as_overrides
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.data.sample import write_sample
+from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, Section, is_list, visit, walk
-from rtdetr_slurm.yaml_source import dotted
+from rtdetr_slurm.yaml_source import dotted, to_yaml
 
 SHORT = ("train.num_epochs=1", "train.checkpoint_interval=1", "train.enable_ema=true")
 VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -28,7 +32,8 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         SHORT,
         (*SHORT, "train.optim.lr_scheduler=StepLR", "dataset.val_data_sources=null"),
     ),
-    "inference": (("inference.conf_threshold=0",),),
+    "evaluate": ((), ("dataset.eval_class_ids=[1, 2]",)),
+    "inference": (("inference.conf_threshold=0",), ()),
     "export": (
         ("export.input_height=64", "export.input_width=64"),
         ("dataset.val_data_sources=null", "export.input_height=64", "export.input_width=64"),
@@ -49,7 +54,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
     ),
 }
-"""Overrides of the runs that together reach every option of an action; one plain run for others."""
+"""Overrides of the runs that together reach every option of an action; plain ones for others."""
 
 
 class Reads:
@@ -83,12 +88,14 @@ class Reads:
             yield
 
 
-def run(workspace: Workspace, name: str, overrides: tuple[str, ...], reads: Reads) -> None:
+def run(workspace: Workspace, name: str, number: int, given: Sequence[str], reads: Reads) -> None:
     """All that reads the spec in a job: the nodes and GPUs, the folder, the action itself."""
-    loaded = workspace.load(*overrides, action=name)
-    session = workspace.session(*overrides, name=name)
+    spec = write(workspace.root, to_yaml(FORMS[number](name)))
+    small = as_overrides(tiny_spec(workspace.data, workspace.root / f"{name}-{number}"))
+    chosen = {item.partition("=")[0]: item for item in (*small, *given)}
+    loaded = load_spec(spec, [*chosen.values()], name)
+    session = session_of(loaded)
     reads.watch(loaded.experiment)
-    reads.watch(session.experiment)
     module, _, function = str(ACTIONS[name].function).partition(":")
     with reads.noted():
         assert loaded.topology_of(name).num_gpus == 1
@@ -114,12 +121,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 def trained(workspace: Workspace) -> Reads:
     reads = Reads()
     for number, overrides in enumerate(VARIANTS["train"]):
-        run(workspace, "train", (*overrides, results(workspace, "train", number)), reads)
+        run(workspace, "train", number, overrides, reads)
     return reads
-
-
-def results(workspace: Workspace, name: str, number: int) -> str:
-    return f"results_dir={workspace.root / f'{name}-{number}'}"
 
 
 def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
@@ -135,9 +138,8 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
     if "infer" in ACTIONS[name].reads:
         images = workspace.data / "val" / "images"
         given.append(f"dataset.infer_data_sources.image_dir=[{images}]")
-    for number, overrides in enumerate(VARIANTS.get(name, ((),))):
-        own = results(workspace, name, number)
-        run(workspace, name, (*given, own, *overrides), reads)
+    for number, overrides in enumerate(VARIANTS.get(name, ((),) * len(FORMS))):
+        run(workspace, name, number, [*given, *overrides], reads)
     return reads
 
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
@@ -19,7 +18,6 @@ from rtdetr_slurm.spec import (
     refuse_unavailable,
 )
 from rtdetr_slurm.spec.template import template_yaml
-from rtdetr_slurm.yaml_source import to_yaml
 
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:
@@ -117,103 +115,6 @@ def test_placeholders_are_placed_where_they_stand(tmp_path: Path) -> None:
     assert line.startswith("spec.yaml:4:15: evaluate.checkpoint: missing; action 'evaluate'")
     text = EVALUATE.replace("checkpoint: /runs/model_epoch_009.pth", "conf_threshold: 0.1")
     assert only(problems(tmp_path, text)).startswith("spec.yaml:3:1: evaluate.checkpoint: missing")
-
-
-# --- TAO's own files -------------------------------------------------------------------------
-def tao_spec() -> dict[str, Any]:
-    """A spec as TAO's `default_specs` and schemas write it: every section, every default."""
-    text = Path(__file__).with_name("tao_fields.json").read_text(encoding="utf-8")
-    spec: dict[str, Any] = {}
-    for path, entry in json.loads(text).items():
-        if (
-            "[]" in path
-            or path.startswith("distill")
-            or (
-                entry["type"] == "collection"
-                and (entry["default"] is None and path != "inference.color_map")
-            )
-        ):
-            continue
-        node = spec
-        *parents, name = path.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = entry["default"]
-    spec["distill"] = None
-    spec["export"] |= {"input_height": 544, "input_width": 960}
-    spec["wandb"] |= {
-        "name": "TAO Toolkit training experiment",
-        "tags": ["training", "tao-toolkit"],
-    }
-    spec["gen_trt_engine"]["tensorrt"]["calibration"]["cal_image_dir"] = "???"
-    return spec
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-def test_tao_default_specs_load(tmp_path: Path, action: str) -> None:
-    spec = tao_spec()
-    assert len(spec) == 13
-    loaded = load(tmp_path, to_yaml(spec), *NEEDED[action], action=action)
-    assert loaded.experiment.export.input_width == 960
-    assert loaded.experiment.wandb.tags == ["training", "tao-toolkit"]
-
-
-def test_runtime_defaults_of_tao_load(tmp_path: Path) -> None:
-    text = """dataset:
-  train_data_sources: [{image_dir: /i, json_file: /j}]
-  val_data_sources: null
-  test_data_sources: null
-  infer_data_sources: null
-  eval_class_ids: null
-inference: {input_width: null, input_height: null}
-train: {checkpointer: null, pretrained_model_path: null}
-wandb: null
-distill: null
-encryption_key: tlt_encode
-model_name: rtdetr
-"""
-    assert load(tmp_path, text, action="train").experiment.encryption_key == "tlt_encode"
-
-
-@pytest.mark.parametrize(
-    ("action", "text"),
-    [
-        ("quantize", """
-dataset.num_classes: 5
-quantize.layers:
-  - module_name: "*"
-    weights: {dtype: float8_e4m3fn}
-    activations: {dtype: float8_e4m3fn}
-dataset.train_data_sources: [{image_dir: /i, json_file: /j}]
-dataset.quant_calibration_data_sources: {image_dir: /i, json_file: /j}
-quantize.model_path: /c
-"""),
-        ("inference", """
-dataset.infer_data_sources: {image_dir: [/i], classmap: /m}
-inference.checkpoint: /c
-"""),
-        ("train", """
-train.num_epochs: 11
-train.resume_training_checkpoint_path: /c
-dataset.num_classes: 5
-dataset.eval_class_ids: [1, 2, 3, 4]
-dataset.train_data_sources: [{image_dir: /i, json_file: /j}]
-dataset.val_data_sources: {image_dir: /i, json_file: /j}
-"""),
-    ],
-)  # fmt: skip
-def test_flat_specs_with_dotted_keys(tmp_path: Path, action: str, text: str) -> None:
-    loaded = load(tmp_path, text, action=action)
-    assert loaded.action == action
-    if action == "quantize":
-        weights = loaded.experiment.quantize.layers[0].weights
-        assert weights is not None
-        assert weights.dtype == "fp8_e4m3fn"
-
-
-def test_lower_case_data_type_of_tao_samples(tmp_path: Path) -> None:
-    text = "gen_trt_engine: {onnx_file: /o, trt_engine: /e, tensorrt: {data_type: int8}}\n"
-    assert load(tmp_path, text).experiment.gen_trt_engine.tensorrt.data_type == "INT8"
 
 
 # --- resolving and dumping -------------------------------------------------------------------
