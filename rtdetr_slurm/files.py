@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, TypeAlias
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 """Of a file: as it is, or what puts it into the stream that it is given."""
 
+PRIVATE_DIR, PRIVATE_FILE = 0o755, 0o644
+"""Modes, less the umask, of what decides on what is executed later: others do not write it."""
 _BLOCK_BYTES = 4 * 1024 * 1024
 _UMASK = threading.Lock()
 """It is the process's, and can be read only by setting it: two threads at once would lose it."""
@@ -81,6 +83,40 @@ def keep_new(file: Path, path: Path) -> None:
     file.chmod(0o666 & ~_umask())
     _link_new(file, path)
     file.unlink()
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the file system of `path`, gone afterwards with what is still in it; the folder
+    of `path` is made where there is none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_all(files: Sequence[Path], folder: Path) -> None:
+    """`keep_new` of complete files in `folder`, by their names and in their order: all, or none.
+
+    Raises:
+        FileExistsError: there is one of these; `filename2` says which.
+        OSError: as `keep_new`.
+    """
+    kept: list[Path] = []
+    try:
+        for file in files:
+            keep_new(file, folder / file.name)
+            kept.append(folder / file.name)
+    except OSError:
+        for path in kept:
+            path.unlink()
+        raise
 
 
 def _link_new(file: Path, path: Path) -> None:

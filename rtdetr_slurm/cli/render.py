@@ -9,7 +9,7 @@ from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.submit import add_request, prepared_request
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import PRIVATE_FILE, write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,4 +56,4 @@ def _write(files: dict[str, Path], scripts: dict[str, str]) -> None:
             raise RequestError(f"{path} exists already and is left as it is")
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, scripts[name], mode=0o644)  # others must not write what is executed
+        write_atomic(path, scripts[name], mode=PRIVATE_FILE)

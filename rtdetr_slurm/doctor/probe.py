@@ -15,7 +15,7 @@ from pathlib import Path
 from rtdetr_slurm.contract import CONTROLLER_ZIP
 from rtdetr_slurm.doctor.probe_plan import ProbePlan, probe_stage
 from rtdetr_slurm.errors import UserError, explained
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import PRIVATE_DIR, write_atomic
 from rtdetr_slurm.launch.probe import PROBE
 from rtdetr_slurm.launch.reach import s3_endpoint
 from rtdetr_slurm.runs.images import glance
@@ -26,7 +26,7 @@ from rtdetr_slurm.runs.probe import (
     Request,
     write_request,
 )
-from rtdetr_slurm.runs.run import PRIVATE_DIR, python_archive
+from rtdetr_slurm.runs.run import python_archive
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.slurm.answers import JobInfo, Queued
 from rtdetr_slurm.slurm.client import SlurmClient

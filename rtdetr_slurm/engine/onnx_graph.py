@@ -92,21 +92,20 @@ def trace(
     return model
 
 
-def save(model: ModelProto, path: Path) -> list[Path]:
-    """Write a graph and check it as a whole; returns the files that were made, `path` last.
+def save(model: ModelProto, path: Path) -> None:
+    """Write a graph and check it as a whole. Weights that do not fit are in a file beside it, of
+    its name with DATA_SUFFIX.
 
     Raises:
         OSError: it cannot be written.
     """
     weights = sum(len(one.raw_data) for one in model.graph.initializer)
-    apart = weights > MAX_BYTES
-    data = path.name + DATA_SUFFIX
-    if apart:
+    if weights > MAX_BYTES:
+        data = path.name + DATA_SUFFIX
         onnx.save_model(model, str(path), save_as_external_data=True, location=data)
     else:
         onnx.save_model(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
-    return [path.with_name(data), path] if apart else [path]
 
 
 def foreign_operators(model: ModelProto) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NoReturn
 from rtdetr_slurm.actions import TAO_FOLDER, get_action
 from rtdetr_slurm.contract import SPEC_YAML, Env
 from rtdetr_slurm.errors import SiteError, UserError, explained
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import PRIVATE_FILE, write_atomic
 from rtdetr_slurm.launch import checks, tao
 from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.container import (
@@ -31,7 +31,7 @@ from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_file, read_json
-from rtdetr_slurm.runs.run import PRIVATE_FILE, Run, open_run
+from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.secrets import secrets_of
 
 _FUSE_PROGRAMS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs")

@@ -16,7 +16,7 @@ from typing import Any
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, Exclusion, StopReason
 from rtdetr_slurm.launch.history import History, history_of
 from rtdetr_slurm.launch.inputs import INPUTS_JSON, filled_in, resolve_inputs
@@ -47,7 +47,7 @@ from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.notices import tell_end, tell_start
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
-from rtdetr_slurm.runs.run import PRIVATE_DIR, PRIVATE_FILE, Run
+from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import CANCELLED_BEFORE, is_to_end, starts_in_vain, task_events
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.runs.tao import last_word

@@ -20,6 +20,7 @@ from typing import Any
 from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
 from rtdetr_slurm.contract import Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.files import PRIVATE_DIR
 from rtdetr_slurm.launch.arrivals import STARTED_FILE
 from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.node_errors import ERROR_JSON, NodeError, node_name
@@ -34,7 +35,7 @@ from rtdetr_slurm.runs.checkpoints import (
     list_checkpoints,
     resume_candidates,
 )
-from rtdetr_slurm.runs.run import PRIVATE_DIR, Run
+from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.tao import EMA_SUFFIX, latest_links
 
 EPOCHS_FIELD = "train.num_epochs"

@@ -6,8 +6,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
+from rtdetr_slurm.files import PRIVATE_FILE
 from rtdetr_slurm.plan.model import StageTask
-from rtdetr_slurm.runs.run import PRIVATE_FILE, Run
+from rtdetr_slurm.runs.run import Run
 
 _ALIVE = "alive"
 

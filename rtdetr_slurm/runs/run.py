@@ -27,7 +27,7 @@ from rtdetr_slurm.contract import (
     STATUS_JSON,
 )
 from rtdetr_slurm.errors import NewerVersion, RequestError, SiteError
-from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, write_atomic
 from rtdetr_slurm.places import expanded
 from rtdetr_slurm.plan.model import Plan, StageTask
 from rtdetr_slurm.records import BadRecord, Prose, checked, exists, names_in, read_json
@@ -35,8 +35,6 @@ from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.runs.images import FileRecord, ImageRecord
 
-PRIVATE_DIR, PRIVATE_FILE = 0o755, 0o644
-"""Modes, less the umask, of what decides on what is executed later: others do not write it."""
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from rtdetr_slurm.errors import RequestError, SiteError, explained
-from rtdetr_slurm.files import write_atomic, write_new
+from rtdetr_slurm.files import PRIVATE_FILE, write_atomic, write_new
 from rtdetr_slurm.model_check import check_model
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.yaml_source import SpecLoader, parse_yaml
@@ -35,7 +35,7 @@ def keep_env(path: Path, settings: Mapping[str, str]) -> Path | None:
         after = _checked(before, settings, path)
         copy = _copied(path, before) if before else None
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, after, mode=path.stat().st_mode & 0o777 if before else 0o644)
+        write_atomic(path, after, mode=path.stat().st_mode & 0o777 if before else PRIVATE_FILE)
     except (OSError, UnicodeDecodeError, RequestError) as error:
         reason = explained(error) if isinstance(error, OSError) else error
         raise SiteError(f"{path} is left as it is: {reason}; {_by_hand(settings)}") from error

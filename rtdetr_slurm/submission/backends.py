@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtdetr_slurm.contract import JOBS_DIR
+from rtdetr_slurm.files import PRIVATE_DIR
 from rtdetr_slurm.local.processes import local_job, stop_runner, submission_of
 from rtdetr_slurm.local.start import start_runner
 from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.processes import process_facts
-from rtdetr_slurm.runs.run import PRIVATE_DIR, Run, stage_command
+from rtdetr_slurm.runs.run import Run, stage_command
 from rtdetr_slurm.runs.secrets import keep_secrets
 from rtdetr_slurm.runs.state import cluster_of
 from rtdetr_slurm.slurm.answers import JobInfo

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdetr_slurm.files import keep_new, write_atomic
+from rtdetr_slurm.files import folder_beside, keep_all, keep_new, write_atomic
 
 
 def test_threads_that_write_leave_the_umask_as_it_is(
@@ -48,6 +48,27 @@ def test_a_complete_file_gets_a_name_that_nothing_has(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         keep_new(made, name)
     assert (name.read_text(), made.read_text()) == ("new", "newer")
+
+
+def test_all_files_get_their_names_or_none(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "name"
+
+    def make() -> list[Path]:
+        names = "first", "name"
+        for name in names:
+            (folder / name).write_text("new")
+        return [folder / name for name in names]
+
+    with folder_beside(target) as folder:
+        keep_all(make(), target.parent)
+        assert {path.read_text() for path in (target, target.with_name("first"))} == {"new"}
+        target.write_text("another's")
+        target.with_name("first").unlink()
+        with pytest.raises(FileExistsError) as error:
+            keep_all(make(), target.parent)
+    assert error.value.filename2 == str(target)
+    assert [*target.parent.iterdir()] == [target]
+    assert target.read_text() == "another's"
 
 
 def test_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,13 @@ from rtdetr_slurm.contract import EXPORT_JSON, EXPORT_VERSION, MODEL_FILES, Infe
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
-from rtdetr_slurm.engine.onnx_graph import DATA_SUFFIX, foreign_operators, save, trace
-from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.engine.export_files import ExportFiles
+from rtdetr_slurm.engine.onnx_graph import foreign_operators, save, trace
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.files import keep_new, sha256_of
+from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.checkpoints import thresholds_of
 from rtdetr_slurm.vision.deepstream import (
@@ -70,8 +67,10 @@ def export(session: Session) -> dict[str, float]:
     """
     cfg = session.experiment.export
     target = Path(cfg.onnx_file or session.results_dir / MODEL_FILES[Infer.CREATE_ONNX_FILE])
-    extra = (LABELS_TXT, NVDSINFER_CONFIG) if cfg.serialize_nvdsinfer else ()
-    refuse_existing(target, extra)
+    files = ExportFiles(target, (LABELS_TXT, NVDSINFER_CONFIG) if cfg.serialize_nvdsinfer else ())
+    if made_before(session, files):
+        return {}
+    files.refuse_existing()
     size = (cfg.input_height, cfg.input_width)
     path = Path(cfg.checkpoint)
     with session.phases.part("model"):
@@ -95,41 +94,35 @@ def export(session: Session) -> dict[str, float]:
     )
     if foreign := foreign_operators(model):
         raise ActionError(f"the graph has operators that are not ONNX's own: {', '.join(foreign)}")
-    with folder_beside(target) as folder:
-        *data, made = save(model, folder / target.name)
+    with files.folder() as folder:
+        made = folder / target.name
+        save(model, made)
         onnx = open_onnx(made)
         parity = see_that_it_is_the_same(session, detector, onnx, compared)
-        if session.stop.requested:
-            raise Interrupted
-        session.write(EXPORT_JSON, report(session, target, made, onnx, metadata, parity, compared))
         if cfg.serialize_nvdsinfer:
             classes = metadata.classes or {}
             config = nvdsinfer_config(metadata, target.name, size, batch, onnx.num_classes)
             (folder / LABELS_TXT).write_text(labels_text(classes, onnx.num_classes))
             (folder / NVDSINFER_CONFIG).write_text(spec_text(config))
+        if session.stop.requested:
+            raise Interrupted
+        written = files.record(folder, session.start)
+        session.write(EXPORT_JSON, report(session, written, onnx, metadata, parity, compared))
         session.check_latest()
-        # The ONNX file is the last: where it is, all is there.
-        keep_all([*data, *(folder / name for name in extra), made], target.parent)
     session.say(f"{target}: {summary(onnx, cfg.opset_version, parity)}")
     return {}
 
 
-def refuse_existing(target: Path, extra: Sequence[str]) -> None:
-    """Before any work: nothing of what is to be written is there.
-
-    Raises:
-        RequestError: something is.
-    """
-    for path in (
-        target,
-        target.with_name(target.name + DATA_SUFFIX),
-        *map(target.with_name, extra),
-    ):
-        if path.exists():
-            raise RequestError(
-                f"{path} exists already, and is not overwritten: remove it, or name another file "
-                "in export.onnx_file"
-            )
+def made_before(session: Session, files: ExportFiles) -> bool:
+    """Whether an earlier start of this job has made all files, and was ended before it could say
+    so. What it has made of them only in part is removed."""
+    own = files.left_by(session.start, session.results_dir / EXPORT_JSON)
+    if files.target in own:
+        session.say(f"{files.target} is there: an earlier start of this job has made it")
+        return True
+    for path in own:
+        path.unlink()
+    return False
 
 
 def describe(session: Session, detector: TrainedDetector, path: Path) -> OnnxMetadata:
@@ -196,8 +189,7 @@ def see_that_it_is_the_same(
 
 def report(
     session: Session,
-    target: Path,
-    made: Path,
+    written: Mapping[str, Any],
     onnx: OnnxDetector,
     metadata: OnnxMetadata,
     parity: Parity | None,
@@ -212,8 +204,7 @@ def report(
         "checkpoint": cfg.checkpoint,
         "checkpoint_sha256": metadata.checkpoint_sha256,
         "epoch": metadata.epoch,
-        "onnx_file": str(target),
-        "onnx_sha256": sha256_of(made),
+        **written,
         "opset_version": cfg.opset_version,
         "inputs": {"inputs": [onnx.batch, 3, height, width]},
         "outputs": {
@@ -242,40 +233,3 @@ def summary(onnx: OnnxDetector, opset: int, parity: Parity | None) -> str:
         f"{said}; on {parity.images} images the largest difference from the checkpoint is "
         f"{parity.max_difference:.1e}, and mAP {parity.map_other:.4f} to {parity.map_reference:.4f}"
     )
-
-
-@contextmanager
-def folder_beside(target: Path) -> Iterator[Path]:
-    """A folder on the file system of `target`, gone afterwards with what is still in it.
-
-    Raises:
-        ActionError: it cannot be made, or takes no more files.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise writing_error(error, target) from None
-    try:
-        yield folder
-    except OSError as error:
-        raise writing_error(error, target) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def keep_all(files: Sequence[Path], folder: Path) -> None:
-    """Move complete files to `folder` in their order: all of them, or none.
-
-    Raises:
-        RequestError: one has come to be there meanwhile.
-    """
-    kept: list[Path] = []
-    try:
-        for file in files:
-            keep_new(file, folder / file.name)
-            kept.append(folder / file.name)
-    except FileExistsError as error:
-        for path in kept:
-            path.unlink()
-        raise RequestError(f"{error.filename2} has come to exist meanwhile, and is kept") from None

@@ -18,6 +18,7 @@ from rtdetr_slurm.engine.process.probe import PROBE, run_probe
 from rtdetr_slurm.engine.process.start import start
 from rtdetr_slurm.engine.process.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
+from rtdetr_slurm.files import PRIVATE_FILE
 from rtdetr_slurm.spec import ExperimentConfig, load_spec, to_yaml
 from rtdetr_slurm.spec.overrides import parse_override
 
@@ -35,7 +36,7 @@ def tell_launch(environ: Mapping[str, str]) -> None:
     if (mark := environ.get(Env.STARTED)) is None:
         return
     try:
-        Path(mark).touch(mode=0o644)  # whatever the umask; it lies among records
+        Path(mark).touch(mode=PRIVATE_FILE)  # whatever the umask; it lies among records
     except OSError as error:
         print(f"rtdetr: cannot make {mark}: {error.strerror}", file=sys.stderr, flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rtdetr_slurm.engine.onnx_graph import trace
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import save_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 
@@ -116,6 +118,39 @@ class TestExport:
         with pytest.raises(RequestError, match=f"{name} exists already, and is not overwritten"):
             run(workspace, Path("/no/checkpoint.pth"), *settings)
         assert target.read_text() == "mine"
+
+    def test_a_start_finds_what_the_one_before_has_made(self, workspace: Workspace) -> None:
+        """A job that is killed once its file has its name, and before it has said so, is not in its
+        own way when it comes again."""
+        checkpoint = trained(workspace)
+        made = workspace.results / "export" / "rtdetr.onnx"
+
+        def start(claim: str, restart: int) -> None:
+            overrides = (
+                f"export.checkpoint={checkpoint}",
+                "export.input_height=64",
+                "export.input_width=64",
+                "export.serialize_nvdsinfer=true",
+                "dataset.val_data_sources=null",
+                "dataset.test_data_sources=null",
+            )
+            session = workspace.session(*overrides, name="export")
+            export(replace(session, start=Start(claim, restart)))
+
+        start("run:export", 0)
+        first = made.stat()
+        start("run:export", 1)
+        assert made.stat() == first
+        made.unlink()  # killed before it got its name, and after labels.txt had
+        start("run:export", 2)
+        assert made.is_file()
+        with pytest.raises(RequestError, match=r"exists already, and is not overwritten"):
+            start("another:export", 1)
+        made.with_name("labels.txt").write_text("mine")
+        made.unlink()
+        with pytest.raises(RequestError, match=r"labels\.txt exists already"):
+            start("run:export", 3)
+        assert made.with_name("labels.txt").read_text() == "mine"
 
     def test_a_file_that_computes_something_else_is_not_kept(
         self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
