@@ -79,6 +79,8 @@ class Action:
         leaves: what later actions can take from it as their model; None: nothing.
         tao_artefact: what proves it where TAO's image leaves something else.
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
+        skips_bad_images: whether it names images that cannot be used and goes on, where nobody has
+            said otherwise.
         function: `module:function` that one rank runs; None: not in this version.
     """
 
@@ -91,6 +93,7 @@ class Action:
     may_read: tuple[str, ...] = ()
     leaves: Model | None = None
     resumable: bool = False
+    skips_bad_images: bool = False
     function: str | None = None
     tao_artefact: Artefact | None = None
 
@@ -167,6 +170,7 @@ ACTIONS: Mapping[str, Action] = {
             role="train",
             reads=("infer",),
             artefact=_PREDICTIONS,
+            skips_bad_images=True,
             function="rtdetr_slurm.engine.actions.inference:inference",
             tao_artefact=_LABELS,
         ),
@@ -228,6 +232,7 @@ ACTIONS: Mapping[str, Action] = {
             role="tensorrt",
             reads=("infer",),
             artefact=_PREDICTIONS,
+            skips_bad_images=True,
             tao_artefact=_LABELS,
         ),
     )

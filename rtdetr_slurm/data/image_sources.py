@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """How the names of images end, in whatever case."""
+_HDF5_SUFFIXES = (".h5", ".hdf5")
+"""Of files with frames, which TAO reads."""
+_NO_HDF5 = "HDF5 files are not read here; write their frames to image files"
 _FIELD = "dataset.infer_data_sources, image_dir"
 _SHOWN = 3
 
@@ -81,7 +84,11 @@ def _is_shown(name: str) -> bool:
 def _names(entry: Path) -> tuple[list[str], list[str]]:
     """Names of an entry's images, and notes."""
     if entry.is_dir():
-        return _some(entry, list(_in_folder(entry))), []
+        found = list(_in_folder(entry))
+        frames = [name for name in found if _is_hdf5(name)]
+        names = [name for name in found if not _is_hdf5(name)]
+        notes = [f"{entry}: left out, for {_NO_HDF5}: {_some_of(frames, 'file')}"]
+        return _some(entry, names, _NO_HDF5 if frames else ""), notes if frames else []
     if not entry.exists():
         raise RequestError(f"{entry} ({_FIELD}) does not exist")
     if entry.is_file() and is_archive(entry):
@@ -92,21 +99,27 @@ def _names(entry: Path) -> tuple[list[str], list[str]]:
         return _in_list(entry)
     raise RequestError(
         f"{entry} ({_FIELD}) is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
-        f"nor a list of images ({LIST_SUFFIX})"
+        f"nor a list of images ({LIST_SUFFIX})" + (f"; {_NO_HDF5}" if _is_hdf5(entry.name) else "")
     )
 
 
-def _some(entry: Path, names: list[str]) -> list[str]:
+def _some(entry: Path, names: list[str], advice: str = "") -> list[str]:
     if not names:
         raise RequestError(
             f"{entry} ({_FIELD}) holds no image; these count: names that end with "
             f"{', '.join(IMAGE_SUFFIXES)}, in folders too, and nothing hidden"
+            + (f"; {advice}" if advice else "")
         )
     return names
 
 
+def _is_hdf5(name: str) -> bool:
+    return name.lower().endswith(_HDF5_SUFFIXES)
+
+
 def _in_folder(folder: Path) -> Iterator[str]:
-    """Sorted, folder by folder. Links to folders are followed, to each once: they may go round."""
+    """Images and HDF5 files, sorted, folder by folder. Links to folders are followed, to each
+    once: they may go round."""
     seen = set()
     for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         status = Path(place).stat()
@@ -116,7 +129,8 @@ def _in_folder(folder: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(filter(_is_shown, folders))
         below = Path(place).relative_to(folder)
-        yield from filter(is_image, (str(below / name) for name in sorted(files)))
+        shown = (str(below / name) for name in sorted(filter(_is_shown, files)))
+        yield from (name for name in shown if is_image(name) or _is_hdf5(name))
 
 
 def _refuse(error: OSError) -> None:
@@ -151,7 +165,7 @@ def _below(folder: Path, name: str) -> str:
     return os.path.relpath(whole, folder) if inside else whole
 
 
-def _some_of(names: Sequence[str]) -> str:
+def _some_of(names: Sequence[str], what: str = "image") -> str:
     """How many they are, and what the first are called."""
     shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} images ({shown})" if len(names) > 1 else f"image {shown}"
+    return f"{len(names)} {what}s ({shown})" if len(names) > 1 else f"{what} {shown}"

@@ -177,14 +177,9 @@ def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> 
         session.write(ANNOTATED_IMAGE, picture)
 
 
-def in_step(
-    session: Session, share: EvaluationShare, *, skip_bad_images: bool = False
-) -> Iterator[Batch]:
+def in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
     """This rank's batches. Before each, also where this rank has no more, the ranks agree on
     whether to stop.
-
-    Args:
-        skip_bad_images: name images that cannot be decoded and go on, whatever the session says.
 
     Raises:
         Interrupted: the ranks were asked to stop.
@@ -197,7 +192,7 @@ def in_step(
             raise Interrupted
         batch = next(batches, None)
         if batch is not None:
-            session.meet_bad_images(batch.bad, skip=skip_bad_images or session.skip_bad_images)
+            session.meet_bad_images(batch.bad, skip=session.skip_bad_images)
             yield batch
         session.phases.stepped()
 

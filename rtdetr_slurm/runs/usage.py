@@ -224,8 +224,9 @@ def _gpus(task: StageTask, live: Live | None) -> int:
 def _share(task: StageTask, seconds: Mapping[str, float], allocated: float) -> float | None:
     if not seconds or allocated <= 0:
         return None
-    trains = get_action(task.stage.action).trains
-    steps = seconds["stepping"] if trains else seconds["validating"]
+    steps = seconds["stepping"]
+    if not (steps or get_action(task.stage.action).trains):
+        steps = seconds["validating"]
     return min(steps / allocated, 1.0)
 
 

@@ -44,8 +44,8 @@ def inference(session: Session) -> dict[str, float]:
     batch_size = cfg.batch_size if cfg.batch_size > 0 else None
     share = share_evaluation(session, data, batch_size, ImageSet(data.table, data.size))
     session.phases.enter(Phase.OTHER)
-    with session.phases.during(Phase.VALIDATING, steps=share.steps(context.world_size)):
-        batches = in_step(session, share, skip_bad_images=True)
+    with session.phases.during(Phase.INFERRING, steps=share.steps(context.world_size)):
+        batches = in_step(session, share)
         found = work.run(predictor(detector.model), batches, context.device, context.cpus)
         session.record_bad_images()
         gathered = gather_objects(found)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rtdetr_slurm.actions import require_available
+from rtdetr_slurm.actions import get_action, require_available
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode, Status
 from rtdetr_slurm.engine.process import distributed, loading
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
@@ -63,7 +63,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         context=context,
         results_dir=folder,
         stop=stop,
-        skip_bad_images=(arguments.bad_images or loaded.job.bad_images) == "skip",
+        skip_bad_images=skips_bad_images(loaded, arguments.bad_images),
         start=start_of(os.environ),
     )
     beat_with(session.phases, os.environ, context.local_rank)
@@ -84,6 +84,14 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         return ExitCode.INTERRUPTED
     except Exception as error:
         return _report(session, error)
+
+
+def skips_bad_images(loaded: LoadedSpec, asked: str | None) -> bool:
+    """Whether the action goes on without images that cannot be used: as `--bad-images` says, else
+    if it does so by itself, else as the spec says."""
+    if asked is not None:
+        return asked == "skip"
+    return get_action(loaded.action).skips_bad_images or loaded.job.bad_images == "skip"
 
 
 def join(results_dir: Path) -> distributed.Context:

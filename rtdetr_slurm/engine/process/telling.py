@@ -104,7 +104,8 @@ def seconds_of(phases: Phases) -> dict[str, float]:
     return {
         "data": max(seconds[Phase.LOADING] - model, 0.0),
         "model": model,
-        **{p.value: seconds[p] for p in (Phase.STEPPING, Phase.VALIDATING, Phase.SAVING)},
+        "stepping": seconds[Phase.STEPPING] + seconds[Phase.INFERRING],
+        **{p.value: seconds[p] for p in (Phase.VALIDATING, Phase.SAVING)},
     }
 
 

@@ -116,6 +116,18 @@ def test_results_are_apart_from_the_images(tmp_path: Path) -> None:
     check_apart(given, "")
 
 
+def test_files_with_frames_are_named(tmp_path: Path) -> None:
+    """TAO reads HDF5 files of a folder, too; here they would be missing without a word."""
+    for name in ("a.jpg", "b.H5", "sub/c.hdf5", ".hidden.h5"):
+        written(tmp_path / "mixed" / name, "")
+    (source,), notes = find_images(InferDataSource(image_dir=[str(tmp_path / "mixed")]))
+    assert source.annotations.file_names == ["a.jpg"]
+    advice = "HDF5 files are not read here; write their frames to image files"
+    assert notes == [f"{tmp_path}/mixed: left out, for {advice}: 2 files ('b.H5', 'sub/c.hdf5')"]
+    assert refused(tmp_path / "mixed" / "sub").endswith(advice)
+    assert refused(tmp_path / "mixed" / "b.H5").endswith(advice)
+
+
 def test_what_is_none_of_these_is_refused(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none")
     written(tmp_path / "images" / "notes.md", "")

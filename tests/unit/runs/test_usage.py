@@ -110,10 +110,15 @@ def test_on_cpus_there_are_no_gpu_hours() -> None:
         assert (found.gpus, found.gpu_hours, found.allocated_s) == (0, 0, 300)
 
 
-def test_of_an_evaluation_the_scoring_is_its_steps() -> None:
-    task = StageTask(replace(STAGE, name="evaluate", action="evaluate"))
-    found = usage_of(task, TWICE, live(told(1, 470, validating=75)), None)
-    assert found.share == 0.25
+@pytest.mark.parametrize(
+    ("action", "work"),
+    [("evaluate", "validating"), ("inference", "stepping"), ("inference", "validating")],
+)
+def test_what_counts_as_steps(action: str, work: str) -> None:
+    """Of an evaluation the scoring; an inference of an older version has told of it as such."""
+    task = StageTask(replace(STAGE, name=action, action=action))
+    times = {"stepping": 0.0, "validating": 0.0} | {work: 75.0}
+    assert usage_of(task, TWICE, live(told(1, 470, **times)), None).share == 0.25
 
 
 def test_a_summary_gives_the_same_usage_back() -> None:

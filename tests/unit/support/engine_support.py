@@ -20,6 +20,7 @@ from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.entry import command
+from rtdetr_slurm.engine.process.rank import skips_bad_images
 from rtdetr_slurm.engine.process.results import create_results_folder, results_folder
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import StopFlag
@@ -108,7 +109,7 @@ def session_of(
         context=context or Context(0, 1, 0, 1, torch.device("cpu")),
         results_dir=folder,
         stop=StopFlag(),
-        skip_bad_images=skip_bad_images,
+        skip_bad_images=skips_bad_images(loaded, "skip" if skip_bad_images else None),
     )
 
 

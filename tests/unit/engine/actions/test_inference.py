@@ -25,6 +25,7 @@ from ranks import run_ranks
 
 from rtdetr_slurm.engine.actions.inference import inference
 from rtdetr_slurm.engine.process.distributed import Context
+from rtdetr_slurm.engine.process.rank import skips_bad_images
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.runs.claim import Start, Superseded
@@ -192,6 +193,9 @@ def test_a_broken_image_is_named_and_the_others_go_on(
             path.read_bytes()[: 400 if number == 1 else None]
         )
     os.mkfifo(tmp_path / "mixed" / "pipe.jpg")
+    strict = workspace.session(*given(workspace, tmp_path / "mixed"), name="inference")
+    with pytest.raises(ActionError, match=r"image .*1\.jpg cannot be decoded.*--bad-images skip"):
+        inference(replace(strict, skip_bad_images=False))
     results = infer(workspace, tmp_path / "mixed")
     warnings = [
         line["message"] for line in workspace.status("inference") if line["verbosity"] == "WARNING"
@@ -208,6 +212,18 @@ def test_a_broken_image_is_named_and_the_others_go_on(
     assert files(results) == {
         "labels/0.txt", "labels/2.txt", "images_annotated/0.jpg", "images_annotated/2.jpg",
     }  # fmt: skip
+
+
+def test_who_asks_for_a_stop_at_a_broken_image_has_it(workspace: Workspace) -> None:
+    loaded = workspace.load(
+        "job.bad_images=stop", *given(workspace, workspace.data), action="inference"
+    )
+    assert skips_bad_images(loaded, None)
+    assert not skips_bad_images(loaded, "stop")
+    training = workspace.load()
+    assert not skips_bad_images(training, None)
+    assert skips_bad_images(training, "skip")
+    assert skips_bad_images(workspace.load("job.bad_images=skip"), None)
 
 
 def test_not_one_image_that_can_be_used_is_a_failure(workspace: Workspace, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_time_belongs_to_the_innermost_phase(clock: Clock) -> None:
         Phase.LOADING: 5,
         Phase.STEPPING: 3,
         Phase.VALIDATING: 0,
+        Phase.INFERRING: 0,
         Phase.SAVING: 7,
         Phase.OTHER: 4,
     }
