@@ -2,7 +2,7 @@
 
 `machine_ready` skips where the harness cannot work (the suite's own conftest makes a skip a
 failure in CI). `cli_env` is the environment to run `rtdetr-slurm` with: it brings up the cluster,
-the image and the site profile. `dataset` is what to train on.
+the image and the site profile. `dataset` is what to train on, `few` what to train on without end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from _pytest.capture import CaptureManager
+
+from rtdetr_slurm.data.sample import write_sample
 
 from .harness import apptainer, machine, slurm
 from .harness.cli import Cli
@@ -94,6 +96,15 @@ def cli_env(cluster: slurm.Slurm, site: Path) -> dict[str, str]:
 def dataset(machine_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Real images where this machine has them, else generated ones."""
     return prepare_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def few(machine_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """So few images that an epoch takes a second."""
+    root = tmp_path_factory.mktemp("few")
+    write_sample(root, train=24, val=4, size=64)
+    (root / "test").symlink_to("val")
+    return Dataset(root, real=False)
 
 
 @pytest.fixture

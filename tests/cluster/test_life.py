@@ -16,25 +16,16 @@ from typing import Any
 import pytest
 import yaml
 
-from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.runs.events import Event, read_events
 from rtdetr_slurm.slurm.times import parse_clock
 
 from .harness import jobs, slurm
 from .harness.cli import JOB_LIMIT_S, Cli, train_spec, write_spec
 from .harness.data import Dataset
+from .harness.processes import ranks_of
 from .harness.slurm_conf import URGENT
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def few(machine_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """So few images that an epoch takes a second."""
-    root = tmp_path_factory.mktemp("few")
-    write_sample(root, train=24, val=4, size=64)
-    (root / "test").symlink_to("val")
-    return Dataset(root, real=False)
 
 
 @dataclass(frozen=True)
@@ -158,23 +149,6 @@ def test_a_training_survives_what_clusters_do(
     assert [24 * int(epoch) + int(step) for epoch, step in saved[:1]] == steps[:1]
 
 
-def ranks_of(chain: Chain, node_rank: int) -> list[int]:
-    """The processes of a node's ranks, in order."""
-    folder = chain.folder / "jobs" / "train" / f"node-{node_rank}"
-    found: dict[int, int] = {}
-    # In order, for the loading processes of a rank are later copies of it.
-    for pid in sorted(int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()):
-        try:
-            if Path(f"/proc/{pid}/cwd").readlink() != folder:
-                continue
-            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(word.startswith(b"LOCAL_RANK=") for word in words):
-            found.setdefault(next(int(w[5:]) for w in words if w.startswith(b"RANK=")), pid)
-    return [found[rank] for rank in sorted(found)]
-
-
 def test_a_node_that_refuses_and_a_rank_that_hangs(
     cli_env: dict[str, str], cluster: slurm.Slurm, few: Dataset, tmp_path: Path, site: Path
 ) -> None:
@@ -191,7 +165,8 @@ def test_a_node_that_refuses_and_a_rank_that_hangs(
     chain.is_back(0)
     (tmp_path / "node1").mkdir()
     chain.trains(1)
-    os.kill(ranks_of(chain, 1)[0], signal.SIGSTOP)
+    rank_2 = ranks_of(f"{chain.folder.name}:train")[2]
+    os.kill(int(rank_2["pid"]), signal.SIGSTOP)
     chain.is_back(1)
     refused, hung = chain.events("requeued")
     assert re.match(r"node 0 \(node1\): scratch folder \S+/node1 is missing", refused["reason"])

@@ -15,25 +15,10 @@ from rtdetr_slurm.launch.rendezvous import master_port
 from .harness import jobs, slurm
 from .harness.cli import Cli, Submitted, held_queue, submit, train_spec, write_spec
 from .harness.data import Dataset
+from .harness.processes import ranks_of
 from .harness.slurm_conf import GPU_TYPE, TENSORRT
 
 pytestmark = pytest.mark.cluster
-
-
-def ranks_of(run: Submitted) -> list[dict[str, str]]:
-    """The environments of a run's ranks that live on this machine."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            text = (process / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue  # it has ended, or is another's
-        env = dict(item.split("=", 1) for item in text.split("\0") if "=" in item)
-        own = env.get("RTDETR_CLAIM") == f"{run.folder.name}:train" and "LOCAL_RANK" in env
-        if own and b"rtdetr_slurm.engine.process.worker" in command:
-            found.append(env)
-    return found
 
 
 def met(run: Submitted, _stage: dict[str, Any]) -> bool:
@@ -70,7 +55,7 @@ def test_two_jobs_share_a_node(
             run.wait(partial(met, run))
         assert jobs.state(cluster, alone.job) == "PENDING"
         alone.cli("cancel", alone.folder)
-        seen = [ranks_of(run) for run in (first, second)]
+        seen = [ranks_of(f"{run.folder.name}:train") for run in (first, second)]
     devices = [{env["CUDA_VISIBLE_DEVICES"] for env in ranks} for ranks in seen]
     ports = [{env["MASTER_PORT"] for env in ranks} for ranks in seen]
     for run in (first, second):

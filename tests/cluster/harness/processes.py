@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rtdetr_slurm.contract import Env
+
 from .machine import HarnessError
 
 _STARTED: list[subprocess.Popen[bytes]] = []
@@ -88,6 +90,24 @@ def find(program: str) -> list[int]:
         if words[0] == program.encode():
             found.append(pid)
     return found
+
+
+def ranks_of(claim: str) -> list[dict[str, str]]:
+    """The environments of the living ranks of one stage of a run (`RUN:STAGE`), by rank; their
+    process ids under `pid`."""
+    found = []
+    for pid in _all_pids():
+        process = Path(f"/proc/{pid}")
+        try:
+            command = (process / "cmdline").read_bytes()
+            text = (process / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # it has ended, or is another's
+        env = dict(item.split("=", 1) for item in text.split("\0") if "=" in item)
+        own = env.get(Env.CLAIM) == claim and "LOCAL_RANK" in env
+        if own and b"rtdetr_slurm.engine.process.worker" in command:
+            found.append(env | {"pid": str(pid)})
+    return sorted(found, key=lambda env: int(env["RANK"]))
 
 
 # --- /proc ---------------------------------------------------------------------------------
