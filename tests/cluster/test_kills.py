@@ -114,7 +114,7 @@ class Node(LocalAllocation):
         self.back.touch()
 
 
-def trains(self: Step, *_: object) -> StepEnd:
+def trains(self: Step, *_: object, **__: object) -> StepEnd:
     """What the engine leaves of an epoch; the first start is stopped in the middle of one."""
     task = self.allocation.task
     status = StatusLog(status_path(task), self.start)
