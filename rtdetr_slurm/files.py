@@ -54,7 +54,7 @@ def replace_with(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o
         temporary.replace(path)
 
 
-def write_new(path: Path, data: str | bytes) -> None:
+def write_new(path: Path, data: Content) -> None:
     """Make `path` with `data` where there is none yet; of several at once one succeeds.
 
     It is there whole or not at all; where the file system has no hard links, a reader may meet its
@@ -75,14 +75,18 @@ def keep_new(file: Path, path: Path) -> None:
         FileExistsError: there is one.
         OSError: the folder takes no files any more.
     """
+    _sync(file)
+    file.chmod(0o666 & ~_umask())
+    _link_new(file, path)
+    file.unlink()
+
+
+def _sync(file: Path) -> None:
     fd = os.open(file, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-    file.chmod(0o666 & ~_umask())
-    _link_new(file, path)
-    file.unlink()
 
 
 @contextmanager
@@ -99,6 +103,25 @@ def folder_beside(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill with files, which is at `path` when this ends, whole or not at all.
+
+    Raises:
+        FileExistsError: there is something already.
+        OSError: it cannot be made, or the disk is full.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    with folder_beside(path) as folder:
+        yield folder
+        for file in folder.iterdir():
+            _sync(file)
+            file.chmod(0o666 & ~_umask())
+        folder.chmod(0o777 & ~_umask())
+        folder.rename(path)
 
 
 def keep_all(files: Sequence[Path], folder: Path) -> None:
@@ -144,7 +167,9 @@ def _write_exclusively(path: Path, file: Path) -> None:
             raise
 
 
-def _writing(data: str | bytes) -> Callable[[BinaryIO], object]:
+def _writing(data: Content) -> Callable[[BinaryIO], object]:
+    if callable(data):
+        return data
     payload = data.encode() if isinstance(data, str) else data
     return lambda stream: stream.write(payload)
 

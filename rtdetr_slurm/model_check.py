@@ -140,6 +140,11 @@ def locate(source: YamlSource, problems: Iterable[Problem]) -> list[LocatedProbl
     )
 
 
+def in_lines(problems: Iterable[Problem]) -> str:
+    """Problems of what no file has as a message, each with its field."""
+    return "\n".join(f"{dotted(problem.path)}: {problem.message}" for problem in problems)
+
+
 def _written_last(source: YamlSource, problem: Problem) -> KeyPath:
     """Of the values involved, the one to point at: overridden, else written, else the first."""
     involved = (problem.path, *problem.also)

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import torch
 
+from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
 from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import load_weights
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.engine.training.checkpoint import check_num_classes, load_checkpoint
+from rtdetr_slurm.engine.training.checkpoint import read_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.records import BadRecord
+from rtdetr_slurm.runs.checkpoint_record import read_weights_record
+from rtdetr_slurm.spec import in_lines
+from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
 
@@ -21,7 +26,7 @@ class TrainedDetector:
     """A detector with the weights of a file, and what the file says of itself.
 
     Attributes:
-        classes: class id to name; None for weights from elsewhere.
+        classes: class id to name; None where nothing says so.
         epoch: that was worked on last; None for weights from elsewhere.
     """
 
@@ -55,28 +60,38 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
         activation_checkpoint=checkpointing,
     )
     if cfg.pretrained_model_path and pretrained:
-        session.say(str(load_weights(model, Path(cfg.pretrained_model_path), part="detector")))
+        path = Path(cfg.pretrained_model_path)
+        _refuse_other_detector(path, experiment.model)
+        session.say(str(load_weights(model, path, part="detector")))
     elif (backbone := experiment.model.pretrained_backbone_path) and pretrained:
-        session.say(str(load_weights(model, Path(backbone), part="backbone")))
+        path = Path(backbone)
+        _refuse_other_detector(path, experiment.model, part="backbone")
+        session.say(str(load_weights(model, path, part="backbone")))
         if constant:
             session.say("the pretrained backbone's stem and batch norms are kept as they are")
     return _placed(model, session)
 
 
 def trained_detector(
-    session: Session, path: Path, model_config: ModelConfig | None = None
+    session: Session,
+    path: Path,
+    model_config: ModelConfig | None = None,
+    at: tuple[str, ...] = ("model",),
 ) -> TrainedDetector:
     """The detector of the spec with the weights of `path`, averaged ones first.
 
     Args:
         model_config: its architecture, where it is not the one of `model`.
+        at: where the spec has that.
 
     Raises:
         RequestError: the file does not fit, or has another number of classes.
     """
     num_classes = session.experiment.dataset.num_classes
-    model = build_model(model_config or session.experiment.model, num_classes)
-    classes, epoch = _what_it_says(path, num_classes)
+    config = model_config or session.experiment.model
+    described = _refuse_other_detector(path, config, num_classes, at=at)
+    model = build_model(config, num_classes)
+    classes, epoch = _what_it_says(path)
     report = load_weights(model, path, part="detector")
     heads = [line for line in report.skipped if "score_head" in line]
     if heads:
@@ -85,23 +100,52 @@ def trained_detector(
             f"{num_classes}:\n  " + "\n  ".join(heads)
         )
     session.say(str(report))
-    return TrainedDetector(_placed(model, session), classes, epoch)
+    return TrainedDetector(_placed(model, session), classes or described.classes or None, epoch)
+
+
+def _refuse_other_detector(
+    path: Path,
+    config: ModelConfig,
+    num_classes: int | None = None,
+    part: Part = "detector",
+    at: tuple[str, ...] = ("model",),
+) -> Described:
+    """What is known of a file's weights; what their shapes do not tell, `load_weights` finds out.
+
+    Raises:
+        RequestError: its weights are not of the detector that is to have them.
+    """
+    try:
+        record = read_weights_record(path)
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such weight file") from None
+    except BadRecord:
+        return Described()  # which load_weights then has its say about
+    try:
+        described = describe(record.shapes, record.spec, record.config, part)
+    except RequestError as error:
+        raise RequestError(
+            f"{path}, as {HUGGING_FACE_CONFIG} beside it has it:\n{error}"
+        ) from error
+    problems = [*weights_problems(config, num_classes, described, str(path), at)]
+    if problems:
+        raise RequestError(in_lines(problems))
+    return described
 
 
 def _placed(model: RTDETR, session: Session) -> RTDETR:
     return model.to(session.context.device).to(memory_format=torch.channels_last)
 
 
-def _what_it_says(path: Path, num_classes: int) -> tuple[dict[int, str] | None, int | None]:
+def _what_it_says(path: Path) -> tuple[dict[int, str] | None, int | None]:
     """Classes and epoch of a checkpoint of this engine. None for weights from elsewhere, or for no
     weights at all, which `load_weights` then has its say about."""
     if path.suffix != ".pth":
         return None, None
     try:
-        checkpoint = load_checkpoint(path)
+        checkpoint = read_checkpoint(path)
     except NewerVersion:
         raise
     except RequestError:
         return None, None
-    check_num_classes(checkpoint, num_classes, path)
     return checkpoint["classes"], checkpoint["epoch"]

@@ -5,7 +5,6 @@ A .pth file is a zip archive; its CRCs tell a complete file from a torn one with
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, TypedDict
 from rtdetr_slurm.contract import METRICS_PATTERN, STATUS_JSON, Kpi
 from rtdetr_slurm.records import BadRecord, checked, names_in, open_file, read_json
 from rtdetr_slurm.resolved_spec import local_path, value_at
+from rtdetr_slurm.runs.checkpoint_record import SAFETENSORS, safetensors_header
 from rtdetr_slurm.runs.claim import read_claim
 from rtdetr_slurm.runs.status import read_status, status_lines_of
 
@@ -72,7 +72,7 @@ def verify_weights(path: Path) -> str | None:
     """
     try:
         with open_file(path) as stream:
-            if path.suffix == ".safetensors":
+            if path.suffix == SAFETENSORS:
                 return _safetensors_problem(path, stream)
             start = stream.read(len(_LEGACY_TORCH))
     except (OSError, BadRecord) as error:
@@ -87,11 +87,9 @@ def verify_weights(path: Path) -> str | None:
 def _safetensors_problem(path: Path, stream: BinaryIO) -> str | None:
     """The file is as long as its header says: length of the header, header, tensors."""
     size = os.fstat(stream.fileno()).st_size
-    length = int.from_bytes(stream.read(8), "little")
     try:
-        header = json.loads(stream.read(length) if 0 < length <= size - 8 else b"")
-        ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
-        expected = 8 + length + max(ends, default=0)
+        ends = [one["data_offsets"][1] for one in safetensors_header(stream).values()]
+        expected = stream.tell() + max(ends, default=0)
     except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return f"{path} is damaged, or no .safetensors file"
     return None if size == expected else f"{path} is damaged: {size} bytes of {expected}"

@@ -1,5 +1,6 @@
 """What may be asked: strict models of the spec, and how a spec file becomes one of them."""
 
+from rtdetr_slurm.model_check import in_lines
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.load import (
     LoadedSpec,
@@ -17,6 +18,7 @@ __all__ = [
     "Topology",
     "check_for_any_image",
     "dump_spec",
+    "in_lines",
     "load_spec",
     "refuse_unavailable",
     "to_yaml",

@@ -34,7 +34,7 @@ _DECODER_LAYER: Tree = {
     **dict.fromkeys(("norm1", "norm2", "linear1", "linear2", "norm3"), _LINEAR),
 }
 
-_DEPTHS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
+STAGE_DEPTHS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
 """Blocks per stage of the ResNets."""
 
 
@@ -83,7 +83,7 @@ def names(tree: Tree, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 def _backbone(model: ModelConfig, norm: Tree) -> Tree:
     _, number, *variant = model.backbone.split("_")
-    stages = _DEPTHS[number][: max(model.return_interm_indices) + 1]
+    stages = STAGE_DEPTHS[number][: max(model.return_interm_indices) + 1]
     bottleneck = int(number) >= 50
     if variant:
         return _resnet_vd(stages, norm, bottleneck=bottleneck)

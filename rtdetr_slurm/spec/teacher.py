@@ -14,7 +14,7 @@ from rtdetr_slurm.spec.bindings import binding_problems
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import declared, users
 from rtdetr_slurm.spec.model import ModelConfig
-from rtdetr_slurm.yaml_source import dotted, show
+from rtdetr_slurm.yaml_source import show
 
 TEACHER = ("distill", "teacher")
 
@@ -88,11 +88,6 @@ def resolve_teacher(
             )
         )
     return given or teacher, [*problems, *binding_problems(experiment, teacher)]
-
-
-def in_lines(problems: Sequence[Problem]) -> str:
-    """Problems as a message, each with its field."""
-    return "\n".join(f"{dotted(problem.path)}: {problem.message}" for problem in problems)
 
 
 def _differences(teacher: ModelConfig, trained: ModelConfig) -> Iterator[tuple[str, Any, Any]]:

@@ -10,14 +10,16 @@ from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_weights
-from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.paths import fields_of, written_paths
+from rtdetr_slurm.submission.weights import weights_are_the_models
 
 _VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights}
 
 
 def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None:
-    """Refuse files that are missing or torn, and those that are to be made and exist already.
+    """Refuse files that are missing or torn, weights of another detector than the spec's, and files
+    that are to be made and exist already.
 
     What is left empty, to be filled when its stage starts, and what an earlier stage will have
     written by then, is not looked at.
@@ -29,13 +31,16 @@ def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None
         InvalidInput: with all of them, by the places in the spec.
     """
     found: list[Problem] = []
+    experiment = ExperimentConfig.model_validate(spec)
     for number, stage in enumerate(plan.stages):
-        found += _problems(stage, plan.stages[:number], spec)
+        found += _problems(stage, plan.stages[:number], spec, experiment)
     if found:
         raise InvalidInput(locate(loaded.source, found))
 
 
-def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -> Iterator[Problem]:
+def _problems(
+    stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any], experiment: ExperimentConfig
+) -> Iterator[Problem]:
     made = [Path(one.results_dir) for one in earlier]
     made += [Path(path) for one in earlier for path in written_paths(spec, one.action)]
     for _, at, value in fields_of(spec, stage.action, "new"):
@@ -51,6 +56,8 @@ def _problems(stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any]) -
         problem = _problem(path, ref.extra("x-holds"))
         if problem is not None:
             yield Problem(at, f"found {value}; {problem}")
+        elif stage.launch.engine == "rtdetr" and ref.extra("x-holds") in _VERIFY:
+            yield from weights_are_the_models(experiment, at, path)
 
 
 def _new_problem(path: Path, stage: Stage) -> str | None:

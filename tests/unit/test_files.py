@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdetr_slurm.files import folder_beside, keep_all, keep_new, write_atomic
+from rtdetr_slurm.files import folder_beside, keep_all, keep_new, new_folder, write_atomic
 
 
 def test_threads_that_write_leave_the_umask_as_it_is(
@@ -84,3 +84,24 @@ def test_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(FileExistsError):
         keep_new(made, name)
     assert name.read_text() == "new"
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    with new_folder(path) as folder:
+        (folder / "a").write_text("1")
+        assert not path.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]
+    assert (path.stat().st_mode & 0o777, (path / "a").read_text()) == (0o777 & ~umask(), "1")
+    with pytest.raises(FileExistsError), new_folder(path):
+        pass
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "other") as folder:
+        (folder / "a").touch()
+        raise ZeroDivisionError
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,21 +1,9 @@
-"""Tensor names of published RT-DETR weights, and loading them.
-
-The module names of this package are those of the official RT-DETRv2 code. What differs elsewhere:
-
-==============================  =================================================================
-official v1, NVIDIA TAO         `encoder.input_proj.L.0/1`, `decoder.enc_output.0/1`; TAO puts
-                                `model.model.` in front
-official v2                     buffers `decoder.anchors`, `valid_mask`, `num_points_scale`
-Hugging Face transformers       nearly everything, and q, k, v are three tensors; two generations,
-                                of the files on the hub and of transformers 5
-timm and torchvision ResNets    no `backbone.` in front, a classifier `fc`
-==============================  =================================================================
-"""
+"""Loading weights that are named in any way that spec/tensor_names.py knows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,64 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rtdetr_slurm.engine.models.decoder import NUM_POINTS
 from rtdetr_slurm.engine.models.weights import LoadReport, read_state_dict
 from rtdetr_slurm.errors import RequestError
-
-Rule = tuple[str, str | Callable[[re.Match[str]], str]]
-
-OWN = "this engine's"
-HUGGING_FACE = "Hugging Face"
-OFFICIAL_V1 = "official v1"
-OFFICIAL_V2 = "official v2"
-
-PREFIX = re.compile(r"^(?:module\.|model\.)+")
-DROPPED = re.compile(
-    r"^decoder\.(?:anchors|valid_mask)$"  # functions of the input size
-    r"|n(?:um)?_points_scale$"  # constants
-    r"|^encoder\.pos_embed\d+$"
-    r"|^(?:class_embed|bbox_embed)\."  # tied copies of decoder heads
-)
-
-OFFICIAL_RULES: tuple[Rule, ...] = (
-    (r"^(encoder\.input_proj\.\d+)\.0\.", r"\1.conv."),
-    (r"^(encoder\.input_proj\.\d+)\.1\.", r"\1.norm."),
-    (r"^decoder\.enc_output\.0\.", "decoder.enc_output.proj."),
-    (r"^decoder\.enc_output\.1\.", "decoder.enc_output.norm."),
-)
-
-_BLOCK = r"^backbone\.model\.encoder\.stages\.(\d+)\.layers\.(\d+)"
-HUGGING_FACE_RULES: tuple[Rule, ...] = (
-    (
-        r"^backbone\.model\.embedder\.embedder\.(\d)",
-        lambda m: f"backbone.conv1.conv1_{int(m[1]) + 1}",
-    ),
-    (
-        rf"{_BLOCK}\.layer\.(\d)",
-        lambda m: f"backbone.res_layers.{m[1]}.blocks.{m[2]}.branch2{'abc'[int(m[3])]}",
-    ),
-    (rf"{_BLOCK}\.shortcut\.1\.", r"backbone.res_layers.\1.blocks.\2.short.conv."),
-    (rf"{_BLOCK}\.shortcut\.", r"backbone.res_layers.\1.blocks.\2.short."),
-    (r"\.convolution\.", ".conv."),
-    (r"\.normalization\.", ".norm."),
-    (r"^encoder_input_proj\.", "encoder.input_proj."),
-    (r"^decoder_input_proj\.", "decoder.input_proj."),
-    (r"^((?:en|de)coder\.input_proj\.\d+)\.0\.", r"\1.conv."),
-    (r"^((?:en|de)coder\.input_proj\.\d+)\.1\.", r"\1.norm."),
-    (r"^encoder\.aifi\.", "encoder.encoder."),
-    (r"^(encoder\..*)\.final_layer_norm\.", r"\1.norm2."),
-    (r"\.self_attn_layer_norm\.", ".norm1."),
-    (r"\.encoder_attn_layer_norm\.", ".norm2."),
-    (r"\.final_layer_norm\.", ".norm3."),
-    (r"\.encoder_attn\.", ".cross_attn."),
-    (r"\.(?:mlp\.)?fc(\d)\.", r".linear\1."),
-    (r"\.o_proj\.", ".out_proj."),
-    (r"^decoder\.layers\.", "decoder.decoder.layers."),
-    (r"^decoder\.class_embed\.", "decoder.dec_score_head."),
-    (r"^decoder\.bbox_embed\.", "decoder.dec_bbox_head."),
-    (r"^enc_output\.0\.", "decoder.enc_output.proj."),
-    (r"^enc_output\.1\.", "decoder.enc_output.norm."),
-    (r"^(denoising_class_embed|enc_score_head|enc_bbox_head)\.", r"decoder.\1."),
-)
+from rtdetr_slurm.spec.tensor_names import POINTS_SCALE, own_tensor_names
 
 CLASS_HEAD = re.compile(
     r"^decoder\.(?:enc_score_head|dec_score_head\.\d+)\.(?:weight|bias)$"
@@ -98,27 +32,8 @@ def own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
 
     Names that no rule knows are kept, so that the caller can list them.
     """
-    stripped = {PREFIX.sub("", name): tensor for name, tensor in state.items()}
-    if any(name.startswith(("encoder_input_proj.", "backbone.model.")) for name in stripped):
-        layout, rules = HUGGING_FACE, HUGGING_FACE_RULES
-    elif "encoder.input_proj.0.0.weight" in stripped:
-        layout, rules = OFFICIAL_V1, OFFICIAL_RULES
-    else:
-        layout, rules = OFFICIAL_V2, OFFICIAL_RULES
-    renamed = {
-        _rename(name, rules): tensor
-        for name, tensor in stripped.items()
-        if not DROPPED.search(name)
-    }
-    if renamed.keys() == state.keys():
-        layout = OWN
-    return layout, _pack_attention(renamed)
-
-
-def _rename(name: str, rules: tuple[Rule, ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+    layout, names = own_tensor_names(state)
+    return layout, _pack_attention({own: state[name] for name, own in names.items()})
 
 
 def _pack_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -132,6 +47,18 @@ def _pack_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
             joined = torch.cat([packed.pop(part) for part in parts])
             packed[name.replace(".q_proj.", ".in_proj_")] = joined
     return packed
+
+
+def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of ours with q_proj, k_proj and v_proj in place of each in_proj."""
+    apart = {}
+    for name, tensor in state.items():
+        if ".in_proj_" not in name:
+            apart[name] = tensor
+            continue
+        for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+            apart[name.replace(".in_proj_", f".{part}_proj.")] = piece
+    return apart
 
 
 def load_weights(
@@ -155,9 +82,12 @@ def load_weights(
         RequestError: the file cannot be read, or anything else is missing, left over or of another
             shape; the message lists it.
     """
-    layout, state = own_names(read_state_dict(path))
+    there = read_state_dict(path)
+    layout, state = own_names(there)
     own = model.state_dict()
-    if part == "backbone":
+    if part == "detector":
+        _refuse_other_points(there, path)
+    else:
         own = {name: t for name, t in own.items() if name.startswith("backbone.")}
         in_detector = {name: t for name, t in state.items() if name.startswith("backbone.")}
         state = in_detector or {f"backbone.{name}": t for name, t in state.items()}
@@ -167,6 +97,18 @@ def load_weights(
         raise RequestError(f"{path} does not fit this model's {part}:\n" + fit.problems())
     model.load_state_dict(fit.usable, strict=False)
     return LoadReport(path, layout, len(fit.usable), tuple(fit.skipped))
+
+
+def _refuse_other_points(state: Mapping[str, Tensor], path: Path) -> None:
+    """RT-DETRv2 can sample other numbers of points on each level, as many in all, so that shapes
+    alone do not tell."""
+    for name, tensor in state.items():
+        if POINTS_SCALE.search(name) and not torch.all(tensor * NUM_POINTS == 1):
+            counts = sorted({round(1 / scale) for scale in tensor.tolist() if scale > 0})
+            raise RequestError(
+                f"{path}: its decoder samples {' or '.join(map(str, counts))} points on a level "
+                f"({name}); allowed: {NUM_POINTS} on each, which is all that this version has"
+            )
 
 
 @dataclass

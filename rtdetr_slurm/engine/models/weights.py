@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -14,9 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rtdetr_slurm.errors import RequestError
-
-CONTAINERS = (("ema", "module"), ("ema",), ("model",), ("state_dict",))
-"""Where a checkpoint may keep its tensors, best first: averaged weights before raw ones."""
+from rtdetr_slurm.runs.checkpoint_record import CONTAINERS, SAFETENSORS, find_tensors
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RequestError(f"{path}: no such weight file")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == SAFETENSORS:
             return dict(safetensors.torch.load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -59,21 +55,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights, the file is damaged or of another kind "
             f"({_first_line(error)})"
         ) from error
-    return _tensors(path, loaded)
-
-
-def _tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
-    for keys in (*CONTAINERS, ()):
-        inner = loaded
-        for key in keys:
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping):
-            tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
+    if tensors := find_tensors(loaded, Tensor):
+        return tensors
     raise RequestError(
         f"{path}: no tensors found; looked for a state dict at the top level and in "
-        + ", ".join(".".join(keys) for keys in CONTAINERS)
+        + ", ".join(".".join(keys) for keys in CONTAINERS if keys)
     )
 
 

@@ -14,6 +14,8 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
 
 DEFAULT_SPECS = "default_specs"
+CONVERT = "convert"
+"""Takes files and no spec; its arguments are engine/convert.py's."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rtdetr",
         description="Train and evaluate RT-DETR inside the container or beside it. "
-        "`rtdetr default_specs results_dir=DIR` writes a complete spec to start from.",
+        "`rtdetr default_specs results_dir=DIR` writes a complete spec to start from, and "
+        f"`rtdetr {CONVERT} --help` says how weights are exchanged with Hugging Face transformers.",
     )
     parser.add_argument("action", help=f"one of {', '.join([*AVAILABLE, DEFAULT_SPECS])}")
     parser.add_argument(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
-from rtdetr_slurm.engine.process.arguments import DEFAULT_SPECS, Arguments, parse
+from rtdetr_slurm.engine.process.arguments import CONVERT, DEFAULT_SPECS, Arguments, parse
 from rtdetr_slurm.engine.process.probe import PROBE, run_probe
 from rtdetr_slurm.engine.process.start import start
 from rtdetr_slurm.engine.process.stop import hold_signals
@@ -43,10 +43,14 @@ def tell_launch(environ: Mapping[str, str]) -> None:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words[:1] == [PROBE]:
             return run_probe(words[1:])
+        if words[:1] == [CONVERT]:
+            from rtdetr_slurm.engine.convert import convert  # with torch, which no other needs here
+
+            return convert(words[1:])
         arguments = parse(words)
         if arguments.action == DEFAULT_SPECS:
             return write_default_spec(arguments)

@@ -12,8 +12,10 @@ A checkpoint is a plain dict that loads with weights_only:
     loss_sum                             of the epoch's steps so far, mean over ranks
     classes, spec                        class id to name, the resolved spec
 
-It is written as interrupted_epoch_NNN_step_NNNNNN.pth, also after the last step of an epoch, and is
-renamed to model_epoch_NNN.pth when all of the epoch is done, its validation, too.
+That of a training is written as interrupted_epoch_NNN_step_NNNNNN.pth, also after the last step of
+an epoch, and is renamed to model_epoch_NNN.pth when all of the epoch is done, its validation, too.
+One of weights alone, which `rtdetr convert` makes, has the first line, model, ema, epoch (None),
+classes and spec.
 
 The learning rate is a function of epoch and step, so there is no scheduler state.
 """
@@ -21,16 +23,17 @@ The learning rate is a function of epoch and step, so there is no scheduler stat
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 
 from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
-from rtdetr_slurm.files import replace_with
+from rtdetr_slurm.files import replace_with, write_new
 from rtdetr_slurm.runs.checkpoint_record import MODEL_NAME
 from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
@@ -43,9 +46,32 @@ def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
     Raises:
         ActionError: it cannot be written, naming the path.
     """
+    _save(path, checkpoint, replace_with)
+
+
+def save_new(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write `checkpoint` where there is nothing yet.
+
+    Raises:
+        RequestError: there is something.
+        ActionError: it cannot be written, naming the path.
+    """
+    try:
+        _save(path, checkpoint, write_new)
+    except FileExistsError:
+        raise RequestError(f"{path} exists already, and is not overwritten") from None
+
+
+def _save(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    write: Callable[[Path, Callable[[BinaryIO], object]], None],
+) -> None:
     content = {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}
     try:
-        replace_with(path, partial(torch.save, content))  # and not by way of memory
+        write(path, partial(torch.save, content))  # and not by way of memory
+    except FileExistsError:
+        raise
     except OSError as error:
         raise writing_error(error, path) from None
     except RuntimeError as error:
@@ -56,10 +82,25 @@ def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> TrainingCheckpoint:
-    """Read a checkpoint of this engine onto the CPU.
+    """Read a checkpoint of this engine, with all of a training, onto the CPU.
 
     Raises:
-        RequestError: missing, damaged, or not a training checkpoint of this engine.
+        RequestError: missing, damaged, not of this engine, or of weights alone.
+    """
+    content = read_checkpoint(path)
+    if "optimizer" not in content:
+        raise RequestError(
+            f"checkpoint {path} holds weights alone, and no training to go on with: start one from "
+            "them with train.pretrained_model_path"
+        )
+    return content
+
+
+def read_checkpoint(path: Path) -> TrainingCheckpoint:
+    """Read a checkpoint of this engine, with all of a training or of weights alone, onto the CPU.
+
+    Raises:
+        RequestError: missing, damaged, or not of this engine.
     """
     if not path.is_file():
         raise RequestError(f"checkpoint {path} does not exist")
@@ -69,17 +110,22 @@ def load_checkpoint(path: Path) -> TrainingCheckpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("tao_model") != MODEL_NAME:
-        raise RequestError(f"checkpoint {path} is not a training checkpoint of this engine")
+    if not isinstance(content, dict) or not _is_ours(content):
+        raise RequestError(f"checkpoint {path} is not one of this engine")
     version = content.get("schema_version")
     if isinstance(version, int) and version > CHECKPOINT_VERSION:
         raise NewerVersion(f"checkpoint {path}", version, CHECKPOINT_VERSION)
-    if version != CHECKPOINT_VERSION or "optimizer" not in content:
+    if version != CHECKPOINT_VERSION:
         raise RequestError(
             f"checkpoint {path} has layout version {version}; this engine reads version "
             f"{CHECKPOINT_VERSION}"
         )
     return content
+
+
+def _is_ours(content: Mapping[str, Any]) -> bool:
+    """TAO's own files say the same of their model, and have no version."""
+    return content.get("tao_model") == MODEL_NAME and "schema_version" in content
 
 
 def check_num_classes(checkpoint: TrainingCheckpoint, num_classes: int, path: Path) -> None:

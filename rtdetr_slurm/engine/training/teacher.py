@@ -16,8 +16,9 @@ from rtdetr_slurm.engine.process.distributed import spread_over_ranks
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.runs.checkpoint_record import stored_spec
+from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.model import ModelConfig
-from rtdetr_slurm.spec.teacher import in_lines, resolve_teacher
+from rtdetr_slurm.spec.teacher import TEACHER, resolve_teacher
 
 _FIELD = "distill.pretrained_teacher_model_path"
 
@@ -39,7 +40,7 @@ def load_teacher(session: Session) -> tuple[TrainedDetector, ModelConfig]:
         config, problems = resolve_teacher(session.experiment, trained, path)
         if problems:
             raise RequestError(in_lines(problems))
-        teacher = trained_detector(session, path, config)
+        teacher = trained_detector(session, path, config, TEACHER)
     except FileNotFoundError:
         raise RequestError(f"{_FIELD}: {path} does not exist") from None
     except RequestError as error:

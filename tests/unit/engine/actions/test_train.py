@@ -321,7 +321,7 @@ class TestResume:
             train(workspace.session("train.resume_training_checkpoint_path=none.pth"))
         other = workspace.root / "other.pth"
         torch.save({"model": {}}, other)
-        with pytest.raises(RequestError, match="is not a training checkpoint of this engine"):
+        with pytest.raises(RequestError, match="is not one of this engine"):
             train(workspace.session(f"train.resume_training_checkpoint_path={other}"))
         newer = workspace.root / "newer.pth"
         torch.save({**torch.load(path, weights_only=True), "schema_version": 99}, newer)
@@ -330,7 +330,7 @@ class TestResume:
             train(workspace.session(f"train.resume_training_checkpoint_path={newer}"))
         with pytest.raises(RequestError, match=message):  # and not read as weights from elsewhere
             evaluate(workspace.session(f"evaluate.checkpoint={newer}", name="evaluate"))
-        with pytest.raises(RequestError, match="num_classes 4"):
+        with pytest.raises(RequestError, match="class heads for 4 classes"):
             evaluate(
                 workspace.session(
                     f"evaluate.checkpoint={path}", "dataset.num_classes=5", name="evaluate"

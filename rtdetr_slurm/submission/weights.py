@@ -1,0 +1,91 @@
+"""Files of weights, looked into before anything is queued: of which detector they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.records import BadRecord
+from rtdetr_slurm.runs.checkpoint_record import WeightsRecord, read_weights_record
+from rtdetr_slurm.spec import ExperimentConfig
+from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
+from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.yaml_source import KeyPath
+
+RESUMED = ("train", "resume_training_checkpoint_path")
+STARTED_WITH = ("train", "pretrained_model_path")
+_BACKBONE = ("model", "pretrained_backbone_path")
+_USED = (("evaluate", "checkpoint"), ("inference", "checkpoint"), ("export", "checkpoint"))
+
+
+def weights_are_the_models(
+    experiment: ExperimentConfig, at: KeyPath, path: Path
+) -> Iterator[Problem]:
+    """Why the file that a field names cannot be what the field wants.
+
+    What cannot be known without torch is passed over, and so is a file that is not read because
+    another one is.
+
+    Args:
+        at: the field.
+    """
+    train, model = experiment.train, experiment.model
+    classes = experiment.dataset.num_classes
+    record = _record(path)
+    if record is None:
+        return
+    if at == RESUMED:
+        if not record.resumable:
+            yield Problem(
+                at,
+                f"{path} is no checkpoint of a training of this program; allowed: one, or "
+                "train.pretrained_model_path, which starts a training from whatever weights",
+            )
+        else:
+            yield from other_detector(record, path, model, classes, at)
+    elif train.resume_training_checkpoint_path and at in (STARTED_WITH, _BACKBONE):
+        return
+    elif at == STARTED_WITH:
+        yield from other_detector(record, path, model, None, at)
+    elif at == _BACKBONE and not train.pretrained_model_path:
+        yield from other_detector(record, path, model, None, at, part="backbone")
+    elif at in _USED:
+        yield from other_detector(record, path, model, classes, at)
+
+
+def other_detector(
+    record: WeightsRecord,
+    path: Path,
+    model: ModelConfig,
+    num_classes: int | None,
+    at: KeyPath,
+    *,
+    part: Part = "detector",
+    model_at: KeyPath = ("model",),
+) -> Iterator[Problem]:
+    """Where a file's weights are not those of a detector.
+
+    Args:
+        num_classes: of the spec; None where class heads of another size do no harm.
+        at: the field that names the file.
+        model_at: where the spec has the detector.
+    """
+    try:
+        described = describe(record.shapes, record.spec, record.config, part)
+    except RequestError as error:
+        beside = path.with_name(HUGGING_FACE_CONFIG)
+        yield from (Problem(at, f"{beside}: {line}") for line in str(error).splitlines())
+        return
+    for problem in weights_problems(model, num_classes, described, str(path), model_at):
+        yield replace(problem, also=(*problem.also, at))
+
+
+def _record(path: Path) -> WeightsRecord | None:
+    try:
+        return read_weights_record(path)
+    except (OSError, BadRecord):
+        return None

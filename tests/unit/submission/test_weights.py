@@ -1,0 +1,152 @@
+"""Weights of another detector than the spec's are refused before anything is queued."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_support import write_dataset
+
+from rtdetr_slurm.model_check import InvalidInput
+from rtdetr_slurm.submission.prepare import Prepared, prepare
+
+Shapes = Mapping[str, tuple[int, ...]]
+DETECTOR: Shapes = {
+    "encoder.input_proj.0.conv.weight": (256, 512, 1, 1),
+    "encoder.input_proj.1.conv.weight": (256, 1024, 1, 1),
+    "encoder.input_proj.2.conv.weight": (256, 2048, 1, 1),
+    "decoder.input_proj.0.conv.weight": (128, 256, 1, 1),
+    "decoder.enc_score_head.weight": (80, 128),
+    **{f"decoder.decoder.layers.{n}.norm1.weight": (128,) for n in range(6)},
+    **{
+        f"backbone.layer{stage}.{block}.conv3.weight": (256, 64, 1, 1)
+        for stage, depth in enumerate((3, 4, 6, 3), 1)
+        for block in range(depth)
+    },
+}
+WRONG_WIDTH = "model.hidden_dim: found 256; {} has 128; allowed: the same"
+
+
+def write_safetensors(path: Path, shapes: Shapes = DETECTOR) -> Path:
+    """Weights without any numbers: nobody looks at them here."""
+    header = {n: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
+    text = json.dumps(header).encode()
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    return path
+
+
+def write_own(path: Path, **content: Any) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        own = {"tao_model": "rtdetr", **content}
+        archive.writestr("archive/data.pkl", pickle.dumps(own, 2))
+    return path
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+    """`prepare` on this machine, with a spec for training, evaluation and export."""
+    monkeypatch.chdir(tmp_path)
+    spec = write_dataset(tmp_path / "data")
+    source = f"{{image_dir: {tmp_path}/data/images, json_file: {tmp_path}/data/coco.json}}"
+
+    def ask(field: str, path: Path, *overrides: str, action: str) -> Prepared:
+        given = [f"{field}={path}", f"dataset.test_data_sources={source}", *overrides]
+        return prepare(spec, given, action=action, site="local")
+
+    return ask
+
+
+def refusal(ask: Callable[..., Prepared], *arguments: Any, action: str) -> str:
+    with pytest.raises(InvalidInput) as error:
+        ask(*arguments, action=action)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("action", ["evaluate", "export"])
+def test_what_is_used_as_it_is(tmp_path: Path, ask: Callable[..., Prepared], action: str) -> None:
+    path = write_safetensors(tmp_path / "w.safetensors")
+    field = f"{action}.checkpoint"
+    message = refusal(ask, field, path, action=action)
+    assert WRONG_WIDTH.format(path) in message
+    assert f"dataset.num_classes: found 2; {path} has class heads for 80 classes" in message
+    assert f"override '{field}={path}'" in message
+    ask(field, path, "model.hidden_dim=128", "dataset.num_classes=80", action=action)
+
+
+def test_what_training_starts_with_may_have_other_classes(
+    tmp_path: Path, ask: Callable[..., Prepared]
+) -> None:
+    path = write_safetensors(tmp_path / "w.safetensors")
+    message = refusal(ask, "train.pretrained_model_path", path, action="train")
+    assert WRONG_WIDTH.format(path) in message
+    assert "num_classes" not in message
+    ask("train.pretrained_model_path", path, "model.hidden_dim=128", action="train")
+
+
+def test_of_a_backbones_file_only_the_backbone_counts(
+    tmp_path: Path, ask: Callable[..., Prepared]
+) -> None:
+    path, field = write_safetensors(tmp_path / "w.safetensors"), "model.pretrained_backbone_path"
+    ask(field, path, action="train")
+    message = refusal(ask, field, path, "model.backbone=resnet_34", action="train")
+    assert message.endswith(
+        f"model.backbone: found resnet_34; {path} has resnet_50; allowed: the same"
+    )
+
+
+def test_what_a_training_goes_on_from(tmp_path: Path, ask: Callable[..., Prepared]) -> None:
+    field = "train.resume_training_checkpoint_path"
+    weights = write_own(tmp_path / "weights.pth", spec={"model": {}})
+    assert "is no checkpoint of a training of this program; allowed: one, or train." in (
+        refusal(ask, field, weights, action="train")
+    )
+    spec = {"model": {"nheads": 4}}
+    whole = write_own(tmp_path / "whole.pth", optimizer={}, spec=spec)
+    assert f"model.nheads: found 8; {whole} has 4; allowed" in (
+        refusal(ask, field, whole, action="train")
+    )
+    # Then no other file is read.
+    other = write_safetensors(tmp_path / "w.safetensors")
+    started = f"train.pretrained_model_path={other}"
+    ask(field, whole, "model.nheads=4", started, action="train")
+
+
+def test_what_lies_beside_hugging_faces_weights(
+    tmp_path: Path, ask: Callable[..., Prepared]
+) -> None:
+    path = write_safetensors(tmp_path / "hub" / "model.safetensors", {})
+    config: dict[str, Any] = {
+        "model_type": "rt_detr_v2",
+        "backbone_config": {"model_type": "rt_detr_resnet", "out_indices": [2, 3, 4]},
+        "encoder_activation_function": "relu",
+    }
+    beside = path.with_name("config.json")
+    beside.write_text(json.dumps(config))
+    assert "model.enc_act: found 'gelu'; " in (
+        refusal(ask, "evaluate.checkpoint", path, action="evaluate")
+    )
+    plan = ask("evaluate.checkpoint", path, "model.enc_act=relu", action="evaluate").plan
+    assert plan.stages[0].container is None
+    beside.write_text(json.dumps(config | {"decoder_method": "discrete"}))
+    assert f"checkpoint: {beside}: decoder_method: found 'discrete'; allowed: 'default'" in (
+        refusal(ask, "evaluate.checkpoint", path, action="evaluate")
+    )
+
+
+def test_a_teacher_from_elsewhere(tmp_path: Path, ask: Callable[..., Prepared]) -> None:
+    path, field = (
+        write_safetensors(tmp_path / "w.safetensors"),
+        ("distill.pretrained_teacher_model_path"),
+    )
+    binding = "{student_module_name: srcs, teacher_module_name: srcs, criterion: L2}"
+    given = (f"distill.bindings=[{binding}]", "dataset.num_classes=80")
+    message = refusal(ask, field, path, *given, action="distill")
+    assert f"distill.teacher.hidden_dim: found 256; {path} has 128; allowed: the same" in message
+    ask(field, path, *given, "distill.teacher.hidden_dim=128", action="distill")
