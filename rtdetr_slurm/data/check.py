@@ -18,10 +18,11 @@ from rtdetr_slurm.data.check_images import check_images
 from rtdetr_slurm.data.classes import check_eval_class_ids, class_names
 from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
 from rtdetr_slurm.data.image_sources import check_apart, find_images
+from rtdetr_slurm.data.mscoco import without_gaps
 from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
-    from rtdetr_slurm.spec.dataset import DataSource
+    from rtdetr_slurm.spec.dataset import DatasetConfig, DataSource
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
 
@@ -63,7 +64,7 @@ def check_sources(
     for kind, given in given_sources(experiment, action).items():
         if kinds is not None and kind not in kinds:
             continue
-        sources[kind] = [_open(kind, source, read) for source in given]
+        sources[kind] = [_open(kind, source, read, dataset) for source in given]
         if kind in ("train", "test") and kind in get_action(action).reads and not given:
             raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
     every = [(kind, source) for kind, group in sources.items() for source in group]
@@ -126,9 +127,16 @@ def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:
         )
 
 
-def _open(kind: str, source: DataSource, read: Callable[[Path], CocoAnnotations]) -> Source:
+def _open(
+    kind: str,
+    source: DataSource,
+    read: Callable[[Path], CocoAnnotations],
+    dataset: DatasetConfig,
+) -> Source:
     _check_folder(Path(source.image_dir), kind)
     annotations = read(Path(source.json_file))
+    if dataset.remap_mscoco_category:
+        annotations = without_gaps(annotations)
     if kind != "train" and not annotations.num_images:
         raise RequestError(
             f"{annotations.path} (dataset.{kind}_data_sources) names no images: nothing to score"

@@ -230,8 +230,11 @@ class DatasetConfig(Section):
     )
     remap_mscoco_category: bool = field(
         False,
+        honoured_by=SCORING,
+        no_effect_in=INFERENCE,
+        carried=EVERY,
         description="Map the 80 category ids of MS COCO, which run from 1 to 90 with gaps, to "
-        "0..79.",
+        "0..79, as the published RT-DETR weights count them; eval_class_ids are those then.",
     )
     augmentation: AugmentationConfig = field(
         AugmentationConfig, automl="disabled", description="Image sizes and augmentations."

@@ -254,7 +254,6 @@ def test_only_available_actions_honour_what_they_are_meant_for() -> None:
     for action, fixed in {
         "train": {
             "model.frozen_fm.enabled",
-            "dataset.remap_mscoco_category",
             "dataset.dataset_type",
             "dataset.augmentation.preserve_aspect_ratio",
             "train.is_dry_run",

@@ -182,7 +182,6 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
     [
         "encryption_key=secret",
         "model.frozen_fm.enabled=true",
-        "dataset.remap_mscoco_category=true",
         "dataset.augmentation.preserve_aspect_ratio=true",
         "train.is_dry_run=true",
         "train.distributed_strategy=fsdp",

@@ -1,0 +1,36 @@
+"""MS COCO's category ids, which run from 1 to 90 with gaps, as class indices 0..79. Standard
+library only."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import replace
+
+from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.errors import RequestError
+
+_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+_INDEX = {
+    category: index
+    for index, category in enumerate(each for each in range(1, 91) if each not in _GAPS)
+}
+
+
+def without_gaps(annotations: CocoAnnotations) -> CocoAnnotations:
+    """The same annotations, with ids as the published RT-DETR weights count their classes.
+
+    Raises:
+        RequestError: a category has none of COCO's ids.
+    """
+    others = sorted({*annotations.categories} - {*_INDEX})
+    if others:
+        raise RequestError(
+            f"{annotations.path} has category id {others[0]} "
+            f"({annotations.categories[others[0]]!r}), which none of MS COCO's 80 categories has: "
+            "leave dataset.remap_mscoco_category out"
+        )
+    return replace(
+        annotations,
+        categories={_INDEX[category]: name for category, name in annotations.categories.items()},
+        category_ids=array("q", (_INDEX[category] for category in annotations.category_ids)),
+    )
