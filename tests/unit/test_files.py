@@ -95,9 +95,14 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (path.stat().st_mode & 0o777, (path / "a").read_text()) == (0o777 & ~umask(), "1")
     with pytest.raises(FileExistsError), new_folder(path):
         pass
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "other") as folder:
-        (folder / "a").touch()
-        raise ZeroDivisionError
+
+    def fill_and_fail() -> None:
+        with new_folder(tmp_path / "other") as folder:
+            (folder / "a").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fill_and_fail()
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from spec_files import NEEDED, load, problems
 
+from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.bindings import feature_modules
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.model import ModelConfig
-from rtdetr_slurm.spec.teacher import in_lines, resolve_teacher
+from rtdetr_slurm.spec.teacher import resolve_teacher
 
 OTHERS = [text for text in NEEDED["distill"] if "bindings" not in text]
 TEACHER = "distill.teacher={backbone: resnet_101_vd, feat_channels: [384, 384, 384]}"
