@@ -39,7 +39,14 @@ ERRORS = (
 
 
 class Archive(Protocol):
-    """An archive to read from; not for two threads at once."""
+    """An archive to read from; not for two threads at once.
+
+    Attributes:
+        sequential: an entry is reached through all before it alone, so that each of several
+            readers goes through all of it.
+    """
+
+    sequential: bool
 
     def read(self, name: str) -> bytes:
         """The content of an entry of `list_archive`; cheapest in that order.
@@ -118,6 +125,8 @@ def _zip_entries(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 class _Zip:
+    sequential = False
+
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         self._entries = {_plain(info.filename): info for info in self._archive.infolist()}
@@ -141,6 +150,7 @@ class _Tar:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._walk = _walk_tar(path)
+        self.sequential = _is_compressed(path)
 
     def read(self, name: str) -> bytes:
         for _ in range(2):
@@ -171,10 +181,13 @@ def _walk_tar(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _open_tar(path: Path) -> BinaryIO:
-    """Compressed or not, whatever its name says."""
+    return cast(BinaryIO, gzip.open(path, "rb") if _is_compressed(path) else path.open("rb"))
+
+
+def _is_compressed(path: Path) -> bool:
+    """Whatever its name says."""
     with path.open("rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb"))
+        return stream.read(2) == b"\x1f\x8b"
 
 
 class _Bounded:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch.utils.data import Dataset
@@ -37,20 +38,28 @@ def open_image_data(
     )
 
 
+_Opened: TypeAlias = dict[str, Archive | None]
+"""The archive at a place; None for a folder."""
+Content: TypeAlias = bytes | BadImage
+"""Of an image's file, or why there is none."""
+
+
 class ImageSet(Dataset[Sample]):
     """Samples without boxes, each with its file's content. One that cannot be decoded gives black
     pixels and says so."""
 
     def __init__(self, table: Table, size: tuple[int, int]) -> None:
         self.table, self.size = table, size
-        self._archives: dict[str, Archive] = {}  # each process opens its own
+        self._archives: _Opened = {}  # each process opens its own
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, image: int) -> Sample:
+    def __getitem__(self, item: int | tuple[int, Content]) -> Sample:
+        image, content = item if isinstance(item, tuple) else (item, None)
         path = self.table.path(image)
-        content = self._read(image)
+        if content is None:
+            content = self._read(image, self._archives)
         if isinstance(content, BadImage):
             return undecodable(image, (content,), self.size)
         loaded = load_image(path, content)
@@ -61,14 +70,29 @@ class ImageSet(Dataset[Sample]):
         pixels = to_pixels(loaded, self.size)
         return Sample(image, pixels, none[:, 0].long(), none, (width, height), file=content)
 
-    def _read(self, image: int) -> bytes | BadImage:
-        path, name = self.table.path(image), self.table.name(image)
-        place = self.table.folders[self.table.source[image]]
+    def ahead(self, image: int, opened: _Opened) -> int | tuple[int, Content]:
+        """An item for this set: an image of an archive that is read from its beginning alone with
+        its content, so that one process reads for all."""
         try:
-            if is_archive(Path(place)) and Path(place).is_file():
-                if place not in self._archives:
-                    self._archives[place] = open_archive(Path(place))
-                return self._archives[place].read(name)
+            archive = self._archive(image, opened)
+        except ERRORS:
+            return image  # whoever reads it will say what is wrong
+        sequential = archive is not None and archive.sequential
+        return (image, self._read(image, opened)) if sequential else image
+
+    def _archive(self, image: int, opened: _Opened) -> Archive | None:
+        """The archive that an image is in, opened once."""
+        place = self.table.folders[self.table.source[image]]
+        if place not in opened:
+            packed = is_archive(Path(place)) and Path(place).is_file()
+            opened[place] = open_archive(Path(place)) if packed else None
+        return opened[place]
+
+    def _read(self, image: int, opened: _Opened) -> Content:
+        path = self.table.path(image)
+        try:
+            if (archive := self._archive(image, opened)) is not None:
+                return archive.read(self.table.name(image))
             with open_file(path) as stream:
                 content = stream.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
@@ -78,3 +102,16 @@ class ImageSet(Dataset[Sample]):
         if len(content) > MAX_FILE_BYTES:
             return BadImage(str(path), f"has more than {MAX_FILE_BYTES} bytes, which is too much")
         return content
+
+
+@dataclass(frozen=True)
+class ReadAhead:
+    """Batches of an ImageSet's items, for the loader of the set."""
+
+    data: ImageSet
+    batches: Sequence[Sequence[int]]
+
+    def __iter__(self) -> Iterator[list[int | tuple[int, Content]]]:
+        opened: _Opened = {}
+        for batch in self.batches:
+            yield [self.data.ahead(image, opened) for image in batch]

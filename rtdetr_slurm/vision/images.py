@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rtdetr_slurm.data.image_sizes import MAX_PIXELS
 
@@ -54,6 +54,8 @@ def load_image(path: Path, content: bytes | None = None) -> NDArray[np.uint8] | 
             str(path),
             f"has more than {MAX_PIXELS} pixels, the most that are decoded; cut it into tiles",
         )
+    except UnidentifiedImageError:  # Pillow names its own object there
+        return BadImage(str(path), "cannot be decoded: it is no image of a known format")
     except _DECODE_ERRORS as error:
         return BadImage(str(path), f"cannot be decoded: {error or type(error).__name__}")
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.process.loading import CONTEXT, start_loading
-from rtdetr_slurm.vision.image_set import ImageSet
+from rtdetr_slurm.vision.image_set import ImageSet, ReadAhead
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 
 
@@ -35,7 +35,9 @@ def evaluation_loader(
     is scored beside the same others on however many ranks, to the last bit."""
     images = range(len(data))
     batches = [list(images[i : i + batch_size]) for i in range(0, len(data), batch_size)]
-    return _loader(data, batches[rank::ranks], workers, pin_memory)
+    own = batches[rank::ranks]
+    given = ReadAhead(data, own) if isinstance(data, ImageSet) else own
+    return _loader(data, given, workers, pin_memory)
 
 
 def _loader(

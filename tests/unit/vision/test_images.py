@@ -54,7 +54,7 @@ class TestImages:
         floats = self.save(tmp_path, Image.fromarray(np.zeros((2, 2), np.float32)), ".tif")
         for path, reason in (
             (torn, "truncated"),
-            (text, "cannot identify image file"),
+            (text, "it is no image of a known format"),
             (floats, "32-bit floats"),
             (tmp_path / "none.jpg", "does not exist"),
         ):
