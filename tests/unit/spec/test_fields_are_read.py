@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from engine_support import Workspace, results_folder, session_of, tiny_spec
+from engine_support import Workspace, open_workspace, results_folder, session_of, tiny_spec
 from spec_files import write
 from tao_specs import FORMS, as_overrides
 
@@ -105,16 +104,10 @@ def run(workspace: Workspace, name: str, number: int, given: Sequence[str], read
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    root = tmp_path_factory.mktemp("work")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = Workspace(root)
-    shutil.rmtree(made.data)
-    write_sample(made.data, train=4, val=1, size=64)  # one step per epoch
-    yield made
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    shutil.rmtree(root, ignore_errors=True)
+    with open_workspace(tmp_path_factory.mktemp("work")) as made:
+        shutil.rmtree(made.data)
+        write_sample(made.data, train=4, val=1, size=64)  # one step per epoch
+        yield made
 
 
 @pytest.fixture(scope="module")

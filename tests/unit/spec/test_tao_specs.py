@@ -17,7 +17,12 @@ from rtdetr_slurm.yaml_source import to_yaml
 Form = Callable[[str], dict[str, Any]]
 
 
-@pytest.mark.parametrize("form", FORMS)
+def own_default_specs(_action: str) -> dict[str, Any]:
+    """What `rtdetr default_specs` writes here."""
+    return ExperimentConfig().model_dump()
+
+
+@pytest.mark.parametrize("form", [*FORMS, own_default_specs])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_what_is_to_be_filled_in(tmp_path: Path, form: Form, action: str) -> None:
     """Of every section and every default of TAO's: what the action needs, and nothing else."""

@@ -30,6 +30,13 @@ class TestArguments:
         assert parse(expected.command_line()) == expected
         assert expected.overrides == ("a=1", "b.c=2")
 
+    def test_a_value_with_spaces_and_quotes_is_one(self) -> None:
+        """TAO joins the overrides and takes them apart at spaces again."""
+        value = """results_dir='/data/a  b/"c" $d'"""
+        parsed = parse(["train", "-e", "my spec.yaml", value])
+        assert parsed.overrides == (value,)
+        assert parse(parsed.command_line()) == parsed
+
     @pytest.mark.parametrize(
         ("flags", "override"),
         [

@@ -36,9 +36,12 @@ class TestStart:
     ) -> None:
         for name, value in (LAUNCH | {"NODE_RANK": "0"}).items():
             monkeypatch.setenv(name, value)
-        code, error = error_of(capsys, "train", "-e", str(workspace.spec_file()))
+        spec = workspace.spec_file()
+        before = spec.read_bytes()
+        code, error = error_of(capsys, "train", "-e", str(spec))
         assert code == 3
         assert "the launch has WORLD_SIZE=2" in error
+        assert spec.read_bytes() == before, "TAO writes the launch's numbers into it"
         last = workspace.status()[-1]
         assert (last["status"], last["failure_class"]) == ("FAILURE", "infra")
         assert "WORLD_SIZE=2" in last["reason"]

@@ -61,6 +61,8 @@ def test_teaches_the_student_alone() -> None:
     teacher = build()
     before = copy.deepcopy(teacher.state_dict())
     objective = objective_of(*ALL, teacher=teacher)
+    with_gradients = []
+    teacher.register_forward_pre_hook(lambda *_: with_gradients.append(torch.is_grad_enabled()))
     assert not any("teacher" in name for name in objective.state_dict())
     optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
     sums = []
@@ -79,6 +81,7 @@ def test_teaches_the_student_alone() -> None:
     after = teacher.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)  # its norms, too
     assert not teacher.training
+    assert with_gradients == [False] * 6
 
 
 def test_projects_where_the_widths_differ() -> None:
