@@ -154,7 +154,7 @@ def submit(
         checkpoint=checkpoint,
     )
     run = freeze(prepared, _ignore, again=again)
-    submit_run(run, again=again)
+    submit_run(run, key=prepared.loaded.key, again=again)
     return SubmittedRun(run)
 
 

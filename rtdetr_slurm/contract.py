@@ -19,6 +19,8 @@ STATUS_VERSION = 1
 """The lines of a status.json."""
 CHECKPOINT_VERSION = 1
 """model_epoch_*.pth and interrupted checkpoints."""
+ENCRYPTION_VERSION = 1
+"""The layout of encrypted model files."""
 METRICS_VERSION = 2
 """metrics.json and metrics_epoch_*.json: since 2 with thresholds, errors, confusion and curves."""
 PREDICTIONS_VERSION = 1
@@ -94,6 +96,8 @@ class Env:
     """File that `rtdetr` makes when it begins, for the launch; unset: none."""
     HANG_MINUTES = "RTDETR_HANG_MINUTES"
     """Minutes without a step after which a rank has hung, 0 for never; unset: the spec's."""
+    ENCRYPTION_KEY = "RTDETR_ENCRYPTION_KEY"
+    """What model files are encrypted with, or `file:///…` with it in there; unset: nothing is."""
     NODE = "RTDETR_NODE"
     """This node as the scheduler calls it; unset: its host name."""
 

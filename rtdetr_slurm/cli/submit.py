@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.encryption import restart_without_key
 from rtdetr_slurm.runs.run import Run
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.submission.prepare import freeze, why_refused
 
+    _hide_key()
     prepared = prepared_request(args)
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.again and (reason := why_refused(prepared, complete=False)):
             terminal.note(f"submit would refuse this: {reason}")
         return _dry_run(prepared, as_json=args.json)
-    return _submit(args, freeze(prepared, terminal.note, again=args.again))
+    return _submit(args, freeze(prepared, terminal.note, again=args.again), prepared.loaded.key)
 
 
 def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
@@ -103,10 +106,19 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _submit(args: argparse.Namespace, created: Run) -> int:
+def _hide_key() -> None:
+    """This may wait for the end of the run, and everybody can read its command line meanwhile."""
+    from rtdetr_slurm.spec.keys import without_key
+
+    words, key = without_key(sys.argv[1:])
+    if key is not None:
+        restart_without_key(words, key)
+
+
+def _submit(args: argparse.Namespace, created: Run, key: str | None) -> int:
     from rtdetr_slurm.submission.submit import submit_run
 
-    jobs = submit_run(created, again=args.again)
+    jobs = submit_run(created, key=key, again=args.again)
     watched = args.wait or args.follow
     if not watched and args.json:
         stages = [{"name": name, "job_id": job_id} for name, job_id in jobs.items()]

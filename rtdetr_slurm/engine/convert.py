@@ -38,6 +38,7 @@ from rtdetr_slurm.spec.hugging_face import (
     image_processor_of,
     image_size_of,
 )
+from rtdetr_slurm.spec.keys import find_key
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
 from rtdetr_slurm.spec.tensor_names import hugging_face_name
 from rtdetr_slurm.values import shown
@@ -58,15 +59,19 @@ def convert(argv: Sequence[str]) -> int:
         raise RequestError(f"{target} exists already, and is not overwritten")
     if not target.parent.is_dir():
         raise RequestError(f"{target}: {target.parent} is no folder")
-    said = (to_hugging_face if options.to == HUGGING_FACE else to_checkpoint)(source, target)
+    key = find_key(None, "", os.environ)
+    said = (to_hugging_face if options.to == HUGGING_FACE else to_checkpoint)(source, target, key)
     print(f"rtdetr: {said}", file=sys.stderr, flush=True)
     print(target, flush=True)
     return ExitCode.OK
 
 
-def to_hugging_face(path: Path, folder: Path) -> str:
+def to_hugging_face(path: Path, folder: Path, key: str | None = None) -> str:
     """Write a checkpoint as a folder that transformers' from_pretrained reads: the averaged weights
     where there are any, in float32.
+
+    Args:
+        key: of a checkpoint that is encrypted; the folder is not, for transformers is to read it.
 
     Returns:
         What was done, in a line.
@@ -76,11 +81,11 @@ def to_hugging_face(path: Path, folder: Path) -> str:
             folder is there already.
         ActionError: the folder cannot be written.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, key)
     experiment = _experiment(checkpoint, path)
     model, num_classes = experiment.model, experiment.dataset.num_classes
     detector = build_model(model, num_classes)
-    load_weights(detector, path, part="detector")
+    load_weights(detector, path, part="detector", key=key)
     depth = model.dec_layers if model.eval_idx < 0 else model.eval_idx + 1
     constant = keeps_pretrained_norms(experiment) or not model.train_backbone
     state = {
@@ -114,8 +119,11 @@ def to_hugging_face(path: Path, folder: Path) -> str:
     return f"{len(state)} tensors, {num_classes} classes{layers if cut else ''}"
 
 
-def to_checkpoint(folder: Path, path: Path) -> str:
+def to_checkpoint(folder: Path, path: Path, key: str | None = None) -> str:
     """Write a folder of Hugging Face's as a checkpoint of weights alone, with a spec in it.
+
+    Args:
+        key: that the checkpoint is encrypted with; None: it is not.
 
     Returns:
         What was done, with what a spec for it has to say.
@@ -147,7 +155,7 @@ def to_checkpoint(folder: Path, path: Path) -> str:
         "classes": found.classes or None,
         "spec": experiment.model_dump(include={"model", "dataset"}),
     }
-    save_new(path, weights)
+    save_new(path, weights, key)
     return f"{report}\n{path} has its spec in it; a spec that uses it needs\n{_needed(experiment)}"
 
 

@@ -10,11 +10,11 @@ import torch
 from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
 from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import load_weights
+from rtdetr_slurm.engine.models.weights import weights_record
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import read_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.records import BadRecord
-from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
@@ -61,12 +61,12 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
     )
     if cfg.pretrained_model_path and pretrained:
         path = Path(cfg.pretrained_model_path)
-        _refuse_other_detector(path, experiment.model)
-        session.say(str(load_weights(model, path, part="detector")))
+        _refuse_other_detector(path, session.key, experiment.model)
+        session.say(str(load_weights(model, path, part="detector", key=session.key)))
     elif (backbone := experiment.model.pretrained_backbone_path) and pretrained:
         path = Path(backbone)
-        _refuse_other_detector(path, experiment.model, part="backbone")
-        session.say(str(load_weights(model, path, part="backbone")))
+        _refuse_other_detector(path, session.key, experiment.model, part="backbone")
+        session.say(str(load_weights(model, path, part="backbone", key=session.key)))
         if constant:
             session.say("the pretrained backbone's stem and batch norms are kept as they are")
     return _placed(model, session)
@@ -89,10 +89,10 @@ def trained_detector(
     """
     num_classes = session.experiment.dataset.num_classes
     config = model_config or session.experiment.model
-    described = _refuse_other_detector(path, config, num_classes, at=at)
+    described = _refuse_other_detector(path, session.key, config, num_classes, at=at)
     model = build_model(config, num_classes)
-    classes, epoch = _what_it_says(path)
-    report = load_weights(model, path, part="detector")
+    classes, epoch = _what_it_says(path, session.key)
+    report = load_weights(model, path, part="detector", key=session.key)
     heads = [line for line in report.skipped if "score_head" in line]
     if heads:
         raise RequestError(
@@ -105,6 +105,7 @@ def trained_detector(
 
 def _refuse_other_detector(
     path: Path,
+    key: str | None,
     config: ModelConfig,
     num_classes: int | None = None,
     part: Part = "detector",
@@ -113,10 +114,11 @@ def _refuse_other_detector(
     """What is known of a file's weights; what their shapes do not tell, `load_weights` finds out.
 
     Raises:
-        RequestError: its weights are not of the detector that is to have them.
+        RequestError: its weights are not of the detector that is to have them, or encrypted and
+            not with this key.
     """
     try:
-        record = read_weights_record(path)
+        record = weights_record(path, key)
     except FileNotFoundError:
         raise RequestError(f"{path}: no such weight file") from None
     except BadRecord:
@@ -137,13 +139,13 @@ def _placed(model: RTDETR, session: Session) -> RTDETR:
     return model.to(session.context.device).to(memory_format=torch.channels_last)
 
 
-def _what_it_says(path: Path) -> tuple[dict[int, str] | None, int | None]:
+def _what_it_says(path: Path, key: str | None) -> tuple[dict[int, str] | None, int | None]:
     """Classes and epoch of a checkpoint of this engine. None for weights from elsewhere, or for no
     weights at all, which `load_weights` then has its say about."""
     if path.suffix != ".pth":
         return None, None
     try:
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, key)
     except NewerVersion:
         raise
     except RequestError:

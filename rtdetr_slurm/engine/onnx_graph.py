@@ -7,6 +7,7 @@ so the trace has no arithmetic on shapes.
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.cipher import encrypted
 from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.files import replace_with
 from rtdetr_slurm.vision.onnx_metadata import BATCH, BOXES, INPUT, LOGITS
 
 PRODUCER = "rtdetr-slurm"
@@ -66,11 +69,12 @@ def trace(
         shapes = dict(zip((LOGITS, BOXES), (one.shape for one in deployed(example)), strict=True))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sizes become constants, and that this is the tracer
-        path = Path(folder, "traced.onnx")
+        memory, path = io.BytesIO(), Path(folder, "traced.onnx")
+        small = fits_one_file(deployed)
         torch.onnx.export(
             deployed,
             (example,),
-            str(path),
+            memory if small else str(path),  # type: ignore[arg-type]  # it takes both
             input_names=[INPUT],
             output_names=[LOGITS, BOXES],
             dynamic_axes={name: {0: BATCH} for name in (INPUT, LOGITS, BOXES)},
@@ -78,7 +82,7 @@ def trace(
             dynamo=False,
             verbose=verbose,
         )
-        model = onnx.load(path)
+        model = onnx.load_from_string(memory.getvalue()) if small else onnx.load(path)
     _drop_identities(model)
     for node in model.graph.node:
         node.ClearField("doc_string")
@@ -92,13 +96,27 @@ def trace(
     return model
 
 
-def save(model: ModelProto, path: Path) -> None:
+def fits_one_file(detector: nn.Module) -> bool:
+    """Whether the weights of a detector do not need a file of their own."""
+    size: int = sum(tensor.nbytes for tensor in detector.state_dict().values())
+    return size <= MAX_BYTES
+
+
+def save(model: ModelProto, path: Path, key: str | None = None) -> None:
     """Write a graph and check it as a whole. Weights that do not fit are in a file beside it, of
     its name with DATA_SUFFIX.
+
+    Args:
+        key: that it is encrypted with, where its weights fit one file; None: it is not.
 
     Raises:
         OSError: it cannot be written.
     """
+    if key is not None:
+        text = model.SerializeToString()
+        onnx.checker.check_model(text, full_check=True)
+        replace_with(path, encrypted(lambda stream: stream.write(text), key))
+        return
     weights = sum(len(one.raw_data) for one in model.graph.initializer)
     if weights > MAX_BYTES:
         data = path.name + DATA_SUFFIX

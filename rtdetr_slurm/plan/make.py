@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, EngineName, get_action
-from rtdetr_slurm.contract import RESULTS_DIR
+from rtdetr_slurm.contract import RESULTS_DIR, Env
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from rtdetr_slurm.spec.job import JobConfig
 
 _PLAIN_TRAINING = "plain training: no AutoML sweep (automl.policy was left at its default)"
+
+_ENCRYPTED = "checkpoints and ONNX files are encrypted; without the key nobody can read them"
 
 
 def frozen_spec(loaded: LoadedSpec, *, run_dir: Path, cwd: Path) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def make_plan(
     notes = [*loaded.notes, *notes_on_time(stages)]
     notes += _notes_on_gpus(stages)
     notes += notes_on_hardware(stages, site, loaded.experiment)
+    notes += [] if loaded.key is None else [_ENCRYPTED]
     notes += [_PLAIN_TRAINING] if trains and not loaded.automl_explicit else []
     return Plan(stages, tuple(notes), command_of(loaded.job.notify, site))
 
@@ -200,6 +203,14 @@ def launch_of(
 
 def _launch(action: Action, loaded: LoadedSpec, site: Site, role: Role) -> Launch:
     launch = launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job))
+    if loaded.key is not None:
+        if role.engine == "tao":
+            raise RequestError(
+                f"encryption_key: {action.name} runs in TAO's image, which does not encrypt what "
+                f"it writes; allowed: none or a placeholder, and no {Env.ENCRYPTION_KEY} in the "
+                "environment"
+            )
+        launch = replace(launch, secrets=(*launch.secrets, Env.ENCRYPTION_KEY))
     without = _without_gpu(loaded.topology_of(action.name), role)
     return replace(launch, accelerator="cpu") if without else launch
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rtdetr_slurm.actions import Action, EngineName, get_action
 from rtdetr_slurm.contract import ANNOTATED_IMAGE, REPORT_HTML
+from rtdetr_slurm.encryption import damage, is_encrypted
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.records import BadRecord, exists, open_file, read_json
@@ -83,6 +84,8 @@ def file_problem(path: Path) -> str | None:
             read_json(path)
         elif not path.stat().st_size:
             return f"{path} is empty"
+        elif is_encrypted(path):
+            return damage(path)
     except BadRecord as error:
         return str(error)
     except OSError as error:

@@ -12,6 +12,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -49,15 +50,18 @@ class WeightsRecord:
     config: Mapping[str, Any] | None = None
 
 
-def read_weights_record(path: Path) -> WeightsRecord:
-    """What the file of weights at `path` says of itself.
+def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRecord:
+    """What the file of weights at `path` says of itself; nothing, where it is encrypted.
+
+    Args:
+        stream: what is in it, where it is encrypted.
 
     Raises:
         FileNotFoundError: there is none.
         BadRecord: it cannot be read.
     """
     try:
-        with open_file(path) as stream:
+        with open_file(path) if stream is None else nullcontext(stream) as stream:
             if path.suffix == SAFETENSORS:
                 return WeightsRecord(_shapes(safetensors_header(stream)), config=_config(path))
             content = _unpickled(stream)
@@ -76,15 +80,6 @@ def read_weights_record(path: Path) -> WeightsRecord:
         resumable=own and "optimizer" in content,
         config=_config(path),
     )
-
-
-def stored_spec(path: Path) -> Mapping[str, Any] | None:
-    """`WeightsRecord.spec` of a file.
-
-    Raises:
-        As `read_weights_record`.
-    """
-    return read_weights_record(path).spec
 
 
 def find_tensors(content: Any, kind: type[T]) -> dict[str, T]:

@@ -1,6 +1,7 @@
 """Which checkpoint is meant, and whether it is whole. Standard library only.
 
-A .pth file is a zip archive; its CRCs tell a complete file from a torn one without torch.
+A .pth file is a zip archive; its CRCs tell a complete file from a torn one without torch. An
+encrypted one has a digest of its own, which tells it without the key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from rtdetr_slurm.contract import METRICS_PATTERN, STATUS_JSON, Kpi
+from rtdetr_slurm.encryption import MAGIC, damage, is_encrypted
 from rtdetr_slurm.records import BadRecord, checked, names_in, open_file, read_json
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.runs.checkpoint_record import SAFETENSORS, safetensors_header
@@ -53,8 +55,11 @@ Verify = Callable[[Path], str | None]
 
 
 def verify_checkpoint(path: Path) -> str | None:
-    """None when `path` is a whole torch checkpoint, else what is wrong with it."""
+    """None when `path` is a whole torch checkpoint, else what is wrong with it; of an encrypted
+    one, whether it is as it was written."""
     try:
+        if is_encrypted(path):
+            return damage(path)
         with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return f"{path} is a zip archive but not a torch checkpoint"
@@ -79,6 +84,8 @@ def verify_weights(path: Path) -> str | None:
         return _unreadable(path, error)
     if start == _LEGACY_TORCH:
         return None
+    if start.startswith(MAGIC):
+        return verify_checkpoint(path)
     if not start.startswith(_ZIP):
         return f"{path} is no file of weights: allowed are PyTorch's (.pth) and .safetensors"
     return verify_checkpoint(path)

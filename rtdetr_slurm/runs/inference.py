@@ -1,8 +1,8 @@
 """TAO's inference functions: what fills a field of the spec that was left empty, one each.
 
 Each looks at what a stage has left in its results folder and chooses. What `key` stands for, the
-field `encryption_key`, has no function: only TAO's placeholders are taken there, which every stage
-has from the one spec. Standard library only.
+field `encryption_key`, has no function: every stage has the key by secrets.py. Standard library
+only.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from rtdetr_slurm.contract import SECRETS_JSON
+from rtdetr_slurm.contract import SECRETS_JSON, Env
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.model import Stage
@@ -52,13 +52,13 @@ def unset_secrets(run_dir: Path, stage: Stage, environ: Mapping[str, str]) -> li
 def secrets_of(run_dir: Path, stage: Stage) -> dict[str, str]:
     """The secrets that a stage names and that were set when it was submitted.
 
-    On this machine alone nothing is kept: its jobs have the environment of `submit` itself.
+    On this machine the key alone is kept: its jobs have the environment of `submit` itself.
 
     Raises:
         SiteError: they are gone, for the run had ended; or the file is damaged.
     """
     names, path = stage.launch.secrets, run_dir / SECRETS_JSON
-    if not names or stage.launch.scheduler == "local":
+    if not names or (stage.launch.scheduler == "local" and Env.ENCRYPTION_KEY not in names):
         return {}
     if not path.exists():
         raise SiteError(

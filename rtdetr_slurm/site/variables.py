@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from rtdetr_slurm.contract import Env
 from rtdetr_slurm.site.profile import ROLES, Site
 from rtdetr_slurm.slurm.environment import is_secret
 
@@ -58,7 +59,8 @@ def notes_on_secrets(site: Site, environ: Mapping[str, str]) -> Iterator[str]:
     yield from notes_on_unset(name for name in site.secrets if not environ.get(name))
     containers = {site.container, *(getattr(site.roles, role).container for role in ROLES)}
     if "none" in containers:
-        left_out = sorted(n for n in environ if is_secret(n) and n not in site.secrets)
+        taken = {*site.secrets, Env.ENCRYPTION_KEY}
+        left_out = sorted(n for n in environ if is_secret(n) and n not in taken)
         if left_out:
             yield (
                 f"{', '.join(left_out)} in the environment: not passed on to jobs, for Slurm would "

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.contract import Infer
+from rtdetr_slurm.contract import Env, Infer
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.export import ExportConfig
-from rtdetr_slurm.spec.fields import EVERY, ON_IMAGES, OptionalText, Section, declared, field, users
+from rtdetr_slurm.spec.fields import (
+    EVERY,
+    MODEL,
+    ON_IMAGES,
+    OptionalText,
+    Section,
+    declared,
+    field,
+    users,
+)
 from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
 from rtdetr_slurm.spec.inference import InferenceConfig
 from rtdetr_slurm.spec.job import JobConfig
@@ -19,6 +28,11 @@ from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.quantize import QuantizeConfig
 from rtdetr_slurm.spec.train import TrainConfig
 from rtdetr_slurm.spec.wandb import WandbConfig
+
+PLACEHOLDERS = ("tlt_encode", "nvidia_tlt")
+"""What TAO's own files have as encryption_key: it stands for none."""
+FROM_ENVIRONMENT = f"env:{Env.ENCRYPTION_KEY}"
+"""What a spec has as encryption_key once the key is out of it."""
 
 
 class ExperimentConfig(Section):
@@ -37,9 +51,12 @@ class ExperimentConfig(Section):
     encryption_key: OptionalText = field(
         "",
         inferred=Infer.KEY,
-        also_default=("tlt_encode", "nvidia_tlt"),
-        description="Key of TAO's encrypted model files (.tlt, .etlt), which cannot be read here; "
-        "plain files need none.",
+        honoured_by=MODEL,
+        also_default=PLACEHOLDERS,
+        description="Checkpoints and ONNX files are encrypted with it: the key itself, which is "
+        "then in no record and no copy of the spec, file:///… with the key in it (mode 0600), or "
+        f"{FROM_ENVIRONMENT}, which is also taken where nothing is said. TAO's placeholders "
+        "tlt_encode and nvidia_tlt stand for none.",
     )
     wandb: WandbConfig = field(
         WandbConfig,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,9 +21,15 @@ from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locat
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.carried import carry_over, contradictions
-from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile, used_sections
+from rtdetr_slurm.spec.experiment import (
+    FROM_ENVIRONMENT,
+    ExperimentConfig,
+    SpecFile,
+    used_sections,
+)
 from rtdetr_slurm.spec.fields import TRAINING, Section
 from rtdetr_slurm.spec.job import JobConfig
+from rtdetr_slurm.spec.keys import data_without_key, find_key, without_key
 from rtdetr_slurm.spec.needs import check_chain
 from rtdetr_slurm.spec.notes import notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
@@ -48,6 +54,7 @@ class LoadedSpec:
         automl_explicit: whether the spec itself sets automl.policy.
         source: where each value stands.
         notes: lines for the user about what was filled in or passed over.
+        key: that model files are encrypted with, as given; it is nowhere else in here.
     """
 
     path: Path
@@ -59,6 +66,19 @@ class LoadedSpec:
     automl_explicit: bool
     source: YamlSource
     notes: tuple[str, ...] = ()
+    key: str | None = field(default=None, repr=False)
+
+    def with_key_of(self, environ: Mapping[str, str]) -> LoadedSpec:
+        """The same with the key itself in `key`, be it the environment's, and a spec that says so.
+
+        Raises:
+            RequestError: as find_key.
+        """
+        key = find_key(self.key, self.experiment.encryption_key, environ)
+        if key is None:
+            return self
+        update = {"encryption_key": FROM_ENVIRONMENT}
+        return replace(self, key=key, experiment=self.experiment.model_copy(update=update))
 
     @property
     def section(self) -> Section:
@@ -115,7 +135,10 @@ def load_spec(
     """
     if action is not None:
         get_action(action)
-    assembled = assemble(load_yaml(path), overrides, action)
+    texts, key = without_key(overrides)
+    assembled = assemble(load_yaml(path), texts, action)
+    data, key_of_spec = data_without_key(assembled.source.data)
+    assembled = replace(assembled, source=replace(assembled.source, data=data))
     action, filled = assembled.action, fill_references(assembled.source.data)
     name = value_at(filled.data, "job.parent")
     parent: Mapping[str, Any] = {}
@@ -154,6 +177,7 @@ def load_spec(
         automl_explicit=spec.automl.policy is not None,
         source=assembled.source,
         notes=tuple(notes),
+        key=key or key_of_spec,
     )
 
 

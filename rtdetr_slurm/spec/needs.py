@@ -22,6 +22,7 @@ from rtdetr_slurm.spec.fields import (
     visit,
 )
 from rtdetr_slurm.spec.job import JobConfig
+from rtdetr_slurm.spec.keys import key_is_no_reference, legacy_files_are_named
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
@@ -307,6 +308,8 @@ RULES = (
     batch_norm_has_values,
     calibration_is_given,
     files_can_be_reached,
+    legacy_files_are_named,
+    key_is_no_reference,
     paths_are_meant,
 )
 OWN_RULES = (

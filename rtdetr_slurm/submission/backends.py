@@ -70,7 +70,7 @@ class SlurmBackend:
     ) -> dict[str, Any]:
         run.job_dir(sending.stage.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
         ids = [(kind, facts["job_id"]) for kind, facts in after]
-        keep_secrets(run.path, sending.stage, os.environ)
+        keep_secrets(run.path, sending.stage, sending.secrets(os.environ))
         executor = batch_executor(sending, run.path, run.manifest.name, ids)
         queued = executor.send(cluster, sending.stage.launch.secrets)
         return {
@@ -112,6 +112,8 @@ class LocalBackend:
         if run.path not in self._runners:
             for one in run.plan.stages:
                 run.job_dir(one.name).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            if sending.key is not None:
+                keep_secrets(run.path, sending.stage, sending.secrets({}))
             pid = start_runner(run, sending.stage.name, sending.first)
             self._runners[run.path] = {"job_id": pid, **process_facts(pid)}
         return self._runners[run.path]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.resolved_spec import local_path
@@ -33,13 +34,17 @@ def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None
     found: list[Problem] = []
     experiment = ExperimentConfig.model_validate(spec)
     for number, stage in enumerate(plan.stages):
-        found += _problems(stage, plan.stages[:number], spec, experiment)
+        found += _problems(stage, plan.stages[:number], spec, experiment, loaded.key)
     if found:
         raise InvalidInput(locate(loaded.source, found))
 
 
 def _problems(
-    stage: Stage, earlier: Sequence[Stage], spec: Mapping[str, Any], experiment: ExperimentConfig
+    stage: Stage,
+    earlier: Sequence[Stage],
+    spec: Mapping[str, Any],
+    experiment: ExperimentConfig,
+    key: str | None,
 ) -> Iterator[Problem]:
     made = [Path(one.results_dir) for one in earlier]
     made += [Path(path) for one in earlier for path in written_paths(spec, one.action)]
@@ -53,7 +58,7 @@ def _problems(
         path = local_path(value)
         if path is None or any(path.is_relative_to(place) for place in made):
             continue
-        problem = _problem(path, ref.extra("x-holds"))
+        problem = _problem(path, ref.extra("x-holds"), key)
         if problem is not None:
             yield Problem(at, f"found {value}; {problem}")
         elif stage.launch.engine == "rtdetr" and ref.extra("x-holds") in _VERIFY:
@@ -72,12 +77,14 @@ def _new_problem(path: Path, stage: Stage) -> str | None:
         return f"{path} cannot be looked at: {error.strerror}"
 
 
-def _problem(path: Path, holds: str | None) -> str | None:
+def _problem(path: Path, holds: str | None, key: str | None) -> str | None:
     try:
         if not path.exists():
             return "there is no such file"
         if holds is None:
             return None
-        return f"{path} is a folder; allowed: a file" if path.is_dir() else _VERIFY[holds](path)
+        if path.is_dir():
+            return f"{path} is a folder; allowed: a file"
+        return _VERIFY[holds](path) or key_problem(path, key)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"

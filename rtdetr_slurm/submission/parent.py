@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Infer
+from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.chain import Parent, ParentStage
@@ -121,15 +123,22 @@ def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent
             epochs = None
             if one.origin in ended:
                 try:
-                    epochs = from_stage(maker_of(None, one.origin), one).epochs
+                    chosen = from_stage(maker_of(None, one.origin), one)
+                    _see_that_the_key_fits(chosen.path, loaded.key)
                 except RequestError as error:
                     raise RequestError(f"job.parent: {one.field}: {error}") from error
+                epochs = chosen.epochs
             elif one.choice in (None, "last"):
                 epochs = value_at(parent.spec, "train.num_epochs")
             elif one.choice is not None and one.choice.startswith("epoch:"):
                 epochs = int(one.choice.removeprefix("epoch:")) + 1
             if one.function == Infer.RESUME_MODEL and isinstance(epochs, int):
                 _check_epochs_left(loaded, spec, epochs, parent)
+
+
+def _see_that_the_key_fits(path: Path, key: str | None) -> None:
+    if path.is_file() and (problem := key_problem(path, key)):
+        raise RequestError(problem)
 
 
 def _check_epochs_left(

@@ -30,6 +30,7 @@ from rtdetr_slurm.runs.run import (
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
 from rtdetr_slurm.spec import LoadedSpec, check_for_any_image, load_spec, refuse_unavailable
+from rtdetr_slurm.spec.keys import without_key
 from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
@@ -109,6 +110,7 @@ def prepare(
         parent_spec=lambda reference: continued(reference).spec,
         engine_of=engine_of,
     )
+    loaded = loaded.with_key_of(os.environ)
     if checkpoint:
         loaded = _without_other_choices(loaded)
     refuse_unavailable(loaded, engine_of)
@@ -131,7 +133,7 @@ def prepare(
             glance(Path(stage.container.image.path))
     return Prepared(
         loaded,
-        tuple(overrides),
+        without_key(overrides)[0],
         frozen,
         plan,
         found,

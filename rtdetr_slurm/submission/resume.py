@@ -6,14 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rtdetr_slurm.contract import CONTROLLER_ZIP, JOBS_DIR, LAUNCH_VERSION, SUMMARY_JSON
+from rtdetr_slurm.contract import CONTROLLER_ZIP, JOBS_DIR, LAUNCH_VERSION, SUMMARY_JSON, Env
+from rtdetr_slurm.encryption import key_problem, read_key
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.limits import check_limits
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.records import exists
+from rtdetr_slurm.runs.checkpoints import resume_candidates
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.secrets import unset_secrets
@@ -94,17 +96,51 @@ def resume_run(
     if not missing.sendings:
         return {}
     _see_that_nothing_outlives_its_runner(run, missing)
+    key = _find_key(run, missing)
     for note in _notes_on_secrets(run, missing):
         on_note(note)
     if not exists(run.path / JOBS_DIR / CONTROLLER_ZIP):  # `submit` was killed before it made it
         write_controller(run)
     _end_what_is_left(run, missing, events)
-    return send(run, missing.sendings, missing.jobs, again=again, known=events)
+    sendings = [replace(one, key=key) for one in missing.sendings]
+    return send(run, sendings, missing.jobs, again=again, known=events)
+
+
+def _find_key(run: Run, missing: Missing) -> str | None:
+    """The key of an encrypted run where the environment has it; None where it was kept, or where
+    there is none.
+
+    Raises:
+        RequestError: it is neither here nor there, or does not open what the run has left.
+    """
+    stages = [
+        one.stage for one in missing.sendings if Env.ENCRYPTION_KEY in one.stage.launch.secrets
+    ]
+    if not stages:
+        return None
+    given = os.environ.get(Env.ENCRYPTION_KEY)
+    key = read_key(given) if given else None
+    if key is None and Env.ENCRYPTION_KEY in unset_secrets(run.path, stages[0], {}):
+        raise RequestError(
+            f"{run.id} encrypts its model files, and its key is gone, as that of every run that "
+            f"has ended: give it in the environment as {Env.ENCRYPTION_KEY}"
+        )
+    if key is not None:
+        for folder in {task.results_dir for task in run.plan.tasks()}:
+            for file in resume_candidates(folder)[:1]:
+                if problem := key_problem(file.path, key):
+                    raise RequestError(problem)
+    return key
 
 
 def _notes_on_secrets(run: Run, missing: Missing) -> Iterator[str]:
     stages = [one.stage for one in missing.sendings if one.stage.launch.scheduler != "local"]
-    unset = (name for stage in stages for name in unset_secrets(run.path, stage, os.environ))
+    unset = (
+        name
+        for stage in stages
+        for name in unset_secrets(run.path, stage, os.environ)
+        if name != Env.ENCRYPTION_KEY
+    )
     return notes_on_unset(dict.fromkeys(unset))
 
 

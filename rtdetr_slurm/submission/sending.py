@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from rtdetr_slurm.contract import Env
 from rtdetr_slurm.plan.model import Stage, StageTask
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.processes import is_alive
@@ -32,12 +33,19 @@ class Sending:
         first: number of the first start of that job.
         tasks: of the array; None: all of it.
         why: it is sent once more.
+        key: that its model files are encrypted with; None: they are not, or it was kept before.
     """
 
     stage: Stage
     first: int = 0
     tasks: tuple[int, ...] | None = None
     why: str | None = None
+    key: str | None = field(default=None, repr=False)
+
+    def secrets(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Where the values of its secrets are; the key is never taken from `environ` as it is."""
+        found = {name: value for name, value in environ.items() if name != Env.ENCRYPTION_KEY}
+        return found if self.key is None else {**found, Env.ENCRYPTION_KEY: self.key}
 
     def facts(self) -> dict[str, Any]:
         """What every event of this sending holds."""

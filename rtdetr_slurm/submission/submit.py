@@ -40,16 +40,17 @@ class Overtaken(RequestError):
     """Another process sends the same stage; it is not for this one to take anything back."""
 
 
-def submit_run(run: Run, *, again: bool = False) -> dict[str, str]:
+def submit_run(run: Run, *, key: str | None = None, again: bool = False) -> dict[str, str]:
     """Claim the results folders and submit every stage; returns stage name → job id.
 
     Args:
+        key: that its model files are to be encrypted with.
         again: also where a run that does the same is under way.
 
     Raises:
         RequestError, SubmissionRefused, SlurmUnreachable, SiteError: as `send`.
     """
-    return send(run, [Sending(stage) for stage in run.plan.stages], {}, again=again)
+    return send(run, [Sending(stage, key=key) for stage in run.plan.stages], {}, again=again)
 
 
 def send(

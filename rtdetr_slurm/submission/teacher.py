@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.encryption import is_encrypted
 from rtdetr_slurm.model_check import InvalidInput, locate
 from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.resolved_spec import local_path, value_at
@@ -23,7 +24,7 @@ def check_teacher(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> No
     """Refuse a teacher whose file says that it is another detector than the spec has it, or that
     has nothing to bind as distill.bindings wants it.
 
-    A teacher that a stage or a run will leave is not looked at.
+    A teacher that a stage or a run will leave is not looked at, nor one that is encrypted.
 
     Args:
         spec: frozen, of `loaded`.
@@ -36,6 +37,8 @@ def check_teacher(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> No
     path = local_path(value_at(spec, dotted(_AT)) or "") if engines else None
     if path is None or path == Path() or not path.is_file():
         return  # what is missing is said elsewhere; what an earlier stage writes is not there yet
+    if is_encrypted(path):
+        return
     record, experiment = read_weights_record(path), loaded.experiment
     teacher, problems = resolve_teacher(experiment, record.spec, path)
     if record.spec is None and "rtdetr" in engines:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
+from rtdetr_slurm.encryption import is_encrypted
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.records import BadRecord
@@ -27,8 +28,8 @@ def weights_are_the_models(
 ) -> Iterator[Problem]:
     """Why the file that a field names cannot be what the field wants.
 
-    What cannot be known without torch is passed over, and so is a file that is not read because
-    another one is.
+    What cannot be known without torch is passed over, and so is a file that is encrypted, or that
+    is not read because another one is.
 
     Args:
         at: the field.
@@ -86,6 +87,6 @@ def other_detector(
 
 def _record(path: Path) -> WeightsRecord | None:
     try:
-        return read_weights_record(path)
+        return None if is_encrypted(path) else read_weights_record(path)
     except (OSError, BadRecord):
         return None

@@ -11,7 +11,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.cipher import decrypted
+from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.vision.onnx_metadata import BOXES, INPUT, LOGITS, OnnxMetadata, read_metadata
 
 _ERRORS_ONLY = 3
@@ -63,15 +64,16 @@ class OnnxDetector:
         return [torch.from_numpy(one[:count]) for one in found]
 
 
-def open_onnx(path: Path, threads: int | None = None) -> OnnxDetector:
+def open_onnx(path: Path, threads: int | None = None, key: str | None = None) -> OnnxDetector:
     """A detector that `rtdetr export` has written.
 
     Args:
         threads: CPU threads it runs with; None: as many as torch.
+        key: of a file that is encrypted.
 
     Raises:
-        RequestError: the file is missing, damaged, or no such detector; says what is not as it
-            should be.
+        RequestError: the file is missing, damaged, encrypted and not with this key, or no such
+            detector; says what is not as it should be.
     """
     if not path.is_file():
         raise RequestError(f"ONNX file {path} does not exist")
@@ -79,9 +81,13 @@ def open_onnx(path: Path, threads: int | None = None) -> OnnxDetector:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        with decrypted(path, key) as source:
+            model = str(source) if isinstance(source, Path) else source.read()
+            session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+    except UserError:
+        raise
     except Exception as error:  # its own kinds, which have nothing in common but this
         reason = str(error).strip().splitlines()[0]
         raise RequestError(f"{path} is no model that ONNX Runtime can run: {reason}") from None

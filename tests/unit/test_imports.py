@@ -18,11 +18,12 @@ import rtdetr_slurm
 
 PACKAGE = Path(rtdetr_slurm.__file__).parent
 ROOT = PACKAGE.parent
-HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3"}
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3", "cryptography"}
 GROUND = {
     "actions",
     "contract",
     "devices",
+    "encryption",
     "errors",
     "files",
     "lifetime",
@@ -38,6 +39,7 @@ GROUND = {
 # cycle, and the order is that of the way of a job.
 MAY_IMPORT = {
     "yaml_source": set(),
+    "cipher": set(),
     "model_check": {"yaml_source"},
     "slurm": set(),
     "spec": {"slurm", "yaml_source", "model_check"},
@@ -54,10 +56,10 @@ MAY_IMPORT = {
     "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},
     "cli": {"doctor", "images", "model_check", "plan", "runs", "site", "spec", "submission"},
-    "vision": {"data", "runs", "spec"},
-    "engine": {"data", "runs", "spec", "vision"},
+    "vision": {"cipher", "data", "runs", "spec"},
+    "engine": {"cipher", "data", "runs", "spec", "vision"},
 }
-LOGIN_SIDE = set(MAY_IMPORT) - {"vision", "engine"}
+LOGIN_SIDE = set(MAY_IMPORT) - {"cipher", "vision", "engine"}
 ON_THE_NODE = ("launch", "local", "runs", *sorted(GROUND))
 """What runs outside the container on a compute node, with nothing but Python installed."""
 ONLY_THE_MODEL = ("runs", "launch", "local")

@@ -17,7 +17,7 @@ from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
 from rtdetr_slurm.engine.export_files import ExportFiles
-from rtdetr_slurm.engine.onnx_graph import foreign_operators, save, trace
+from rtdetr_slurm.engine.onnx_graph import fits_one_file, foreign_operators, save, trace
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
@@ -75,6 +75,8 @@ def export(session: Session) -> dict[str, float]:
     path = Path(cfg.checkpoint)
     with session.phases.part("model"):
         detector = trained_detector(session, path)
+    if session.key is not None:
+        see_that_it_can_be_encrypted(session, detector)
     metadata = describe(session, detector, path)
     if cfg.serialize_nvdsinfer and metadata.classes is None:
         raise RequestError(
@@ -96,8 +98,8 @@ def export(session: Session) -> dict[str, float]:
         raise ActionError(f"the graph has operators that are not ONNX's own: {', '.join(foreign)}")
     with files.folder() as folder:
         made = folder / target.name
-        save(model, made)
-        onnx = open_onnx(made)
+        save(model, made, session.key)
+        onnx = open_onnx(made, key=session.key)
         parity = see_that_it_is_the_same(session, detector, onnx, compared)
         if cfg.serialize_nvdsinfer:
             classes = metadata.classes or {}
@@ -123,6 +125,21 @@ def made_before(session: Session, files: ExportFiles) -> bool:
     for path in own:
         path.unlink()
     return False
+
+
+def see_that_it_can_be_encrypted(session: Session, detector: TrainedDetector) -> None:
+    """Before any work; says what an encrypted file is not good for.
+
+    Raises:
+        RequestError: it would need a second file, which no reader could be given decrypted.
+    """
+    if not fits_one_file(detector.model):
+        raise RequestError(
+            "encryption_key: an ONNX file of more than 2 GiB cannot be encrypted; export without a "
+            "key, or a smaller detector"
+        )
+    if session.experiment.export.serialize_nvdsinfer:
+        session.warn("the ONNX file is encrypted: DeepStream reads it once it is decrypted")
 
 
 def describe(session: Session, detector: TrainedDetector, path: Path) -> OnnxMetadata:
@@ -205,6 +222,7 @@ def report(
         "checkpoint_sha256": metadata.checkpoint_sha256,
         "epoch": metadata.epoch,
         **written,
+        "encrypted": session.key is not None,
         "opset_version": cfg.opset_version,
         "inputs": {"inputs": [onnx.batch, 3, height, width]},
         "outputs": {

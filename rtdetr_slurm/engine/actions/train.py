@@ -53,7 +53,7 @@ def train(
     set_cudnn(cfg.cudnn)
     sources = open_sources(session)
     start = on_main(lambda: find_start(session))
-    begun = None if start is None else load_checkpoint(start)
+    begun = None if start is None else load_checkpoint(start, session.key)
     seed = choose_seed(cfg.seed, begun)
 
     data = open_training_data(session, sources["train"], seed)

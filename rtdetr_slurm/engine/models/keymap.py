@@ -62,7 +62,11 @@ def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(
-    model: nn.Module, path: Path, *, part: Literal["detector", "backbone"]
+    model: nn.Module,
+    path: Path,
+    *,
+    part: Literal["detector", "backbone"],
+    key: str | None = None,
 ) -> LoadReport:
     """Copy a file's weights into the model.
 
@@ -73,6 +77,7 @@ def load_weights(
             weights are preferred where a checkpoint has both.
         part: `detector` fills the whole model. `backbone` fills model.backbone from a backbone's or
             a detector's file.
+        key: of a checkpoint that is encrypted.
 
     Returns:
         What was loaded, and what was skipped and why: class heads of another number of classes, the
@@ -82,7 +87,7 @@ def load_weights(
         RequestError: the file cannot be read, or anything else is missing, left over or of another
             shape; the message lists it.
     """
-    there = read_state_dict(path)
+    there = read_state_dict(path, key)
     layout, state = own_names(there)
     own = model.state_dict()
     if part == "detector":

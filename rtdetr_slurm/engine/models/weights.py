@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rtdetr_slurm.cipher import decrypted
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.runs.checkpoint_record import CONTAINERS, SAFETENSORS, find_tensors
+from rtdetr_slurm.runs.checkpoint_record import (
+    CONTAINERS,
+    SAFETENSORS,
+    WeightsRecord,
+    find_tensors,
+    read_weights_record,
+)
+
+_TAO_ENCRYPTED = "state_dict_encrypted"
+"""What TAO marks a .pth file with whose state_dict is no longer one."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +43,26 @@ class LoadReport:
         return "\n  ".join([text, *(f"skipped {line}" for line in self.skipped)])
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read name -> tensor from a .safetensors file or a PyTorch checkpoint, on the CPU.
+def weights_record(path: Path, key: str | None = None) -> WeightsRecord:
+    """`read_weights_record` of a file that may be encrypted.
 
     Raises:
-        RequestError: the file is missing, unreadable, or holds no tensors. PyTorch files are read
+        RequestError: as `decrypted`.
+        FileNotFoundError, BadRecord: as `read_weights_record`.
+    """
+    with decrypted(path, key) as source:
+        return read_weights_record(path, None if isinstance(source, Path) else source)
+
+
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read name -> tensor from a .safetensors file or a PyTorch checkpoint, on the CPU.
+
+    Args:
+        key: of a checkpoint that is encrypted.
+
+    Raises:
+        RequestError: the file is missing, unreadable, encrypted and not with this key, or holds no
+            tensors. PyTorch files are read
             with weights_only: one that holds other objects is refused, never executed.
     """
     if not path.is_file():
@@ -44,7 +70,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == SAFETENSORS:
             return dict(safetensors.torch.load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with decrypted(path, key) as source:
+            loaded = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RequestError(
             f"{path}: not a file of plain weights. It is no PyTorch file, or holds Python objects, "
@@ -55,6 +82,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: cannot be read as weights, the file is damaged or of another kind "
             f"({_first_line(error)})"
         ) from error
+    if isinstance(loaded, Mapping) and loaded.get(_TAO_ENCRYPTED):
+        raise RequestError(
+            f"{path}: TAO has encrypted the weights in it, in a way that cannot be read here, "
+            "whatever the key; allowed: a checkpoint that TAO has written without a key"
+        )
     if tensors := find_tensors(loaded, Tensor):
         return tensors
     raise RequestError(

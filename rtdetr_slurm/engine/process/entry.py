@@ -10,9 +10,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
+from rtdetr_slurm.encryption import restart_without_key
 from rtdetr_slurm.engine.process.arguments import CONVERT, DEFAULT_SPECS, Arguments, parse
 from rtdetr_slurm.engine.process.probe import PROBE, run_probe
 from rtdetr_slurm.engine.process.start import start
@@ -20,6 +22,7 @@ from rtdetr_slurm.engine.process.stop import hold_signals
 from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.files import PRIVATE_FILE
 from rtdetr_slurm.spec import ExperimentConfig, load_spec, to_yaml
+from rtdetr_slurm.spec.keys import without_key
 from rtdetr_slurm.spec.overrides import parse_override
 
 
@@ -54,10 +57,15 @@ def command(argv: Sequence[str] | None = None) -> int:
         arguments = parse(words)
         if arguments.action == DEFAULT_SPECS:
             return write_default_spec(arguments)
+        overrides, key = without_key(arguments.overrides)
+        shown = replace(arguments, overrides=overrides)
+        if key is not None and argv is None:
+            restart_without_key(shown.command_line(), key)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
+        loaded = loaded.with_key_of(os.environ)
         for note in loaded.notes:
             print(f"rtdetr: {note}", flush=True)
-        return start(loaded, arguments)
+        return start(loaded, shown)
     except UserError as error:
         print(f"rtdetr: error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
+        loaded = loaded.with_key_of(os.environ)
         return run(loaded, arguments, stop)
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # all ranks of a node have met the same
@@ -65,6 +66,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         stop=stop,
         skip_bad_images=skips_bad_images(loaded, arguments.bad_images),
         start=start_of(os.environ),
+        key=loaded.key,
     )
     beat_with(session.phases, os.environ, context.local_rank)
     try:

@@ -33,6 +33,7 @@ class Session:
         skip_bad_images: go on without images that cannot be decoded.
         start: under which this process writes to the results folder.
         phases: what this rank is doing; the code of the action says so.
+        key: that model files are encrypted with; None: they are not.
         numbers: how it fares, for people who watch: fields of runs.live.Live.
     """
 
@@ -45,6 +46,7 @@ class Session:
     skip_bad_images: bool = False
     start: Start | None = None
     phases: Phases = field(default_factory=Phases)
+    key: str | None = field(default=None, repr=False)
     numbers: dict[str, Any] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
     _recorded: set[str] = field(default_factory=set)

@@ -54,6 +54,8 @@ def _start(loaded: LoadedSpec, arguments: Arguments, status: StatusEnd) -> int:
         environment = rank_environment(environ, asked, rendezvous)
         minutes = hang_minutes(os.environ, loaded.job.hang_minutes)
         environment[Env.HANG_MINUTES] = f"{minutes:g}"
+        if loaded.key is not None:
+            environment[Env.ENCRYPTION_KEY] = loaded.key
         if status.is_main:
             remove_notes(status.folder)
             remove_reports(status.folder)

@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import torch
 
+from rtdetr_slurm.cipher import decrypted, encrypted
 from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
@@ -40,24 +41,30 @@ from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 TrainingCheckpoint: TypeAlias = dict[str, Any]
 
 
-def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint, key: str | None = None) -> None:
     """Write `checkpoint`; what was at `path` stays whole until the new one is complete.
+
+    Args:
+        key: that it is encrypted with; None: it is not.
 
     Raises:
         ActionError: it cannot be written, naming the path.
     """
-    _save(path, checkpoint, replace_with)
+    _save(path, checkpoint, replace_with, key)
 
 
-def save_new(path: Path, checkpoint: Mapping[str, Any]) -> None:
+def save_new(path: Path, checkpoint: Mapping[str, Any], key: str | None = None) -> None:
     """Write `checkpoint` where there is nothing yet.
+
+    Args:
+        key: as of `save_checkpoint`.
 
     Raises:
         RequestError: there is something.
         ActionError: it cannot be written, naming the path.
     """
     try:
-        _save(path, checkpoint, write_new)
+        _save(path, checkpoint, write_new, key)
     except FileExistsError:
         raise RequestError(f"{path} exists already, and is not overwritten") from None
 
@@ -66,10 +73,11 @@ def _save(
     path: Path,
     checkpoint: Mapping[str, Any],
     write: Callable[[Path, Callable[[BinaryIO], object]], None],
+    key: str | None,
 ) -> None:
     content = {"schema_version": CHECKPOINT_VERSION, "tao_model": MODEL_NAME, **checkpoint}
     try:
-        write(path, partial(torch.save, content))  # and not by way of memory
+        write(path, encrypted(partial(torch.save, content), key))  # and not by way of memory
     except FileExistsError:
         raise
     except OSError as error:
@@ -81,13 +89,16 @@ def _save(
         raise writing_error(cause, path) from None
 
 
-def load_checkpoint(path: Path) -> TrainingCheckpoint:
+def load_checkpoint(path: Path, key: str | None = None) -> TrainingCheckpoint:
     """Read a checkpoint of this engine, with all of a training, onto the CPU.
 
+    Args:
+        key: of one that is encrypted.
+
     Raises:
-        RequestError: missing, damaged, not of this engine, or of weights alone.
+        RequestError: as `read_checkpoint`, or it is of weights alone.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, key)
     if "optimizer" not in content:
         raise RequestError(
             f"checkpoint {path} holds weights alone, and no training to go on with: start one from "
@@ -96,18 +107,22 @@ def load_checkpoint(path: Path) -> TrainingCheckpoint:
     return content
 
 
-def read_checkpoint(path: Path) -> TrainingCheckpoint:
+def read_checkpoint(path: Path, key: str | None = None) -> TrainingCheckpoint:
     """Read a checkpoint of this engine, with all of a training or of weights alone, onto the CPU.
 
+    Args:
+        key: of one that is encrypted.
+
     Raises:
-        RequestError: missing, damaged, or not of this engine.
+        RequestError: missing, damaged, encrypted and not with this key, or not of this engine.
     """
     if not path.is_file():
         raise RequestError(f"checkpoint {path} does not exist")
     if problem := verify_checkpoint(path):
         raise RequestError(f"checkpoint is damaged: {problem}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with decrypted(path, key) as source:
+            content = torch.load(source, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise RequestError(f"checkpoint {path} cannot be read: {error}") from None
     if not isinstance(content, dict) or not _is_ours(content):

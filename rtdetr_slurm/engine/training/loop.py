@@ -209,7 +209,7 @@ def save_state(training: Training) -> Path:
         path = interrupted_path(session.results_dir, position.epoch, position.step_in_epoch)
         if session.context.is_main:
             session.check_latest()
-            save_checkpoint(path, content)
+            save_checkpoint(path, content, session.key)
             remove_interrupted(session.results_dir, but=path)
         barrier()  # who waits for rank 0 is saving, too, and makes no step meanwhile
     return path

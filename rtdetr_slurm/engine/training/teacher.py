@@ -12,10 +12,10 @@ from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.data.classes import class_changes
 from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.engine.models.weights import weights_record
 from rtdetr_slurm.engine.process.distributed import spread_over_ranks
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import ActionError, RequestError
-from rtdetr_slurm.runs.checkpoint_record import stored_spec
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.teacher import TEACHER, resolve_teacher
@@ -34,7 +34,7 @@ def load_teacher(session: Session) -> tuple[TrainedDetector, ModelConfig]:
     path = Path(session.experiment.distill.pretrained_teacher_model_path)
     hint = ""
     try:
-        trained = stored_spec(path)
+        trained = weights_record(path, session.key).spec
         if trained is None:
             hint = f"\n{path} does not say what detector it is of: distill.teacher must be that"
         config, problems = resolve_teacher(session.experiment, trained, path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rtdetr_slurm.records import BadRecord
-from rtdetr_slurm.runs.checkpoint_record import read_weights_record, stored_spec
+from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 
 SPEC = {"model": {"backbone": "resnet_18"}, "dataset": {"num_classes": 4}}
 
@@ -40,7 +40,7 @@ def test_the_spec_is_read_and_nothing_is_run(tmp_path: Path) -> None:
         "model": OrderedDict(weight=Harmful(harm)),
         "spec": SPEC,
     }
-    assert stored_spec(write(tmp_path / "c.pth", pickle.dumps(content, 2))) == SPEC
+    assert read_weights_record(write(tmp_path / "c.pth", pickle.dumps(content, 2))).spec == SPEC
     assert not harm.exists()
 
 
@@ -50,11 +50,11 @@ def test_the_spec_is_read_and_nothing_is_run(tmp_path: Path) -> None:
     ids=str,
 )
 def test_weights_from_elsewhere_have_none(tmp_path: Path, content: object) -> None:
-    assert stored_spec(write(tmp_path / "w.pth", pickle.dumps(content, 2))) is None
+    assert read_weights_record(write(tmp_path / "w.pth", pickle.dumps(content, 2))).spec is None
 
 
 def test_files_of_other_kinds_have_none(tmp_path: Path) -> None:
-    assert stored_spec(write(tmp_path / "z.zip", b"", "readme.txt")) is None
+    assert read_weights_record(write(tmp_path / "z.zip", b"", "readme.txt")).spec is None
 
 
 def test_shapes_of_the_tensors_that_would_be_used(tmp_path: Path) -> None:
@@ -108,9 +108,11 @@ def test_what_lies_beside_hugging_faces_weights(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match="cannot be read as a checkpoint"):
-        stored_spec(write(tmp_path / "c.pth", pickle.dumps({"tao_model": "rtdetr"}, 2)[:-9]))
+        read_weights_record(
+            write(tmp_path / "c.pth", pickle.dumps({"tao_model": "rtdetr"}, 2)[:-9])
+        )
     (tmp_path / "w.safetensors").write_bytes(b"\x10" + bytes(31))
     with pytest.raises(BadRecord, match="cannot be read as a checkpoint"):
         read_weights_record(tmp_path / "w.safetensors")
     with pytest.raises(FileNotFoundError):
-        stored_spec(tmp_path / "gone.pth")
+        read_weights_record(tmp_path / "gone.pth")

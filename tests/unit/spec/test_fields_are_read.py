@@ -88,7 +88,7 @@ class Reads:
 
 
 def run(workspace: Workspace, name: str, number: int, given: Sequence[str], reads: Reads) -> None:
-    """All that reads the spec in a job: the nodes and GPUs, the folder, the action itself."""
+    """All that reads the spec in a job: nodes and GPUs, the folder, the key, the action itself."""
     spec = write(workspace.root, to_yaml(FORMS[number](name)))
     small = as_overrides(tiny_spec(workspace.data, workspace.root / f"{name}-{number}"))
     chosen = {item.partition("=")[0]: item for item in (*small, *given)}
@@ -97,6 +97,7 @@ def run(workspace: Workspace, name: str, number: int, given: Sequence[str], read
     reads.watch(loaded.experiment)
     module, _, function = str(ACTIONS[name].function).partition(":")
     with reads.noted():
+        assert loaded.with_key_of({}) is loaded
         assert loaded.topology_of(name).num_gpus == 1
         assert results_folder(loaded.experiment, name) == session.results_dir
         getattr(importlib.import_module(module), function)(session)

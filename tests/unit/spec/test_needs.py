@@ -180,7 +180,6 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "encryption_key=secret",
         "model.frozen_fm.enabled=true",
         "dataset.augmentation.preserve_aspect_ratio=true",
         "train.is_dry_run=true",

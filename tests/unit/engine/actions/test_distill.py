@@ -22,7 +22,7 @@ from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint, save_checkpoint
 from rtdetr_slurm.engine.training.teacher import compare_with_teacher
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.runs.checkpoint_record import stored_spec
+from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -63,7 +63,7 @@ def test_an_interrupted_distillation_is_the_same(
     """And the teacher, whose architecture is in its checkpoint, is in no checkpoint of the
     student."""
     teacher = write_teacher(workspace)
-    assert stored_spec(teacher) == workspace.session(*TEACHER).resolved
+    assert read_weights_record(teacher).spec == workspace.session(*TEACHER).resolved
     name = "model_epoch_000.pth"
     distill(session_of(workspace, teacher, f"distill.results_dir={workspace.root / 'whole'}"))
     whole = load_checkpoint(workspace.root / "whole" / name)
