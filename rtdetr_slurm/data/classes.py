@@ -59,6 +59,29 @@ def class_changes(before: Mapping[int, str], now: Mapping[int, str]) -> Iterator
             yield f"class {category} was {name!r} in training and is {now[category]!r}"
 
 
+def check_same_ids(trained: Mapping[int, str], scored: Mapping[int, str], path: Path) -> None:
+    """Refuse annotations of the classes that were trained of which every one has another id, as
+    where one side counts from 0 and the other from 1.
+
+    Args:
+        trained, scored: id to name.
+        path: of the annotations.
+
+    Raises:
+        RequestError: no score would mean anything.
+    """
+    ids = {name: number for number, name in trained.items()}
+    shared = {name: number for number, name in scored.items() if name in ids}
+    if shared and all(ids[name] != number for name, number in shared.items()):
+        name, number = next(iter(shared.items()))
+        raise RequestError(
+            f"every class that {path} and the weights both have has another id in each: {name!r} "
+            f"is {number} there, and {ids[name]} of the weights, so that nothing would be scored "
+            "as what it is. Give the annotations the weights' ids (of MS COCO's own, "
+            "dataset.remap_mscoco_category: true does)"
+        )
+
+
 def check_eval_class_ids(annotations: CocoAnnotations, dataset: DatasetConfig) -> list[str]:
     """Refuse `dataset.eval_class_ids` that the annotation file does not know.
 

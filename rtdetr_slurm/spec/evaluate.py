@@ -17,7 +17,8 @@ class EvaluateConfig(Section):
         used_by=("evaluate",),
         honoured_by=EVALUATE,
         required_by=("evaluate",),
-        description="Checkpoint (.pth) to score.",
+        description="Weights to score: a checkpoint of this engine or of TAO, or a published "
+        "RT-DETR in the official or the Hugging Face layout (.pth, .safetensors).",
     )
     trt_engine: OptionalText = field(
         "",

@@ -31,7 +31,8 @@ class ExportConfig(Section):
         honoured_by=EXPORT,
         inferred=Infer.PARENT_MODEL,
         required_by=("export",),
-        description="Checkpoint (.pth) to export.",
+        description="Weights to export: a checkpoint of this engine or of TAO, or a published "
+        "RT-DETR in the official or the Hugging Face layout (.pth, .safetensors).",
     )
     onnx_file: OptionalText = field(
         "",

@@ -17,7 +17,8 @@ class InferenceConfig(Section):
         used_by=INFERENCE,
         honoured_by=INFERENCE,
         required_by=INFERENCE,
-        description="Checkpoint (.pth) to run.",
+        description="Weights to run: a checkpoint of this engine or of TAO, or a published "
+        "RT-DETR in the official or the Hugging Face layout (.pth, .safetensors).",
     )
     trt_engine: OptionalText = field(
         "",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rtdetr_slurm.contract import HUGGING_FACE_WEIGHTS
 from rtdetr_slurm.places import expanded, refusal, with_home
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
 from rtdetr_slurm.slurm.names import has_control_character
@@ -60,10 +61,11 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """The files and folders that the action reads, in the order of the spec, each once.
 
-    Of a list of images it is the folder that it is in, where the images are.
+    Of a list of images, and of Hugging Face's weights, it is the folder that they are in, where the
+    images are, or what says of which detector they are.
     """
     found = [
-        str(Path(value).parent) if _is_list_of_images(ref, value) else value
+        str(Path(value).parent) if _needs_its_folder(ref, value) else value
         for ref, _, value in fields_of(resolved, action, "read")
         if _is_path(value)
     ]
@@ -90,8 +92,11 @@ def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     ]
 
 
-def _is_list_of_images(ref: FieldRef, value: str) -> bool:
-    return ref.extra("x-holds") == "images" and value.lower().endswith(LIST_SUFFIX)
+def _needs_its_folder(ref: FieldRef, value: str) -> bool:
+    holds = ref.extra("x-holds")
+    if holds == "weights":
+        return Path(value).name in HUGGING_FACE_WEIGHTS
+    return holds == "images" and value.lower().endswith(LIST_SUFFIX)
 
 
 def _path_fields() -> Iterator[FieldRef]:

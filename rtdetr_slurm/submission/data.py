@@ -12,7 +12,7 @@ from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.data.check import check_batch_fits, check_sources
 from rtdetr_slurm.data.check_images import spread
-from rtdetr_slurm.data.classes import class_changes, class_names
+from rtdetr_slurm.data.classes import check_same_ids, class_changes, class_names
 from rtdetr_slurm.data.classmap import inference_classes
 from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.plan.model import Container, Stage
@@ -57,6 +57,8 @@ def check_data(
         notes += checked.notes
         every = [source for group in checked.sources.values() for source in group]
         named = class_names([one.annotations for one in every], experiment.dataset.num_classes)
+        if "test" in get_action(stage.action).reads:
+            check_same_ids(classes, named, checked.sources["test"][0].annotations.path)
         notes += [
             f"{change} in the data of {stage.name}; if these are different things, its results "
             "mean nothing"

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+from transformers import (
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
+)
 
 from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import own_names
@@ -29,9 +35,12 @@ def our_config(depth: int, **changes: Any) -> ModelConfig:
     return ModelConfig.model_validate({"backbone": f"resnet_{depth}_vd", **small, **changes})
 
 
-def their_model(depth: int, freeze_norm: bool) -> RTDetrForObjectDetection:
-    """Randomised, float64. Attention is the eager one: the float32 mask that transformers builds is
-    misread by PyTorch's fused attention when the queries are float64."""
+def their_model(depth: int, freeze_norm: bool, *, second: bool = False) -> Any:
+    """Randomised, float64; the second version where asked for.
+
+    Attention is the eager one: the float32 mask that transformers builds is misread by PyTorch's
+    fused attention when the queries are float64.
+    """
     if depth == 18:
         backbone = RTDetrResNetConfig(
             hidden_sizes=[64, 128, 256, 512],
@@ -44,7 +53,9 @@ def their_model(depth: int, freeze_norm: bool) -> RTDetrForObjectDetection:
     else:
         backbone = RTDetrResNetConfig(depths=[3, 4, 6, 3], out_features=STAGES)
         sizes, layers = {}, {}
-    config = RTDetrConfig(
+    kinds = (RTDetrV2Config, RTDetrV2ForObjectDetection)
+    make_config, make_model = kinds if second else (RTDetrConfig, RTDetrForObjectDetection)
+    config = make_config(
         backbone_config=backbone,
         num_labels=NUM_CLASSES,
         freeze_backbone_batch_norms=freeze_norm,
@@ -52,7 +63,7 @@ def their_model(depth: int, freeze_norm: bool) -> RTDetrForObjectDetection:
         **sizes,
         **layers,
     )
-    model = RTDetrForObjectDetection(config).double()
+    model = make_model(config).double()
     randomise(model)
     return model
 
@@ -61,8 +72,8 @@ def their_model(depth: int, freeze_norm: bool) -> RTDetrForObjectDetection:
 def randomise(model: nn.Module, seed: int = 5) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if not value.is_floating_point():
-            continue
+        if not value.is_floating_point() or name.endswith("points_scale"):
+            continue  # counters and constants
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5, generator=generator)
         elif name.endswith(("running_mean", "bias")):

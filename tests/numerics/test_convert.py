@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import NUM_CLASSES, images, our_config, randomise
+from reference import NUM_CLASSES, images, our_config, randomise, their_model
 from transformers import AutoImageProcessor, RTDetrForObjectDetection
 
 from rtdetr_slurm.engine.models import build_model
@@ -49,7 +49,7 @@ def checkpoint_of(path: Path, model: ModelConfig, **train: Any) -> Path:
 MODELS: dict[str, dict[str, Any]] = {
     "vd": {},
     "plain": {"backbone": "resnet_18"},
-    "constant norms": {"backbone": "resnet_50", "train_backbone": False},
+    "constant norms": {"train_backbone": False},
     "cut": {"eval_idx": 1, "dn_number": 0},
     "two levels": {
         "return_interm_indices": [1, 2],
@@ -114,3 +114,23 @@ def test_the_image_processor_makes_our_input(tmp_path: Path) -> None:
     assert made["pixel_values"].shape == expected.shape
     assert (made["pixel_values"] - expected).abs().max() <= 1.01 / 255
     assert json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())["do_pad"] is False
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["RTDetr", "RTDetrV2"])
+@torch.no_grad()
+def test_what_transformers_saves(tmp_path: Path, second: bool) -> None:
+    """Its own file is read as it is, and converted."""
+    theirs = their_model(18, freeze_norm=True, second=second).float()
+    theirs.save_pretrained(tmp_path / "hf")
+    back = tmp_path / "back.pth"
+    assert command(["convert", str(tmp_path / "hf"), "-o", str(back), "--to", "rtdetr"]) == 0
+    model = ExperimentConfig.model_validate(read_checkpoint(back)["spec"]).model
+    assert model == our_config(18)
+    x = images(1, 256, 384)
+    expected = theirs.double().eval()(x)
+    for path in (back, tmp_path / "hf" / "model.safetensors"):
+        ours = build_model(model, NUM_CLASSES)
+        load_weights(ours, path, part="detector")
+        found = ours.double().eval()(x)
+        torch.testing.assert_close(found["pred_logits"], expected.logits, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found["pred_boxes"], expected.pred_boxes, rtol=0, atol=1e-6)

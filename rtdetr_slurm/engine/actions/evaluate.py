@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rtdetr_slurm.contract import Kpi
-from rtdetr_slurm.data.classes import class_changes
+from rtdetr_slurm.data.classes import check_same_ids, class_changes
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
@@ -42,7 +42,7 @@ def evaluate(session: Session) -> dict[str, float]:
         size=(cfg.input_height or height, cfg.input_width or width),
         conf_threshold=cfg.conf_threshold,
     )
-    compare_classes(session, detector.classes or {}, data.table.classes)
+    compare_classes(session, detector.classes, data.table.classes, source.annotations.path)
     batch_size = cfg.batch_size if cfg.batch_size > 0 else None
     share = share_evaluation(session, data, batch_size)
     session.phases.enter(Phase.OTHER)
@@ -67,9 +67,26 @@ def evaluate(session: Session) -> dict[str, float]:
 
 
 def compare_classes(
-    session: Session, trained: Mapping[int, str], scored: Mapping[int, str]
+    session: Session, trained: Mapping[int, str] | None, scored: Mapping[int, str], path: Path
 ) -> None:
-    """Say where the same id has another name now than in training, or a name another id."""
+    """Say where the same id has another name now than in training, or a name another id, and that
+    nobody can know.
+
+    Args:
+        trained: id to name; None where the weights do not say.
+        path: of the annotations.
+
+    Raises:
+        RequestError: no class has its id.
+    """
+    if trained is None:
+        first = ", ".join(f"{number} as {name!r}" for number, name in [*scored.items()][:3])
+        session.warn(
+            "the weights do not say what their classes are called: class i of theirs is scored as "
+            f"the category of id i in {path}, {first}{', ...' * (len(scored) > 3)}"
+        )
+        return
+    check_same_ids(trained, scored, path)
     for change in class_changes(trained, scored):
         session.warn(
             f"{change} in the test annotations; if these are different things, the scores mean "

@@ -132,3 +132,12 @@ def test_what_the_others_read(tmp_path: Path) -> None:
     assert read_paths(resolved, "inference") == ["/i", "/k1", "/k2", "/lists", "/m.txt", "/c"]
     resolved = load(tmp_path, "", *NEEDED["gen_trt_engine"]).resolved()
     assert read_paths(resolved, "gen_trt_engine") == ["/o"]
+
+
+def test_of_hugging_faces_weights_the_folder_is_read() -> None:
+    """It has config.json beside them."""
+    resolved = {"evaluate": {"checkpoint": "/hub/r50/model.safetensors"}}
+    assert read_paths(resolved, "evaluate") == ["/hub/r50"]
+    assert read_paths({"evaluate": {"checkpoint": "/w/a.safetensors"}}, "evaluate") == [
+        "/w/a.safetensors"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from engine_support import Workspace, fresh_weights, stopping_at, workspace  # noqa: F401
@@ -48,12 +49,21 @@ class TestEvaluate:
 
     def test_classes_of_another_training(self, workspace: Workspace) -> None:
         session = workspace.session(name="evaluate")
-        compare_classes(session, {1: "cat", 2: "dog", 3: "owl"}, {1: "cat", 3: "cow", 4: "dog"})
+        scored, path = {1: "cat", 3: "cow", 4: "dog"}, Path("a.json")
+        compare_classes(session, {1: "cat", 2: "dog", 3: "owl"}, scored, path)
         said = [line["message"].split(" in the test")[0] for line in workspace.status("evaluate")]
         assert said == [
             "class 'dog' had id 2 in training and has id 4",
             "class 3 was 'owl' in training and is 'cow'",
         ]
+
+        with pytest.raises(
+            RequestError,
+            match=r"a\.json and the weights .*: 'cat' is 1 there, and 0 of the weights",
+        ):
+            compare_classes(session, {0: "cat", 2: "cow", 3: "dog"}, scored, path)
+        compare_classes(session, None, scored, path)
+        assert "1 as 'cat', 3 as 'cow', 4 as 'dog'" in workspace.status("evaluate")[-1]["message"]
 
     def test_interrupted(self, workspace: Workspace) -> None:
         weights = fresh_weights(workspace)
