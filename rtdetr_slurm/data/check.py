@@ -147,6 +147,8 @@ def _open(
 def _check_folder(folder: Path, kind: str) -> None:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
+        if folder.is_file() and is_archive(folder):
+            problem += "; annotated images are read from a folder: unpack the archive"
         raise RequestError(
             f"image folder {folder} (dataset.{kind}_data_sources, image_dir) {problem}"
         )

@@ -60,6 +60,14 @@ def test_missing_folder(folder: Path, action: str, split: str) -> None:
         check_sources(experiment(folder, action=action), action)
 
 
+def test_an_archive_of_annotated_images(folder: Path) -> None:
+    """As in TAO's own examples, where the platform unpacks it."""
+    written(folder / "images.tar.gz", "")
+    source = f"{{image_dir: {folder}/images.tar.gz, json_file: {folder}/train/annotations.json}}"
+    with pytest.raises(RequestError, match=r"images\.tar\.gz .*is not a folder; .*unpack the"):
+        check_sources(experiment(folder, f"dataset.train_data_sources=[{source}]"), "train")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "b.jpg"])
 def test_folder_without_the_images(folder: Path, name: str) -> None:
     (folder / "train" / name).unlink()
