@@ -27,6 +27,8 @@ PREDICTIONS_VERSION = 1
 """images.json and predictions.json of an inference"""
 EXPORT_VERSION = 1
 """export.json"""
+QUANTIZE_VERSION = 1
+"""quantize.json, and `quantization` in a quantized checkpoint"""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -133,6 +135,8 @@ METRICS_PATTERN = "metrics_epoch_{epoch:03d}.json"
 """What metrics.json was after an epoch, beside the epoch's checkpoint."""
 EXPORT_JSON = "export.json"
 """What an ONNX file holds, and how far it is from its checkpoint."""
+QUANTIZE_JSON = "quantize.json"
+"""What was quantized how, what that costs in accuracy, and which layers are to blame."""
 REPORT_HTML = "report.html"
 PREDICTIONS_JSON = "predictions.json"
 IMAGES_JSON = "images.json"
@@ -143,7 +147,10 @@ EFFICIENCY_JSON = "efficiency.json"
 """What the time of an action that has ended went into."""
 ANNOTATED_IMAGE = "annotated.jpg"
 CHECKPOINT_PATTERN = "model_epoch_{epoch:03d}.pth"
+QUANTIZED_PATTERN = "quantized_model_{backend}"
+"""What `quantize` leaves, as TAO calls it: .pth follows, or nothing after modelopt.onnx."""
 CHECKPOINT_GLOB = "model_epoch_*.pth"
+ONNX_SUFFIX = ".onnx"
 INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
 """Full training state after so many steps of an epoch: of a training that was stopped, or that has
 the epoch still to validate. Gone once superseded. Its name says how far it is, so that no reader

@@ -77,11 +77,12 @@ def check_sources(
         notes += check_images(
             source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
         )
-        if kind in ("train", "val", "test"):
+        if kind in ("val", "test") or (kind == "train" and get_action(action).trains):
             found, why_unusable = check_boxes(source.annotations, kind, experiment)
             notes += found
             unusable += filter(None, [why_unusable])
-    _check_not_empty(sources.get("train"), unusable)
+    if get_action(action).trains:
+        _check_not_empty(sources.get("train"), unusable)
     if "infer" in get_action(action).reads and dataset.infer_data_sources is not None:
         results = experiment.inference.results_dir or experiment.results_dir
         check_apart(dataset.infer_data_sources, results)
@@ -98,6 +99,8 @@ def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[D
         if kind != "infer":  # the one kind without annotations
             given = getattr(experiment.dataset, f"{kind}_data_sources") or []
             found[kind] = given if isinstance(given, list) else [given]
+    if not row.trains and "train" in found:  # images to calibrate on, where none are given
+        found["train"] = [] if found.get("quant_calibration") else found["train"][:1]
     return found
 
 

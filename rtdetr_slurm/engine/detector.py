@@ -12,9 +12,11 @@ from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import load_weights
 from rtdetr_slurm.engine.models.weights import weights_record
 from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.quantization.detector import check_agreement, rebuilt
 from rtdetr_slurm.engine.training.checkpoint import read_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.records import BadRecord
+from rtdetr_slurm.runs.checkpoint_record import not_quantized
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
@@ -77,12 +79,15 @@ def trained_detector(
     path: Path,
     model_config: ModelConfig | None = None,
     at: tuple[str, ...] = ("model",),
+    *,
+    is_quantized: bool = False,
 ) -> TrainedDetector:
     """The detector of the spec with the weights of `path`, averaged ones first.
 
     Args:
         model_config: its architecture, where it is not the one of `model`.
         at: where the spec has that.
+        is_quantized: the file is a checkpoint that `quantize` has left.
 
     Raises:
         RequestError: the file does not fit, or has another number of classes.
@@ -91,6 +96,8 @@ def trained_detector(
     config = model_config or session.experiment.model
     described = _refuse_other_detector(path, session.key, config, num_classes, at=at)
     model = build_model(config, num_classes)
+    if is_quantized:
+        return _quantized_detector(session, path, model)
     classes, epoch = _what_it_says(path, session.key)
     report = load_weights(model, path, part="detector", key=session.key)
     heads = [line for line in report.skipped if "score_head" in line]
@@ -133,6 +140,24 @@ def _refuse_other_detector(
     if problems:
         raise RequestError(in_lines(problems))
     return described
+
+
+def _quantized_detector(session: Session, path: Path, model: RTDETR) -> TrainedDetector:
+    content = read_checkpoint(path, session.key)
+    quantization = content.get("quantization")
+    if quantization is None:
+        raise RequestError(f"{session.name}.is_quantized: found true; {not_quantized(path)}")
+    check_agreement(session.resolved.get("quantize"), quantization["spec"], path)
+    fitting = rebuilt(model, quantization, path)
+    try:
+        fitting.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise RequestError(
+            f"quantized checkpoint {path} does not fit the detector of this spec: {error}"
+        ) from None
+    layers = len(quantization["layers"])
+    session.say(f"loaded {path}: {layers} layers quantized by {quantization['library']}")
+    return TrainedDetector(_placed(fitting, session).eval(), content["classes"], content["epoch"])
 
 
 def _placed(model: RTDETR, session: Session) -> RTDETR:

@@ -42,12 +42,14 @@ class WeightsRecord:
             is not of this engine.
         resumable: whether it holds all of a training of this engine.
         config: the config.json beside Hugging Face's weights; None where there is none.
+        quantization: how a detector that `quantize` has left is quantized; None of another one.
     """
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     spec: Mapping[str, Any] | None = None
     resumable: bool = False
     config: Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
 
 
 def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRecord:
@@ -73,13 +75,27 @@ def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRe
         return WeightsRecord()
     shapes = {name: found.shape for name, found in find_tensors(content, _Tensor).items()}
     own = content.get("tao_model") == MODEL_NAME
-    spec = content.get("spec")
+    spec, quantization = content.get("spec"), content.get("quantization")
     return WeightsRecord(
         shapes,
         spec if own and isinstance(spec, dict) else None,
         resumable=own and "optimizer" in content,
         config=_config(path),
+        quantization=quantization if own and isinstance(quantization, dict) else None,
     )
+
+
+def only_to_use(path: Path) -> str:
+    """What is said where weights for training, or of a plain detector, were expected."""
+    return (
+        f"{path} holds a quantized detector, which evaluate, inference and export take, with "
+        "is_quantized: true, and nothing else does; name the checkpoint that it was made of"
+    )
+
+
+def not_quantized(path: Path) -> str:
+    """What is said where a quantized detector was expected."""
+    return f"{path} is no checkpoint that `quantize` has left; allowed: false"
 
 
 def find_tensors(content: Any, kind: type[T]) -> dict[str, T]:

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
-from rtdetr_slurm.contract import METRICS_PATTERN, STATUS_JSON, Kpi
+from rtdetr_slurm.contract import (
+    METRICS_JSON,
+    METRICS_PATTERN,
+    ONNX_SUFFIX,
+    QUANTIZED_PATTERN,
+    STATUS_JSON,
+    Kpi,
+)
 from rtdetr_slurm.encryption import MAGIC, damage, is_encrypted
 from rtdetr_slurm.records import BadRecord, checked, names_in, open_file, read_json
 from rtdetr_slurm.resolved_spec import local_path, value_at
@@ -89,6 +96,11 @@ def verify_weights(path: Path) -> str | None:
     if not start.startswith(_ZIP):
         return f"{path} is no file of weights: allowed are PyTorch's (.pth) and .safetensors"
     return verify_checkpoint(path)
+
+
+def verify_model(path: Path) -> str | None:
+    """As verify_weights, but of an ONNX file, which has no checksums, nothing is asked."""
+    return None if path.suffix == ONNX_SUFFIX else verify_weights(path)
 
 
 def _safetensors_problem(path: Path, stream: BinaryIO) -> str | None:
@@ -228,16 +240,19 @@ class _Measured(TypedDict):
 
 
 def thresholds_of(checkpoint: Path) -> dict[str, float] | None:
-    """Class name to the score with the best F1, as measured after the epoch of a checkpoint; None
-    where nobody has.
+    """Class name to the score with the best F1, as measured after the epoch of a checkpoint, or of
+    one that `quantize` has left; None where nobody has.
 
     Raises:
         BadRecord: the file that says so cannot be read.
     """
     match = _EPOCH.fullmatch(checkpoint.name)
-    if match is None:
+    if match is not None:
+        path = checkpoint.with_name(METRICS_PATTERN.format(epoch=int(match[1])))
+    elif checkpoint.name.startswith(QUANTIZED_PATTERN.format(backend="")):
+        path = checkpoint.with_name(METRICS_JSON)
+    else:
         return None
-    path = checkpoint.with_name(METRICS_PATTERN.format(epoch=int(match[1])))
     try:
         measured = checked(_Measured, read_json(path), path)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from rtdetr_slurm.spec.fields import (
     EXPORT,
     INFERENCE,
     ON_IMAGES,
+    QUANTIZE,
     SCORING,
     TRAINING,
     OptionalText,
@@ -109,7 +110,7 @@ class AugmentationConfig(Section):
     )
     eval_spatial_size: SpatialSize = field(
         [640, 640],
-        honoured_by=(*TRAINING, *EVALUATE, *INFERENCE),
+        honoured_by=(*TRAINING, *EVALUATE, *INFERENCE, *QUANTIZE),
         no_effect_in=EXPORT,
         carried=EVERY,
         automl="disabled",
@@ -146,7 +147,7 @@ class DatasetConfig(Section):
     train_data_sources: Annotated[list[DataSource] | None, _Absent] = field(
         None,
         source="train",
-        honoured_by=TRAINING,
+        honoured_by=(*TRAINING, *QUANTIZE),
         required_by=EVERY,
         automl="disabled",
         template=[{"image_dir": "???", "json_file": "???"}],
@@ -155,7 +156,7 @@ class DatasetConfig(Section):
     val_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="val",
-        honoured_by=(*TRAINING, *EXPORT),
+        honoured_by=(*TRAINING, *EXPORT, *QUANTIZE),
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images scored while training, for val_mAP. Optional: without them a run only "
@@ -182,9 +183,11 @@ class DatasetConfig(Section):
     quant_calibration_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="quant_calibration",
+        honoured_by=QUANTIZE,
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
-        description="Images that calibrate a static quantization.",
+        description="Images that calibrate a static quantization, and that layers are compared on. "
+        "Left out, the first of train_data_sources.",
     )
     num_classes: int = field(
         80,

@@ -70,7 +70,10 @@ class EvaluateConfig(Section):
         None, honoured_by=EVALUATE, description="Width that images are resized to; as input_height."
     )
     is_quantized: bool = field(
-        False, description="The checkpoint holds a quantized model, made as `quantize` says."
+        False,
+        honoured_by=EVALUATE,
+        description="The checkpoint is one that `quantize` has left, and says itself how it is "
+        "quantized.",
     )
     results_dir: OptionalText = field(
         "",

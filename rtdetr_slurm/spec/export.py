@@ -73,7 +73,10 @@ class ExportConfig(Section):
         False, honoured_by=EXPORT, description="Work without a GPU; a job then asks for none."
     )
     is_quantized: bool = field(
-        False, description="The checkpoint holds a quantized model, made as `quantize` says."
+        False,
+        honoured_by=EXPORT,
+        description="The checkpoint is one that `quantize` has left, and says itself how it is "
+        "quantized.",
     )
     serialize_nvdsinfer: bool = field(
         False,

@@ -29,9 +29,10 @@ EVALUATE = ("evaluate",)
 INFERENCE = ("inference",)
 EXPORT = ("export",)
 DISTILL = ("distill",)
-TRAINED = ("evaluate", "inference", "export")
+QUANTIZE = ("quantize",)
+TRAINED = ("evaluate", "inference", "export", "quantize")
 """Actions that build the model for weights that a training has left."""
-SCORING = (*TRAINING, "evaluate", "export")
+SCORING = (*TRAINING, "evaluate", "export", "quantize")
 """Actions that run the model on annotated images."""
 ON_IMAGES = (*SCORING, *INFERENCE)
 """Actions that run the model on images, annotated or not."""
@@ -83,7 +84,7 @@ def field(
     untrained: str | None = None,
     required_by: Sequence[str] = (),
     path: Literal["read", "write", "new"] | None = None,
-    holds: Literal["weights", "checkpoint", "images"] | None = None,
+    holds: Literal["weights", "checkpoint", "model", "images"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
     inferred_in: Sequence[str] = (),
@@ -118,7 +119,8 @@ def field(
         path: the value is a path, or a list of paths, that the action reads, writes, or writes
             where there is nothing yet.
         holds: what its file is: `weights` in any format that can be read, a `checkpoint` of this
-            engine, or `images`, also a list of them. Looked at before a job is queued.
+            engine, a `model`, which is weights or an ONNX file, or `images`, also a list of them.
+            Looked at before a job is queued.
         source: the value is this kind of data source, meant for the actions that open it;
             `required_by` then leaves out those that can do without.
         inferred: TAO's inference function that fills the field where it is left empty

@@ -91,7 +91,10 @@ class InferenceConfig(Section):
         "the images.",
     )
     is_quantized: bool = field(
-        False, description="The checkpoint holds a quantized model, made as `quantize` says."
+        False,
+        honoured_by=INFERENCE,
+        description="The checkpoint is one that `quantize` has left, and says itself how it is "
+        "quantized.",
     )
     results_dir: OptionalText = field(
         "",

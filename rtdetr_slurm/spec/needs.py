@@ -12,11 +12,11 @@ from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.export import OPSETS
 from rtdetr_slurm.spec.fields import (
     EXPORT,
+    QUANTIZE,
     TRAINING,
     FieldRef,
     Section,
     is_chosen,
-    readers,
     switched_off,
     users,
     visit,
@@ -27,6 +27,7 @@ from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
+from rtdetr_slurm.spec.quantization import STATIC, backend_can_do_it
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.tao import TAO_RULES
 from rtdetr_slurm.spec.teacher import (
@@ -226,12 +227,14 @@ def choices_are_used(
 
 
 def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
-    given = experiment.dataset.quant_calibration_data_sources is not None
-    static = experiment.quantize.mode == "static_ptq"
-    if action in readers("quant_calibration") and static and not given:
+    dataset = experiment.dataset
+    given = dataset.quant_calibration_data_sources or dataset.train_data_sources
+    static = experiment.quantize.mode == STATIC
+    if action in QUANTIZE and static and not given:
         yield Problem(
             ("dataset", "quant_calibration_data_sources"),
-            "missing; quantize.mode 'static_ptq' needs images to calibrate on",
+            "missing, and dataset.train_data_sources, which stands in for it, too; quantize.mode "
+            f"'{STATIC}' needs images to calibrate on",
             also=(("quantize", "mode"),),
         )
 
@@ -315,6 +318,7 @@ RULES = (
 OWN_RULES = (
     frozen_names_exist,
     bindings_can_be_bound,
+    backend_can_do_it,
     backbone_is_available,
     opset_is_supported,
     options_are_honoured,

@@ -60,7 +60,7 @@ def training_sizes(experiment: ExperimentConfig) -> dict[Size, KeyPath]:
 def scored_size(experiment: ExperimentConfig, action: str) -> tuple[Size, KeyPath] | None:
     """The size at which an action looks at images without training on them; None: at none."""
     row = ACTIONS[action]
-    if row.trains or row.section in ("evaluate", "inference", "export"):
+    if row.trains or row.section in ("evaluate", "inference", "export", "quantize"):
         section = getattr(experiment, row.section)
         height, width = (
             getattr(section, "input_height", None),

@@ -10,12 +10,12 @@ from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.resolved_spec import local_path
-from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_weights
+from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_model, verify_weights
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.paths import fields_of, written_paths
 from rtdetr_slurm.submission.weights import weights_are_the_models
 
-_VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights}
+_VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights, "model": verify_model}
 
 
 def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None:

@@ -11,16 +11,24 @@ from rtdetr_slurm.encryption import is_encrypted
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.records import BadRecord
-from rtdetr_slurm.runs.checkpoint_record import WeightsRecord, read_weights_record
+from rtdetr_slurm.runs.checkpoint_record import (
+    WeightsRecord,
+    not_quantized,
+    only_to_use,
+    read_weights_record,
+)
 from rtdetr_slurm.spec import ExperimentConfig
 from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.spec.quantization import opset_has
 from rtdetr_slurm.yaml_source import KeyPath
 
 RESUMED = ("train", "resume_training_checkpoint_path")
 STARTED_WITH = ("train", "pretrained_model_path")
 _BACKBONE = ("model", "pretrained_backbone_path")
-_USED = (("evaluate", "checkpoint"), ("inference", "checkpoint"), ("export", "checkpoint"))
+_EXPORTED = ("export", "checkpoint")
+_USED = (("evaluate", "checkpoint"), ("inference", "checkpoint"), _EXPORTED)
+_QUANTIZED = ("quantize", "model_path")
 
 
 def weights_are_the_models(
@@ -39,7 +47,9 @@ def weights_are_the_models(
     record = _record(path)
     if record is None:
         return
-    if at == RESUMED:
+    if record.quantization is not None and at not in _USED:
+        yield Problem(at, only_to_use(path))
+    elif at == RESUMED:
         if not record.resumable:
             yield Problem(
                 at,
@@ -56,6 +66,25 @@ def weights_are_the_models(
         yield from other_detector(record, path, model, None, at, part="backbone")
     elif at in _USED:
         yield from other_detector(record, path, model, classes, at)
+        yield from _is_as_said(experiment, record, path, at)
+    elif at == _QUANTIZED:
+        yield from other_detector(record, path, model, classes, at)
+
+
+def _is_as_said(
+    experiment: ExperimentConfig, record: WeightsRecord, path: Path, at: KeyPath
+) -> Iterator[Problem]:
+    """Whether `is_quantized` is right, and an export can write what the layers compute with."""
+    flag, said = (at[0], "is_quantized"), getattr(experiment, str(at[0])).is_quantized
+    quantization = record.quantization
+    if said and quantization is None:
+        yield Problem(flag, f"found true; {not_quantized(path)}", also=(at,))
+    elif quantization is not None and not said:
+        holds = f"{path} holds a quantized detector"
+        yield Problem(flag, f"found false; {holds}; allowed: true", also=(at,))
+    elif quantization is not None and at == _EXPORTED:
+        formats = {one["weights"] for one in quantization["layers"].values()}
+        yield from opset_has(formats, experiment.export.opset_version)
 
 
 def other_detector(

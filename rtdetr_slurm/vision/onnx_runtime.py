@@ -18,6 +18,9 @@ from rtdetr_slurm.vision.onnx_metadata import BOXES, INPUT, LOGITS, OnnxMetadata
 _ERRORS_ONLY = 3
 """A level of ONNX Runtime's log: the rest is about its own optimisations."""
 
+_WRONG_FOR_FP8 = ["ReluQuantRewrite", "ClipQuantRewrite"]
+"""Optimisations that take a zero point of 0 for the least number, and a ReLU away before FP8."""
+
 
 @dataclass(frozen=True)
 class OnnxDetector:
@@ -67,6 +70,9 @@ class OnnxDetector:
 def open_onnx(path: Path, threads: int | None = None, key: str | None = None) -> OnnxDetector:
     """A detector that `rtdetr export` has written.
 
+    Of a quantized one what its Q/DQ nodes say is computed in float32: ONNX Runtime's own integer
+    kernels round otherwise, and not as other runtimes do.
+
     Args:
         threads: CPU threads it runs with; None: as many as torch.
         key: of a file that is encrypted.
@@ -80,11 +86,15 @@ def open_onnx(path: Path, threads: int | None = None, key: str | None = None) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         with decrypted(path, key) as source:
             model = str(source) if isinstance(source, Path) else source.read()
             session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_WRONG_FOR_FP8,
             )
     except UserError:
         raise

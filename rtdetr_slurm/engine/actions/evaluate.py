@@ -35,7 +35,7 @@ def evaluate(session: Session) -> dict[str, float]:
     path = Path(cfg.checkpoint)
     (source,) = open_sources(session)["test"]
     with session.phases.part("model"):
-        detector = trained_detector(session, path)
+        detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
     data = open_evaluation_data(
         session.experiment,
         source,

@@ -21,10 +21,13 @@ from rtdetr_slurm.engine.onnx_graph import fits_one_file, foreign_operators, sav
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.engine.quantization.layers import formats_of, rounds_activations
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.checkpoints import thresholds_of
+from rtdetr_slurm.spec import in_lines
+from rtdetr_slurm.spec.quantization import opset_has
 from rtdetr_slurm.vision.deepstream import (
     LABELS_TXT,
     NVDSINFER_CONFIG,
@@ -39,6 +42,9 @@ from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
 COMPARED_IMAGES = 100
 """At most so many images are compared, spread evenly over their source: ONNX Runtime computes on
 the CPU here, and a GPU of the job would wait for it."""
+ROUNDED = {"max_unmatched": 0.1, "max_points": 0.5}
+"""How far a file may be from a checkpoint that rounds its activations: what is all but between two
+codes falls to either side."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,9 @@ def export(session: Session) -> dict[str, float]:
     size = (cfg.input_height, cfg.input_width)
     path = Path(cfg.checkpoint)
     with session.phases.part("model"):
-        detector = trained_detector(session, path)
+        detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
+    if problems := [*opset_has(formats_of(detector.model), cfg.opset_version)]:
+        raise RequestError(in_lines(problems))
     if session.key is not None:
         see_that_it_can_be_encrypted(session, detector)
     metadata = describe(session, detector, path)
@@ -195,7 +203,8 @@ def see_that_it_is_the_same(
             predictor(detector.model), onnx, in_step(session, share), compared.data, device
         )
         session.record_bad_images()
-    if problem := parity.problem():
+    limits = ROUNDED if rounds_activations(detector.model) else {}
+    if problem := parity.problem(**limits):
         raise ActionError(
             f"the ONNX file does not compute what the checkpoint does: on {parity.images} images "
             f"of dataset.{compared.kind}_data_sources {problem}. It was not kept; please report "

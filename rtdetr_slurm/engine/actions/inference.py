@@ -29,7 +29,7 @@ def inference(session: Session) -> dict[str, float]:
     path = Path(cfg.checkpoint)
     sources = open_sources(session)["infer"]
     with session.phases.part("model"):
-        detector = trained_detector(session, path)
+        detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
     classes, notes = inference_classes(session.experiment, detector.classes or {})
     if context.is_main:
         for note in notes:

@@ -121,11 +121,14 @@ class MLP(nn.Module):
         return out
 
 
-def project_map(x: Tensor, linear: nn.Linear) -> Tensor:
+def project_map(x: Tensor, linear: nn.Module) -> Tensor:
     """Apply a linear layer to the channels of a map, [B, C, H, W] to [B, C', H, W].
 
     The 1x1 convolution keeps the map's memory layout, where tokens would have to be transposed.
     """
+    if type(linear) is not nn.Linear:  # a quantized one does more than to multiply
+        projected: Tensor = linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return projected
     return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
 
 

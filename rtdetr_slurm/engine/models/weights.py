@@ -19,6 +19,7 @@ from rtdetr_slurm.runs.checkpoint_record import (
     SAFETENSORS,
     WeightsRecord,
     find_tensors,
+    only_to_use,
     read_weights_record,
 )
 
@@ -87,6 +88,8 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
             f"{path}: TAO has encrypted the weights in it, in a way that cannot be read here, "
             "whatever the key; allowed: a checkpoint that TAO has written without a key"
         )
+    if isinstance(loaded, Mapping) and "quantization" in loaded:
+        raise RequestError(only_to_use(path))
     if tensors := find_tensors(loaded, Tensor):
         return tensors
     raise RequestError(

@@ -83,8 +83,6 @@ def check_action(action: str) -> None:
             f"{action} is a deploy action: it belongs to the program {DEPLOY} in the TensorRT "
             f"image, which is not available in this version. rtdetr runs: {runs}"
         )
-    if not row.available:
-        raise RequestError(f"{action} is not available in this version yet. rtdetr runs: {runs}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ an epoch, and is renamed to model_epoch_NNN.pth when all of the epoch is done, i
 One of weights alone, which `rtdetr convert` makes, has the first line, model, ema, epoch (None),
 classes and spec.
 
+A quantized one has the same and `quantization`, which says how it was made.
+
 The learning rate is a function of epoch and step, so there is no scheduler state.
 """
 
@@ -35,7 +37,7 @@ from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERR
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import replace_with, write_new
-from rtdetr_slurm.runs.checkpoint_record import MODEL_NAME
+from rtdetr_slurm.runs.checkpoint_record import MODEL_NAME, only_to_use
 from rtdetr_slurm.runs.checkpoints import list_interrupted, verify_checkpoint
 
 TrainingCheckpoint: TypeAlias = dict[str, Any]
@@ -99,6 +101,8 @@ def load_checkpoint(path: Path, key: str | None = None) -> TrainingCheckpoint:
         RequestError: as `read_checkpoint`, or it is of weights alone.
     """
     content = read_checkpoint(path, key)
+    if "quantization" in content:
+        raise RequestError(only_to_use(path))
     if "optimizer" not in content:
         raise RequestError(
             f"checkpoint {path} holds weights alone, and no training to go on with: start one from "
@@ -108,7 +112,8 @@ def load_checkpoint(path: Path, key: str | None = None) -> TrainingCheckpoint:
 
 
 def read_checkpoint(path: Path, key: str | None = None) -> TrainingCheckpoint:
-    """Read a checkpoint of this engine, with all of a training or of weights alone, onto the CPU.
+    """Read a checkpoint of this engine, with all of a training, of weights alone or of a quantized
+    detector, onto the CPU.
 
     Args:
         key: of one that is encrypted.

@@ -96,7 +96,10 @@ def test_options_and_overrides_come_in_any_order(folder: Path, capsys: Capture) 
         (["--action", "fly"], "no action 'fly'"),
         (["automl.policy=on"], "automl.policy: found on"),
         (["job.then=[evaluate]"], "dataset.test_data_sources: missing; action 'evaluate' needs it"),
-        (["job.then=[quantize]", "quantize.model_path=/o"], "action 'quantize' is not available"),
+        (
+            ["job.then=[gen_trt_engine]", "gen_trt_engine.onnx_file=/o"],
+            "action 'gen_trt_engine' is not",
+        ),
         (["dataset.num_classes=1"], "num_classes"),
         (["train.num_nodes=2"], "it must be 1"),
         (["train.num_gpus=9", "dataset.batch_size=8"], "8 x 9 ranks = 72. Lower the batch size"),

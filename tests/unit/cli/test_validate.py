@@ -66,15 +66,18 @@ def test_validate_looks_at_the_site_that_is_named(tmp_path: Path, capsys: Captur
 
 def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path, "")
-    assert main(["validate", str(path), *NEEDED["quantize"], "--action", "quantize"]) == 0
-    assert "note: action 'quantize' is not available in this version" in capsys.readouterr().err
-    assert main(["validate", str(path), *NEEDED["train"], "job.then=[quantize]",
-                 "--json", "--action", "train"]) == 0  # fmt: skip
+    engine = [*NEEDED["gen_trt_engine"], "--action", "gen_trt_engine"]
+    assert main(["validate", str(path), *engine]) == 0
+    said = "action 'gen_trt_engine' is not available in this version"
+    assert f"note: {said}" in capsys.readouterr().err
+    assert main(["validate", str(path), *NEEDED["train"], *NEEDED["gen_trt_engine"], "--json",
+                 "job.then=[gen_trt_engine]", "--action", "train"]) == 0  # fmt: skip
     document = json.loads(capsys.readouterr().out)
-    assert document["actions"] == ["train", "quantize"]
+    assert document["actions"] == ["train", "gen_trt_engine"]
     assert document["notes"] == [
-        f"action 'quantize' is not available in this version; it runs {listed(AVAILABLE)}, and all "
-        "others in TAO's image (engine: tao in the site profile)"
+        f"{said}; it runs {listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the "
+        "site profile); 'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT "
+        "image"
     ]
 
 

@@ -22,6 +22,6 @@ def test_docs_say_what_a_field_does_where() -> None:
     assert "| train, distill; no effect in evaluate, " in rows["model.dn_number"]
     assert "| no effect in train, evaluate, " in rows["wandb.enable"]
     assert "| train, evaluate, " in rows["model.backbone"]
-    assert "| not yet |" in rows["quantize.model_path"]
+    assert "| not yet |" in rows["quantize.backend_kwargs"]
     assert "| must be given |" in rows["job.then[].action"]
     assert rows["job.parent"].endswith("Also called `parent_job_id`. |")

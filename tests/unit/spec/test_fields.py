@@ -264,7 +264,8 @@ def test_only_available_actions_honour_what_they_are_meant_for() -> None:
             "train.checkpoint_interval_unit",
             "train.checkpointer.save_top_k",
         },
-        "evaluate": {"evaluate.trt_engine", "evaluate.is_quantized"},
+        "evaluate": {"evaluate.trt_engine"},
+        "quantize": {"quantize.backend_kwargs"},
     }.items():
         assert action in AVAILABLE
         for path in fixed:

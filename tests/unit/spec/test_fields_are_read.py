@@ -37,6 +37,18 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("export.input_height=64", "export.input_width=64"),
         ("dataset.val_data_sources=null", "export.input_height=64", "export.input_width=64"),
     ),
+    "quantize": (
+        (
+            "quantize.layers=[{module_name: 'encoder.fpn*', weights: {dtype: int8}, "
+            "activations: {dtype: native}}]",
+        ),
+        (
+            "quantize.skip_names=['encoder.*', 'backbone.layer*']",
+            "dataset.quant_calibration_data_sources={image_dir: DATA/val/images, "
+            "json_file: DATA/val/annotations.json}",
+            "dataset.val_data_sources=null",
+        ),
+    ),
     "distill": (
         (
             *SHORT,
@@ -53,7 +65,8 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
     ),
 }
-"""Overrides of the runs that together reach every option of an action; plain ones for others."""
+"""Overrides of the runs that together reach every option of an action; plain ones for others.
+DATA is the folder of the data set."""
 
 
 class Reads:
@@ -133,7 +146,8 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
         images = workspace.data / "val" / "images"
         given.append(f"dataset.infer_data_sources.image_dir=[{images}]")
     for number, overrides in enumerate(VARIANTS.get(name, ((),) * len(FORMS))):
-        run(workspace, name, number, [*given, *overrides], reads)
+        located = [one.replace("DATA", str(workspace.data)) for one in overrides]
+        run(workspace, name, number, [*given, *located], reads)
     return reads
 
 

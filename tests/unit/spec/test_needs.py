@@ -52,10 +52,10 @@ def test_what_any_action_of_a_chain_needs_is_needed(tmp_path: Path) -> None:
 
 
 def test_what_any_action_of_a_chain_would_ignore_is_refused(tmp_path: Path) -> None:
-    override = "evaluate.is_quantized=true"
+    override = "evaluate.trt_engine=/e"
     load(tmp_path, CHAIN, override, action="train")
     line = only(problems(tmp_path, CHAIN, override, "job.then=[evaluate]", action="train"))
-    assert "evaluate.is_quantized: found true; this option is not available yet in action" in line
+    assert "evaluate.trt_engine: found '/e'; this option is not available yet in action" in line
     assert "'evaluate'" in line
     # Rules between fields hold for the sections of all of them.
     line = only(problems(tmp_path, CHAIN + "evaluate: {batch_size: 0}\n",
@@ -151,16 +151,17 @@ def test_a_checkpoint_that_is_given_wins_and_that_is_said(tmp_path: Path) -> Non
 
 def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
     overrides = [
-        *NEEDED["quantize"], *NEEDED["gen_trt_engine"],
-        "job.then=[evaluate, quantize, gen_trt_engine]"
+        *NEEDED["gen_trt_engine"], *NEEDED["trt_inference"],
+        "job.then=[evaluate, trt_inference, gen_trt_engine]"
     ]  # fmt: skip
     loaded = load(tmp_path, CHAIN, *overrides, action="train")
     with pytest.raises(RequestError) as error:
         refuse_unavailable(loaded)
     assert str(error.value) == (
-        "actions 'quantize' and 'gen_trt_engine' are not available in this version; it runs "
+        "actions 'trt_inference' and 'gen_trt_engine' are not available in this version; it runs "
         f"{listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the site profile); "
-        "'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT image"
+        "'trt_inference' and 'gen_trt_engine' belong to rtdetr-deploy, the program of the TensorRT "
+        "image"
     )
 
 
@@ -169,11 +170,12 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
     assert loaded.experiment.dataset.train_data_sources is None
     static = ["quantize.mode=static_ptq", "quantize.backend=modelopt.pytorch"]
     line = only(problems(tmp_path, "", *NEEDED["quantize"], *static, action="quantize"))
-    assert "dataset.quant_calibration_data_sources: missing; quantize.mode 'static_ptq'" in line
+    assert "dataset.quant_calibration_data_sources: missing, and dataset.train_data_s" in line
+    assert "quantize.mode 'static_ptq' needs images to calibrate on" in line
     source = "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"
     load(tmp_path, "", *NEEDED["quantize"], *static, source, action="quantize")
-    # A training set may be in the file and is carried along.
-    load(tmp_path, TRAIN, *NEEDED["quantize"], *static, source, action="quantize")
+    # A training set may be in the file, and stands in for it.
+    load(tmp_path, TRAIN, *NEEDED["quantize"], *static, action="quantize")
 
 
 # --- options that would be ignored -----------------------------------------------------------
@@ -231,9 +233,8 @@ def test_options_of_other_actions_and_defaults_are_passed_over(tmp_path: Path) -
     assert load(tmp_path, TRAIN, *defaults, action="train").notes == ()
 
 
-@pytest.mark.parametrize("override", ["evaluate.is_quantized=true", "evaluate.trt_engine=/e"])
-def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> None:
-    line = only(problems(tmp_path, EVALUATE, override))
+def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path) -> None:
+    line = only(problems(tmp_path, EVALUATE, "evaluate.trt_engine=/e"))
     assert "not available yet in action 'evaluate'" in line
 
 
@@ -244,7 +245,6 @@ def test_evaluate_refuses_what_it_would_ignore(tmp_path: Path, override: str) ->
         ("opset_version=20", "found 20; allowed: 17..19"),
         ("format=xdl", "found 'xdl', which TAO's schema lists and its export never writes; "),
         ("input_channel=1", "found 1; allowed: 3, as the detector takes RGB images"),
-        ("is_quantized=true", "not available yet in action 'export'"),
         ("input_width=650", "found 650; allowed: a multiple of 32"),
     ],
 )

@@ -84,7 +84,7 @@ BROKEN = [
     ("quantize", ["quantize.backend=modelopt.pytorch"],
      "override 'quantize.backend=modelopt.pytorch': quantize.mode: found 'weight_only_ptq'"),
     ("quantize", ["quantize.mode=static_ptq", "quantize.backend=modelopt.pytorch"],
-     "dataset.quant_calibration_data_sources: missing; quantize.mode 'static_ptq' needs images"),
+     "dataset.quant_calibration_data_sources: missing, and dataset.train_data_sources, which"),
     ("distill", ["distill.bindings[0].student_module_name=dsrcs"],
      "distill.bindings[0].teacher_module_name: found 'srcs'; allowed with criterion IOU: the "
      "student's, 'dsrcs'"),
@@ -123,7 +123,7 @@ KEPT = [
     ("evaluate", ["evaluate.input_height=480", "evaluate.input_width=640"]),
     ("gen_trt_engine", ["gen_trt_engine.tensorrt.layers_precision=['/a/b:fp16']",
                         "gen_trt_engine.batch_size=4"]),
-    ("quantize", ["quantize.mode=static_ptq", "quantize.backend=modelopt.onnx",
+    ("quantize", ["quantize.mode=static_ptq", "quantize.backend=modelopt.pytorch",
                   "dataset.quant_calibration_data_sources={image_dir: /i, json_file: /j}"]),
 ]  # fmt: skip
 

@@ -62,6 +62,7 @@ quantize.layers:
   - module_name: "*"
     weights: {dtype: float8_e4m3fn}
     activations: {dtype: float8_e4m3fn}
+quantize: {backend: modelopt.pytorch, mode: static_ptq}
 dataset.train_data_sources: [{image_dir: /i, json_file: /j}]
 dataset.quant_calibration_data_sources: {image_dir: /i, json_file: /j}
 quantize.model_path: /c

@@ -55,7 +55,6 @@ class TestArguments:
         ("argv", "message"),
         [
             (["gen_trt_engine", "-e", "s.yaml"], "gen_trt_engine is a deploy action"),
-            (["quantize", "-e", "s.yaml"], "quantize is not available in this version yet"),
             (["trian", "-e", "s.yaml"], "no action 'trian'; allowed: train, evaluate"),
             (["train"], "rtdetr train needs a spec file: -e FILE"),
             (["train", "-e", "s.yaml", "num_gpus"], "unexpected argument 'num_gpus'"),
