@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import DEPLOY, EngineName, get_action
 from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_boxes import check_boxes
 from rtdetr_slurm.data.check_images import check_images
@@ -44,6 +44,7 @@ def check_sources(
     experiment: ExperimentConfig,
     action: str,
     *,
+    engine: EngineName = "rtdetr",
     skip_bad_images: bool = False,
     kinds: Collection[str] | None = None,
     read: Callable[[Path], CocoAnnotations] = read_annotations,
@@ -51,6 +52,8 @@ def check_sources(
     """Read and check the data of `action`: folders, classes, images, boxes.
 
     Args:
+        engine: whose image the action runs in: TAO's counts all classes in its scores, but for
+            TensorRT engines, and reads HDF5 files.
         skip_bad_images: images that are missing or not as annotated are left out, and noted.
         kinds: of sources, as the action table names them; None: all of the action's.
         read: reads an annotation file; whoever checks several actions remembers what it has read.
@@ -72,7 +75,7 @@ def check_sources(
     notes: list[str] = []
     unusable: list[str] = []
     for kind, source in every:
-        if kind in ("val", "test"):
+        if kind in ("val", "test") and (engine == "rtdetr" or get_action(action).program == DEPLOY):
             notes += check_eval_class_ids(source.annotations, dataset)
         notes += check_images(
             source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
@@ -86,7 +89,7 @@ def check_sources(
     if "infer" in get_action(action).reads and dataset.infer_data_sources is not None:
         results = experiment.inference.results_dir or experiment.results_dir
         check_apart(dataset.infer_data_sources, results)
-        sources["infer"], found = find_images(dataset.infer_data_sources)
+        sources["infer"], found = find_images(dataset.infer_data_sources, engine)
         notes += found
     return CheckedData(sources, (*notes, *unusable))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtdetr_slurm.actions import EngineName
 from rtdetr_slurm.data.archives import is_archive, list_archive
 from rtdetr_slurm.data.coco import CocoAnnotations, Source
 from rtdetr_slurm.data.image_files import missing_files
@@ -30,11 +31,16 @@ _FIELD = "dataset.infer_data_sources, image_dir"
 _SHOWN = 3
 
 
-def find_images(given: InferDataSource) -> tuple[list[Source], list[str]]:
+def find_images(
+    given: InferDataSource, engine: EngineName = "rtdetr"
+) -> tuple[list[Source], list[str]]:
     """The images that a spec names, one source for each of its entries, in its order.
 
     A source's `image_dir` is the folder, the archive, or the folder that a list is in; its file
     names are below that, but for images of a list that are elsewhere, whose names are absolute.
+
+    Args:
+        engine: whose image reads them; TAO's reads HDF5 files, too.
 
     Returns:
         The sources, and notes on what is left out or not there.
@@ -45,7 +51,7 @@ def find_images(given: InferDataSource) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     notes: list[str] = []
     for entry in map(Path, given.image_dir):
-        names, found = _names(entry)
+        names, found = _names(entry, engine)
         notes += found
         place = entry if entry.is_dir() or is_archive(entry) else entry.parent
         ids, unknown = array("q", range(1, len(names) + 1)), array("q", bytes(8 * len(names)))
@@ -81,12 +87,12 @@ def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"  # what a Mac packs beside the files
 
 
-def _names(entry: Path) -> tuple[list[str], list[str]]:
+def _names(entry: Path, engine: EngineName) -> tuple[list[str], list[str]]:
     """Names of an entry's images, and notes."""
     if entry.is_dir():
         found = list(_in_folder(entry))
-        frames = [name for name in found if _is_hdf5(name)]
-        names = [name for name in found if not _is_hdf5(name)]
+        names = [name for name in found if engine == "tao" or not _is_hdf5(name)]
+        frames = [name for name in found if engine == "rtdetr" and _is_hdf5(name)]
         notes = [f"{entry}: left out, for {_NO_HDF5}: {_some_of(frames, 'file')}"]
         return _some(entry, names, _NO_HDF5 if frames else ""), notes if frames else []
     if not entry.exists():

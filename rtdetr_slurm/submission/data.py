@@ -53,7 +53,9 @@ def check_data(
     for stage in stages:
         trains = get_action(stage.action).trains
         skip = trains and loaded.job.bad_images == "skip"
-        checked = check_sources(experiment, stage.action, skip_bad_images=skip, read=read)
+        checked = check_sources(
+            experiment, stage.action, engine=stage.launch.engine, skip_bad_images=skip, read=read
+        )
         notes += checked.notes
         every = [source for group in checked.sources.values() for source in group]
         named = class_names([one.annotations for one in every], experiment.dataset.num_classes)

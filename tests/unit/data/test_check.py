@@ -134,6 +134,9 @@ def test_classes_that_do_not_count_are_said(folder: Path) -> None:
     path = written(folder / "val" / "annotations.json", content)
     said = notes(folder, "dataset.eval_class_ids=[1]")
     assert f"{path}: by dataset.eval_class_ids [1] no score counts 3 (dog); null counts" in said
+    alone = experiment(folder, "dataset.eval_class_ids=[1]")
+    in_tao = check_sources(alone, "train", engine="tao")
+    assert not any("eval_class_ids" in note for note in in_tao.notes)
     for every in ("[1, 3]", "null"):
         assert "eval_class_ids" not in notes(folder, f"dataset.eval_class_ids={every}")
 

@@ -125,6 +125,8 @@ def test_files_with_frames_are_named(tmp_path: Path) -> None:
     advice = "HDF5 files are not read here; write their frames to image files"
     assert notes == [f"{tmp_path}/mixed: left out, for {advice}: 2 files ('b.H5', 'sub/c.hdf5')"]
     assert refused(tmp_path / "mixed" / "sub").endswith(advice)
+    (source,), notes = find_images(InferDataSource(image_dir=[f"{tmp_path}/mixed/sub"]), "tao")
+    assert (source.annotations.file_names, notes) == (["c.hdf5"], [])
     assert refused(tmp_path / "mixed" / "b.H5").endswith(advice)
 
 
