@@ -186,10 +186,9 @@ def _image_size(path: Path) -> tuple[int, int] | None:
 def _needed(experiment: ExperimentConfig) -> str:
     """What is not the default in the parts of a spec that describe a detector, as YAML."""
     defaults = ExperimentConfig()
+    usual = defaults.model.model_dump()
     model = {
-        name: value
-        for name, value in experiment.model.model_dump().items()
-        if value != getattr(defaults.model, name)
+        name: value for name, value in experiment.model.model_dump().items() if value != usual[name]
     }
     dataset: dict[str, Any] = {"num_classes": experiment.dataset.num_classes}
     size = experiment.dataset.augmentation.eval_spatial_size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from rtdetr_slurm.cipher import decrypted
@@ -23,6 +23,8 @@ from rtdetr_slurm.runs.checkpoint_record import (
     read_weights_record,
 )
 
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+"""How PyTorch names an object that it does not load."""
 _TAO_ENCRYPTED = "state_dict_encrypted"
 """What TAO marks a .pth file with whose state_dict is no longer one."""
 
@@ -74,11 +76,16 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
         with decrypted(path, key) as source:
             loaded = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        found = _FOREIGN.search(str(error))
+        what = f" ({found[1]})" if found else ""
         raise RequestError(
-            f"{path}: not a file of plain weights. It is no PyTorch file, or holds Python objects, "
-            f"which are never executed here; save its state_dict alone. ({_first_line(error)})"
+            f"{path}: not a file of plain weights. It is no PyTorch file, or holds Python objects"
+            f"{what}, which are never executed here; where you trust the file, save its state_dict "
+            "alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except (MemoryError, RequestError):
+        raise
+    except Exception as error:  # PyTorch raises of all kinds on what is not its own
         raise RequestError(
             f"{path}: cannot be read as weights, the file is damaged or of another kind "
             f"({_first_line(error)})"

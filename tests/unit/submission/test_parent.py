@@ -118,6 +118,10 @@ def test_classes_that_mean_something_else_now_are_noted(machine: Machine, tmp_pa
         "class 1 was 'owl' in training and is 'thing' in the data of evaluate; if these are "
         "different things, its results mean nothing"
     )
+    moved = {**record, "classes": {"0": "thing"}}
+    (machine.run.path / "run.json").write_text(json.dumps(moved))
+    with pytest.raises(RequestError, match="'thing' is 1 there, and 0 of the weights"):
+        machine.ask(parent=machine.run.id)
     again = machine.ask("train.num_epochs=3", "job.then=[evaluate]", action="train")
     assert again.classes == {1: "thing"}
     assert not any("mean nothing" in note for note in again.plan.notes)

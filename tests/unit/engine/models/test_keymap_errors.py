@@ -42,6 +42,8 @@ def test_text_instead_of_weights(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_text("<html>404</html>")
     assert "not a file of plain weights" in refusal(path)
+    path.write_text("results_dir: /out\n")  # PyTorch runs out of its stack
+    assert "damaged or of another kind" in refusal(path)
 
 
 def test_truncated_file(tmp_path: Path) -> None:
@@ -58,7 +60,9 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
 
 def test_objects_are_refused_and_not_executed(tmp_path: Path) -> None:
     message = refusal(save({"state_dict": small_model().state_dict(), "x": Opaque()}, tmp_path))
-    assert "holds Python objects" in message
+    assert "holds Python objects (" in message
+    assert "Opaque), which are never executed here" in message
+    assert message.isprintable()
     path = tmp_path / "pickle.pth"
     path.write_bytes(pickle.dumps({"x": Opaque()}, protocol=2))
     assert "not a file of plain weights" in refusal(path)
@@ -107,3 +111,11 @@ def test_a_file_of_something_else_loads_nothing(tmp_path: Path) -> None:
 def test_fewer_decoder_layers(tmp_path: Path) -> None:
     message = refusal(save(small_model().state_dict(), tmp_path), dec_layers=2)
     assert "decoder.decoder.layers.2.self_attn.in_proj_weight" in message
+
+
+def test_levels_with_other_numbers_of_points(tmp_path: Path) -> None:
+    """As many in all, so that every shape is right."""
+    name = "decoder.decoder.layers.0.cross_attn.num_points_scale"
+    scale = torch.tensor([1 / 3] * 3 + [1 / 6] * 6 + [1 / 3] * 3)
+    message = refusal(save(small_model().state_dict() | {name: scale}, tmp_path))
+    assert f"its decoder samples 3 or 6 points on a level ({name}); allowed: 4 on each" in message
