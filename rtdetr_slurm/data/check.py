@@ -15,7 +15,7 @@ from rtdetr_slurm.actions import DEPLOY, EngineName, get_action
 from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_boxes import check_boxes
 from rtdetr_slurm.data.check_images import check_images
-from rtdetr_slurm.data.classes import check_eval_class_ids, class_names
+from rtdetr_slurm.data.classes import check_eval_class_ids, class_names, note_on_idle_classes
 from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
 from rtdetr_slurm.data.image_sources import check_apart, find_images
 from rtdetr_slurm.data.mscoco import without_gaps
@@ -71,8 +71,10 @@ def check_sources(
         if kind in ("train", "test") and kind in get_action(action).reads and not given:
             raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
     every = [(kind, source) for kind, group in sources.items() for source in group]
-    class_names([source.annotations for _, source in every], dataset.num_classes)
+    names = class_names([source.annotations for _, source in every], dataset.num_classes)
     notes: list[str] = []
+    if get_action(action).trains:
+        notes += note_on_idle_classes(names, dataset.num_classes)
     unusable: list[str] = []
     for kind, source in every:
         if kind in ("val", "test") and (engine == "rtdetr" or get_action(action).program == DEPLOY):

@@ -49,6 +49,15 @@ def class_names(sources: Sequence[CocoAnnotations], num_classes: int) -> dict[in
     return dict(sorted(names.items()))
 
 
+def note_on_idle_classes(names: Mapping[int, str], num_classes: int) -> Iterator[str]:
+    """A line where a detector is trained for more classes than there are."""
+    if names and max(names) + 1 < num_classes:
+        yield (
+            f"dataset.num_classes is {num_classes}, and the data have category ids up to "
+            f"{max(names)}: {max(names) + 1} is enough, and what comes later has to say the same"
+        )
+
+
 def class_changes(before: Mapping[int, str], now: Mapping[int, str]) -> Iterator[str]:
     """Where the same id has another name now than in training, or a name another id."""
     ids = {name: category for category, name in now.items()}

@@ -36,7 +36,8 @@ ADVICE: Mapping[FailureClass, str] = {
     "train.resume_training_checkpoint_path",
     FailureClass.OOM_HOST: "the node's memory was too small: raise job.mem_gb, or lower "
     "dataset.workers or dataset.batch_size",
-    FailureClass.OOM_GPU: "the GPU's memory was too small: lower dataset.batch_size or "
+    FailureClass.OOM_GPU: "the GPU's memory was too small: lower dataset.batch_size (or the "
+    "batch_size of the action's own section), or in training "
     "dataset.augmentation.train_spatial_size, or set train.precision to bf16 or "
     "train.activation_checkpoint to true",
     FailureClass.CONFIG: "correct the spec that the line names and submit again, or the data and "
@@ -52,7 +53,15 @@ ONE_VALUE_ADVICE = (
     "train with larger images (dataset.augmentation.multi_scales, train_spatial_size)"
 )
 
+DEVICE_ASSERT = "device-side assert triggered"
+"""CUDA's words where an index is out of range: with a detector most often a class's."""
+
 ADVICE_BY_WORDS: Mapping[str, str] = {
+    DEVICE_ASSERT: "most often a category id that is no class index: set dataset.num_classes to "
+    "the largest category id + 1, and dataset.eval_class_ids to ids that the annotations have",
+    "must match the size of tensor b": "a size that the graph is not made for: leave "
+    "export.input_height and export.input_width at 640, or at the size that the detector was "
+    "trained and checked with",
     ONE_VALUE: ONE_VALUE_ADVICE,
     "(job.max_hours)": "raise job.max_hours, and go on with "
     "train.resume_training_checkpoint_path in a new submission",
@@ -70,7 +79,7 @@ _LOG_SIGNS: Sequence[tuple[FailureClass, re.Pattern[str]]] = tuple(
         (FailureClass.OOM_HOST, r"oom[-_ ]kill|\bOut Of Memory\b|Cannot allocate memory"),
         (FailureClass.OOM_HOST, r"DataLoader worker .* is killed by signal: (Killed|Bus error)"),
         (FailureClass.OOM_HOST, r"insufficient shared memory"),
-        (FailureClass.CONFIG, r"device-side assert triggered"),
+        (FailureClass.CONFIG, DEVICE_ASSERT),
         (FailureClass.CONFIG, ONE_VALUE),
         (FailureClass.CONFIG, r"No space left on device|Disk quota exceeded"),
         (FailureClass.INFRA, r"\bXid\b|uncorrectable ECC|CUDA error: (unspecified launch|ECC)"),
