@@ -40,6 +40,7 @@ class WeightsRecord:
             where they cannot be known without torch, as in PyTorch's format from before 1.6.
         spec: the resolved spec that it was trained with; None where a file holds weights alone, or
             is not of this engine.
+        classes: id to name, as a checkpoint of this engine has them.
         resumable: whether it holds all of a training of this engine.
         config: the config.json beside Hugging Face's weights; None where there is none.
         quantization: how a detector that `quantize` has left is quantized; None of another one.
@@ -47,6 +48,7 @@ class WeightsRecord:
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     spec: Mapping[str, Any] | None = None
+    classes: Mapping[int, str] = field(default_factory=dict)
     resumable: bool = False
     config: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
@@ -79,10 +81,17 @@ def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRe
     return WeightsRecord(
         shapes,
         spec if own and isinstance(spec, dict) else None,
+        _classes(content.get("classes")) if own else {},
         resumable=own and "optimizer" in content,
         config=_config(path),
         quantization=quantization if own and isinstance(quantization, dict) else None,
     )
+
+
+def _classes(found: Any) -> dict[int, str]:
+    if not isinstance(found, dict):
+        return {}
+    return {n: name for n, name in found.items() if type(n) is int and isinstance(name, str)}
 
 
 def only_to_use(path: Path) -> str:

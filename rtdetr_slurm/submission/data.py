@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.data.check import check_batch_fits, check_sources
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.classes import check_same_ids, class_changes, class_names
 from rtdetr_slurm.data.classmap import inference_classes
 from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.plan.model import Container, Stage
+from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
+from rtdetr_slurm.submission.weights import classes_of
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ def check_data(
         notes += checked.notes
         every = [source for group in checked.sources.values() for source in group]
         named = class_names([one.annotations for one in every], experiment.dataset.num_classes)
+        known = _known_classes(stage, frozen, classes)
         if "test" in get_action(stage.action).reads:
-            check_same_ids(classes, named, checked.sources["test"][0].annotations.path)
+            check_same_ids(known or {}, named, checked.sources["test"][0].annotations.path)
         notes += [
             f"{change} in the data of {stage.name}; if these are different things, its results "
             "mean nothing"
-            for change in class_changes(classes, named)
+            for change in class_changes(known or {}, named)
         ]
         if "infer" in get_action(stage.action).reads:
-            taken = any(one.function == Infer.PARENT_MODEL for one in stage.inputs)
-            notes += inference_classes(experiment, (taken and classes) or None)[1]
+            notes += inference_classes(experiment, known)[1]
         if trains:
             classes = named
             images = sum(source.annotations.num_images for source in checked.sources["train"])
@@ -77,6 +78,22 @@ def check_data(
         if stage.container is not None:
             notes += _led_away(every, stage.container)
     return Findings(tuple(dict.fromkeys(notes)), classes)
+
+
+def _known_classes(
+    stage: Stage, frozen: Mapping[str, Any], before: Mapping[int, str]
+) -> Mapping[int, str] | None:
+    """The classes of the weights that a stage uses or continues; None where nobody knows yet.
+
+    Args:
+        before: of what was trained before it, or of the run that is continued.
+    """
+    section = get_action(stage.action).section
+    given = value_at(frozen, f"{section}.checkpoint")
+    if given:
+        path = local_path(given)
+        return classes_of(path) if path is not None and stage.launch.engine == "rtdetr" else None
+    return before or None
 
 
 def _led_away(sources: Sequence[Source], container: Container) -> Iterator[str]:

@@ -114,6 +114,19 @@ def other_detector(
         yield replace(problem, also=(*problem.also, at))
 
 
+def classes_of(path: Path) -> dict[int, str] | None:
+    """Id to name of the classes that weights are of, empty where nothing says so; None where that
+    is not known yet: the file is still to be made, or cannot be read without torch or a key."""
+    record = _record(path)
+    if record is None or not record.shapes:
+        return None
+    try:
+        found = {} if record.config is None else describe({}, config=record.config).classes
+    except RequestError:  # said elsewhere
+        found = {}
+    return {**record.classes} or found
+
+
 def _record(path: Path) -> WeightsRecord | None:
     try:
         return None if is_encrypted(path) else read_weights_record(path)

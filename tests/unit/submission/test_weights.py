@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from launch_support import write_dataset
 
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput
 from rtdetr_slurm.submission.prepare import Prepared, prepare
 
@@ -150,3 +151,28 @@ def test_a_teacher_from_elsewhere(tmp_path: Path, ask: Callable[..., Prepared]) 
     message = refusal(ask, field, path, *given, action="distill")
     assert f"distill.teacher.hidden_dim: found 256; {path} has 128; allowed: the same" in message
     ask(field, path, *given, "distill.teacher.hidden_dim=128", action="distill")
+
+
+def test_classes_that_have_other_ids(tmp_path: Path, ask: Callable[..., Prepared]) -> None:
+    """One side counts from 0, the other from 1."""
+    import torch
+
+    own, hub = tmp_path / "own.pth", tmp_path / "hub" / "model.safetensors"
+    content = {"tao_model": "rtdetr", "model": {"w": torch.zeros(1)}, "classes": {0: "thing"}}
+    torch.save(content, own)
+    write_safetensors(hub, {"w": (1,)})
+    config: dict[str, Any] = {
+        "model_type": "rt_detr",
+        "backbone_config": {"model_type": "timm_backbone", "backbone": "resnet50"},
+        "id2label": {"0": "thing", "1": "other"},
+    }
+    config["backbone_config"]["out_indices"] = [2, 3, 4]
+    hub.with_name("config.json").write_text(json.dumps(config))
+    for path in (own, hub):
+        with pytest.raises(RequestError, match=r"coco\.json .*'thing' is 1 there, and 0 of the we"):
+            ask("evaluate.checkpoint", path, action="evaluate")
+    torch.save({**content, "classes": {1: "thing"}}, own)
+    ask("evaluate.checkpoint", own, action="evaluate")
+    torch.save({**content, "classes": {1: "other"}}, own)
+    prepared = ask("evaluate.checkpoint", own, action="evaluate")
+    assert any("class 1 was 'other' in training and is 'thing'" in n for n in prepared.plan.notes)
