@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.slurm.client import SlurmClient
 
 from .harness import jobs, slurm
@@ -130,13 +131,18 @@ def test_trained_checkpoint_is_evaluated_on_two_nodes(
 def test_preempted_run_goes_on_at_its_step(
     cli_env: dict[str, str], cluster: slurm.Slurm, dataset: Dataset, tmp_path: Path, site: Path
 ) -> None:
-    """Preempted twice: while module lines run, and in its second epoch."""
+    """Preempted twice: while module lines run, and in its second epoch. With a key, which every
+    start has, and which is in nothing that the run leaves."""
     modules = [f"touch {tmp_path}/modules", "sleep 2"]
     profile = yaml.safe_load(site.read_text()) | {"module_lines": modules}
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=3)
+    spec["encryption_key"] = key = "hunter2-of-the-cluster"
     run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
+    secrets = run.folder / "secrets.json"
+    assert (secrets.stat().st_mode & 0o777, key in secrets.read_text()) == (0o600, True)
+    assert key not in cluster.command("scontrol", "write", "batch_script", run.job, "-")
     while not (tmp_path / "modules").exists():
         time.sleep(0.1)
     # What Slurm sends before the time limit, and on preemption with send_user_signal.
@@ -164,6 +170,9 @@ def test_preempted_run_goes_on_at_its_step(
     assert resumed is not None
     assert int(resumed[1]) >= epochs[0]["step"]
     assert not list(run.results.glob("interrupted*.pth"))
+    assert load_checkpoint(run.results / "model_epoch_002.pth", key)["epoch"] == 2
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
 
 
 def assert_failed_with(run: Submitted, message: str, failure_class: str) -> None:
