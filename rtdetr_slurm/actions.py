@@ -38,11 +38,12 @@ MODULES: Mapping[str, str] = {ENGINE: "rtdetr_slurm.engine.process.entry"}
 """What `python -m` runs in place of a program, where no container brings it."""
 
 
-Model = Literal["checkpoint", "onnx", "engine"]
+Model = Literal["checkpoint", "quantized", "onnx", "engine"]
 """Forms of a detector that one action leaves and another takes."""
 
 MODEL_WORDS: Mapping[Model, str] = {
     "checkpoint": "a checkpoint",
+    "quantized": "a quantized checkpoint",
     "onnx": "an ONNX file",
     "engine": "a TensorRT engine",
 }
@@ -205,6 +206,7 @@ ACTIONS: Mapping[str, Action] = {
             reads=(),
             may_read=("quant_calibration", "train", "val"),
             artefact=Artefact("file", QUANTIZE_JSON),
+            leaves="quantized",
             function="rtdetr_slurm.engine.actions.quantize:quantize",
             tao_artefact=Artefact("files", "*.pth *.onnx"),
         ),

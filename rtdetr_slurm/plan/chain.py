@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import MODEL_WORDS, Model, get_action, last_that_leaves
@@ -12,9 +13,9 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.spec.fields import as_asked, walk
 from rtdetr_slurm.spec.needs import heeds_common_choice, taken_from, takes_checkpoint
-from rtdetr_slurm.yaml_source import dotted
+from rtdetr_slurm.yaml_source import KeyPath, dotted
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import LoadedSpec
@@ -120,6 +121,7 @@ def _inputs(
     for ref in walk(ExperimentConfig):
         if action.name not in ref.used_by:
             continue
+        ref = as_asked(ref, partial(_beside, spec, ref.path))
         path, function = dotted(ref.path), ref.inferred(action.name)
         value = value_at(spec, path)
         if ref.extra("x-path") == "read" and is_uri(value):
@@ -133,6 +135,11 @@ def _inputs(
             if choice is None and heeds_common_choice(ref, loaded.actions, index, parent_name):
                 choice = loaded.job.checkpoint
             yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
+
+
+def _beside(spec: Mapping[str, Any], path: KeyPath, name: str) -> Any:
+    """The value of another field of the section that a field is in."""
+    return value_at(spec, dotted((*path[:-1], name)))
 
 
 def _origin(takes: Model, path: str, before: Sequence[Position], parent: Parent | None) -> Origin:

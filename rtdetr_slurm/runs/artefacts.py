@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import Action, EngineName, get_action
-from rtdetr_slurm.contract import ANNOTATED_IMAGE, REPORT_HTML
+from rtdetr_slurm.contract import ANNOTATED_IMAGE, ONNX_SUFFIX, QUANTIZED_PATTERN, REPORT_HTML
 from rtdetr_slurm.encryption import damage, is_encrypted
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
@@ -69,10 +69,18 @@ def artefact_problem(
 def made_file(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> Path | None:
     """The file that an action makes where its spec says; None for one that makes no such file."""
     artefact = action.artefact
+    if action.leaves == "quantized":
+        return results_dir / quantized_name(str(value_at(spec, "quantize.backend")))
     named = value_at(spec, artefact.name) if artefact.kind == "field" else None
     if named:
         return Path(named)
     return results_dir / artefact.default if artefact.default else None
+
+
+def quantized_name(backend: str) -> str:
+    """The file that a backend of `quantize` leaves, as TAO calls it."""
+    name = QUANTIZED_PATTERN.format(backend=backend)
+    return name if name.endswith(ONNX_SUFFIX) else f"{name}.pth"
 
 
 def file_problem(path: Path) -> str | None:

@@ -90,7 +90,8 @@ def maker_of(run: Run | None, origin: Origin) -> Maker:
 # --- the functions -------------------------------------------------------------------------
 def parent_model(maker: Maker, choice: str | None = None) -> Chosen:
     """The model that a stage has left: of a training the best checkpoint by val_mAP, else the last,
-    unless another is asked for; of an export the ONNX file; of an engine build the engine."""
+    unless another is asked for; of an export the ONNX file; of a quantization what it has made; of
+    an engine build the engine."""
     if maker.action.leaves == "checkpoint":
         if choice is None:
             return best_or_last(maker.results_dir)

@@ -157,7 +157,11 @@ def _filled_table() -> Iterator[str]:
     for ref in walk(ExperimentConfig):
         if ref.extra("x-inferred") == Infer.PARENT_MODEL:
             actions = ", ".join(action for action in ACTIONS if ref.inferred(action))
-            yield f"| {actions} | `{dotted(ref.path)}` | {MODEL_WORDS[ref.takes]} |"
+            holds = MODEL_WORDS[ref.takes]
+            if condition := ref.extra("x-takes-if"):
+                name, value, takes = condition
+                holds += f"; {name}{'' if value is True else f' {value}'}: {MODEL_WORDS[takes]}"
+            yield f"| {actions} | `{dotted(ref.path)}` | {holds} |"
     yield ""
 
 

@@ -14,6 +14,7 @@ class EvaluateConfig(Section):
         path="read",
         holds="weights",
         inferred=Infer.PARENT_MODEL,
+        takes_if=("is_quantized", True, "quantized"),
         used_by=("evaluate",),
         honoured_by=EVALUATE,
         required_by=("evaluate",),

@@ -30,6 +30,7 @@ class ExportConfig(Section):
         holds="weights",
         honoured_by=EXPORT,
         inferred=Infer.PARENT_MODEL,
+        takes_if=("is_quantized", True, "quantized"),
         required_by=("export",),
         description="Weights to export: a checkpoint of this engine or of TAO, or a published "
         "RT-DETR in the official or the Hugging Face layout (.pth, .safetensors).",

@@ -6,8 +6,9 @@ and (later) the search space. A new field is one more declaration; nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -89,6 +90,7 @@ def field(
     inferred: str | None = None,
     inferred_in: Sequence[str] = (),
     takes: Model = "checkpoint",
+    takes_if: tuple[str, Any, Model] | None = None,
     carried: Sequence[str] = (),
     also_named: str | None = None,
     ge: float | None = None,
@@ -128,6 +130,7 @@ def field(
         inferred_in: the actions in which it does; else those that need the field, else those that
             it is meant for.
         takes: the form of the model that `parent_model` fills in.
+        takes_if: a field beside it, a value of that, and what is taken instead where it has it.
         carried: the actions that, when they continue an earlier run, must have its value.
         also_named: a second name of the field.
         ge, le: bounds, both inclusive.
@@ -167,6 +170,7 @@ def field(
         "x-inferred-in": list(inferred_in) or None,
         "x-carried": list(carried) or None,
         "x-takes": takes if inferred == Infer.PARENT_MODEL else None,
+        "x-takes-if": takes_if and list(takes_if),
         "x-also-named": also_named,
         "x-also-default": list(also_default) or None,
         "x-template": template,
@@ -214,6 +218,7 @@ class FieldRef:
             without being among those it is meant for.
         idle: why it changes nothing in any action; inherited likewise.
         required_by: those of them that cannot start while it is empty.
+        takes: the form of the model that fills it, where one does.
     """
 
     path: KeyPath
@@ -225,6 +230,7 @@ class FieldRef:
     no_effect_in: tuple[str, ...]
     idle: str | None
     required_by: tuple[str, ...]
+    takes: Model
 
     @property
     def default(self) -> Any:
@@ -236,12 +242,6 @@ class FieldRef:
     def extra(self, key: str) -> Any:
         """What the declaration says under an extension key of the schema, or None."""
         return extra(self.info, key)
-
-    @property
-    def takes(self) -> Model:
-        """The form of the model that fills it, where one does."""
-        takes: Model | None = self.extra("x-takes")
-        return takes or "checkpoint"
 
     def inferred(self, action: str) -> str | None:
         """The inference function that fills the field in an action where it is left empty."""
@@ -284,7 +284,18 @@ def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[
             ),
             idle=idle,
             required_by=_among(used_by, extra(info, "x-required-by") or ()),
+            takes=extra(info, "x-takes") or "checkpoint",
         )
+
+
+def as_asked(ref: FieldRef, beside: Callable[[str], Any]) -> FieldRef:
+    """The field as the values of its section have it.
+
+    Args:
+        beside: name of a field of that section to its value.
+    """
+    name, value, takes = ref.extra("x-takes-if") or (None, None, ref.takes)
+    return replace(ref, takes=takes) if name and beside(name) == value else ref
 
 
 def _among(actions: Sequence[str], said: Sequence[str]) -> tuple[str, ...]:
@@ -304,7 +315,7 @@ def visit(section: Section, above: FieldRef | None = None) -> Iterator[tuple[Fie
     """Every field below a section that holds values, with its value; list items by index."""
     for ref in declared(type(section), above):
         value = getattr(section, str(ref.path[-1]))
-        yield ref, value
+        yield as_asked(ref, partial(getattr, section)), value
         if isinstance(value, Section):
             yield from visit(value, ref)
         elif ref.nested is not None and isinstance(value, list):

@@ -14,6 +14,7 @@ class InferenceConfig(Section):
         path="read",
         holds="weights",
         inferred=Infer.PARENT_MODEL,
+        takes_if=("is_quantized", True, "quantized"),
         used_by=INFERENCE,
         honoured_by=INFERENCE,
         required_by=INFERENCE,

@@ -27,7 +27,7 @@ from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
-from rtdetr_slurm.spec.quantization import STATIC, backend_can_do_it
+from rtdetr_slurm.spec.quantization import STATIC, backend_can_do_it, checkpoint_is_left
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.tao import TAO_RULES
 from rtdetr_slurm.spec.teacher import (
@@ -319,6 +319,7 @@ OWN_RULES = (
     frozen_names_exist,
     bindings_can_be_bound,
     backend_can_do_it,
+    checkpoint_is_left,
     backbone_is_available,
     opset_is_supported,
     options_are_honoured,

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from rtdetr_slurm.contract import ONNX_SUFFIX, QUANTIZED_PATTERN
+from rtdetr_slurm.contract import ONNX_SUFFIX
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import FROM_ENVIRONMENT, ExperimentConfig
-from rtdetr_slurm.spec.fields import QUANTIZE
+from rtdetr_slurm.spec.fields import EVALUATE, EXPORT, INFERENCE, QUANTIZE
 from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, names
 from rtdetr_slurm.spec.quantize import LayerRule, QuantizeConfig, TensorRule
@@ -24,6 +24,8 @@ SENSITIVE = ("decoder.", "encoder.encoder.")
 encoder. With 8 bits for their activations RT-DETR loses most of what it has learned."""
 FP8_OPSET = 19
 """The first ONNX operator set with FP8."""
+TAKING_QUANTIZED = (*EVALUATE, *INFERENCE, *EXPORT)
+"""Actions with `is_quantized`."""
 LAYER_KINDS = ("Conv2d", "Linear")
 """Classes of the layers that can be quantized."""
 
@@ -69,12 +71,6 @@ def layer_rules(config: QuantizeConfig) -> Sequence[LayerRule]:
     int8 = TensorRule(dtype="int8")
     static = int8 if config.mode == STATIC else None
     return [LayerRule(module_name="*", weights=int8, activations=static)]
-
-
-def quantized_name(backend: str) -> str:
-    """Name of the file that a backend's quantization is left in."""
-    name = QUANTIZED_PATTERN.format(backend=backend)
-    return name if name.endswith(ONNX_SUFFIX) else f"{name}.pth"
 
 
 def key_problem(backend: str) -> str:
@@ -172,6 +168,21 @@ def backend_can_do_it(experiment: ExperimentConfig, action: str) -> Problems:
         )
     if not backend.takes_onnx:  # how a file's nodes are called is in the file
         yield from _patterns_mean_something(experiment)
+
+
+def checkpoint_is_left(experiment: ExperimentConfig, action: str) -> Problems:
+    """What a quantization of this spec leaves can be taken where it is left to be taken."""
+    config = experiment.quantize
+    if action in TAKING_QUANTIZED and "quantize" in experiment.model_fields_set:
+        section = getattr(experiment, action)
+        onnx = BACKENDS[config.backend].takes_onnx
+        if section.is_quantized and not section.checkpoint and onnx:
+            yield Problem(
+                (action, "is_quantized"),
+                f"found true; quantize.backend '{config.backend}' leaves an ONNX file, which "
+                f"action '{action}' does not take; allowed: false, or another backend",
+                also=(("quantize", "backend"),),
+            )
 
 
 def _algorithm(config: QuantizeConfig, backend: Backend) -> Problems:

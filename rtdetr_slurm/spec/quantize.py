@@ -71,6 +71,7 @@ class QuantizeConfig(Section):
         holds="model",
         honoured_by=QUANTIZE,
         inferred=Infer.PARENT_MODEL,
+        takes_if=("backend", "modelopt.onnx", "onnx"),
         required_by=QUANTIZE,
         description="Checkpoint (.pth) to quantize, or an ONNX file for modelopt.onnx.",
     )

@@ -25,7 +25,7 @@ def action_schema(action: str) -> dict[str, Any]:
     `automl_default_parameters`, `automl_disabled_parameters` and `popular` as in TAO's schemas, and
     per field `x-math-cond`, `x-depends-on`, `x-used-by`, `x-honoured-by`, `x-no-effect-in`,
     `x-idle`, `x-required-by`, `x-path`, `x-holds`, `x-inferred`,
-    `x-inferred-in`, `x-takes`, `x-carried`, `x-also-named` and `x-automl`.
+    `x-inferred-in`, `x-takes`, `x-takes-if`, `x-carried`, `x-also-named` and `x-automl`.
     """
     model = _models_schema()
     refs, sections = _refs(action), model["$defs"]

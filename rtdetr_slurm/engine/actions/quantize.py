@@ -31,13 +31,13 @@ from rtdetr_slurm.engine.quantization.measure import LOOKED_AT, sensitivities
 from rtdetr_slurm.engine.quantization.subject import CheckpointSubject, OnnxSubject, Subject
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of
+from rtdetr_slurm.runs.artefacts import quantized_name
 from rtdetr_slurm.spec.quantization import (
     BACKENDS,
     STATIC,
     LayerFormat,
     choose,
     key_problem,
-    quantized_name,
     useless,
 )
 from rtdetr_slurm.vision.onnx_runtime import open_onnx

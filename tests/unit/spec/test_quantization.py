@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from spec_files import NEEDED, TRAIN, load, only, problems
 
-from rtdetr_slurm.spec.quantization import LayerFormat, choose, quantized_name, useless
+from rtdetr_slurm.spec.fields import visit
+from rtdetr_slurm.spec.needs import taken_from
+from rtdetr_slurm.spec.quantization import LayerFormat, choose, useless
 from rtdetr_slurm.spec.quantize import QuantizeConfig
+from rtdetr_slurm.yaml_source import dotted
 
 STATIC = ("quantize.backend=modelopt.pytorch", "quantize.mode=static_ptq")
 ONNX = (
@@ -143,8 +146,31 @@ def test_what_they_can_do_is_taken(tmp_path: Path) -> None:
     assert one.topology.gpu_ids == (2,)
 
 
-def test_names_of_what_is_left() -> None:
-    """TAO's."""
-    assert quantized_name("torchao") == "quantized_model_torchao.pth"
-    assert quantized_name("modelopt.pytorch") == "quantized_model_modelopt.pytorch.pth"
-    assert quantized_name("modelopt.onnx") == "quantized_model_modelopt.onnx"
+def test_a_quantized_checkpoint_comes_from_the_quantization(tmp_path: Path) -> None:
+    """In a chain as from a parent run; another checkpoint comes from the training."""
+    chain = ["job.then=[quantize, evaluate, export]", *NEEDED["evaluate"][:1]]
+    flag = "evaluate.is_quantized=true"
+    loaded = load(tmp_path, TRAIN, *chain, flag, action="train")
+    found = {
+        dotted(ref.path): taken_from(ref, loaded.actions, 2 if "evaluate" in ref.path else 3, None)
+        for ref, _ in visit(loaded.experiment)
+        if ref.path in (("evaluate", "checkpoint"), ("export", "checkpoint"))
+    }
+    assert found == {"evaluate.checkpoint": "quantize", "export.checkpoint": "train"}
+    needed = NEEDED["evaluate"][0]
+    load(tmp_path, "", needed, flag, "job.parent=quantize-1", action="evaluate")
+    line = only(problems(tmp_path, "", needed, flag, action="evaluate"))
+    assert "evaluate.checkpoint: missing" in line
+
+
+def test_an_onnx_file_is_quantized_of_an_export_and_not_taken_for_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    chain = ["job.then=[export, quantize]", *ONNX[:3]]
+    loaded = load(tmp_path, TRAIN, *chain, action="train")
+    (ref,) = (r for r, _ in visit(loaded.experiment) if r.path == ("quantize", "model_path"))
+    assert taken_from(ref, loaded.actions, 2, None) == "export"
+    chain[0] = "job.then=[export, quantize, evaluate]"
+    flags = ["evaluate.is_quantized=true", *NEEDED["evaluate"][:1]]
+    line = only(problems(tmp_path, TRAIN, *chain, *flags, action="train"))
+    assert "evaluate.is_quantized: found true; quantize.backend 'modelopt.onnx' leaves" in line
