@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rtdetr_slurm import __version__
-from rtdetr_slurm.contract import QUANTIZE_JSON, QUANTIZE_VERSION, Kpi
+from rtdetr_slurm.contract import QUANTIZE_JSON, Kpi
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
@@ -28,6 +26,14 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.quantization.libraries import library_version
 from rtdetr_slurm.engine.quantization.measure import LOOKED_AT, sensitivities
+from rtdetr_slurm.engine.quantization.record import (
+    CALIBRATION_IMAGES,
+    Images,
+    accuracy,
+    described,
+    of_images,
+    of_layers,
+)
 from rtdetr_slurm.engine.quantization.subject import CheckpointSubject, OnnxSubject, Subject
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of
@@ -42,25 +48,10 @@ from rtdetr_slurm.spec.quantization import (
 )
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.preprocess import to_unit_range
-from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
+from rtdetr_slurm.vision.scoring import open_evaluation_data
 
-CALIBRATION_IMAGES = 512
-"""At most so many images calibrate, spread evenly over their source."""
 LOST = 0.01
 """A mAP that is lower by more than this is warned of."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Annotated images, and the kind of data source they are of; None: there are none, and why."""
-
-    kind: str = ""
-    data: EvaluationData | None = None
-    why: str = ""
-
-    @property
-    def source(self) -> str | None:
-        return f"dataset.{self.kind}_data_sources" if self.data else None
 
 
 def quantize(session: Session) -> dict[str, float]:
@@ -101,7 +92,7 @@ def quantize(session: Session) -> dict[str, float]:
         facts = {"checkpoint": str(session.results_dir / name), "epoch": subject.epoch}
         write_metrics(session, after, facts | {"images": len(after.assessment.table)})
     record = {
-        **described(session, subject, library, name),
+        **described(config, subject, library, session.results_dir / name),
         "calibration": of_images(calibration) if config.mode == STATIC else None,
         "accuracy": accuracy(before, after, scored),
         "not_scored": scored.why or None,
@@ -173,8 +164,8 @@ def open_images(session: Session, subject: Subject, kinds: tuple[str, ...]) -> I
     for kind, sources in open_sources(session, kinds).items():
         for source in sources:
             return Images(kind, open_evaluation_data(session.experiment, source, size=subject.size))
-    missing = " nor ".join(f"dataset.{kind}_data_sources" for kind in kinds)
-    return Images(why=f"{'neither ' if len(kinds) > 1 else 'no '}{missing} is set")
+    missing = " and ".join(f"dataset.{kind}_data_sources" for kind in kinds)
+    return Images(why=f"{missing}: not set")
 
 
 def batches(session: Session, images: Images, count: int = CALIBRATION_IMAGES) -> Iterator[Tensor]:
@@ -231,80 +222,6 @@ def score(session: Session, model: torch.nn.Module, images: Images) -> Scores | 
     return evaluate_detector(session, model, share_evaluation(session, images.data))
 
 
-# --- quantize.json -------------------------------------------------------------------------
-def described(session: Session, subject: Subject, library: str, name: str) -> dict[str, Any]:
-    """What was made of what, and how."""
-    config, path = session.experiment.quantize, Path(session.experiment.quantize.model_path)
-    made = session.results_dir / name
-    return {
-        "schema_version": QUANTIZE_VERSION,
-        "version": __version__,
-        "model_path": str(path),
-        "model_sha256": sha256_of(path),
-        "epoch": subject.epoch,
-        "quantized_file": str(made),
-        "quantized_sha256": sha256_of(made),
-        "quantized_bytes": made.stat().st_size,
-        "backend": config.backend,
-        "library": library,
-        "mode": config.mode,
-        "algorithm": config.algorithm,
-        "input_size": list(subject.size),
-    }
-
-
-def of_images(images: Images) -> dict[str, Any]:
-    """What calibrated."""
-    assert images.data is not None
-    used = len(images.data.table.spread(CALIBRATION_IMAGES))
-    return {"source": images.source, "images": used}
-
-
-def accuracy(before: Scores | None, after: Scores | None, images: Images) -> dict[str, Any] | None:
-    """COCO's twelve numbers of both; None where nothing was scored."""
-    if before is None or after is None or images.data is None:
-        return None
-    return {
-        "source": images.source,
-        "images": len(images.data.table),
-        "before": _numbers(before.summary),
-        "after": _numbers(after.summary),
-        "mAP_difference_points": _number(100 * (after.summary["mAP"] - before.summary["mAP"])),
-    }
-
-
-def of_layers(
-    subject: Subject,
-    layers: Mapping[str, LayerFormat],
-    left: Mapping[str, str],
-    moved: Mapping[str, float],
-) -> dict[str, Any]:
-    """The share of the work that is quantized, and every layer."""
-    work = {one.name: one.multiply_adds for one in subject.candidates}
-    done = sum(work[name] for name in layers)
-    entries = [
-        {
-            "name": one.name,
-            "class": one.kinds[0],
-            "weights": layers[one.name].weights,
-            "activations": layers[one.name].activations,
-            "share": round(work[one.name] / subject.multiply_adds, 6),
-            "sensitivity": moved.get(one.name),
-        }
-        for one in subject.candidates
-        if one.name in layers
-    ]
-    return {
-        "work": {
-            "multiply_adds": subject.multiply_adds,
-            "quantized": done,
-            "share": round(done / subject.multiply_adds, 6),
-        },
-        "layers": sorted(entries, key=lambda entry: -(entry["sensitivity"] or 0)),
-        "left_out": dict(left),
-    }
-
-
 def tell(session: Session, name: str, record: Mapping[str, Any]) -> None:
     """One line for people, and a warning where much was lost."""
     said = f"{len(record['layers'])} layers, {record['work']['share']:.1%} of the multiply-adds"
@@ -321,11 +238,3 @@ def tell(session: Session, name: str, record: Mapping[str, Any]) -> None:
             f"mAP has fallen from {before:.4f} to {after:.4f}; the layers that move detections "
             f"most are {worst}: name them in quantize.skip_names"
         )
-
-
-def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in values.items()}
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

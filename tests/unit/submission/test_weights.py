@@ -176,3 +176,36 @@ def test_classes_that_have_other_ids(tmp_path: Path, ask: Callable[..., Prepared
     torch.save({**content, "classes": {1: "other"}}, own)
     prepared = ask("evaluate.checkpoint", own, action="evaluate")
     assert any("class 1 was 'other' in training and is 'thing'" in n for n in prepared.plan.notes)
+
+
+QUANTIZED = {"schema_version": 1, "layers": {"backbone.conv1": {"weights": "fp8_e4m3fn"}}}
+
+
+@pytest.mark.parametrize(
+    ("field", "flags", "said"),
+    [
+        ("evaluate.checkpoint", [], "evaluate.is_quantized: found false; {} holds a quantized"),
+        ("export.checkpoint", [], "export.is_quantized: found false; {} holds a quantized"),
+        ("export.checkpoint", ["export.is_quantized=true"],
+         "export.opset_version: found 17; the checkpoint has layers in fp8_e4m3fn, which ONNX has "
+         "from 19 on; allowed: 19"),
+        ("train.pretrained_model_path", [], "train.pretrained_model_path: {} holds a quantized"),
+        ("train.resume_training_checkpoint_path", [],
+         "train.resume_training_checkpoint_path: {} holds a quantized detector, which evaluate"),
+        ("quantize.model_path", [], "quantize.model_path: {} holds a quantized detector, which"),
+    ],
+)  # fmt: skip
+def test_a_quantized_checkpoint_is_taken_for_what_it_is(
+    tmp_path: Path, ask: Callable[..., Prepared], field: str, flags: list[str], said: str
+) -> None:
+    path = write_own(tmp_path / "q.pth", quantization=QUANTIZED, spec={}, model={})
+    action = field.split(".")[0]
+    with pytest.raises(InvalidInput) as error:
+        ask(field, path, *flags, action=action)
+    assert said.format(path) in str(error.value)
+    if action == "export":
+        ask(field, path, "export.is_quantized=true", "export.opset_version=19", action=action)
+    plain = write_own(tmp_path / "p.pth", spec={}, model={})
+    if action == "evaluate":
+        with pytest.raises(InvalidInput, match=r"is_quantized: found true; \S* is no checkpoint"):
+            ask(field, plain, "evaluate.is_quantized=true", action=action)
