@@ -33,6 +33,7 @@ from rtdetr_slurm.spec.keys import data_without_key, find_key, without_key
 from rtdetr_slurm.spec.needs import check_chain
 from rtdetr_slurm.spec.notes import notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
+from rtdetr_slurm.spec.quantization import backend_takes_a_key
 from rtdetr_slurm.spec.references import fill_references
 from rtdetr_slurm.spec.rules import check_automl, check_experiment
 from rtdetr_slurm.spec.sizes import complete_scales
@@ -72,13 +73,17 @@ class LoadedSpec:
         """The same with the key itself in `key`, be it the environment's, and a spec that says so.
 
         Raises:
-            RequestError: as find_key.
+            RequestError: as find_key, or an action would leave its model unencrypted.
         """
         key = find_key(self.key, self.experiment.encryption_key, environ)
         if key is None:
             return self
         update = {"encryption_key": FROM_ENVIRONMENT}
-        return replace(self, key=key, experiment=self.experiment.model_copy(update=update))
+        experiment = self.experiment.model_copy(update=update)
+        problems = [p for name in self.actions for p in backend_takes_a_key(experiment, name)]
+        if problems:
+            raise InvalidInput(locate(self.source, problems))
+        return replace(self, key=key, experiment=experiment)
 
     @property
     def section(self) -> Section:

@@ -146,6 +146,14 @@ def _format(rule: TensorRule | None) -> str | None:
 
 
 # --- what is wrong with a section ------------------------------------------------------------
+def backend_takes_a_key(experiment: ExperimentConfig, action: str) -> Problems:
+    """A rule of its own: that there is a key may be known only after all others."""
+    name = experiment.quantize.backend
+    encrypts = experiment.encryption_key == FROM_ENVIRONMENT
+    if action in QUANTIZE and encrypts and BACKENDS[name].takes_onnx:
+        yield Problem(("quantize", "backend"), key_problem(name))
+
+
 def backend_can_do_it(experiment: ExperimentConfig, action: str) -> Problems:
     """What the library cannot do is refused, where TAO passes over it."""
     if action not in QUANTIZE:
@@ -155,8 +163,7 @@ def backend_can_do_it(experiment: ExperimentConfig, action: str) -> Problems:
     yield from _algorithm(config, backend)
     yield from _device(config, backend)
     yield from _model_path(config, backend)
-    if backend.takes_onnx and experiment.encryption_key == FROM_ENVIRONMENT:
-        yield Problem(("quantize", "backend"), key_problem(config.backend))
+    yield from backend_takes_a_key(experiment, action)
     for index, rule in enumerate(config.layers):
         yield from _rule(config, backend, rule, ("quantize", "layers", index))
     formats = {_format(rule.weights) for rule in config.layers} - {None}

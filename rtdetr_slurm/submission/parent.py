@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import EXPERIMENT_YAML, Infer
-from rtdetr_slurm.encryption import key_problem
+from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, Infer
+from rtdetr_slurm.encryption import HOW_TO_GIVE, key_problem
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.chain import Parent, ParentStage
@@ -121,6 +121,8 @@ def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent
             if one.origin is None or one.origin.run is None:
                 continue
             epochs = None
+            if one.origin not in ended and loaded.key is None:
+                _see_that_no_key_is_needed(one.origin, one.field)
             if one.origin in ended:
                 try:
                     chosen = from_stage(maker_of(None, one.origin), one)
@@ -134,6 +136,15 @@ def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent
                 epochs = int(one.choice.removeprefix("epoch:")) + 1
             if one.function == Infer.RESUME_MODEL and isinstance(epochs, int):
                 _check_epochs_left(loaded, spec, epochs, parent)
+
+
+def _see_that_no_key_is_needed(origin: Origin, field: str) -> None:
+    stage = open_run(Path(str(origin.run))).plan.stage(origin.stage)
+    if Env.ENCRYPTION_KEY in stage.launch.secrets:
+        raise RequestError(
+            f"job.parent: {field}: {origin} encrypts what it writes, and there is no key: give its "
+            f"key {HOW_TO_GIVE}"
+        )
 
 
 def _see_that_the_key_fits(path: Path, key: str | None) -> None:

@@ -69,6 +69,17 @@ def test_the_spec_counts_more_than_the_environment(tmp_path: Path) -> None:
     assert plain.with_key_of({NAME: f"file://{path}"}).key == "of the file"
 
 
+def test_a_key_of_the_environment_is_refused_where_the_spec_would_be(tmp_path: Path) -> None:
+    needed = [one for one in NEEDED["quantize"] if not one.startswith("quantize.model_path")]
+    given = (*needed, "quantize.backend=modelopt.onnx", "quantize.mode=static_ptq")
+    extra = ("quantize.model_path=/m.onnx", "quantize.device=cpu", "encryption_key=hunter2")
+    told = only(problems(tmp_path, TRAIN, *given, *extra, action="quantize"))
+    loaded = load(tmp_path, TRAIN, *given, *extra[:2], action="quantize")
+    with pytest.raises(RequestError, match="works on files of its own, unencrypted") as caught:
+        loaded.with_key_of({NAME: "hunter2"})
+    assert str(caught.value).endswith(told)
+
+
 def test_a_reference_is_no_key_and_a_number_has_quotes(tmp_path: Path) -> None:
     text = f"encryption_key: ${{model.backbone}}-1\n{TRAIN}"
     line = only(problems(tmp_path, text, action="train"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch_support import EVALUATE, STAGE, claim_results, make_run, write_checkpoint, write_dataset
+from launch_support import (
+    EVALUATE,
+    STAGE,
+    claim_results,
+    local_stage,
+    make_run,
+    write_checkpoint,
+    write_dataset,
+)
 from slurm_support import FakeSlurm, submitted
 
 from rtdetr_slurm import encryption
@@ -17,6 +26,7 @@ from rtdetr_slurm.cipher import encrypted
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.secrets import secrets_of
@@ -171,13 +181,18 @@ def test_a_file_of_another_key_is_refused_before_anything_is_queued(
 
 def test_the_parents_checkpoint_needs_its_key(ask: Callable[..., Prepared], tmp_path: Path) -> None:
     spec = ask().loaded.resolved()
-    run = make_run(tmp_path / "runs", with_key(STAGE), spec=spec)
+    run = make_run(tmp_path / "runs", with_key(local_stage(tmp_path / "trained")), spec=spec)
     [task] = run.plan.tasks()
     claim_results(run, task)
-    encrypted_checkpoint(task.results_dir / "model_epoch_000.pth")
-    run.record("submitted", stage="train", job_id="1")
-    run.record("finished", stage="train", job_id="1", restart=0, state="success")
+    pid = str(os.getpid())
+    run.record("submitting", stage="train")
+    run.record("submitted", stage="train", job_id=pid, **process_facts(pid))
     parent: Sequence[str] = ("evaluate.checkpoint=",)
+    with pytest.raises(RequestError, match="encrypts what it writes, and there is no key: give"):
+        ask(*parent, action="evaluate", parent=str(run.path))
+    ask(*parent, f"encryption_key={KEY}", action="evaluate", parent=str(run.path))
+    encrypted_checkpoint(task.results_dir / "model_epoch_000.pth")
+    run.record("finished", stage="train", job_id=pid, restart=0, state="success")
     with pytest.raises(RequestError, match=r"job\.parent: evaluate\.checkpoint: .* no key"):
         ask(*parent, action="evaluate", parent=str(run.path))
     ask(*parent, f"encryption_key={KEY}", action="evaluate", parent=str(run.path))
