@@ -36,6 +36,7 @@ def steps(run: Submitted, start: int) -> None:
         if len(starts) == start + 2 and re.search(r"epoch \d+/\d+ step ", starts[-1]):
             return
         assert time.monotonic() < deadline, starts[-1]
+        assert "rtdetr-slurm: failed: " not in starts[-1], starts[-1]
         time.sleep(0.5)
 
 
@@ -48,13 +49,14 @@ def end_of(run: Submitted) -> tuple[str, str]:
     """Failure class and evidence of a run that has failed for good."""
     stage = run.wait_for_end()
     assert stage["state"] == "failed", run.log()
-    assert run.status_lines()[-1]["reason"] == stage["failure"]["evidence"]
-    return stage["failure"]["class"], stage["failure"]["evidence"]
+    failure_class, evidence = stage["failure"]["class"], stage["failure"]["evidence"]
+    assert evidence.startswith(run.status_lines()[-1]["reason"])
+    return failure_class, evidence
 
 
 def test_requeues_retries_and_hours(cli: Cli, cluster: slurm.Slurm, spec: Path) -> None:
-    hours = submit(cli, spec, "job.max_hours=0.03")  # 48 s until it is asked to stop
-    retried = submit(cli, spec, "job.max_infra_retries=1", "job.hang_minutes=0.1")
+    hours = submit(cli, spec, "job.max_hours=0.04")  # 84 s until it is asked to stop
+    retried = submit(cli, spec, "job.max_infra_retries=1", "job.hang_minutes=0.4")
     followed = subprocess.Popen(
         ["rtdetr-slurm", "submit", spec, "--follow", "job.max_requeues=0"],
         env=dict(cli.env),
@@ -91,7 +93,7 @@ def test_requeues_retries_and_hours(cli: Cli, cluster: slurm.Slurm, spec: Path) 
     failure_class, evidence = end_of(hours)
     assert failure_class == "timeout"
     assert re.match(
-        r"it was stopped in time; the 0\.03 hours that it may take in all are used up "
+        r"it was stopped in time; the 0\.04 hours that it may take in all are used up "
         r"\(job\.max_hours\); \S+\.pth is left to resume from",
         evidence,
     ), evidence
