@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from rtdetr_slurm.contract import CONTROLLER_ZIP
 from rtdetr_slurm.errors import SiteError, UserError
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.slurm.answers import JobInfo
@@ -19,7 +20,8 @@ from rtdetr_slurm.slurm.script import batch_parameters
 
 _NOWHERE, _ANOTHER, _NOT_WRITABLE, _NO_PYTHON, _ALL_THERE = 41, 42, 43, 44, 45
 _SCRIPT = (
-    f'[ -d "$1" ] || exit {_NOWHERE}; [ -d "$2" ] || exit {_ANOTHER}; '
+    # Not the folder itself: a newer slurmd makes the one that a job's output goes to.
+    f'[ -d "$1" ] || exit {_NOWHERE}; [ -e "$2/{CONTROLLER_ZIP}" ] || exit {_ANOTHER}; '
     f'[ -w "$2" ] || exit {_NOT_WRITABLE}; [ -x "$3" ] || exit {_NO_PYTHON}; exit {_ALL_THERE}'
 )
 _SAID: Mapping[int, str] = {

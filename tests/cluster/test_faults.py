@@ -50,9 +50,9 @@ def held(cluster: slurm.Slurm) -> Iterator[slurm.Slurm]:
 def bad_day(held: slurm.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadDay]:
     folder = tmp_path / "bin"
     folder.mkdir()
-    day = BadDay(folder)
     for name, value in held.environment().items():
         monkeypatch.setenv(name, value)
+    day = BadDay(folder)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(reconcile, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(reconcile, "LOOK_FOR_S", 0.2)

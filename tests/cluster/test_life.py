@@ -33,6 +33,7 @@ class Chain:
     """A training with an evaluation behind it."""
 
     cli: Cli
+    cluster: slurm.Slurm
     folder: Path
     job: str
     child: str
@@ -71,23 +72,22 @@ class Chain:
         """Wait until the job is in the queue again after start number `start`."""
         restarts = f"Restarts={start + 1} "
         show = ("scontrol", "--oneliner", "show", "job", self.job)
-        slurm_ = slurm.Slurm(slurm.state_dir())
-        self.until(lambda: restarts in slurm_.command(*show))
+        self.until(lambda: restarts in self.cluster.command(*show))
 
 
-def submit_chain(cli: Cli, spec: dict[str, Any], *overrides: str) -> Chain:
+def submit_chain(cli: Cli, cluster: slurm.Slurm, spec: dict[str, Any], *overrides: str) -> Chain:
     spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
     spec["dataset"]["batch_size"] = 1
     path = write_spec(cli.folder / "train.yaml", spec)
     document = cli.json("submit", path, "--then", "evaluate", *overrides)
     first, second = document["stages"]
-    return Chain(cli, Path(document["run_dir"]), first["job_id"], second["job_id"])
+    return Chain(cli, cluster, Path(document["run_dir"]), first["job_id"], second["job_id"])
 
 
 @pytest.fixture
 def endless(cli: Cli, cluster: slurm.Slurm, few: Dataset) -> Iterator[Chain]:
     spec = train_spec(few, num_epochs=1000, validation_interval=1000, checkpoint_interval=2)
-    chain = submit_chain(cli, spec)
+    chain = submit_chain(cli, cluster, spec)
     yield chain
     cluster.command("scancel", chain.job, chain.child)
 
@@ -161,7 +161,7 @@ def test_a_node_that_refuses_and_a_rank_that_hangs(
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = train_spec(few, num_nodes=2, num_gpus=2, gpu_ids=[0, 1], num_epochs=10)
     spec["train"] |= {"validation_interval": 10, "checkpoint_interval": 10}
-    chain = submit_chain(cli, spec, "job.hang_minutes=0.3")
+    chain = submit_chain(cli, cluster, spec, "job.hang_minutes=0.3")
     chain.is_back(0)
     (tmp_path / "node1").mkdir()
     chain.trains(1)
