@@ -159,7 +159,9 @@ needs torch to compare."""
 
 HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 HUGGING_FACE_CONFIG = "config.json"
-"""What Hugging Face's folders hold: the weights, and beside them what detector they are of."""
+HUGGING_FACE_PROCESSOR = "preprocessor_config.json"
+"""What Hugging Face's folders hold: the weights, and beside them what detector they are of, and how
+its images are prepared."""
 
 CHECKPOINT_CHOICE = r"best|last|latest|epoch:[0-9]{1,9}"
 """How one checkpoint of a training is asked for; epochs count from 0, as in the files' names."""

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import (
     HUGGING_FACE_CONFIG,
+    HUGGING_FACE_PROCESSOR,
     HUGGING_FACE_WEIGHTS,
     ExitCode,
 )
@@ -32,7 +33,6 @@ from rtdetr_slurm.records import read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.spec import ExperimentConfig
 from rtdetr_slurm.spec.hugging_face import (
-    IMAGE_PROCESSOR,
     config_of,
     detector_of,
     image_processor_of,
@@ -107,7 +107,7 @@ def to_hugging_face(path: Path, folder: Path, key: str | None = None) -> str:
         with new_folder(folder) as new:
             save_file(state, new / HUGGING_FACE_WEIGHTS[0], metadata={"format": "pt"})
             _write_json(new / HUGGING_FACE_CONFIG, config)
-            _write_json(new / IMAGE_PROCESSOR, image_processor_of((height, width)))
+            _write_json(new / HUGGING_FACE_PROCESSOR, image_processor_of((height, width)))
     except FileExistsError:
         raise RequestError(f"{folder} has come to exist meanwhile, and is kept") from None
     except OSError as error:
@@ -137,7 +137,7 @@ def to_checkpoint(folder: Path, path: Path, key: str | None = None) -> str:
     files = [folder / name for name in HUGGING_FACE_WEIGHTS if (folder / name).is_file()]
     if not files:
         raise RequestError(f"{folder} has no {' and no '.join(HUGGING_FACE_WEIGHTS)}")
-    size = _image_size(folder / IMAGE_PROCESSOR)
+    size = _image_size(folder / HUGGING_FACE_PROCESSOR)
     try:
         found = detector_of(config, size)
     except RequestError as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
 from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.models.keymap import load_weights
 from rtdetr_slurm.engine.models.weights import weights_record
@@ -131,11 +130,10 @@ def _refuse_other_detector(
     except BadRecord:
         return Described()  # which load_weights then has its say about
     try:
-        described = describe(record.shapes, record.spec, record.config, part)
+        processor = None if num_classes is None else record.processor
+        described = describe(record.shapes, record.spec, record.config, processor, part)
     except RequestError as error:
-        raise RequestError(
-            f"{path}, as {HUGGING_FACE_CONFIG} beside it has it:\n{error}"
-        ) from error
+        raise RequestError(f"{path}, as the files beside it have it:\n{error}") from error
     problems = [*weights_problems(config, num_classes, described, str(path), at)]
     if problems:
         raise RequestError(in_lines(problems))

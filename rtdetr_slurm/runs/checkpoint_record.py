@@ -17,7 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from rtdetr_slurm.contract import HUGGING_FACE_CONFIG, HUGGING_FACE_WEIGHTS
+from rtdetr_slurm.contract import (
+    HUGGING_FACE_CONFIG,
+    HUGGING_FACE_PROCESSOR,
+    HUGGING_FACE_WEIGHTS,
+)
 from rtdetr_slurm.records import BadRecord, open_file, read_json
 
 MODEL_NAME = "rtdetr"
@@ -43,6 +47,7 @@ class WeightsRecord:
         classes: id to name, as a checkpoint of this engine has them.
         resumable: whether it holds all of a training of this engine.
         config: the config.json beside Hugging Face's weights; None where there is none.
+        processor: the preprocessor_config.json there, likewise.
         quantization: how a detector that `quantize` has left is quantized; None of another one.
     """
 
@@ -51,6 +56,7 @@ class WeightsRecord:
     classes: Mapping[int, str] = field(default_factory=dict)
     resumable: bool = False
     config: Mapping[str, Any] | None = None
+    processor: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
 
 
@@ -64,10 +70,13 @@ def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRe
         FileNotFoundError: there is none.
         BadRecord: it cannot be read.
     """
+    config = _beside(path, HUGGING_FACE_CONFIG)
+    processor = _beside(path, HUGGING_FACE_PROCESSOR)
     try:
         with open_file(path) if stream is None else nullcontext(stream) as stream:
             if path.suffix == SAFETENSORS:
-                return WeightsRecord(_shapes(safetensors_header(stream)), config=_config(path))
+                shapes = _shapes(safetensors_header(stream))
+                return WeightsRecord(shapes, config=config, processor=processor)
             content = _unpickled(stream)
     except (OSError, BadRecord):
         raise
@@ -83,7 +92,8 @@ def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRe
         spec if own and isinstance(spec, dict) else None,
         _classes(content.get("classes")) if own else {},
         resumable=own and "optimizer" in content,
-        config=_config(path),
+        config=config,
+        processor=processor,
         quantization=quantization if own and isinstance(quantization, dict) else None,
     )
 
@@ -138,14 +148,15 @@ def safetensors_header(stream: BinaryIO) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in header.items() if name != "__metadata__"}
 
 
-def _config(path: Path) -> Mapping[str, Any] | None:
+def _beside(path: Path, name: str) -> Mapping[str, Any] | None:
+    """What a file beside Hugging Face's weights says; None where there is none."""
     if path.name not in HUGGING_FACE_WEIGHTS:
         return None
     try:
-        config = read_json(path.with_name(HUGGING_FACE_CONFIG))
+        content = read_json(path.with_name(name))
     except FileNotFoundError:
         return None
-    return config if isinstance(config, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _shapes(header: Mapping[str, Mapping[str, Any]]) -> dict[str, Shape]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rtdetr_slurm.contract import HUGGING_FACE_CONFIG, HUGGING_FACE_PROCESSOR
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import value_at
-from rtdetr_slurm.spec.hugging_face import detector_of
+from rtdetr_slurm.spec.hugging_face import detector_of, image_size_of
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.modules import STAGE_DEPTHS
 from rtdetr_slurm.spec.tensor_names import own_tensor_names
@@ -51,6 +54,7 @@ def describe(
     shapes: Mapping[str, Shape],
     spec: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    processor: Mapping[str, Any] | None = None,
     part: Part = "detector",
 ) -> Described:
     """The detector that a file's weights are of.
@@ -59,10 +63,12 @@ def describe(
         shapes: of its tensors, by their names in the file.
         spec: that the file holds, not checked; None where it holds none.
         config: the config.json beside it, where there is one.
+        processor: the preprocessor_config.json there, where the weights are used as they are.
         part: of a detector that the file is needed for.
 
     Raises:
-        RequestError: it is a detector that this engine does not have.
+        RequestError: config.json or preprocessor_config.json is of what this engine does not have;
+            each line begins with that name.
     """
     _, names = own_tensor_names(shapes)
     own = {name: shapes[theirs] for theirs, name in names.items()}
@@ -73,7 +79,10 @@ def describe(
     if part == "backbone":
         return Described(backbone)
     model = {**backbone, **dict(_encoder(own, bottleneck)), **dict(_decoder(own))}
-    found = None if config is None else detector_of(config)
+    with _named(HUGGING_FACE_CONFIG):
+        found = None if config is None else detector_of(config)
+    with _named(HUGGING_FACE_PROCESSOR):
+        image_size_of(processor or {})
     said = value_at(spec or {}, "model") if found is None else found.said
     if isinstance(said, Mapping):
         model |= {name: said[name] for name in _UNSEEN if name in said}
@@ -84,6 +93,15 @@ def describe(
         points=offsets and offsets // 16,  # of each of eight heads, x and y
         classes={} if found is None else found.classes,
     )
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        lines = str(error).splitlines()
+        raise RequestError("\n".join(f"{file}: {line}" for line in lines)) from None
 
 
 def weights_problems(

@@ -15,7 +15,6 @@ from rtdetr_slurm.spec.rules import check_experiment
 from rtdetr_slurm.yaml_source import show
 
 MODEL_TYPES = ("rt_detr", "rt_detr_v2")
-IMAGE_PROCESSOR = "preprocessor_config.json"
 
 _SAME = {
     "hidden_dim": "d_model",
@@ -223,7 +222,7 @@ def _refused(config: Mapping[str, Any]) -> Iterator[str]:
         )
     width = config.get("encoder_hidden_dim", 256)
     widths = config.get("decoder_in_channels", [width for _ in stages])
-    if list(widths) != [width for _ in stages]:
+    if widths != [width for _ in stages]:
         yield f"decoder_in_channels: found {show(widths)}; allowed: {width} on each level"
 
 

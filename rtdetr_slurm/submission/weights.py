@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rtdetr_slurm.contract import HUGGING_FACE_CONFIG
 from rtdetr_slurm.encryption import is_encrypted
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
@@ -105,10 +104,10 @@ def other_detector(
         model_at: where the spec has the detector.
     """
     try:
-        described = describe(record.shapes, record.spec, record.config, part)
+        processor = None if num_classes is None else record.processor
+        described = describe(record.shapes, record.spec, record.config, processor, part)
     except RequestError as error:
-        beside = path.with_name(HUGGING_FACE_CONFIG)
-        yield from (Problem(at, f"{beside}: {line}") for line in str(error).splitlines())
+        yield from (Problem(at, f"{path.parent}/{line}") for line in str(error).splitlines())
         return
     for problem in weights_problems(model, num_classes, described, str(path), model_at):
         yield replace(problem, also=(*problem.also, at))

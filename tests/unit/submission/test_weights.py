@@ -135,6 +135,14 @@ def test_what_lies_beside_hugging_faces_weights(
     )
     plan = ask("evaluate.checkpoint", path, "model.enc_act=relu", action="evaluate").plan
     assert plan.stages[0].container is None
+    processor = path.with_name("preprocessor_config.json")
+    processor.write_text('{"do_normalize": true}')
+    assert f"checkpoint: {processor}: do_normalize: found true; allowed: false" in (
+        refusal(ask, "evaluate.checkpoint", path, "model.enc_act=relu", action="evaluate")
+    )
+    # Training gets used to other numbers.
+    ask("train.pretrained_model_path", path, "model.enc_act=relu", action="train")
+    processor.unlink()
     beside.write_text(json.dumps(config | {"decoder_method": "discrete"}))
     assert f"checkpoint: {beside}: decoder_method: found 'discrete'; allowed: 'default'" in (
         refusal(ask, "evaluate.checkpoint", path, action="evaluate")
