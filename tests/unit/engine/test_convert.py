@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_support import Workspace, error_of, fresh_detector, workspace  # noqa: F401
 
-from rtdetr_slurm.engine.actions.evaluate import evaluate
+from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint, read_checkpoint, save_new
 from rtdetr_slurm.errors import RequestError
@@ -57,12 +57,13 @@ def test_there_and_back(workspace: Workspace, capsys: pytest.CaptureFixture[str]
     with pytest.raises(RequestError, match="holds weights alone, and no training to go on with"):
         load_checkpoint(back)
 
-    # Both are scored alike, and both name their classes.
+    # Both are used alike, and both name their classes.
     for one in (back, folder / "model.safetensors"):
         setting = f"evaluate.checkpoint={one}"
-        assert evaluate(workspace.session(setting, name="evaluate"))["test_mAP"] >= 0
+        assert trained_detector(workspace.session(setting, name="evaluate"), one).classes == CLASSES
+        other = workspace.session(setting, "model.nheads=4", name="evaluate")
         with pytest.raises(RequestError, match=r"model\.nheads: found 4; \S+ has 8"):
-            evaluate(workspace.session(setting, "model.nheads=4", name="evaluate"))
+            trained_detector(other, one)
 
 
 def test_nothing_is_overwritten(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
