@@ -231,8 +231,11 @@ def tell(session: Session, name: str, record: Mapping[str, Any]) -> None:
         session.say(f"{session.results_dir / name}: {said}")
         return
     before, after = scores["before"]["mAP"], scores["after"]["mAP"]
-    session.say(f"{session.results_dir / name}: {said}; mAP {before} to {after}")
-    if before is not None and after is not None and before - after > LOST:
+    if before is None or after is None:  # no boxes, no mAP
+        session.say(f"{session.results_dir / name}: {said}")
+        return
+    session.say(f"{session.results_dir / name}: {said}; mAP {before:.4f} to {after:.4f}")
+    if before - after > LOST:
         worst = ", ".join(one["name"] for one in record["layers"][:3])
         session.warn(
             f"mAP has fallen from {before:.4f} to {after:.4f}; the layers that move detections "
