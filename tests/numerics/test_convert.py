@@ -95,7 +95,7 @@ def test_there_and_back(tmp_path: Path, changes: dict[str, Any]) -> None:
     again = build_model(spec.model, spec.dataset.num_classes)
     load_weights(again, back, part="detector")
     for name, value in again.double().eval()(x).items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12)
 
 
 def test_the_image_processor_makes_our_input(tmp_path: Path) -> None:
