@@ -42,7 +42,7 @@ from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
 COMPARED_IMAGES = 100
 """At most so many images are compared, spread evenly over their source: ONNX Runtime computes on
 the CPU here, and a GPU of the job would wait for it."""
-ROUNDED = {"max_unmatched": 0.1, "max_points": 0.5}
+ROUNDED = {"max_unmatched": 0.25, "max_points": 0.5}
 """How far a file may be from a checkpoint that rounds its activations: what is all but between two
 codes falls to either side."""
 
