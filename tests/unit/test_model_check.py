@@ -118,7 +118,7 @@ model:
 evaluate:
   num_gpus: 2
   gpu_ids: [0]
-  is_quantized: true
+  trt_engine: model.engine
   batch_size: '4'
   confthreshold: 0.5
 """
@@ -128,14 +128,14 @@ evaluate:
         "model.num_select",
         "evaluate.checkpoint",
         "evaluate.num_gpus",
-        "evaluate.is_quantized",
+        "evaluate.trt_engine",
         "evaluate.batch_size",
         "evaluate.confthreshold",
         "dataset.workers",
         "no '=' in it; allowed",
     ]
     assert [line.split(": ")[0] for line in lines] == [
-        "spec.yaml:1:1", "spec.yaml:3:15", "spec.yaml:4:1", "spec.yaml:5:13", "spec.yaml:7:17",
+        "spec.yaml:1:1", "spec.yaml:3:15", "spec.yaml:4:1", "spec.yaml:5:13", "spec.yaml:7:15",
         "spec.yaml:8:15", "spec.yaml:9:3", "override 'dataset.workers=0'", "override 'oops'",
     ]  # fmt: skip
 

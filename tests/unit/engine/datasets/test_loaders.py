@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
 import torch
-from process_support import gone
 from table_support import table  # noqa: F401
 from torch.utils.data import DataLoader, Dataset
 
-from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.engine.datasets import loaders
 from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
-from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.loading import CONTEXT
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
@@ -62,22 +55,6 @@ class TestEvaluationLoader:
         assert sorted(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
-class Killed(Dataset[int]):
-    """As by the kernel when the memory is full."""
-
-    def __getitem__(self, number: int) -> int:
-        os.kill(os.getpid(), number)
-        return number
-
-
-def test_a_killed_loading_process_is_an_error() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        next(iter(loaders._loader(Killed(), [[signal.SIGKILL]], 1, False)))
-    failure = explain(caught.value, 1, 2)
-    assert (failure.failure_class, failure.expected) == (FailureClass.OOM_HOST, True)
-    assert "is killed by signal: Killed" in failure.reason
-
-
 class Origin(Dataset[int]):
     """The process that a loading process is forked from."""
 
@@ -102,34 +79,3 @@ def test_processes_share_a_table(table: Table) -> None:
     assert (copy.boxes == boxes).all()
     copy.labels[0] = 77
     assert table.labels[0] == 77
-
-
-PARENT = """
-import os, signal
-import torch
-from torch.utils.data import DataLoader, Dataset
-from rtdetr_slurm.engine.datasets.loaders import _loader
-
-class Tell(Dataset):
-    def __init__(self):
-        self.rank = os.getpid()
-
-    def __getitem__(self, _):
-        print(os.getpid(), flush=True)
-        os.kill(self.rank, signal.SIGKILL)
-        signal.pause()
-
-if __name__ == "__main__":
-    next(iter(_loader(Tell(), [[0]], 1, False)))
-"""
-
-
-def test_loading_processes_end_with_their_rank(tmp_path: Path) -> None:
-    """Also where it is killed, as by the kernel when the memory is full."""
-    script = tmp_path / "rank.py"
-    script.write_text(PARENT)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        assert parent.wait(60) == -signal.SIGKILL
-        gone([worker], 2)  # torch's own watchdog needs 5 s
