@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from distill_support import BINDINGS, TEACHER, write_teacher
 from engine_support import (  # noqa: F401
     Workspace,
     fresh_detector,
@@ -19,29 +20,12 @@ from engine_support import (  # noqa: F401
 from rtdetr_slurm.engine.actions.distill import distill
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
-from rtdetr_slurm.engine.training.checkpoint import load_checkpoint, save_checkpoint
+from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.teacher import compare_with_teacher
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
-
-TEACHER = ("model.feat_channels=[48,48]", "model.hidden_dim=48", "model.backbone=resnet_34")
-BINDINGS = [
-    {"student_module_name": "srcs", "teacher_module_name": "srcs", "criterion": "IOU"},
-    {"student_module_name": "backbone", "teacher_module_name": "backbone", "criterion": "L2"},
-]
-
-
-def write_teacher(workspace: Workspace) -> Path:
-    """A checkpoint as a training leaves it, of a detector that has learned nothing."""
-    session = workspace.session(*TEACHER)
-    path = workspace.root / "teacher.pth"
-    weights = fresh_detector(session, seed=5).state_dict()
-    training = {"version": "0", "model": weights, "ema": None, "optimizer": {}, "epoch": 0}
-    classes = {1: "circle", 2: "square", 3: "triangle"}
-    save_checkpoint(path, {**training, "classes": classes, "spec": session.resolved})
-    return path
 
 
 def session_of(workspace: Workspace, path: Path, *overrides: str, bindings: Any = None) -> Session:
