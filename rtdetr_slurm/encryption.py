@@ -40,7 +40,7 @@ DIGEST_BYTES = 32
 COST, BLOCK, LANES = 15, 8, 3
 """Of scrypt: N is 2 to the power of COST; 32 MiB, a quarter of a second."""
 CHUNK_BYTES = 1024 * 1024
-_MOST = (20, 16, 8, 64 * 1024 * 1024)
+_MOST = (17, 8, 8, 64 * 1024 * 1024)
 """More of these would hold up whoever opens a made-up file."""
 _BLOCK_BYTES = 4 * 1024 * 1024
 _MOST_KEY_BYTES = 4096
