@@ -15,7 +15,7 @@ from rtdetr_slurm.engine.quantization.detector import check_agreement, rebuilt
 from rtdetr_slurm.engine.training.checkpoint import read_checkpoint
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.records import BadRecord
-from rtdetr_slurm.runs.checkpoint_record import not_quantized
+from rtdetr_slurm.runs.checkpoint_record import not_quantized, quantization_of
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
@@ -142,7 +142,7 @@ def _refuse_other_detector(
 
 def _quantized_detector(session: Session, path: Path, model: RTDETR) -> TrainedDetector:
     content = read_checkpoint(path, session.key)
-    quantization = content.get("quantization")
+    quantization = quantization_of(content.get("quantization"), path)
     if quantization is None:
         raise RequestError(f"{session.name}.is_quantized: found true; {not_quantized(path)}")
     check_agreement(session.resolved.get("quantize"), quantization["spec"], path)

@@ -15,14 +15,16 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypedDict, TypeVar
 
 from rtdetr_slurm.contract import (
     HUGGING_FACE_CONFIG,
     HUGGING_FACE_PROCESSOR,
     HUGGING_FACE_WEIGHTS,
+    QUANTIZE_VERSION,
 )
-from rtdetr_slurm.records import BadRecord, open_file, read_json
+from rtdetr_slurm.errors import NewerVersion
+from rtdetr_slurm.records import BadRecord, Prose, checked, open_file, read_json
 
 MODEL_NAME = "rtdetr"
 """What a checkpoint of this engine has as `tao_model`."""
@@ -48,7 +50,8 @@ class WeightsRecord:
         resumable: whether it holds all of a training of this engine.
         config: the config.json beside Hugging Face's weights; None where there is none.
         processor: the preprocessor_config.json there, likewise.
-        quantization: how a detector that `quantize` has left is quantized; None of another one.
+        quantization: what a detector that `quantize` has left says of that, for `quantization_of`;
+            None of another one.
     """
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -58,6 +61,37 @@ class WeightsRecord:
     config: Mapping[str, Any] | None = None
     processor: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
+
+
+class QuantizedLayer(TypedDict):
+    """Number formats of a layer; activations None: they are not quantized."""
+
+    weights: str
+    activations: str | None
+
+
+class Quantization(TypedDict):
+    """`quantization` of a checkpoint: by what it was made, what was asked for, and every layer."""
+
+    schema_version: int
+    library: Prose
+    spec: Mapping[str, Any]
+    layers: Mapping[str, QuantizedLayer]
+
+
+def quantization_of(found: Any, path: Path) -> Quantization | None:
+    """What a checkpoint says under `quantization`, checked; None of None.
+
+    Raises:
+        NewerVersion: a newer version has made it.
+        BadRecord: it is nothing that `quantize` writes.
+    """
+    if found is None:
+        return None
+    version = found.get("schema_version") if isinstance(found, Mapping) else None
+    if isinstance(version, int) and version > QUANTIZE_VERSION:
+        raise NewerVersion(f"quantized checkpoint {path}", version, QUANTIZE_VERSION)
+    return checked(Quantization, found, path)
 
 
 def read_weights_record(path: Path, stream: BinaryIO | None = None) -> WeightsRecord:

@@ -14,6 +14,7 @@ from rtdetr_slurm.runs.checkpoint_record import (
     WeightsRecord,
     not_quantized,
     only_to_use,
+    quantization_of,
     read_weights_record,
 )
 from rtdetr_slurm.spec import ExperimentConfig
@@ -75,7 +76,7 @@ def _is_as_said(
 ) -> Iterator[Problem]:
     """Whether `is_quantized` is right, and an export can write what the layers compute with."""
     flag, said = (at[0], "is_quantized"), getattr(experiment, str(at[0])).is_quantized
-    quantization = record.quantization
+    quantization = quantization_of(record.quantization, path)
     if said and quantization is None:
         yield Problem(flag, f"found true; {not_quantized(path)}", also=(at,))
     elif quantization is not None and not said:

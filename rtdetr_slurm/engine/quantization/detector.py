@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from rtdetr_slurm.contract import QUANTIZE_VERSION
 from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.quantization.layers import NUMBERS, Quantized
 from rtdetr_slurm.engine.quantization.libraries import Decided, Layers
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoint_record import Quantization, QuantizedLayer
 from rtdetr_slurm.spec.quantization import LayerFormat
 
 MADE_WITH = {"backend", "mode", "algorithm", "layers", "skip_names"}
@@ -60,7 +60,7 @@ def alone(plain: nn.Module, full: nn.Module, name: str) -> Iterator[nn.Module]:
         put_in_place(plain, name, before)
 
 
-def described(layers: Layers) -> dict[str, dict[str, str | None]]:
+def described(layers: Layers) -> dict[str, QuantizedLayer]:
     """As a checkpoint says how its layers are quantized."""
     return {
         name: {"weights": one.weights, "activations": one.activations}
@@ -88,7 +88,7 @@ def check_agreement(
             )
 
 
-def rebuilt(model: RTDETR, quantization: Mapping[str, Any], path: Path) -> RTDETR:
+def rebuilt(model: RTDETR, quantization: Quantization, path: Path) -> RTDETR:
     """The detector that a quantized checkpoint's weights are for, not yet with them.
 
     Args:
@@ -96,18 +96,14 @@ def rebuilt(model: RTDETR, quantization: Mapping[str, Any], path: Path) -> RTDET
         quantization: what the checkpoint says of itself.
 
     Raises:
-        RequestError: the detector has not these layers, or a newer version has made them.
+        RequestError: the detector has not these layers.
     """
-    version = quantization.get("schema_version")
-    if isinstance(version, int) and version > QUANTIZE_VERSION:
-        raise NewerVersion(f"quantized checkpoint {path}", version, QUANTIZE_VERSION)
     fused = model.fuse()
     there = layers_of(fused)
-    stored: Mapping[str, Mapping[str, str | None]] = quantization["layers"]
-    for name, formats in stored.items():
+    for name, formats in quantization["layers"].items():
         weights, activations = formats["weights"], formats["activations"]
         known = weights in NUMBERS and activations in (None, *NUMBERS)
-        if name not in there or weights is None or not known:
+        if name not in there or not known:
             raise RequestError(
                 f"quantized checkpoint {path} has a layer {name} ({weights}), which the detector "
                 "of this spec does not have: check that the fields of model are those of the file"

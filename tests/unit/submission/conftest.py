@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launch_support import STAGE, make_run
+from launch_support import STAGE, make_run, write_dataset
 from slurm_support import FakeSlurm
 
 from rtdetr_slurm.runs.run import Run
@@ -25,3 +25,10 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "runs", STAGE)
+
+
+@pytest.fixture
+def train_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spec that `submit` accepts, of a data set in `data` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return write_dataset(tmp_path / "data")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch_support import write_checkpoint, write_dataset
+from launch_support import SCORED, write_checkpoint
 
 from rtdetr_slurm.model_check import InvalidInput
 from rtdetr_slurm.runs.checkpoints import verify_weights
@@ -28,15 +28,11 @@ def torn(path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def ask(train_spec: Path) -> Callable[..., Prepared]:
     """`prepare` on this machine, with a spec for training and evaluation."""
-    monkeypatch.chdir(tmp_path)
-    spec = write_dataset(tmp_path / "data")
-    source = f"{{image_dir: {tmp_path}/data/images, json_file: {tmp_path}/data/coco.json}}"
 
     def ask(*overrides: str, action: str = "train") -> Prepared:
-        test = f"dataset.test_data_sources={source}"
-        return prepare(spec, [test, *overrides], action=action, site="local")
+        return prepare(train_spec, [SCORED, *overrides], action=action, site="local")
 
     return ask
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from launch_support import (
     EVALUATE,
+    SCORED,
     STAGE,
     claim_results,
     local_stage,
     make_run,
     write_checkpoint,
-    write_dataset,
 )
 from slurm_support import FakeSlurm, submitted
 
@@ -46,17 +46,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
-    monkeypatch.chdir(tmp_path)
+def ask(
+    tmp_path: Path, train_spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Prepared]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
-    spec = write_dataset(tmp_path / "data")
-    source = f"{{image_dir: {tmp_path}/data/images, json_file: {tmp_path}/data/coco.json}}"
 
     def ask(*overrides: str, text: str = "", action: str = "train", **more: Any) -> Prepared:
         own = tmp_path / "own.yaml"
-        own.write_text(text + spec.read_text())
-        given = [f"dataset.test_data_sources={source}", *overrides]
-        return prepare(own, given, action=action, site="local", **more)
+        own.write_text(text + train_spec.read_text())
+        return prepare(own, [SCORED, *overrides], action=action, site="local", **more)
 
     return ask
 
@@ -198,8 +196,7 @@ def test_the_parents_checkpoint_needs_its_key(ask: Callable[..., Prepared], tmp_
     ask(*parent, f"encryption_key={KEY}", action="evaluate", parent=str(run.path))
 
 
-def test_taos_image_gets_no_key(tmp_path: Path) -> None:
-    spec = write_dataset(tmp_path / "data")
+def test_taos_image_gets_no_key(tmp_path: Path, train_spec: Path) -> None:
     image = tmp_path / "tao.sif"
     image.touch()
     site = tmp_path / "site.yaml"
@@ -208,7 +205,7 @@ def test_taos_image_gets_no_key(tmp_path: Path) -> None:
         f"run_root: {tmp_path}/runs\npartition: gpu\ntime: 60\n"
     )
     with pytest.raises(RequestError, match="runs in TAO's image, which does not encrypt"):
-        prepare(spec, [f"encryption_key={KEY}"], action="train", site=str(site))
+        prepare(train_spec, [f"encryption_key={KEY}"], action="train", site=str(site))
 
 
 def test_no_note_says_that_jobs_do_without_it() -> None:

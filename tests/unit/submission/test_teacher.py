@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch_support import write_dataset
+from launch_support import write_own
 
 from rtdetr_slurm.model_check import InvalidInput
 from rtdetr_slurm.submission.prepare import Prepared, prepare
@@ -19,24 +17,18 @@ BINDINGS = (
 
 
 def write_teacher(path: Path, **model: object) -> Path:
-    spec = {"model": model, "dataset": {"num_classes": 4}}
-    with zipfile.ZipFile(path, "w") as archive:
-        content = {"tao_model": "rtdetr", "spec": spec}
-        archive.writestr("archive/data.pkl", pickle.dumps(content, 2))
-    return path
+    return write_own(path, spec={"model": model, "dataset": {"num_classes": 4}})
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def ask(tmp_path: Path, train_spec: Path) -> Callable[..., Prepared]:
     """`prepare` on this machine, with a spec for distillation."""
-    monkeypatch.chdir(tmp_path)
-    spec = write_dataset(tmp_path / "data")
     teacher = write_teacher(tmp_path / "teacher.pth", backbone="resnet_34_vd", dec_layers=3)
 
     def ask(*overrides: str) -> Prepared:
         path = f"distill.pretrained_teacher_model_path={teacher}"
         given = ["dataset.num_classes=4", path, *overrides]
-        return prepare(spec, given, action="distill", site="local")
+        return prepare(train_spec, given, action="distill", site="local")
 
     return ask
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 import struct
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launch_support import write_dataset
+from launch_support import SCORED, write_own
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput
@@ -43,23 +41,13 @@ def write_safetensors(path: Path, shapes: Shapes = DETECTOR) -> Path:
     return path
 
 
-def write_own(path: Path, **content: Any) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        own = {"tao_model": "rtdetr", **content}
-        archive.writestr("archive/data.pkl", pickle.dumps(own, 2))
-    return path
-
-
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def ask(train_spec: Path) -> Callable[..., Prepared]:
     """`prepare` on this machine, with a spec for training, evaluation and export."""
-    monkeypatch.chdir(tmp_path)
-    spec = write_dataset(tmp_path / "data")
-    source = f"{{image_dir: {tmp_path}/data/images, json_file: {tmp_path}/data/coco.json}}"
 
     def ask(field: str, path: Path, *overrides: str, action: str) -> Prepared:
-        given = [f"{field}={path}", f"dataset.test_data_sources={source}", *overrides]
-        return prepare(spec, given, action=action, site="local")
+        given = [f"{field}={path}", SCORED, *overrides]
+        return prepare(train_spec, given, action=action, site="local")
 
     return ask
 
@@ -186,7 +174,12 @@ def test_classes_that_have_other_ids(tmp_path: Path, ask: Callable[..., Prepared
     assert any("class 1 was 'other' in training and is 'thing'" in n for n in prepared.plan.notes)
 
 
-QUANTIZED = {"schema_version": 1, "layers": {"backbone.conv1": {"weights": "fp8_e4m3fn"}}}
+QUANTIZED = {
+    "schema_version": 1,
+    "library": "torchao",
+    "spec": {},
+    "layers": {"backbone.conv1": {"weights": "fp8_e4m3fn", "activations": None}},
+}
 
 
 @pytest.mark.parametrize(
@@ -217,3 +210,22 @@ def test_a_quantized_checkpoint_is_taken_for_what_it_is(
     if action == "evaluate":
         with pytest.raises(InvalidInput, match=r"is_quantized: found true; \S* is no checkpoint"):
             ask(field, plain, "evaluate.is_quantized=true", action=action)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layers": 5}, "layers: found 5"),
+        ({"layers": {"backbone.conv1": {"weights": []}}}, "layers.backbone.conv1"),
+        ({"library": None}, "library: found None; expected text"),
+        ({"schema_version": 99}, "version 99 is newer than version"),
+    ],
+)
+def test_what_a_quantized_checkpoint_says_is_checked(
+    tmp_path: Path, ask: Callable[..., Prepared], change: dict[str, Any], said: str
+) -> None:
+    path = write_own(tmp_path / "q.pth", quantization=QUANTIZED | change, spec={}, model={})
+    with pytest.raises(RequestError) as error:
+        ask("evaluate.checkpoint", path, "evaluate.is_quantized=true", action="evaluate")
+    assert str(path) in str(error.value)
+    assert said in str(error.value)

@@ -32,6 +32,7 @@ from rtdetr_slurm.engine.quantization.layers import (
 from rtdetr_slurm.engine.quantization.libraries import Decided
 from rtdetr_slurm.engine.quantization.measure import movement, multiply_adds, sensitivities
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoint_record import Quantization, QuantizedLayer
 from rtdetr_slurm.spec.quantization import LayerFormat
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.parity import differences_of
@@ -114,15 +115,15 @@ def test_a_checkpoint_builds_the_same_again() -> None:
     layers = {
         name: one.formats for name, one in other.named_modules() if isinstance(one, Quantized)
     }
-    said = {"schema_version": 1, "layers": described(layers)}
+    said = Quantization(schema_version=1, library="torchao", spec={}, layers=described(layers))
     again = rebuilt(tiny_detector(4), said, Path("q.pth"))
     again.load_state_dict(other.state_dict())
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(images)["pred_logits"], other(images)["pred_logits"])
     assert not torch.equal(again(images)["pred_logits"], model(images)["pred_logits"])
-    unknown = {name: {"weights": "int4", "activations": None} for name in layers}
+    unknown = {name: QuantizedLayer(weights="int4", activations=None) for name in layers}
     with pytest.raises(RequestError, match=r"has a layer encoder\.fpn_blocks\.0\S* \(int4\)"):
-        rebuilt(tiny_detector(4), said | {"layers": unknown}, Path("q.pth"))
+        rebuilt(tiny_detector(4), {**said, "layers": unknown}, Path("q.pth"))
 
 
 def test_work_and_sensitivity_are_those_of_the_layers() -> None:
