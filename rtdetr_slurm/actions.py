@@ -34,7 +34,10 @@ TAO_FOLDER = "/rtdetr-job"
 """Where a node's own folder is seen in TAO's images, whose entry point puts its path on a command
 line that it splits at spaces again."""
 
-MODULES: Mapping[str, str] = {ENGINE: "rtdetr_slurm.engine.process.entry"}
+MODULES: Mapping[str, str] = {
+    ENGINE: "rtdetr_slurm.engine.process.entry",
+    DEPLOY: "rtdetr_slurm.deploy.entry",
+}
 """What `python -m` runs in place of a program, where no container brings it."""
 
 

@@ -169,6 +169,10 @@ LATEST_SUFFIX = "_latest.pth"
 """How the name ends of the link that TAO keeps to the file it has written last."""
 
 
+RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
+"""What runs a deployed detector, by the name of its Python module."""
+
+
 class Infer:
     """TAO's inference functions: what fills a field of the spec that is left empty."""
 

@@ -48,9 +48,9 @@ class Scores:
 
 @torch.no_grad()
 def evaluate_detector(
-    session: Session, model: nn.Module, share: EvaluationShare, criterion: Criterion | None = None
+    session: Session, predict: Predict, share: EvaluationShare, criterion: Criterion | None = None
 ) -> Scores | None:
-    """Score `model`, in float32, on all images of the set; the ranks share the work.
+    """Score a detector on all images of the set; the ranks share the work.
 
     The numbers do not depend on how many ranks there are, nor on the batch size.
 
@@ -64,18 +64,18 @@ def evaluate_detector(
     """
     steps = share.steps(session.context.world_size)
     with session.phases.during(Phase.VALIDATING, steps=steps):
-        scores = _score(session, model, share, criterion)
+        scores = _score(session, predict, share, criterion)
         barrier()  # rank 0 scores; who waits for it is validating, too
     return scores
 
 
 def _score(
-    session: Session, model: nn.Module, share: EvaluationShare, criterion: Criterion | None
+    session: Session, predict: Predict, share: EvaluationShare, criterion: Criterion | None
 ) -> Scores | None:
     device, data = session.context.device, share.data
     found: list[NDArray[np.float64]] = []
     total = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, boxes
-    for detected in detect(predictor(model), in_step(session, share), data, device):
+    for detected in detect(predict, in_step(session, share), data, device):
         found.append(detected.rows)
         if criterion is not None:
             total += torch.stack(_loss(criterion, detected))
@@ -166,14 +166,14 @@ def write_report(
     session.write(REPORT_HTML, render_report(report))
 
 
-def write_examples(session: Session, model: nn.Module, data: EvaluationData) -> None:
-    """Draw the model's detections on a few images, on rank 0: annotated.jpg.
+def write_examples(session: Session, predict: Predict, data: EvaluationData) -> None:
+    """Draw a detector's detections on a few images, on rank 0: annotated.jpg.
 
     Raises:
         ActionError: the picture cannot be written.
     """
     if session.context.is_main:
-        picture = draw_examples(predictor(model), data, session.context.device)
+        picture = draw_examples(predict, data, session.context.device)
         session.write(ANNOTATED_IMAGE, picture)
 
 

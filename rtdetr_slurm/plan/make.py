@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import Action, EngineName, get_action
+from rtdetr_slurm.actions import DEPLOY, Action, EngineName, get_action
 from rtdetr_slurm.contract import RESULTS_DIR, Env
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
@@ -231,6 +231,8 @@ def _endurance(job: JobConfig) -> Endurance:
 
 def _command(action: Action, loaded: LoadedSpec, engine: EngineName) -> tuple[str, ...]:
     command = action.command(engine)
+    if action.program == DEPLOY and engine == "rtdetr":
+        command = (*command, *_deploy_options(loaded.job))
     if not (action.trains and loaded.job.bad_images == "skip"):
         return command
     if engine == "tao":
@@ -239,6 +241,13 @@ def _command(action: Action, loaded: LoadedSpec, engine: EngineName) -> tuple[st
             "or remove such images"
         )
     return (*command, "--bad-images", "skip")
+
+
+def _deploy_options(job: JobConfig) -> Iterator[str]:
+    """What the job asks of a deploy action, as its program's arguments."""
+    for name in ("runtime", "max_map_drop", "compute_capability"):
+        if (value := getattr(job, name)) is not None:
+            yield f"--{name.replace('_', '-')}={value}"
 
 
 def _container(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
-from rtdetr_slurm.actions import ACTIONS, Model
+from rtdetr_slurm.actions import ACTIONS, DEPLOY, Model
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import nested_model
 from rtdetr_slurm.yaml_source import KeyPath, dotted
@@ -23,6 +23,9 @@ from rtdetr_slurm.yaml_source import KeyPath, dotted
 EVERY = tuple(ACTIONS)
 TRAINING = tuple(name for name, action in ACTIONS.items() if action.trains)
 """Actions that have a training loop."""
+
+DEPLOYING = tuple(name for name, action in ACTIONS.items() if action.program == DEPLOY)
+"""Actions of the TensorRT image."""
 
 # Who honours a field. An action that is not available yet honours nothing, whatever is listed.
 TRAIN = ("train",)

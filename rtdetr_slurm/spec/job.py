@@ -8,16 +8,22 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, mode
 from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.contract import CHECKPOINT_CHOICE
+from rtdetr_slurm.contract import CHECKPOINT_CHOICE, RUNTIMES
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
-from rtdetr_slurm.spec.fields import TRAINING, Section, field
+from rtdetr_slurm.spec.fields import DEPLOYING, TRAINING, Section, field
 
 if TYPE_CHECKING:
     ActionName = str
+    Runtime = str
 else:
     ActionName = Literal[tuple(ACTIONS)]
+    Runtime = Literal[RUNTIMES]
+
+ComputeCapability = Annotated[
+    str, Matches(r"^[1-9][0-9]?\.[0-9]$", "major and minor number as text, such as '8.9'")
+]
 
 
 TimeLimit = Annotated[
@@ -180,6 +186,26 @@ class JobConfig(Section):
         "before: best (by val_mAP), last, latest (what was written last, an epoch or not), or "
         "epoch:N, counted from 0. Null: the best, or the last where none was validated; training "
         "goes on from the last.",
+    )
+    runtime: Runtime | None = field(
+        None,
+        used_by=DEPLOYING,
+        description="What builds and runs engines: tensorrt, or tensorrt_rtx. onnxruntime computes "
+        "on the CPU what the engine was built from. Null: what the TensorRT image has.",
+    )
+    max_map_drop: float | None = field(
+        None,
+        ge=0,
+        le=100,
+        used_by=DEPLOYING,
+        description="Points of mAP that an engine may lose against its checkpoint; with more the "
+        "stage fails. Null: 0.5, and 1.5 where it computes in INT8.",
+    )
+    compute_capability: ComputeCapability | None = field(
+        None,
+        used_by=DEPLOYING,
+        description="Compute capability of the GPU to build for, such as 8.9, where the job has "
+        "none (TensorRT-RTX only). Null: that of the job's GPU.",
     )
     then: list[Annotated[FollowUp, _OrActionName()]] = field(
         [],

@@ -25,16 +25,21 @@ if TYPE_CHECKING:
 
 
 def open_image_data(
-    experiment: ExperimentConfig, sources: Sequence[Source], classes: Mapping[int, str]
+    experiment: ExperimentConfig,
+    sources: Sequence[Source],
+    classes: Mapping[int, str],
+    size: tuple[int, int],
 ) -> EvaluationData:
-    """The images of `data.image_sources.find_images`, looked at as the inference section says."""
-    cfg = experiment.inference
-    height, width = experiment.dataset.augmentation.eval_spatial_size
+    """The images of `data.image_sources.find_images`, looked at as the inference section says.
+
+    Args:
+        size: (height, width) that they are resized to.
+    """
     return EvaluationData(
         build_table(sources, dict(classes)),
-        (cfg.input_height or height, cfg.input_width or width),
+        size,
         experiment.model.num_select,
-        conf_threshold=cfg.conf_threshold,
+        conf_threshold=experiment.inference.conf_threshold,
     )
 
 

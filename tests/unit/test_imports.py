@@ -58,8 +58,9 @@ MAY_IMPORT = {
     "cli": {"doctor", "images", "model_check", "plan", "runs", "site", "spec", "submission"},
     "vision": {"cipher", "data", "runs", "spec"},
     "engine": {"cipher", "data", "runs", "spec", "vision"},
+    "deploy": {"cipher", "data", "engine", "runs", "spec", "vision"},
 }
-LOGIN_SIDE = set(MAY_IMPORT) - {"cipher", "vision", "engine"}
+LOGIN_SIDE = set(MAY_IMPORT) - {"cipher", "vision", "engine", "deploy"}
 ON_THE_NODE = ("launch", "local", "runs", *sorted(GROUND))
 """What runs outside the container on a compute node, with nothing but Python installed."""
 ONLY_THE_MODEL = ("runs", "launch", "local")

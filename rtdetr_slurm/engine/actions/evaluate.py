@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rtdetr_slurm.contract import Kpi
 from rtdetr_slurm.data.classes import check_same_ids, class_changes
+from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
     evaluate_detector,
+    predictor,
     write_examples,
     write_metrics,
     write_report,
 )
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.vision.scoring import open_evaluation_data
+from rtdetr_slurm.vision.scoring import Predict, open_evaluation_data
 
 
 def evaluate(session: Session) -> dict[str, float]:
@@ -36,23 +39,48 @@ def evaluate(session: Session) -> dict[str, float]:
     (source,) = open_sources(session)["test"]
     with session.phases.part("model"):
         detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
-    data = open_evaluation_data(
-        session.experiment,
-        source,
-        size=(cfg.input_height or height, cfg.input_width or width),
-        conf_threshold=cfg.conf_threshold,
+    size = (cfg.input_height or height, cfg.input_width or width)
+    facts = {"checkpoint": str(path), "epoch": detector.epoch}
+    summary = score(session, predictor(detector.model), source, size, detector.classes, facts)
+    return (
+        {} if summary is None else {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}
     )
-    compare_classes(session, detector.classes, data.table.classes, source.annotations.path)
-    batch_size = cfg.batch_size if cfg.batch_size > 0 else None
-    share = share_evaluation(session, data, batch_size)
+
+
+def score(
+    session: Session,
+    predict: Predict,
+    source: Source,
+    size: tuple[int, int],
+    classes: Mapping[int, str] | None,
+    facts: Mapping[str, Any],
+) -> dict[str, float] | None:
+    """Score a detector in whatever form, and write metrics.json, report and examples.
+
+    Args:
+        size: (height, width) of the images that it takes.
+        classes: that it was trained on, id to name; None where nothing says so.
+        facts: of the detector, for what is written.
+
+    Returns:
+        COCO's twelve numbers on rank 0, None elsewhere.
+
+    Raises:
+        as `evaluate`.
+    """
+    cfg = session.experiment.evaluate
+    data = open_evaluation_data(
+        session.experiment, source, size=size, conf_threshold=cfg.conf_threshold
+    )
+    compare_classes(session, classes, data.table.classes, source.annotations.path)
+    share = share_evaluation(session, data, cfg.batch_size if cfg.batch_size > 0 else None)
     session.phases.enter(Phase.OTHER)
-    scores = evaluate_detector(session, detector.model, share)
-    write_examples(session, detector.model, data)
+    scores = evaluate_detector(session, predict, share)
+    write_examples(session, predict, data)
     if scores is None:
-        return {}
+        return None
     content = {
-        "checkpoint": str(path),
-        "epoch": detector.epoch,
+        **facts,
         "annotations": str(source.annotations.path),
         "images": len(data.table),
         "boxes": len(data.table.labels),
@@ -61,9 +89,8 @@ def evaluate(session: Session) -> dict[str, float]:
     }
     write_metrics(session, scores, content)
     write_report(session, scores, content)
-    summary = scores.summary
-    session.say("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
-    return {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}
+    session.say("  ".join(f"{name} {value:.4f}" for name, value in scores.summary.items()))
+    return scores.summary
 
 
 def compare_classes(

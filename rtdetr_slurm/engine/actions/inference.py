@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rtdetr_slurm.data.classmap import inference_classes
+from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
@@ -13,6 +16,7 @@ from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.vision.image_set import ImageSet, open_image_data
 from rtdetr_slurm.vision.inference import Inference, Totals
+from rtdetr_slurm.vision.scoring import Predict
 
 
 def inference(session: Session) -> dict[str, float]:
@@ -25,19 +29,46 @@ def inference(session: Session) -> dict[str, float]:
         Interrupted: asked to stop; the next start begins again.
         UserError: whatever a user can do something about.
     """
-    context, cfg = session.context, session.experiment.inference
+    cfg = session.experiment.inference
+    height, width = session.experiment.dataset.augmentation.eval_spatial_size
     path = Path(cfg.checkpoint)
     sources = open_sources(session)["infer"]
     with session.phases.part("model"):
         detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
-    classes, notes = inference_classes(session.experiment, detector.classes or {})
+    facts = {"checkpoint": str(path), "epoch": detector.epoch}
+    size = (cfg.input_height or height, cfg.input_width or width)
+    infer(session, predictor(detector.model), sources, size, detector.classes, facts)
+    return {}
+
+
+def infer(
+    session: Session,
+    predict: Predict,
+    sources: Sequence[Source],
+    size: tuple[int, int],
+    classes: Mapping[int, str] | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Run a detector in whatever form over images, and write what it finds.
+
+    Args:
+        size: (height, width) of the images that it takes.
+        classes: that it was trained on, id to name; None where nothing says so.
+        facts: of the detector, for images.json.
+
+    Raises:
+        as `inference`.
+    """
+    context, cfg = session.context, session.experiment.inference
+    named, notes = inference_classes(session.experiment, classes or {})
     if context.is_main:
         for note in notes:
             session.warn(note)
 
-    data = open_image_data(session.experiment, sources, classes)
-    facts = {"action": session.name, "checkpoint": str(path), "epoch": detector.epoch}
-    work = Inference(data, cfg, session.results_dir, session.write, facts)
+    data = open_image_data(session.experiment, sources, named, size)
+    work = Inference(
+        data, cfg, session.results_dir, session.write, {"action": session.name, **facts}
+    )
     session.check_latest()
     on_main(work.begin)
 
@@ -46,13 +77,12 @@ def inference(session: Session) -> dict[str, float]:
     session.phases.enter(Phase.OTHER)
     with session.phases.during(Phase.INFERRING, steps=share.steps(context.world_size)):
         batches = in_step(session, share)
-        found = work.run(predictor(detector.model), batches, context.device, context.cpus)
+        found = work.run(predict, batches, context.device, context.cpus)
         session.record_bad_images()
         gathered = gather_objects(found)
         barrier()
     if context.is_main:
         tell(session, work.finish(gathered), data.conf_threshold)
-    return {}
 
 
 def tell(session: Session, totals: Totals, conf_threshold: float) -> None:

@@ -219,7 +219,7 @@ def score(session: Session, model: torch.nn.Module, images: Images) -> Scores | 
     """What a detector finds on the validation set; None where there is none."""
     if images.data is None:
         return None
-    return evaluate_detector(session, model, share_evaluation(session, images.data))
+    return evaluate_detector(session, predictor(model), share_evaluation(session, images.data))
 
 
 def tell(session: Session, name: str, record: Mapping[str, Any]) -> None:

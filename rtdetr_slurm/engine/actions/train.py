@@ -17,7 +17,7 @@ from rtdetr_slurm.engine.datasets.sources import (
     share_evaluation,
 )
 from rtdetr_slurm.engine.detector import new_detector
-from rtdetr_slurm.engine.evaluation import write_examples
+from rtdetr_slurm.engine.evaluation import predictor, write_examples
 from rtdetr_slurm.engine.losses import build_criterion
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
@@ -84,7 +84,7 @@ def train(
         describe(training)
         kpi = train_epochs(training)
     shown = scored[0] if scored else open_evaluation_data(experiment, sources["train"][0])
-    write_examples(session, state.scored_model(session), shown)
+    write_examples(session, predictor(state.scored_model(session)), shown)
     return kpi
 
 

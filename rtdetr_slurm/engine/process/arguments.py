@@ -1,4 +1,4 @@
-"""The command line of `rtdetr`, in TAO's form."""
+"""The command line of `rtdetr` and of `rtdetr-deploy`, in TAO's form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import AVAILABLE, DEPLOY, get_action
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, ENGINE, get_action
+from rtdetr_slurm.contract import RUNTIMES
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
 
@@ -19,10 +20,32 @@ CONVERT = "convert"
 
 
 @dataclass(frozen=True)
+class DeployOptions:
+    """What the job asks of a deploy action beyond the spec's fields.
+
+    Attributes:
+        runtime: one of RUNTIMES; None: what the file is for.
+        max_map_drop: points of mAP; None: the default of the precision.
+        compute_capability: `8.9`, of the GPU to build for; None: of the one that is here.
+    """
+
+    runtime: str | None = None
+    max_map_drop: float | None = None
+    compute_capability: str | None = None
+
+    def command_line(self) -> list[str]:
+        """The arguments that parse to this."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        flags = {name: f"{v:g}" if isinstance(v, float) else v for name, v in given.items()}
+        return [word for name, v in flags.items() for word in (f"--{name.replace('_', '-')}", v)]
+
+
+@dataclass(frozen=True)
 class Arguments:
     """A parsed command line.
 
     Attributes:
+        action: by its name in the table.
         bad_images: `stop`, `skip`, or None where the spec decides.
     """
 
@@ -30,28 +53,33 @@ class Arguments:
     spec: Path
     overrides: tuple[str, ...]
     bad_images: str | None
+    deploy: DeployOptions = DeployOptions()
 
     def command_line(self) -> list[str]:
         """The arguments that parse to this."""
         line = [self.action, "-e", str(self.spec), *self.overrides]
-        return line + (["--bad-images", self.bad_images] if self.bad_images else [])
+        line += ["--bad-images", self.bad_images] if self.bad_images else []
+        return line + self.deploy.command_line()
 
 
-def parse(argv: Sequence[str] | None) -> Arguments:
+def parse(argv: Sequence[str] | None, program: str) -> Arguments:
     """Parse the arguments after the program's name.
 
     Raises:
         RequestError: an action that this program does not run, or a missing spec file.
     """
-    options = _parser().parse_intermixed_args(argv)
-    check_action(options.action)
+    options = _parser(program).parse_intermixed_args(argv)
+    action = named(options.action, program)
     overrides = (*options.overrides, *_of_flags(options))
     malformed = [item for item in overrides if "=" not in item]
     if malformed:
         raise RequestError(f"unexpected argument '{malformed[0]}': overrides are written key=value")
-    if options.spec is None and options.action != DEFAULT_SPECS:
-        raise RequestError(f"rtdetr {options.action} needs a spec file: -e FILE")
-    return Arguments(options.action, options.spec or Path(), overrides, options.bad_images)
+    if options.spec is None and action != DEFAULT_SPECS:
+        raise RequestError(f"{program} {options.action} needs a spec file: -e FILE")
+    deploy = DeployOptions()
+    if program == DEPLOY:
+        deploy = DeployOptions(options.runtime, options.max_map_drop, options.compute_capability)
+    return Arguments(action, options.spec or Path(), overrides, options.bad_images, deploy)
 
 
 _FLAGS = {
@@ -72,27 +100,45 @@ def _of_flags(options: argparse.Namespace) -> list[str]:
     ]
 
 
-def check_action(action: str) -> None:
-    """Refuse an action by name where this version or this program does not run it."""
-    if action == DEFAULT_SPECS:
-        return
-    row = get_action(action)
-    runs = ", ".join([*AVAILABLE, DEFAULT_SPECS])
-    if row.program == DEPLOY:
-        raise RequestError(
-            f"{action} is a deploy action: it belongs to the program {DEPLOY} in the TensorRT "
-            f"image, which is not available in this version. rtdetr runs: {runs}"
-        )
+def named(word: str, program: str) -> str:
+    """The action that a program calls by this word: its name, and in TAO's deploy command
+    `evaluate` and `inference`, too.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rtdetr",
-        description="Train and evaluate RT-DETR inside the container or beside it. "
-        "`rtdetr default_specs results_dir=DIR` writes a complete spec to start from, and "
-        f"`rtdetr {CONVERT} --help` says how weights are exchanged with Hugging Face transformers.",
+    Raises:
+        RequestError: this version or this program does not run it; says where it belongs.
+    """
+    if word == DEFAULT_SPECS:
+        return word
+    if program == DEPLOY and f"trt_{word}" in ACTIONS:
+        return f"trt_{word}"
+    row = get_action(word)
+    if row.program == program:
+        return word
+    image = "TensorRT" if row.program == DEPLOY else "training"
+    kind = "a deploy action" if row.program == DEPLOY else "no deploy action"
+    raise RequestError(
+        f"{word} is {kind}: it belongs to {row.program}, the program of the {image} image. "
+        f"{program} runs: {_runs(program)}"
     )
-    parser.add_argument("action", help=f"one of {', '.join([*AVAILABLE, DEFAULT_SPECS])}")
+
+
+def _runs(program: str) -> str:
+    own = [name for name in AVAILABLE if ACTIONS[name].program == program]
+    return ", ".join([*own, DEFAULT_SPECS])
+
+
+_ABOUT = {
+    ENGINE: "Train and evaluate RT-DETR inside the container or beside it. `rtdetr default_specs "
+    "results_dir=DIR` writes a complete spec to start from, and "
+    f"`rtdetr {CONVERT} --help` says how weights are exchanged with Hugging Face transformers.",
+    DEPLOY: "Build TensorRT engines of exported detectors, and score and run them. As in TAO's "
+    "deploy command, `evaluate` is trt_evaluate and `inference` is trt_inference here.",
+}
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=_ABOUT[program])
+    parser.add_argument("action", help=f"one of {_runs(program)}")
     parser.add_argument(
         "-e", "--experiment_spec_file", dest="spec", type=Path, metavar="FILE", help="the spec"
     )
@@ -112,5 +158,23 @@ def _parser() -> argparse.ArgumentParser:
         help="what to do at an image that is missing, broken or not as annotated (default: the "
         "spec's job.bad_images)",
     )
+    if program == DEPLOY:
+        parser.add_argument(
+            "--runtime",
+            choices=RUNTIMES,
+            help="what runs the detector (default: TensorRT, as the engine was built)",
+        )
+        parser.add_argument(
+            "--max-map-drop",
+            type=float,
+            metavar="POINTS",
+            help="points of mAP that the engine may lose against the checkpoint (default: 0.5, and "
+            "1.5 of INT8)",
+        )
+        parser.add_argument(
+            "--compute-capability",
+            metavar="N.N",
+            help="of the GPU to build for, where it is not here (TensorRT-RTX only)",
+        )
     parser.add_argument("--version", action="version", version=f"rtdetr-slurm {__version__}")
     return parser

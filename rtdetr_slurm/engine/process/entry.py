@@ -1,7 +1,7 @@
 """`rtdetr`: the command inside the container, with TAO's arguments.
 
-It validates the spec and hands over to start.py, which starts the ranks; their work itself begins
-in rank.py.
+`rtdetr-deploy` begins here, too. It validates the spec and hands over to start.py, which starts the
+ranks; their work itself begins in rank.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rtdetr_slurm.actions import ENGINE
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode
 from rtdetr_slurm.encryption import restart_without_key
 from rtdetr_slurm.engine.process.arguments import CONVERT, DEFAULT_SPECS, Arguments, parse
@@ -26,12 +27,12 @@ from rtdetr_slurm.spec.keys import without_key
 from rtdetr_slurm.spec.overrides import parse_override
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = ENGINE) -> int:
     """The command; stop signals are this process's to pass on from here to its end."""
     os.environ[Env.ENTERED] = f"{time.time():.3f}"
     hold_signals()
     tell_launch(os.environ)
-    return command(argv)
+    return command(argv, program)
 
 
 def tell_launch(environ: Mapping[str, str]) -> None:
@@ -44,17 +45,17 @@ def tell_launch(environ: Mapping[str, str]) -> None:
         print(f"rtdetr: cannot make {mark}: {error.strerror}", file=sys.stderr, flush=True)
 
 
-def command(argv: Sequence[str] | None = None) -> int:
+def command(argv: Sequence[str] | None = None, program: str = ENGINE) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words[:1] == [PROBE]:
             return run_probe(words[1:])
-        if words[:1] == [CONVERT]:
+        if words[:1] == [CONVERT] and program == ENGINE:
             from rtdetr_slurm.engine.convert import convert  # with torch, which no other needs here
 
             return convert(words[1:])
-        arguments = parse(words)
+        arguments = parse(words, program)
         if arguments.action == DEFAULT_SPECS:
             return write_default_spec(arguments)
         overrides, key = without_key(arguments.overrides)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends a rank at once and without a word
     faulthandler.enable()
     try:
-        arguments = parse(argv)
+        words = sys.argv[1:] if argv is None else argv
+        arguments = parse(words, get_action(words[0]).program)
         loaded = load_spec(arguments.spec, arguments.overrides, action=arguments.action)
         loaded = loaded.with_key_of(os.environ)
         return run(loaded, arguments, stop)
@@ -67,6 +68,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         skip_bad_images=skips_bad_images(loaded, arguments.bad_images),
         start=start_of(os.environ),
         key=loaded.key,
+        deploy=arguments.deploy,
     )
     beat_with(session.phases, os.environ, context.local_rank)
     try:

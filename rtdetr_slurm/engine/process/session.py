@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.contract import STATUS_JSON, Status
+from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.engine.process.distributed import Context, gather_objects
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.phases import Phases
@@ -34,6 +35,7 @@ class Session:
         start: under which this process writes to the results folder.
         phases: what this rank is doing; the code of the action says so.
         key: that model files are encrypted with; None: they are not.
+        deploy: what the job asks of a deploy action beyond the spec.
         numbers: how it fares, for people who watch: fields of runs.live.Live.
     """
 
@@ -47,6 +49,7 @@ class Session:
     start: Start | None = None
     phases: Phases = field(default_factory=Phases)
     key: str | None = field(default=None, repr=False)
+    deploy: DeployOptions = field(default_factory=DeployOptions)
     numbers: dict[str, Any] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
     _recorded: set[str] = field(default_factory=set)

@@ -103,5 +103,6 @@ def way_on(arguments: Arguments, folder: Path) -> str:
     if not found:
         return "there is nothing to go on from: the same command begins again"
     overrides = [one for one in arguments.overrides if parse_override(one).key != RESUME_FIELD]
+    program = get_action(arguments.action).program
     again = replace(arguments, overrides=(*overrides, f"{RESUME_FIELD}={found[0].path}"))
-    return f"by hand this goes on with: {shlex.join(['rtdetr', *again.command_line()])}"
+    return f"by hand this goes on with: {shlex.join([program, *again.command_line()])}"

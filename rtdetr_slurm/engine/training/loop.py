@@ -16,6 +16,7 @@ from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import (
     Scores,
     evaluate_detector,
+    predictor,
     remove_metrics,
     write_metrics,
 )
@@ -182,7 +183,9 @@ def validate(training: Training, epoch: int) -> Scores | None:
     state.average_norms()
     model = state.scored_model(session)
     try:
-        scores = evaluate_detector(session, model, training.validation, training.criterion)
+        scores = evaluate_detector(
+            session, predictor(model), training.validation, training.criterion
+        )
     except Interrupted:
         interrupt(training)
     if scores is not None:

@@ -156,6 +156,6 @@ def test_gen_trt_engine_on_the_training_command_line(
 ) -> None:
     code, told = error_of(capsys, "gen_trt_engine", "-e", str(workspace.spec_file()))
     assert code == 2
-    assert "gen_trt_engine is a deploy action: it belongs to the program rtdetr-deploy" in told
+    assert "gen_trt_engine is a deploy action: it belongs to rtdetr-deploy, the" in told
     for action in ("train", "export"):
         assert action in told.partition("rtdetr runs: ")[2]

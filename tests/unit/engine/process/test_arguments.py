@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from engine_support import error_of
 
-from rtdetr_slurm.engine.process.arguments import parse
+from rtdetr_slurm.actions import DEPLOY, ENGINE
+from rtdetr_slurm.engine.process.arguments import DeployOptions, parse
+from rtdetr_slurm.errors import RequestError
 
 
 class TestArguments:
     def test_in_any_order(self) -> None:
-        expected = parse(["train", "-e", "s.yaml", "a=1", "b.c=2", "--bad-images", "skip"])
+        expected = parse(["train", "-e", "s.yaml", "a=1", "b.c=2", "--bad-images", "skip"], ENGINE)
         assert (
             parse(
                 [
@@ -23,19 +25,20 @@ class TestArguments:
                     "--bad-images",
                     "skip",
                     "b.c=2",
-                ]
+                ],
+                ENGINE,
             )
             == expected
         )
-        assert parse(expected.command_line()) == expected
+        assert parse(expected.command_line(), ENGINE) == expected
         assert expected.overrides == ("a=1", "b.c=2")
 
     def test_a_value_with_spaces_and_quotes_is_one(self) -> None:
         """TAO joins the overrides and takes them apart at spaces again."""
         value = """results_dir='/data/a  b/"c" $d'"""
-        parsed = parse(["train", "-e", "my spec.yaml", value])
+        parsed = parse(["train", "-e", "my spec.yaml", value], ENGINE)
         assert parsed.overrides == (value,)
-        assert parse(parsed.command_line()) == parsed
+        assert parse(parsed.command_line(), ENGINE) == parsed
 
     @pytest.mark.parametrize(
         ("flags", "override"),
@@ -47,9 +50,9 @@ class TestArguments:
         ],
     )
     def test_taos_flags_are_overrides(self, flags: list[str], override: str) -> None:
-        parsed = parse(["train", "-e", "s.yaml", *flags, "a=1"])
+        parsed = parse(["train", "-e", "s.yaml", *flags, "a=1"], ENGINE)
         assert parsed.overrides == ("a=1", override)
-        assert parse(parsed.command_line()) == parsed
+        assert parse(parsed.command_line(), ENGINE) == parsed
 
     @pytest.mark.parametrize(
         ("argv", "message"),
@@ -67,6 +70,17 @@ class TestArguments:
         assert code == 2
         assert message in error
         assert "Traceback" not in error
+
+    def test_the_deploy_program(self) -> None:
+        """TAO's deploy command calls two of its actions as the training program calls others."""
+        options = DeployOptions("onnxruntime", 0.25, "8.9")
+        words = ["evaluate", "-e", "s.yaml", "a=1", *options.command_line()]
+        parsed = parse(words, DEPLOY)
+        assert (parsed.action, parsed.deploy) == ("trt_evaluate", options)
+        assert parse(parsed.command_line(), DEPLOY) == parsed
+        assert parse(["gen_trt_engine", "-e", "s.yaml"], DEPLOY).deploy == DeployOptions()
+        with pytest.raises(RequestError, match="train is no deploy action: it belongs to rtdetr,"):
+            parse(["train", "-e", "s.yaml"], DEPLOY)
 
     def test_wrong_spec_is_a_wrong_request(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
