@@ -1,22 +1,35 @@
-"""What NVIDIA DeepStream's nvinfer plugin wants beside an ONNX file: labels and a configuration.
+"""What NVIDIA DeepStream's nvinfer plugin wants beside an ONNX file: labels, a configuration, and a
+parser of the outputs.
 
-Its own scaling and parsing take the place of `preprocess` and `postprocess` there.
+nvinfer's own scaling takes the place of `preprocess` there, and the parser that of `postprocess`.
+NVIDIA's parser for TAO's detectors (NvDsInferParseCustomDDETRTAO) takes class 0 for a background and
+drops it, and of detections with one score it keeps one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.vision.onnx_metadata import BOXES, LOGITS, OnnxMetadata
 
 LABELS_TXT = "labels.txt"
 NVDSINFER_CONFIG = "nvdsinfer_config.yaml"
+NVDSINFER_PARSER = "nvdsinfer_rtdetr.cpp"
+"""Source of the library that the configuration names; its head says how it is compiled."""
+DEEPSTREAM_FILES = (LABELS_TXT, NVDSINFER_PARSER, NVDSINFER_CONFIG)
 
 BACKGROUND = "background"
 """What stands for class 0 where the annotations begin with 1, as TAO writes it."""
 
-_OF_EVERY_CLASS = {"topk": 20}
+_BILINEAR = 1
+"""A value of NvBufSurfTransform_Inter."""
+
+
+def parser_source() -> str:
+    """What NVDSINFER_PARSER holds."""
+    return Path(__file__).with_name(NVDSINFER_PARSER).read_text(encoding="utf-8")
 
 
 def labels_text(classes: Mapping[int, str], num_classes: int) -> str:
@@ -54,13 +67,15 @@ def nvdsinfer_config(
             "net-scale-factor": 1 / 255,
             "offsets": "0;0;0",
             "maintain-aspect-ratio": 0,
+            "scaling-filter": _BILINEAR,
             "network-type": 0,  # a detector
             "network-mode": 2,  # FP16
             "cluster-mode": 4,  # no clustering: RT-DETR needs no suppression
             "output-blob-names": f"{BOXES};{LOGITS}",
-            "parse-bbox-func-name": "NvDsInferParseCustomDDETRTAO",
+            "parse-bbox-func-name": "NvDsInferParseRtDetr",
+            "custom-lib-path": "libnvdsinfer_rtdetr.so",
         },
-        "class-attrs-all": dict(_OF_EVERY_CLASS),
+        "class-attrs-all": {"topk": metadata.num_select},
         **dict(_thresholds(metadata)),
     }
 
@@ -69,4 +84,7 @@ def _thresholds(metadata: OnnxMetadata) -> Iterator[tuple[str, dict[str, float]]
     for number, name in (metadata.classes or {}).items():
         if name in metadata.thresholds:
             score = metadata.thresholds[name]
-            yield f"class-attrs-{number}", {**_OF_EVERY_CLASS, "pre-cluster-threshold": score}
+            yield (
+                f"class-attrs-{number}",
+                {"topk": metadata.num_select, "pre-cluster-threshold": score},
+            )

@@ -29,10 +29,13 @@ from rtdetr_slurm.runs.checkpoints import thresholds_of
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.quantization import opset_has
 from rtdetr_slurm.vision.deepstream import (
+    DEEPSTREAM_FILES,
     LABELS_TXT,
     NVDSINFER_CONFIG,
+    NVDSINFER_PARSER,
     labels_text,
     nvdsinfer_config,
+    parser_source,
 )
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_onnx
@@ -73,7 +76,7 @@ def export(session: Session) -> dict[str, float]:
     """
     cfg = session.experiment.export
     target = Path(cfg.onnx_file or session.results_dir / MODEL_FILES[Infer.CREATE_ONNX_FILE])
-    files = ExportFiles(target, (LABELS_TXT, NVDSINFER_CONFIG) if cfg.serialize_nvdsinfer else ())
+    files = ExportFiles(target, DEEPSTREAM_FILES if cfg.serialize_nvdsinfer else ())
     if made_before(session, files):
         return {}
     files.refuse_existing()
@@ -113,6 +116,7 @@ def export(session: Session) -> dict[str, float]:
             classes = metadata.classes or {}
             config = nvdsinfer_config(metadata, target.name, size, batch, onnx.num_classes)
             (folder / LABELS_TXT).write_text(labels_text(classes, onnx.num_classes))
+            (folder / NVDSINFER_PARSER).write_text(parser_source())
             (folder / NVDSINFER_CONFIG).write_text(spec_text(config))
         if session.stop.requested:
             raise Interrupted

@@ -29,16 +29,18 @@ def test_the_values_that_fit_our_preprocessing() -> None:
         "offsets": "0;0;0",
         "model-color-format": 0,
         "maintain-aspect-ratio": 0,
+        "scaling-filter": 1,
         "network-type": 0,
         "network-mode": 2,
         "cluster-mode": 4,
         "output-blob-names": "pred_boxes;pred_logits",
-        "parse-bbox-func-name": "NvDsInferParseCustomDDETRTAO",
+        "parse-bbox-func-name": "NvDsInferParseRtDetr",
+        "custom-lib-path": "libnvdsinfer_rtdetr.so",
         "batch-size": 1,
     }
     assert config["property"] == wanted
-    assert config["class-attrs-all"] == {"topk": 20}
-    assert config["class-attrs-1"] == {"topk": 20, "pre-cluster-threshold": 0.25}
+    assert config["class-attrs-all"] == {"topk": 10}
+    assert config["class-attrs-1"] == {"topk": 10, "pre-cluster-threshold": 0.25}
     assert "class-attrs-2" not in config, "nobody has measured it"
     without = nvdsinfer_config(replace(METADATA, thresholds={}), "m.onnx", (64, 64), 8, 3)
     assert (without["property"]["batch-size"], len(without)) == (8, 2)
