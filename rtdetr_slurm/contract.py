@@ -29,6 +29,8 @@ EXPORT_VERSION = 1
 """export.json"""
 QUANTIZE_VERSION = 1
 """quantize.json, and `quantization` in a quantized checkpoint"""
+ENGINE_VERSION = 1
+"""The record beside a TensorRT engine."""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -151,6 +153,10 @@ QUANTIZED_PATTERN = "quantized_model_{backend}"
 """What `quantize` leaves, as TAO calls it: .pth follows, or nothing after modelopt.onnx."""
 CHECKPOINT_GLOB = "model_epoch_*.pth"
 ONNX_SUFFIX = ".onnx"
+ENGINE_RECORD_SUFFIX = ".json"
+ENGINE_LOG_SUFFIX = ".log"
+"""How the names go on, after the engine file's, of the record of an engine and of the log of its
+build; the ONNX file that it was built from ends in ONNX_SUFFIX likewise."""
 INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
 """Full training state after so many steps of an epoch: of a training that was stopped, or that has
 the epoch still to validate. Gone once superseded. Its name says how far it is, so that no reader

@@ -1,0 +1,119 @@
+"""The record beside an engine: written, read back, and refused where it does not fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rtdetr_slurm.contract import ENGINE_VERSION
+from rtdetr_slurm.deploy.record import (
+    EngineRecord,
+    Profile,
+    read_record,
+    record_path,
+    verified,
+)
+from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.files import sha256_of
+
+RECORD = EngineRecord(
+    version="1.0",
+    engine_sha256="a" * 64,
+    onnx="rtdetr.engine.onnx",
+    onnx_sha256="b" * 64,
+    source_onnx="/runs/export/rtdetr.onnx",
+    source_onnx_sha256="c" * 64,
+    checkpoint="model_epoch_009.pth",
+    checkpoint_sha256="d" * 64,
+    epoch=9,
+    runtime="tensorrt",
+    runtime_version="10.13.3.9",
+    compute_capability="8.9",
+    gpu="NVIDIA L4",
+    precision="INT8",
+    int8_share=0.75,
+    higher_precision={"decoder.class_head.0": "fp16"},
+    height=640,
+    width=480,
+    profile=Profile(1, 4, 8),
+    num_queries=300,
+    num_classes=3,
+    classes={"0": "face", "2": "person"},
+    thresholds={"face": 0.5},
+    num_select=100,
+    build_log="rtdetr.engine.log",
+    build_log_sha256="e" * 64,
+    claim="run/gen_trt_engine",
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    engine = tmp_path / "rtdetr.engine"
+    record_path(engine).write_text(RECORD.text())
+    return engine
+
+
+def test_what_is_written_is_read(engine: Path) -> None:
+    assert read_record(engine) == RECORD
+    assert RECORD.size == (640, 480)
+    assert RECORD.metadata.classes == {0: "face", 2: "person"}
+    assert replace(RECORD, classes=None).metadata.classes is None
+
+
+def test_an_engine_without_a_record_is_not_guessed_at(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"rtdetr\.engine\.json is missing.*gen_trt_engine"):
+        read_record(tmp_path / "rtdetr.engine")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"onnx": "../../etc/passwd"}, "name of a file beside"),
+        ({"onnx": ".."}, "name of a file beside"),
+        ({"build_log": ""}, "name of a file beside"),
+        ({"engine_sha256": "0"}, "engine_sha256: found '0'; expected a SHA-256"),
+        ({"compute_capability": "sm_89"}, "expected one like 8.9"),
+        ({"classes": {"cat": "0"}}, "no class id"),
+        ({"profile": {"min": 2, "opt": 1, "max": 4}}, r"profile: found batches 2/1/4"),
+        ({"runtime": "os"}, "expected one of tensorrt, tensorrt_rtx"),
+        ({"precision": "FP4"}, "expected one of FP32, FP16, INT8"),
+        ({"height": "640"}, "height: found '640'; expected a whole number"),
+        ({"int8_share": 2}, "int8_share: found 2"),
+        ({"further": 1}, "further"),
+    ],
+)
+def test_a_record_that_says_something_else_is_refused(
+    engine: Path, change: dict[str, object], said: str
+) -> None:
+    path = record_path(engine)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RequestError, match=said):
+        read_record(engine)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\0", '{"schema_version": "1"}'])
+def test_a_damaged_record_is_refused(engine: Path, text: str) -> None:
+    record_path(engine).write_text(text)
+    with pytest.raises(RequestError, match=r"rtdetr\.engine\.json"):
+        read_record(engine)
+
+
+def test_a_newer_record_says_so(engine: Path) -> None:
+    record_path(engine).write_text(json.dumps({"schema_version": ENGINE_VERSION + 1}))
+    with pytest.raises(NewerVersion):
+        read_record(engine)
+
+
+def test_a_file_is_the_one_that_was_recorded(engine: Path) -> None:
+    path = record_path(engine)
+    engine.write_bytes(b"engine")
+    assert verified(engine, sha256_of(engine), path) == engine
+    with pytest.raises(RequestError, match="damaged, or is not the file"):
+        verified(engine, "f" * 64, path)
+    engine.unlink()
+    with pytest.raises(RequestError, match="No such file"):
+        verified(engine, "f" * 64, path)
