@@ -1,7 +1,7 @@
 // The output of an RT-DETR for DeepStream's nvinfer, as rtdetr-slurm exports it:
 //
-//   g++ -O2 -shared -fPIC -I/opt/nvidia/deepstream/deepstream/sources/includes -I/usr/local/cuda/include \
-//       nvdsinfer_rtdetr.cpp -o libnvdsinfer_rtdetr.so
+//   g++ -O2 -shared -fPIC -I/opt/nvidia/deepstream/deepstream/sources/includes
+//       -I/usr/local/cuda/include nvdsinfer_rtdetr.cpp -o libnvdsinfer_rtdetr.so
 //
 // Every pair of a query and a class counts, class 0 and equal scores too; nvinfer keeps the best
 // `topk` of each class, and scales the boxes from the network's input to the frame.

@@ -1,0 +1,122 @@
+"""What docs/deploy.md shows of using a detector elsewhere finds what this program finds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx_support import METADATA, exported, tiny_detector
+from PIL import Image
+
+from rtdetr_slurm.vision import deepstream
+from rtdetr_slurm.vision.images import BadImage, load_image
+from rtdetr_slurm.vision.onnx_runtime import open_onnx
+from rtdetr_slurm.vision.postprocess import postprocess
+from rtdetr_slurm.vision.preprocess import preprocess
+
+DEPLOY_MD = Path(__file__).parents[2] / "docs" / "deploy.md"
+HEADERS = Path(__file__).with_name("deepstream")
+SIZE = (64, 96)
+
+
+def code_of(heading: str, language: str) -> str:
+    """The first block of code below a heading of docs/deploy.md."""
+    section = DEPLOY_MD.read_text().partition(f"### {heading}\n")[2].partition("\n### ")[0]
+    [block] = re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[:1]
+    return str(block)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("model"), tiny_detector(), SIZE)
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an odd size, and taken with the camera on its side."""
+    path = tmp_path_factory.mktemp("image") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (117, 203, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def detections(onnx_file: Path, photograph: Path) -> list[tuple[int, list[float]]]:
+    """Class id, and score and corners, of this program's own way."""
+    image = load_image(photograph)
+    assert not isinstance(image, BadImage)
+    assert image.shape == (203, 117, 3)
+    outputs = open_onnx(onnx_file)(preprocess(image, SIZE))
+    size = torch.tensor([[image.shape[1], image.shape[0]]])
+    found = postprocess(outputs["pred_logits"], outputs["pred_boxes"], size, METADATA.num_select)
+    numbers = torch.cat([found.scores[0, :, None], found.boxes[0]], 1).tolist()
+    return list(zip(found.labels[0].tolist(), numbers, strict=True))
+
+
+def test_onnx_runtime_alone(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:
+    program = tmp_path / "detect.py"
+    program.write_text(code_of("ONNX Runtime", "python"))
+    assert len(program.read_text().splitlines()) <= 21
+    done = subprocess.run(
+        [sys.executable, "-I", program, onnx_file, photograph],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = detections(onnx_file, photograph)
+    lines = [line.rsplit(" ", 5) for line in done.stdout.splitlines()]
+    assert METADATA.classes is not None
+    assert [name for name, *_ in lines] == [
+        METADATA.classes.get(label, str(label)) for label, _ in expected
+    ]
+    for (_, *printed), (_, numbers) in zip(lines, expected, strict=True):
+        assert [float(word) for word in printed] == pytest.approx(numbers, rel=1e-4, abs=1e-2)
+
+
+def test_deepstreams_parser(onnx_file: Path, tmp_path: Path) -> None:
+    """It keeps class 0, a query's second class, and detections whose scores are equal."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to compile DeepStream's parser with")
+    source, program = tmp_path / deepstream.NVDSINFER_PARSER, tmp_path / "parse"
+    source.write_text(deepstream.parser_source())
+    flags = ["-std=c++14", "-Wall", "-Wextra", "-Werror", f"-I{HEADERS}"]
+    subprocess.run(
+        [compiler, *flags, source, HEADERS / "main.cpp", "-o", program], check=True, timeout=120
+    )
+    outputs = open_onnx(onnx_file)(torch.rand(1, 3, *SIZE, generator=torch.manual_seed(0)))
+    logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
+    logits[0, 1], boxes[0, 1] = logits[0, 0], boxes[0, 0] / 2
+    queries, classes = logits.shape[1:]
+    thresholds = logits[0].sigmoid().quantile(0.5, dim=0).tolist()
+    words = [queries, classes, SIZE[1], SIZE[0], *thresholds]
+
+    def parse(words: list[float]) -> subprocess.CompletedProcess[bytes]:
+        tensors = logits.numpy().tobytes() + boxes.numpy().tobytes()
+        return subprocess.run(
+            [program, *map(str, words)], input=tensors, capture_output=True, check=False
+        )
+
+    size = torch.tensor([[SIZE[1], SIZE[0]]])
+    found = postprocess(logits, boxes, size, queries * classes)
+    expected = sorted(
+        [float(label), score, *corners]
+        for label, score, corners in zip(
+            found.labels[0].tolist(), found.scores[0].tolist(), found.boxes[0].tolist(), strict=True
+        )
+        if score >= thresholds[label]
+    )
+    done = parse(words)
+    assert done.returncode == 0
+    parsed = sorted([float(word) for word in line.split()] for line in done.stdout.splitlines())
+    assert {row[0] for row in parsed} == {0, 1, 2}
+    assert len(parsed) == len(expected)
+    assert np.asarray(parsed) == pytest.approx(np.asarray(expected), rel=1e-5, abs=1e-5)
+    assert parse(words[:-1]).returncode == 1, "thresholds for another number of classes"
