@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from onnx_support import METADATA, exported, tiny_detector
 from PIL import Image
 
+from rtdetr_slurm.deploy.record import EngineRecord, record_path
 from rtdetr_slurm.vision import deepstream
 from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
@@ -21,7 +24,8 @@ from rtdetr_slurm.vision.postprocess import postprocess
 from rtdetr_slurm.vision.preprocess import preprocess
 
 DEPLOY_MD = Path(__file__).parents[2] / "docs" / "deploy.md"
-HEADERS = Path(__file__).with_name("deepstream")
+STAND_INS = Path(__file__).with_name("consumers")
+"""For what is not here: DeepStream's header, and a TensorRT that needs no GPU."""
 SIZE = (64, 96)
 
 
@@ -63,15 +67,45 @@ def detections(onnx_file: Path, photograph: Path) -> list[tuple[int, list[float]
 def test_onnx_runtime_alone(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:
     program = tmp_path / "detect.py"
     program.write_text(code_of("ONNX Runtime", "python"))
-    assert len(program.read_text().splitlines()) <= 21
+    assert_same(run(program, onnx_file, photograph), detections(onnx_file, photograph))
+
+
+def test_tensorrt(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:
+    """All but the execution, which is ONNX Runtime's here; the names are the real module's."""
+    import tensorrt_rtx
+
+    code = code_of("TensorRT", "python")
+    for owner in (tensorrt_rtx, tensorrt_rtx.Logger):
+        names = re.findall(rf"\b{'trt' if owner is tensorrt_rtx else 'trt.Logger'}\.(\w+)", code)
+        assert names
+        assert [name for name in names if not hasattr(owner, name)] == []
+    for variable, kind in (("context", "IExecutionContext"), ("engine", "ICudaEngine")):
+        names = re.findall(rf"\b{variable}\.(\w+)", code)
+        assert names
+        assert [name for name in names if not hasattr(getattr(tensorrt_rtx, kind), name)] == []
+
+    program, engine = tmp_path / "detect.py", tmp_path / "rtdetr.engine"
+    program.write_text(code.replace('device = "cuda"', 'device = "cpu"'))
+    shutil.copy(STAND_INS / "tensorrt.py", tmp_path)
+    shutil.copy(onnx_file, engine)
+    queries, classes = open_onnx(onnx_file).num_queries, open_onnx(onnx_file).num_classes
+    facts = {"height": SIZE[0], "width": SIZE[1], "num_queries": queries, "num_classes": classes}
+    facts |= {"num_select": METADATA.num_select, "classes": METADATA.classes}
+    record_path(engine).write_text(json.dumps(facts))
+    assert {field.name for field in fields(EngineRecord)} >= {*facts}
+    assert_same(run(program, engine, photograph), detections(onnx_file, photograph))
+
+
+def run(program: Path, *arguments: Path) -> list[list[str]]:
+    """Name and numbers of each line that a program of the page prints."""
     done = subprocess.run(
-        [sys.executable, "-I", program, onnx_file, photograph],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, program, *arguments], capture_output=True, text=True, check=False
     )
-    expected = detections(onnx_file, photograph)
-    lines = [line.rsplit(" ", 5) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    return [line.rsplit(" ", 5) for line in done.stdout.splitlines()]
+
+
+def assert_same(lines: list[list[str]], expected: list[tuple[int, list[float]]]) -> None:
     assert METADATA.classes is not None
     assert [name for name, *_ in lines] == [
         METADATA.classes.get(label, str(label)) for label, _ in expected
@@ -87,9 +121,9 @@ def test_deepstreams_parser(onnx_file: Path, tmp_path: Path) -> None:
         pytest.skip("there is no g++ to compile DeepStream's parser with")
     source, program = tmp_path / deepstream.NVDSINFER_PARSER, tmp_path / "parse"
     source.write_text(deepstream.parser_source())
-    flags = ["-std=c++14", "-Wall", "-Wextra", "-Werror", f"-I{HEADERS}"]
+    flags = ["-std=c++14", "-Wall", "-Wextra", "-Werror", f"-I{STAND_INS}"]
     subprocess.run(
-        [compiler, *flags, source, HEADERS / "main.cpp", "-o", program], check=True, timeout=120
+        [compiler, *flags, source, STAND_INS / "main.cpp", "-o", program], check=True, timeout=120
     )
     outputs = open_onnx(onnx_file)(torch.rand(1, 3, *SIZE, generator=torch.manual_seed(0)))
     logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
