@@ -2,8 +2,8 @@
 parser of the outputs.
 
 nvinfer's own scaling takes the place of `preprocess` there, and the parser that of `postprocess`.
-NVIDIA's parser for TAO's detectors (NvDsInferParseCustomDDETRTAO) takes class 0 for a background, and
-drops it; of detections with one score it keeps one.
+NVIDIA's parser for TAO's detectors (NvDsInferParseCustomDDETRTAO) takes class 0 for a background,
+and drops it; of detections with one score it keeps one.
 """
 
 from __future__ import annotations
