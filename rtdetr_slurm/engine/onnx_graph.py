@@ -128,7 +128,13 @@ def save(model: ModelProto, path: Path, key: str | None = None) -> None:
 
 def foreign_operators(model: ModelProto) -> list[str]:
     """Operators that are not ONNX's own: a file with them needs somebody's plugin."""
-    return sorted({n.op_type for n in model.graph.node if n.domain not in ("", "ai.onnx")})
+    return sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type)
+        }
+    )
 
 
 def _state_shape(value: onnx.ValueInfoProto, sizes: Sequence[int], batch: int | None) -> None:

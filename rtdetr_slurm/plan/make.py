@@ -260,7 +260,8 @@ def _container(
 ) -> Container | None:
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
     binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action.name)]
-    folders = [str(Path(path).parent) for _, _, path in fields_of(spec, action.name, "new") if path]
+    made = [path for _, _, path in fields_of(spec, action.name, "new", "update") if path]
+    folders = [str(Path(path).parent) for path in made]
     binds += [Bind(folder, folder) for folder in folders]
     return container_of(site, role, binds)
 

@@ -87,8 +87,8 @@ def field(
     switch: str | None = None,
     untrained: str | None = None,
     required_by: Sequence[str] = (),
-    path: Literal["read", "write", "new"] | None = None,
-    holds: Literal["weights", "checkpoint", "model", "images"] | None = None,
+    path: Literal["read", "write", "new", "update"] | None = None,
+    holds: Literal["weights", "checkpoint", "model", "images", "onnx", "engine"] | None = None,
     source: str | None = None,
     inferred: str | None = None,
     inferred_in: Sequence[str] = (),
@@ -121,10 +121,11 @@ def field(
         switch: of a section: its field without which the others change nothing; likewise.
         untrained: of a section: why what it holds for training alone changes nothing; likewise.
         required_by: those of the actions it is meant for that cannot start while it is empty.
-        path: the value is a path, or a list of paths, that the action reads, writes, or writes
-            where there is nothing yet.
+        path: the value is a path, or a list of paths, that the action reads, writes, writes where
+            there is nothing yet (`new`), or reads where it exists and then replaces (`update`).
         holds: what its file is: `weights` in any format that can be read, a `checkpoint` of this
-            engine, a `model`, which is weights or an ONNX file, or `images`, also a list of them.
+            engine, a `model`, which is weights or an ONNX file, an `onnx` file, an `engine` of
+            TensorRT with what lies beside it, or `images`, also a list of them.
             Looked at before a job is queued.
         source: the value is this kind of data source, meant for the actions that open it;
             `required_by` then leaves out those that can do without.

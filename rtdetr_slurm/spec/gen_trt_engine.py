@@ -23,7 +23,7 @@ class CalibrationConfig(Section):
     )
     cal_cache_file: OptionalText = field(
         "",
-        path="write",
+        path="update",
         inferred=Infer.CREATE_CAL_CACHE,
         description="File that keeps the calibration; read instead of calibrating if it exists. "
         "Empty means rtdetr.cal in the output folder.",
@@ -69,6 +69,7 @@ class GenTrtEngineConfig(Section):
     onnx_file: OptionalText = field(
         "",
         path="read",
+        holds="onnx",
         inferred=Infer.PARENT_MODEL,
         takes="onnx",
         required_by=("gen_trt_engine",),
@@ -76,9 +77,10 @@ class GenTrtEngineConfig(Section):
     )
     trt_engine: OptionalText = field(
         "",
-        path="write",
+        path="new",
         inferred=Infer.CREATE_ENGINE_FILE,
-        description="Engine file to write. Empty means rtdetr.engine in the output folder.",
+        description="Engine file to write; it must not exist yet. Empty means rtdetr.engine in the "
+        "output folder.",
     )
     batch_size: int = field(
         -1, ge=-1, popular=True, description="Fixed batch size; -1 takes the ONNX file's."
@@ -86,7 +88,7 @@ class GenTrtEngineConfig(Section):
     gpu_id: int = field(0, ge=0, popular=True, description="GPU to build on, and so to build for.")
     timing_cache: OptionalText = field(
         "",
-        path="write",
+        path="update",
         description="File that keeps kernel timings, so that the next build is faster.",
     )
     verbose: bool = field(False, description="Let TensorRT print what it does.")

@@ -61,8 +61,8 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """The files and folders that the action reads, in the order of the spec, each once.
 
-    Of a list of images, and of Hugging Face's weights, it is the folder that they are in, where the
-    images are, or what says of which detector they are.
+    Of a list of images, of Hugging Face's weights, of an ONNX file and of an engine it is the
+    folder that they are in, where the images are, or what belongs to the file.
     """
     found = [
         str(Path(value).parent) if _needs_its_folder(ref, value) else value
@@ -73,11 +73,11 @@ def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
 
 
 def fields_of(
-    resolved: Mapping[str, Any], action: str, kind: Literal["read", "new"]
+    resolved: Mapping[str, Any], action: str, *kinds: Literal["read", "new", "update"]
 ) -> Iterator[tuple[FieldRef, KeyPath, Any]]:
-    """Every value of the path fields of a kind that are meant for the action, with its place."""
+    """Every value of path fields of some kinds that are meant for the action, with its place."""
     for ref in _path_fields():
-        if ref.extra("x-path") == kind and action in ref.used_by:
+        if ref.extra("x-path") in kinds and action in ref.used_by:
             yield from ((ref, at, value) for at, value in _values(resolved, ref.path))
 
 
@@ -86,7 +86,9 @@ def written_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     return [
         value
         for ref in _path_fields()
-        if ref.extra("x-path") in ("write", "new") and action in ref.used_by and len(ref.path) > 1
+        if ref.extra("x-path") in ("write", "new", "update")
+        and action in ref.used_by
+        and len(ref.path) > 1
         for _, value in _values(resolved, ref.path)
         if _is_path(value)
     ]
@@ -96,6 +98,8 @@ def _needs_its_folder(ref: FieldRef, value: str) -> bool:
     holds = ref.extra("x-holds")
     if holds == "weights":
         return Path(value).name in HUGGING_FACE_WEIGHTS
+    if holds in ("onnx", "engine"):
+        return True
     return holds == "images" and value.lower().endswith(LIST_SUFFIX)
 
 

@@ -48,9 +48,10 @@ def _problems(
 ) -> Iterator[Problem]:
     made = [Path(one.results_dir) for one in earlier]
     made += [Path(path) for one in earlier for path in written_paths(spec, one.action)]
-    for _, at, value in fields_of(spec, stage.action, "new"):
+    for ref, at, value in fields_of(spec, stage.action, "new", "update"):
         path = local_path(value) if value else None
-        if path is not None and (problem := _new_problem(path, stage)):
+        new = ref.extra("x-path") == "new"
+        if path is not None and (problem := _written_problem(path, stage, new=new)):
             yield Problem(at, f"found {value}; {problem}")
     for ref, at, value in fields_of(spec, stage.action, "read"):
         if ref.path[0] == "dataset" or not value:
@@ -65,10 +66,10 @@ def _problems(
             yield from weights_are_the_models(experiment, at, path)
 
 
-def _new_problem(path: Path, stage: Stage) -> str | None:
+def _written_problem(path: Path, stage: Stage, *, new: bool) -> str | None:
     """Why a file cannot be made; the stage makes its own results folder itself."""
     try:
-        if path.exists():
+        if new and path.exists():
             return f"{path} exists already, and is not overwritten"
         if path.parent.is_dir() or path.is_relative_to(stage.results_dir):
             return None
@@ -85,6 +86,7 @@ def _problem(path: Path, holds: str | None, key: str | None) -> str | None:
             return None
         if path.is_dir():
             return f"{path} is a folder; allowed: a file"
-        return _VERIFY[holds](path) or key_problem(path, key)
+        verify = _VERIFY.get(holds)
+        return (verify and verify(path)) or key_problem(path, key)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"

@@ -54,8 +54,8 @@ class OnnxMetadata:
 
     Attributes:
         version: of the program that has exported it.
-        checkpoint: name of the file it was made from.
-        checkpoint_sha256: that file's digest.
+        checkpoint: name of the file it was made from; empty where nobody knows.
+        checkpoint_sha256: that file's digest; likewise.
         epoch: of the training; None for weights from elsewhere.
         classes: class id to name; None where the checkpoint names none.
         thresholds: class name to the score with the best F1; empty where nobody has measured them.
@@ -90,6 +90,11 @@ class OnnxMetadata:
                 if value is not None
             },
         }
+
+
+def says_nothing(properties: Mapping[str, str]) -> bool:
+    """Whether a file's metadata has nothing of this program: another one has made it."""
+    return not any(key.startswith(_PREFIX) for key in properties)
 
 
 def _by_text(classes: Mapping[int, str] | None) -> dict[str, str] | None:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from rtdetr_slurm.cipher import decrypted
 from rtdetr_slurm.errors import RequestError, UserError
-from rtdetr_slurm.vision.onnx_metadata import BOXES, INPUT, LOGITS, OnnxMetadata, read_metadata
+from rtdetr_slurm.vision.batching import in_batches
+from rtdetr_slurm.vision.onnx_metadata import (
+    BOXES,
+    INPUT,
+    LOGITS,
+    OnnxMetadata,
+    read_metadata,
+    says_nothing,
+)
 
 _ERRORS_ONLY = 3
 """A level of ONNX Runtime's log: the rest is about its own optimisations."""
@@ -53,22 +61,22 @@ class OnnxDetector:
                 f"the ONNX file takes images of 3x{self.size[0]}x{self.size[1]}, got "
                 f"{'x'.join(map(str, images.shape[1:]))}"
             )
-        batches = images.cpu().float().split(self.batch or max(len(images), 1))
-        outputs = [self._run(batch) for batch in batches]
-        logits, boxes = (torch.cat(one).to(images.device) for one in zip(*outputs, strict=True))
+        outputs = in_batches(self._run, images.cpu().float(), self.batch or 0, self.batch)
+        logits, boxes = (one.to(images.device) for one in outputs)
         return {LOGITS: logits, BOXES: boxes}
 
     def _run(self, images: Tensor) -> list[Tensor]:
-        count = len(images)
-        if self.batch is not None and count < self.batch:
-            filling = images.new_zeros(self.batch - count, *images.shape[1:])
-            images = torch.cat([images, filling])
         found = self._session.run([LOGITS, BOXES], {INPUT: images.contiguous().numpy()})
-        return [torch.from_numpy(one[:count]) for one in found]
+        return [torch.from_numpy(one) for one in found]
 
 
-def open_onnx(path: Path, threads: int | None = None, key: str | None = None) -> OnnxDetector:
-    """A detector that `rtdetr export` has written.
+def open_onnx(
+    path: Path,
+    threads: int | None = None,
+    key: str | None = None,
+    stated: OnnxMetadata | None = None,
+) -> OnnxDetector:
+    """A detector in an ONNX file, as `rtdetr export` writes them.
 
     Of a quantized one what its Q/DQ nodes say is computed in float32: ONNX Runtime's own integer
     kernels round otherwise, and not as other runtimes do.
@@ -76,6 +84,7 @@ def open_onnx(path: Path, threads: int | None = None, key: str | None = None) ->
     Args:
         threads: CPU threads it runs with; None: as many as torch.
         key: of a file that is encrypted.
+        stated: what is known of a file that says nothing of itself; None: that is an error.
 
     Raises:
         RequestError: the file is missing, damaged, encrypted and not with this key, or no such
@@ -106,7 +115,9 @@ def open_onnx(path: Path, threads: int | None = None, key: str | None = None) ->
         for one in (*session.get_inputs(), *session.get_outputs())
         if one.type == "tensor(float)"
     }
-    metadata = read_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    properties = session.get_modelmeta().custom_metadata_map
+    known = stated if says_nothing(properties) else None
+    metadata = known or read_metadata(properties, str(path))
     return _described(path, metadata, shapes, session)
 
 

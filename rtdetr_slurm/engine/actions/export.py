@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -16,14 +16,21 @@ from rtdetr_slurm.contract import EXPORT_JSON, EXPORT_VERSION, MODEL_FILES, Infe
 from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
-from rtdetr_slurm.engine.export_files import ExportFiles
-from rtdetr_slurm.engine.onnx_graph import fits_one_file, foreign_operators, save, trace
+from rtdetr_slurm.engine.model_files import ModelFiles
+from rtdetr_slurm.engine.onnx_graph import (
+    DATA_SUFFIX,
+    fits_one_file,
+    foreign_operators,
+    save,
+    trace,
+)
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.quantization.layers import formats_of, rounds_activations
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.files import sha256_of
+from rtdetr_slurm.records import BadRecord, checked, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.checkpoints import thresholds_of
 from rtdetr_slurm.spec import in_lines
@@ -48,6 +55,14 @@ the CPU here, and a GPU of the job would wait for it."""
 ROUNDED = {"max_unmatched": 0.25, "max_points": 0.5}
 """How far a file may be from a checkpoint that rounds its activations: what is all but between two
 codes falls to either side."""
+
+
+class _Told(TypedDict, total=False):
+    """What export.json says of the files."""
+
+    onnx_file: str
+    claim: str | None
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ def export(session: Session) -> dict[str, float]:
     """
     cfg = session.experiment.export
     target = Path(cfg.onnx_file or session.results_dir / MODEL_FILES[Infer.CREATE_ONNX_FILE])
-    files = ExportFiles(target, DEEPSTREAM_FILES if cfg.serialize_nvdsinfer else ())
+    extra = DEEPSTREAM_FILES if cfg.serialize_nvdsinfer else ()
+    files = ModelFiles(target, "export.onnx_file", (target.name + DATA_SUFFIX, *extra))
     if made_before(session, files):
         return {}
     files.refuse_existing()
@@ -120,17 +136,30 @@ def export(session: Session) -> dict[str, float]:
             (folder / NVDSINFER_CONFIG).write_text(spec_text(config))
         if session.stop.requested:
             raise Interrupted
-        written = files.record(folder, session.start)
+        digests = files.digests(folder)
+        written = {
+            "onnx_file": str(target),
+            "onnx_sha256": digests[target.name],
+            "files": digests,
+            "claim": session.start and session.start.claim,
+        }
         session.write(EXPORT_JSON, report(session, written, onnx, metadata, parity, compared))
         session.check_latest()
     session.say(f"{target}: {summary(onnx, cfg.opset_version, parity)}")
     return {}
 
 
-def made_before(session: Session, files: ExportFiles) -> bool:
+def made_before(session: Session, files: ModelFiles) -> bool:
     """Whether an earlier start of this job has made all files, and was ended before it could say
     so. What it has made of them only in part is removed."""
-    own = files.left_by(session.start, session.results_dir / EXPORT_JSON)
+    record = session.results_dir / EXPORT_JSON
+    try:
+        told = checked(_Told, read_json(record), record)
+    except (FileNotFoundError, BadRecord):
+        return False
+    if told.get("onnx_file") != str(files.target):
+        return False
+    own = files.left_by(session.start, told.get("claim"), told.get("files", {}))
     if files.target in own:
         session.say(f"{files.target} is there: an earlier start of this job has made it")
         return True
