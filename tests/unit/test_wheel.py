@@ -73,9 +73,8 @@ def test_the_wheel_has_every_module_schema_and_spec(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     data = names("schemas", "*.json") | names("specs", "*.yaml") | names("sbatch", "*")
     assert len(data) > 10
-    assert held == (
-        names(PACKAGE, "*.py") | {f"{PACKAGE}/py.typed"} | {f"{PACKAGE}/{name}" for name in data}
-    )
+    sources = names(PACKAGE, "*.py") | names(PACKAGE, "*.cpp")
+    assert held == sources | {f"{PACKAGE}/py.typed"} | {f"{PACKAGE}/{name}" for name in data}
 
 
 def test_an_installed_package_finds_its_own_files(programs: Path, tmp_path: Path) -> None:

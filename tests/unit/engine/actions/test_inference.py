@@ -16,15 +16,12 @@ from engine_support import (
     Workspace,
     fresh_weights,
     open_workspace,
-    session_of,
     stopping_at,
 )
 from numpy.typing import NDArray
 from PIL import Image
-from ranks import run_ranks
 
 from rtdetr_slurm.engine.actions.inference import inference
-from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.rank import skips_bad_images
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError
@@ -277,20 +274,3 @@ def test_nothing_found_is_said(workspace: Workspace, images: Path) -> None:
     assert read(results / "predictions.json") == []
     assert {path.read_text() for path in results.glob("labels/*.txt")} == {""}
     assert "nothing was found in 5 images" in workspace.status("inference")[-1]["message"]
-
-
-def on_rank(context: Context, root: Path, results: Path, overrides: tuple[str, ...]) -> None:
-    workspace = Workspace.__new__(Workspace)
-    workspace.root, workspace.data, workspace.results = root, root / "data", results
-    loaded = workspace.load(*overrides, "inference.num_gpus=2", action="inference")
-    inference(session_of(loaded, context))
-
-
-def test_two_ranks_find_what_one_finds(workspace: Workspace, images: Path, tmp_path: Path) -> None:
-    overrides = (*given(workspace, images), "inference.batch_size=2")
-    alone = infer(workspace, images, more=("inference.batch_size=2",))
-    run_ranks(on_rank, workspace.root, tmp_path / "two", overrides)
-    both = tmp_path / "two" / "inference"
-    assert read(both / "predictions.json") == read(alone / "predictions.json")
-    assert read(both / "images.json") == read(alone / "images.json")
-    assert files(both) == files(alone)
