@@ -231,6 +231,7 @@ ACTIONS: Mapping[str, Action] = {
             role="tensorrt",
             reads=("test",),
             artefact=_METRICS,
+            function="rtdetr_slurm.deploy.actions.evaluate:trt_evaluate",
             tao_artefact=Artefact("file", "results.json"),
         ),
         Action(
@@ -239,8 +240,10 @@ ACTIONS: Mapping[str, Action] = {
             topology="inference",
             role="tensorrt",
             reads=("infer",),
+            may_read=("val", "test"),
             artefact=_PREDICTIONS,
             skips_bad_images=True,
+            function="rtdetr_slurm.deploy.actions.inference:trt_inference",
             tao_artefact=_LABELS,
         ),
     )
@@ -260,6 +263,11 @@ def get_action(name: str) -> Action:
         return ACTIONS[name]
     hint = near(name, ACTIONS)
     raise RequestError(f"no action '{name}'; allowed: {', '.join(ACTIONS)}{hint}")
+
+
+def deploy_action(word: str) -> str:
+    """The action that TAO's deploy command calls by this word: `evaluate` is trt_evaluate there."""
+    return name if (name := f"trt_{word}") in ACTIONS else word
 
 
 def own_engine(_action: str) -> EngineName:

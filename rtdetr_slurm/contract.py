@@ -31,6 +31,8 @@ QUANTIZE_VERSION = 1
 """quantize.json, and `quantization` in a quantized checkpoint"""
 ENGINE_VERSION = 1
 """The record beside a TensorRT engine."""
+PARITY_VERSION = 1
+"""parity.json"""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -139,6 +141,9 @@ EXPORT_JSON = "export.json"
 """What an ONNX file holds, and how far it is from its checkpoint."""
 QUANTIZE_JSON = "quantize.json"
 """What was quantized how, what that costs in accuracy, and which layers are to blame."""
+PARITY_JSON = "parity.json"
+"""What an engine is worth beside the checkpoint and the ONNX file that it was made of, and how long
+each takes."""
 REPORT_HTML = "report.html"
 PREDICTIONS_JSON = "predictions.json"
 IMAGES_JSON = "images.json"

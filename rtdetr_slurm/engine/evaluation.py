@@ -27,6 +27,7 @@ from rtdetr_slurm.vision.pictures import worst_pictures
 from rtdetr_slurm.vision.report import Report, render_report
 from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.scoring import Detected, EvaluationData, Predict, detect
+from rtdetr_slurm.vision.tradeoff import Tradeoff
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def write_report(
     scores: Scores | None,
     facts: Mapping[str, object],
     history: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+    tradeoff: Tradeoff | None = None,
 ) -> None:
     """Replace report.html.
 
@@ -151,6 +153,7 @@ def write_report(
         scores: None where nothing was scored.
         facts: what was scored on what, by name.
         history: KPI to epoch to value.
+        tradeoff: what else there is of the detector, and how long each form takes.
 
     Raises:
         ActionError: it cannot be written.
@@ -162,6 +165,7 @@ def write_report(
         assessment=assessment,
         pictures=worst_pictures(assessment) if assessment else (),
         history=history,
+        tradeoff=tradeoff,
     )
     session.write(REPORT_HTML, render_report(report))
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from rtdetr_slurm.spec.fields import (
+    DEPLOYING,
     EVALUATE,
     EVERY,
     EXPORT,
@@ -20,6 +21,7 @@ from rtdetr_slurm.spec.fields import (
     Side,
     SpatialSize,
     field,
+    users,
 )
 
 ClassId = Annotated[int, Field(ge=0)]
@@ -111,7 +113,7 @@ class AugmentationConfig(Section):
     eval_spatial_size: SpatialSize = field(
         [640, 640],
         honoured_by=(*TRAINING, *EVALUATE, *INFERENCE, *QUANTIZE),
-        no_effect_in=EXPORT,
+        no_effect_in=(*EXPORT, *DEPLOYING),
         carried=EVERY,
         automl="disabled",
         description="[height, width] that images are resized to outside training.",
@@ -156,7 +158,7 @@ class DatasetConfig(Section):
     val_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="val",
-        honoured_by=(*TRAINING, *EXPORT, *QUANTIZE),
+        honoured_by=(*TRAINING, *EXPORT, *QUANTIZE, *DEPLOYING),
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images scored while training, for val_mAP. Optional: without them a run only "
@@ -165,7 +167,7 @@ class DatasetConfig(Section):
     test_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="test",
-        honoured_by=(*EVALUATE, *EXPORT),
+        honoured_by=(*EVALUATE, *EXPORT, *DEPLOYING),
         required_by=EVERY,
         automl="disabled",
         template={"image_dir": "???", "json_file": "???"},
@@ -174,7 +176,7 @@ class DatasetConfig(Section):
     infer_data_sources: Annotated[InferDataSource | None, _Absent] = field(
         None,
         source="infer",
-        honoured_by=INFERENCE,
+        honoured_by=users("inference"),
         required_by=EVERY,
         automl="disabled",
         template={"image_dir": [""], "classmap": ""},

@@ -34,9 +34,9 @@ INFERENCE = ("inference",)
 EXPORT = ("export",)
 DISTILL = ("distill",)
 QUANTIZE = ("quantize",)
-TRAINED = ("evaluate", "inference", "export", "quantize")
+TRAINED = ("evaluate", "inference", "export", "quantize", *DEPLOYING)
 """Actions that build the model for weights that a training has left."""
-SCORING = (*TRAINING, "evaluate", "export", "quantize")
+SCORING = (*TRAINING, "evaluate", "export", "quantize", *DEPLOYING)
 """Actions that run the model on annotated images."""
 ON_IMAGES = (*SCORING, *INFERENCE)
 """Actions that run the model on images, annotated or not."""

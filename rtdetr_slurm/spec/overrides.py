@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.actions import ACTIONS, deploy_action
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import LocatedProblem, Problem
 from rtdetr_slurm.spec.experiment import ACTION_SECTIONS, SpecFile
@@ -56,6 +56,9 @@ _HOW_TO_SAY = (
     "say it with --action, with `action:` in the section `job:`, by giving the section of one "
     "action only, or by naming the file after it (train.yaml)"
 )
+
+_TEMPLATE, _DEPLOY_TEMPLATE = "spec_template_", "spec_template_deploy_"
+"""How TAO calls its specs, before the name of the action."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,20 @@ def choose_action(data: Mapping[str, Any], path: Path) -> tuple[str | None, str 
         # A wrong name is found, and placed, when the job section is validated.
         return (named, None) if named in ACTIONS else (None, None)
     present = [name for name in ACTION_SECTIONS if data.get(name) is not None]
-    if len(present) == 1:
-        return present[0], None
-    if path.stem in ACTIONS:
-        return path.stem, None
+    called = path.stem.removeprefix(_DEPLOY_TEMPLATE).removeprefix(_TEMPLATE)
+    chosen = present[0] if len(present) == 1 else called
+    if chosen in ACTIONS:
+        deploys = path.stem.startswith(_DEPLOY_TEMPLATE) or _has_engine_alone(data.get(chosen))
+        return deploy_action(chosen) if deploys else chosen, None
     found = f"the sections of several ({', '.join(present)})" if present else "none"
     return None, f"which action? found {found}; {_HOW_TO_SAY}; actions: {', '.join(ACTIONS)}"
+
+
+def _has_engine_alone(section: Any) -> bool:
+    """Whether a section has an engine to run and no checkpoint."""
+    given = section if isinstance(section, dict) else {}
+    engine, checkpoint = (given.get(name) or "" for name in ("trt_engine", "checkpoint"))
+    return engine != "" and checkpoint in ("", MISSING)
 
 
 def parse_override(text: str) -> Override:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS
+from rtdetr_slurm.actions import ACTIONS, DEPLOY
 from rtdetr_slurm.spec.dataset import scales_around
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import TRAINING
@@ -58,8 +58,11 @@ def training_sizes(experiment: ExperimentConfig) -> dict[Size, KeyPath]:
 
 
 def scored_size(experiment: ExperimentConfig, action: str) -> tuple[Size, KeyPath] | None:
-    """The size at which an action looks at images without training on them; None: at none."""
+    """The size at which an action looks at images without training on them; None: at none, or at
+    the only one that its engine takes."""
     row = ACTIONS[action]
+    if row.program == DEPLOY:
+        return None
     if row.trains or row.section in ("evaluate", "inference", "export", "quantize"):
         section = getattr(experiment, row.section)
         height, width = (

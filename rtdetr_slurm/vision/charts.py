@@ -1,9 +1,9 @@
-"""Charts as SVG for an HTML page: lines, bars, a matrix. Names may hold anything."""
+"""Charts as SVG for an HTML page: lines, dots, bars, a matrix. Names may hold anything."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rtdetr_slurm.vision.markup import Markup, element, joined
@@ -36,16 +36,42 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A point with a name."""
+
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Axis:
-    """What an axis shows, from where to where; `whole`: of whole numbers."""
+    """What an axis shows, from where to where.
+
+    Attributes:
+        whole: of whole numbers.
+        log: equal steps are equal factors; all of it is above 0.
+    """
 
     label: str
     low: float
     high: float
     whole: bool = False
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value is, from 0 at the low end to 1 at the high one."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round numbers within the axis."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            round_ones = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+            within = [tick for tick in round_ones if self.low <= tick <= self.high]
+            return within if len(within) <= 2 * most else within[::3]
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / most))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
@@ -77,25 +103,8 @@ def spanning(
 
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Markup:
     """Curves in one frame, with a legend beside it."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        across = (point[0] - x.low) / (x.high - x.low)
-        up = (point[1] - y.low) / (y.high - y.low)
-        return LEFT + across * (right - LEFT), bottom - up * (bottom - TOP)
-
-    parts: list[Markup] = []
-    for tick in y.ticks():
-        _, height = at((x.low, tick))
-        parts.append(element("line", x1=LEFT, x2=right, y1=height, y2=height, class_="grid"))
-        parts.append(_text(f"{tick:.6g}", LEFT - 6, height + 4, "end"))
-    for tick in x.ticks():
-        across, _ = at((tick, y.low))
-        parts.append(element("line", x1=across, x2=across, y1=TOP, y2=bottom, class_="grid"))
-        parts.append(_text(f"{tick:.6g}", across, bottom + 16))
-    parts.append(_text(x.label, (LEFT + right) / 2, HEIGHT - 8))
-    middle = (TOP + bottom) / 2
-    parts.append(_text(y.label, 13, middle, transform=f"rotate(-90 13 {middle:.6g})"))
+    parts, at = _frame(x, y)
+    right = WIDTH - RIGHT
     for number, line in enumerate(lines):
         look = _look(number, line)
         parts += [_curve([at(point) for point in part], look) for part in _unbroken(line.points)]
@@ -108,6 +117,29 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Markup:
         parts.append(_curve([(right + 12, row), (right + 32, row)], look))
         parts.append(_text(line.name, right + 38, row + 4, "start"))
     return _svg(title, WIDTH, max(HEIGHT, TOP + 20 * len(lines)), parts)
+
+
+def dot_chart(
+    title: str, dots: Sequence[Dot], x: Axis, y: Axis, front: Sequence[tuple[float, float]] = ()
+) -> Markup:
+    """Numbered dots in one frame, with their names beside it.
+
+    Args:
+        front: points that a line goes through.
+    """
+    parts, at = _frame(x, y)
+    if front:
+        look: dict[str, str | float] = {"stroke": "currentColor", "stroke_width": 1.2}
+        parts.append(_curve([at(point) for point in front], look))
+    for number, dot in enumerate(dots):
+        fill, row = COLOURS[number % len(COLOURS)], TOP + 8 + number * 20
+        across, up = at((dot.x, dot.y))
+        told = _title(f"{dot.name}: {dot.y:.4g} at {dot.x:.4g}")
+        parts.append(element("circle", told, cx=across, cy=up, r=5, fill=fill))
+        parts.append(_text(str(number + 1), across, up - 8))
+        parts.append(element("circle", cx=WIDTH - RIGHT + 20, cy=row, r=5, fill=fill))
+        parts.append(_text(f"{number + 1} {dot.name}", WIDTH - RIGHT + 32, row + 4, "start"))
+    return _svg(title, WIDTH, max(HEIGHT, TOP + 20 * len(dots)), parts)
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> Markup:
@@ -152,6 +184,31 @@ def matrix_chart(
                 parts.append(_text(_short_count(count), *middle, class_=class_))
     width = left + cell * len(columns) + 90
     return _svg(title, width, top + cell * len(rows) + 8, parts)
+
+
+def _frame(
+    x: Axis, y: Axis
+) -> tuple[list[Markup], Callable[[tuple[float, float]], tuple[float, float]]]:
+    """The grid, ticks and labels of two axes, and where a point lies among them."""
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+
+    def at(point: tuple[float, float]) -> tuple[float, float]:
+        across, up = x.place(point[0]), y.place(point[1])
+        return LEFT + across * (right - LEFT), bottom - up * (bottom - TOP)
+
+    parts: list[Markup] = []
+    for tick in y.ticks():
+        _, height = at((x.low, tick))
+        parts.append(element("line", x1=LEFT, x2=right, y1=height, y2=height, class_="grid"))
+        parts.append(_text(f"{tick:.6g}", LEFT - 6, height + 4, "end"))
+    for tick in x.ticks():
+        across, _ = at((tick, y.low))
+        parts.append(element("line", x1=across, x2=across, y1=TOP, y2=bottom, class_="grid"))
+        parts.append(_text(f"{tick:.6g}", across, bottom + 16))
+    parts.append(_text(x.label, (LEFT + right) / 2, HEIGHT - 8))
+    middle = (TOP + bottom) / 2
+    parts.append(_text(y.label, 13, middle, transform=f"rotate(-90 13 {middle:.6g})"))
+    return parts, at
 
 
 def _longest(names: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ from rtdetr_slurm.vision.charts import (
 from rtdetr_slurm.vision.markup import Markup, element
 from rtdetr_slurm.vision.pictures import PICTURES, SIDE, Picture
 from rtdetr_slurm.vision.report_style import STYLE
+from rtdetr_slurm.vision.tradeoff import Tradeoff, tradeoff_section
 
 TABLE_CLASSES = 200
 """Classes in the table at most."""
@@ -62,6 +63,7 @@ class Report:
         facts: name and value of what was scored on what.
         assessment: None where nothing was scored.
         history: KPI to epoch, counted from 0, to value; empty but for a training.
+        tradeoff: None where no latency was measured.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Report:
     assessment: Assessment | None = None
     pictures: Sequence[Picture] = ()
     history: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    tradeoff: Tradeoff | None = None
 
 
 def render_report(report: Report) -> bytes:
@@ -76,6 +79,8 @@ def render_report(report: Report) -> bytes:
     parts = [element("h1", report.title), _facts(report.facts)]
     if report.assessment is not None:
         parts.append(_key_numbers(report.assessment))
+    if report.tradeoff is not None:
+        parts += tradeoff_section(report.tradeoff)
     if report.history:
         parts += _training(report.history)
     if report.assessment is not None:

@@ -21,6 +21,7 @@ from rtdetr_slurm.engine.evaluation import (
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.vision.scoring import Predict, open_evaluation_data
+from rtdetr_slurm.vision.tradeoff import Tradeoff
 
 
 def evaluate(session: Session) -> dict[str, float]:
@@ -41,7 +42,10 @@ def evaluate(session: Session) -> dict[str, float]:
         detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
     size = (cfg.input_height or height, cfg.input_width or width)
     facts = {"checkpoint": str(path), "epoch": detector.epoch}
-    summary = score(session, predictor(detector.model), source, size, detector.classes, facts)
+    batch_size = cfg.batch_size if cfg.batch_size > 0 else None
+    summary = score(
+        session, predictor(detector.model), source, size, detector.classes, facts, batch_size
+    )
     return (
         {} if summary is None else {Kpi.TEST_MAP: summary["mAP"], Kpi.TEST_MAP50: summary["mAP50"]}
     )
@@ -54,6 +58,8 @@ def score(
     size: tuple[int, int],
     classes: Mapping[int, str] | None,
     facts: Mapping[str, Any],
+    batch_size: int | None = None,
+    tradeoff: Tradeoff | None = None,
 ) -> dict[str, float] | None:
     """Score a detector in whatever form, and write metrics.json, report and examples.
 
@@ -61,6 +67,8 @@ def score(
         size: (height, width) of the images that it takes.
         classes: that it was trained on, id to name; None where nothing says so.
         facts: of the detector, for what is written.
+        batch_size: images per rank and step; None: dataset.batch_size.
+        tradeoff: for the report, where there is one.
 
     Returns:
         COCO's twelve numbers on rank 0, None elsewhere.
@@ -73,7 +81,7 @@ def score(
         session.experiment, source, size=size, conf_threshold=cfg.conf_threshold
     )
     compare_classes(session, classes, data.table.classes, source.annotations.path)
-    share = share_evaluation(session, data, cfg.batch_size if cfg.batch_size > 0 else None)
+    share = share_evaluation(session, data, batch_size)
     session.phases.enter(Phase.OTHER)
     scores = evaluate_detector(session, predict, share)
     write_examples(session, predict, data)
@@ -88,7 +96,7 @@ def score(
         "conf_threshold": data.conf_threshold,
     }
     write_metrics(session, scores, content)
-    write_report(session, scores, content)
+    write_report(session, scores, content, tradeoff=tradeoff)
     session.say("  ".join(f"{name} {value:.4f}" for name, value in scores.summary.items()))
     return scores.summary
 

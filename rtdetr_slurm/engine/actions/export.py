@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import EXPORT_JSON, EXPORT_VERSION, MODEL_FILES, Infer
-from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.comparison import Compared, comparison
+from rtdetr_slurm.engine.datasets.sources import share_evaluation
 from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
 from rtdetr_slurm.engine.model_files import ModelFiles
@@ -47,7 +46,6 @@ from rtdetr_slurm.vision.deepstream import (
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_onnx
 from rtdetr_slurm.vision.parity import Parity, compare
-from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
 
 COMPARED_IMAGES = 100
 """At most so many images are compared, spread evenly over their source: ONNX Runtime computes on
@@ -63,19 +61,6 @@ class _Told(TypedDict, total=False):
     onnx_file: str
     claim: str | None
     files: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What the file was compared on.
-
-    Attributes:
-        data: None: nothing; `why` says the reason.
-    """
-
-    kind: str = ""
-    data: EvaluationData | None = None
-    why: str = ""
 
 
 def export(session: Session) -> dict[str, float]:
@@ -110,7 +95,11 @@ def export(session: Session) -> dict[str, float]:
             f"checkpoint {path} does not name its classes, and {LABELS_TXT} needs them: leave "
             "export.serialize_nvdsinfer out, or export a checkpoint of a training of this program"
         )
-    compared = comparison(session, size)
+    compared = comparison(session, size, COMPARED_IMAGES)
+    if compared.data is None:
+        session.warn(
+            f"the ONNX file is not compared with the checkpoint on real images: {compared.why}"
+        )
     session.phases.enter(Phase.OTHER)
     batch = cfg.batch_size if cfg.batch_size > 0 else None
     model = trace(
@@ -199,22 +188,6 @@ def describe(session: Session, detector: TrainedDetector, path: Path) -> OnnxMet
     )
 
 
-def comparison(session: Session, size: tuple[int, int]) -> Compared:
-    """The images on which file and detector are compared: of the validation or the test source."""
-    problems = []
-    for kind in get_action(session.name).may_read:
-        try:
-            for source in open_sources(session, [kind])[kind]:
-                data = open_evaluation_data(session.experiment, source, size=size)
-                return Compared(kind, replace(data, table=data.table.spread(COMPARED_IMAGES)))
-        except RequestError as error:
-            problems.append(str(error))
-    why = "; ".join(problems)
-    why = why or "neither dataset.val_data_sources nor dataset.test_data_sources is set"
-    session.warn(f"the ONNX file is not compared with the checkpoint on real images: {why}")
-    return Compared(why=why)
-
-
 def see_that_it_is_the_same(
     session: Session, detector: TrainedDetector, onnx: OnnxDetector, compared: Compared
 ) -> Parity | None:
@@ -240,7 +213,7 @@ def see_that_it_is_the_same(
     if problem := parity.problem(**limits):
         raise ActionError(
             f"the ONNX file does not compute what the checkpoint does: on {parity.images} images "
-            f"of dataset.{compared.kind}_data_sources {problem}. It was not kept; please report "
+            f"of {compared.source} {problem}. It was not kept; please report "
             "this with the spec"
         )
     return parity
@@ -274,9 +247,7 @@ def report(
         "classes": metadata.classes and {str(i): name for i, name in metadata.classes.items()},
         "thresholds": dict(metadata.thresholds) or None,
         "num_select": metadata.num_select,
-        "parity": None
-        if parity is None
-        else {"source": f"dataset.{compared.kind}_data_sources", **parity.as_json()},
+        "parity": None if parity is None else {"source": compared.source, **parity.as_json()},
         "not_compared": compared.why or None,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

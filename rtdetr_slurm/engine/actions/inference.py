@@ -37,7 +37,8 @@ def inference(session: Session) -> dict[str, float]:
         detector = trained_detector(session, path, is_quantized=cfg.is_quantized)
     facts = {"checkpoint": str(path), "epoch": detector.epoch}
     size = (cfg.input_height or height, cfg.input_width or width)
-    infer(session, predictor(detector.model), sources, size, detector.classes, facts)
+    batch_size = cfg.batch_size if cfg.batch_size > 0 else None
+    infer(session, predictor(detector.model), sources, size, detector.classes, facts, batch_size)
     return {}
 
 
@@ -48,6 +49,7 @@ def infer(
     size: tuple[int, int],
     classes: Mapping[int, str] | None,
     facts: Mapping[str, Any],
+    batch_size: int | None = None,
 ) -> None:
     """Run a detector in whatever form over images, and write what it finds.
 
@@ -55,6 +57,7 @@ def infer(
         size: (height, width) of the images that it takes.
         classes: that it was trained on, id to name; None where nothing says so.
         facts: of the detector, for images.json.
+        batch_size: images per rank and step; None: dataset.batch_size.
 
     Raises:
         as `inference`.
@@ -72,7 +75,6 @@ def infer(
     session.check_latest()
     on_main(work.begin)
 
-    batch_size = cfg.batch_size if cfg.batch_size > 0 else None
     share = share_evaluation(session, data, batch_size, ImageSet(data.table, data.size))
     session.phases.enter(Phase.OTHER)
     with session.phases.during(Phase.INFERRING, steps=share.steps(context.world_size)):

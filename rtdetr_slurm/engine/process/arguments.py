@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, ENGINE, get_action
+from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, ENGINE, deploy_action, get_action
 from rtdetr_slurm.contract import RUNTIMES
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
@@ -109,11 +109,9 @@ def named(word: str, program: str) -> str:
     """
     if word == DEFAULT_SPECS:
         return word
-    if program == DEPLOY and f"trt_{word}" in ACTIONS:
-        return f"trt_{word}"
-    row = get_action(word)
+    row = get_action(deploy_action(word) if program == DEPLOY else word)
     if row.program == program:
-        return word
+        return row.name
     image = "TensorRT" if row.program == DEPLOY else "training"
     kind = "a deploy action" if row.program == DEPLOY else "no deploy action"
     raise RequestError(

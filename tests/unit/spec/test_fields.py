@@ -177,7 +177,7 @@ def test_what_is_meant_for_whom() -> None:
     assert OURS["distill.teacher.train_backbone"].used_by == ("distill",)
     assert OURS["distill.teacher.train_backbone"].honoured_by == ()
     assert OURS["train.seed"].used_by == ("train", "distill")
-    assert OURS["evaluate.checkpoint"].used_by == ("evaluate",)
+    assert OURS["evaluate.checkpoint"].used_by == ("evaluate", "trt_evaluate")
     assert OURS["evaluate.trt_engine"].used_by == ("evaluate", "trt_evaluate")
     assert OURS["evaluate.trt_engine"].required_by == ("trt_evaluate",)
     assert OURS["wandb.enable"].no_effect_in == tuple(ACTIONS)

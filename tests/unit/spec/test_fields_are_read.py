@@ -20,6 +20,7 @@ from tao_specs import FORMS, as_overrides
 
 from rtdetr_slurm.actions import ACTIONS, AVAILABLE
 from rtdetr_slurm.data.sample import write_sample
+from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, Section, is_list, visit, walk
@@ -33,6 +34,8 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "evaluate": ((), ("dataset.eval_class_ids=[1, 2]",)),
     "inference": (("inference.conf_threshold=0",), ()),
+    "trt_evaluate": (("dataset.eval_class_ids=[1, 2]",),),
+    "trt_inference": ((), ("dataset.val_data_sources=null",)),
     "export": (
         ("export.input_height=64", "export.input_width=64"),
         ("dataset.val_data_sources=null", "export.input_height=64", "export.input_width=64"),
@@ -118,7 +121,9 @@ def run(workspace: Workspace, name: str, number: int, given: Sequence[str], read
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with open_workspace(tmp_path_factory.mktemp("work")) as made:
+    folder = tmp_path_factory.mktemp("work")
+    with open_workspace(folder) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "PACE", latency.Pace(0, 1, 0, 0))
         shutil.rmtree(made.data)
         write_sample(made.data, train=4, val=1, size=64)  # one step per epoch
         yield made
@@ -138,7 +143,7 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
     reads = Reads()
     (checkpoint,) = workspace.root.glob("train-0/train/*.pth")
     given = [
-        f"{dotted(ref.path)}={checkpoint}"
+        f"{dotted(ref.path)}={checkpoint if ref.takes == 'checkpoint' else exported(workspace)}"
         for ref in walk(ExperimentConfig)
         if ref.extra("x-inferred") == "parent_model" and name in ref.required_by
     ]
@@ -149,6 +154,16 @@ def reads_of(name: str, workspace: Workspace, trained: Reads) -> Reads:
         located = [one.replace("DATA", str(workspace.data)) for one in overrides]
         run(workspace, name, number, [*given, *located], reads)
     return reads
+
+
+def exported(workspace: Workspace) -> Path:
+    """The checkpoint as an ONNX file, which stands for an engine, too."""
+    made = workspace.root / "export-0" / "export" / "rtdetr.onnx"
+    if not made.exists():
+        (checkpoint,) = workspace.root.glob("train-0/train/*.pth")
+        given = (*VARIANTS["export"][0], f"export.checkpoint={checkpoint}")
+        run(workspace, "export", 0, given, Reads())
+    return made
 
 
 def plain(ref: FieldRef) -> bool:

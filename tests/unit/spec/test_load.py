@@ -48,6 +48,33 @@ def test_action_by_argument_job_section_and_name(tmp_path: Path) -> None:
     assert loaded.section is loaded.experiment.evaluate
 
 
+ENGINE = EVALUATE.replace("checkpoint: /runs/model_epoch_009.pth", "trt_engine: /e")
+BOTH = TRAIN + EVALUATE.replace("dataset:\n", "") + "train: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "action"),
+    [
+        (ENGINE, "spec.yaml", "trt_evaluate"),
+        (ENGINE + "inference: {trt_engine: ''}\n", "evaluate.yaml", "trt_evaluate"),
+        (ENGINE + "  checkpoint: '???'\n", "spec.yaml", "trt_evaluate"),
+        (ENGINE + "  checkpoint: null\n", "spec.yaml", "trt_evaluate"),
+        (EVALUATE + "  trt_engine: ''\n", "spec.yaml", "evaluate"),
+        (EVALUATE, "spec_template_deploy_evaluate.yaml", "trt_evaluate"),
+        (BOTH, "spec_template_evaluate.yaml", "evaluate"),
+        (BOTH, "spec_template_deploy_evaluate.yaml", "trt_evaluate"),
+        (BOTH, "spec_template_deploy_gen_trt_engine.yaml", "gen_trt_engine"),
+    ],
+)
+def test_engines_and_the_names_of_taos_templates(
+    tmp_path: Path, text: str, name: str, action: str
+) -> None:
+    engine = "evaluate.trt_engine=/e" if action == "trt_evaluate" else ""
+    onnx = "gen_trt_engine.onnx_file=/o" if action == "gen_trt_engine" else ""
+    overrides = [*filter(None, (engine, onnx))]
+    assert load(tmp_path, text, *overrides, name=name).action == action
+
+
 def test_action_that_nobody_says(tmp_path: Path) -> None:
     line = only(problems(tmp_path, TRAIN))
     assert line.startswith("spec.yaml:1:1: which action? found none; say it with --action")

@@ -158,10 +158,9 @@ def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as error:
         refuse_unavailable(loaded)
     assert str(error.value) == (
-        "actions 'trt_inference' and 'gen_trt_engine' are not available in this version; it runs "
+        "action 'gen_trt_engine' is not available in this version; it runs "
         f"{listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the site profile); "
-        "'trt_inference' and 'gen_trt_engine' belong to rtdetr-deploy, the program of the TensorRT "
-        "image"
+        "'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT image"
     )
 
 

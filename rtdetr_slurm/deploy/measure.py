@@ -1,0 +1,149 @@
+"""Checkpoint, ONNX file and engine are scored alike, by the evaluation that all actions have, and
+timed; an engine that loses too much is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_slurm.contract import PARITY_JSON
+from rtdetr_slurm.deploy import latency
+from rtdetr_slurm.deploy.detector import Detector
+from rtdetr_slurm.deploy.forms import Form, Missing, forms_of
+from rtdetr_slurm.deploy.parity import MAX_DROP, Parity, Scored, said_of
+from rtdetr_slurm.deploy.record import record_path
+from rtdetr_slurm.engine.comparison import Compared
+from rtdetr_slurm.engine.datasets.sources import share_evaluation
+from rtdetr_slurm.engine.evaluation import evaluate_detector
+from rtdetr_slurm.engine.process.distributed import on_main
+from rtdetr_slurm.engine.process.failures import writing_error
+from rtdetr_slurm.engine.process.phases import Phase
+from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.vision.tradeoff import Latency
+
+IMAGES: Mapping[str, int] = {"cpu": 100, "cuda": 500}
+"""At most so many images are compared, by the device: the ONNX file computes on the CPU in any
+case, and a GPU comes with more of its cores."""
+REJECTED_SUFFIX = ".rejected"
+"""How the name of an engine goes on that has lost too much."""
+
+_LIKE_EVALUATION = {"enabled": True, "allow_tf32": False}
+
+
+def measure(session: Session, path: Path, detector: Detector, compared: Compared) -> Parity | None:
+    """Score and time all forms of a detector that are here, and write parity.json.
+
+    Args:
+        path: the file that `detector` was opened from.
+        compared: on what.
+
+    Returns:
+        What was found on rank 0, None elsewhere.
+
+    Raises:
+        Interrupted: asked to stop.
+        ActionError: an image cannot be decoded, or parity.json not be written.
+    """
+    asked = session.deploy.max_map_drop
+    limit = MAX_DROP[detector.precision] if asked is None else asked
+    scored: list[Scored] = []
+    missing: list[Missing] = []
+    if compared.data is not None:
+        for form in forms_of(session, path, detector):
+            if isinstance(form, Missing):
+                missing.append(form)
+            elif (one := _scored(session, form, detector, compared)) is not None:
+                scored.append(one)
+    if not session.context.is_main:
+        return None
+    parity = Parity(compared, scored, missing, limit)
+    session.write(PARITY_JSON, parity.text(session.name, path, detector.size))
+    tell(session, parity)
+    return parity
+
+
+def _scored(session: Session, form: Form, detector: Detector, compared: Compared) -> Scored | None:
+    """Score a form with all ranks and time it on rank 0; None on the others."""
+    assert compared.data is not None
+    most = min(session.experiment.dataset.batch_size, form.max_batch or detector.max_batch or 2**30)
+    share = share_evaluation(session, compared.data, most)
+    with torch.backends.cudnn.flags(**_LIKE_EVALUATION):
+        scores = evaluate_detector(session, form.predict, share)
+        session.phases.enter(Phase.OTHER)
+        timed, clocks = on_main(lambda: _timed(form, detector, most))
+    if scores is None:
+        return None
+    summary = {name: scores.summary[name] for name in ("mAP", "mAP50")}
+    return Scored(form, summary, timed, clocks)
+
+
+def _timed(
+    form: Form, detector: Detector, most: int
+) -> tuple[list[Latency], Mapping[str, Any] | None]:
+    """At every batch size of its profile; what it is only compared with, at the smallest. And what
+    the GPU is clocked at, once it is warm."""
+    sizes = sizes_timed(detector, most)
+    chosen = sizes if form.predict is detector else sizes[:1]
+    found = latency.time_batches(form.predict, detector.size, chosen, form.device, latency.PACE)
+    return found, latency.gpu_clocks(form.device)
+
+
+def sizes_timed(detector: Detector, most: int) -> list[int]:
+    """The batch sizes that are timed: within the profile of an engine, else up to `most`."""
+    if detector.record is not None:
+        profile = detector.record.profile
+        return latency.batch_sizes(profile.min, profile.max, profile.opt)
+    return latency.batch_sizes(1, detector.max_batch or most)
+
+
+def tell(session: Session, parity: Parity) -> None:
+    """Say what was found; that something is not known stays in status.json, too."""
+    if parity.unknown:
+        session.warn(f"what is lost against the checkpoint is not known: {parity.unknown}")
+        return
+    for one in parity.missing:
+        session.say(f"the {one.kind} is not compared: {one.why}")
+    found = ", ".join(f"{one.form.kind} {one.mean_ap:.4f}" for one in parity.forms)
+    session.say(
+        f"mAP on {said_of(parity.compared)}: {found}; {parity.drop:+.2f} points lost, "
+        f"{parity.limit:g} allowed"
+    )
+
+
+def require(parity: Parity | None, engine: Path | None = None) -> None:
+    """End the action where too much was lost; every rank must call it.
+
+    Args:
+        parity: of `measure`.
+        engine: that was built here, and is then set aside.
+
+    Raises:
+        ActionError: with what to do.
+    """
+
+    def judge() -> None:
+        if parity is None or parity.problem is None:
+            return
+        kept = "" if engine is None else f". The engine is kept as {set_aside(engine)}"
+        raise ActionError(f"{parity.problem}{kept}")
+
+    on_main(judge)
+
+
+def set_aside(engine: Path) -> Path:
+    """Give an engine and its record a name under which nobody takes it for a good one.
+
+    Raises:
+        ActionError: the folder takes no changes.
+    """
+    rejected = engine.with_name(engine.name + REJECTED_SUFFIX)
+    try:
+        engine.replace(rejected)
+        record_path(engine).replace(record_path(rejected))
+    except OSError as error:
+        raise writing_error(error, rejected) from None
+    return rejected
