@@ -182,6 +182,8 @@ LATEST_SUFFIX = "_latest.pth"
 
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 """What runs a deployed detector, by the name of its Python module."""
+COMPUTE_CAPABILITY = r"^[1-9][0-9]?\.[0-9]$", "major and minor number as text, such as '8.9'"
+"""How a GPU's is written, and that in words."""
 
 
 class Infer:

@@ -8,8 +8,9 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
@@ -17,9 +18,20 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.places import user_folder
 
 if TYPE_CHECKING:
-    from rtdetr_slurm.site.profile import Site
+    from rtdetr_slurm.site.profile import RoleName, Site
 
-_SPACE_GB = 12.0
+
+class _Made(NamedTuple):
+    """How the image of a role is made: its definition, and the GB that take their place."""
+
+    definition: str
+    space_gb: float
+
+
+_IMAGES: Mapping[RoleName, _Made] = {
+    "train": _Made("Apptainerfile", 12.0),
+    "tensorrt": _Made("containers/tensorrt.def", 30.0),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="DEF|URI",
-        help="build: a definition file (default: Apptainerfile); pull: docker://…, oras://…, https://…",
+        help="build: a definition file; pull: docker://…, oras://…, https://…",
+    )
+    parser.add_argument(
+        "--role",
+        choices=tuple(_IMAGES),
+        default="train",
+        help="whose image it is: without DEF and -o, build "
+        + ", ".join(f"{made.definition} ({role})" for role, made in _IMAGES.items())
+        + " as the image that the site profile names for the role (default: train)",
     )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="the image; left out, the one that the site profile names",
+        help="the image; left out, the one that the site profile names for the role",
     )
     parser.add_argument("--site", metavar="FILE", help="site profile")
     parser.add_argument("--force", action="store_true", help="replace an image that is there")
@@ -58,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--space",
         type=float,
-        default=_SPACE_GB,
         metavar="GB",
-        help=f"free space wanted for temporary files (default {_SPACE_GB:g})",
+        help="free space wanted for temporary files (default "
+        + ", ".join(f"{made.space_gb:g} for {role}" for role, made in _IMAGES.items())
+        + ")",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -78,16 +99,17 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError("image pull: say from where, such as docker://registry/name:tag")
     if args.how == "pull" and args.build_arg:
         raise RequestError("--build-arg is for image build")
+    usual = _IMAGES[args.role]
     order = Order(
         how=args.how,
-        source=args.source or "Apptainerfile",
-        target=args.output or _named(site),
+        source=args.source or usual.definition,
+        target=args.output or _named(site, args.role),
         apptainer=site.apptainer,
         flags=[*(w for one in args.build_arg for w in ("--build-arg", one)), *args.apptainer_flag],
         run_flags=site.apptainer_flags,
         sha256=_demanded(args.sha256),
         replace=args.force,
-        space_gb=args.space,
+        space_gb=usual.space_gb if args.space is None else args.space,
     )
     # A job's end must leave nothing half made behind, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -99,19 +121,30 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     terminal.out(made.path)
     terminal.out(f"sha256   {made.sha256}")
-    terminal.out(f"profile  image: {{path: {_yaml(made.path)}, sha256: {made.sha256}}}")
+    key = "image" if args.role == "train" else f"roles.{args.role}.image"
+    terminal.out(f"profile  {key}: {{path: {_yaml(made.path)}, sha256: {made.sha256}}}")
     return ExitCode.OK
 
 
-def _named(site: Site) -> Path:
-    if site.image is None:
-        raise SiteError("the site profile names no image; say where to put it with -o FILE")
-    return Path(site.image.path)
+def _named(site: Site, role: RoleName) -> Path:
+    """Where the site profile has the image of a role, of its own but for training's.
+
+    Raises:
+        SiteError: it has none.
+    """
+    from rtdetr_slurm.site.profile import TRAIN_ROLE
+
+    training, image = site.merged_role(TRAIN_ROLE).image, site.merged_role(role).image
+    if image is None or (role != TRAIN_ROLE and image == training):
+        raise SiteError(
+            f"the site profile names no image of role {role}; say where to put it with -o FILE"
+        )
+    return Path(image.path)
 
 
 def _demanded(digest: str | None) -> str | None:
     """The digest that is asked for, checked now: an image takes minutes."""
-    from rtdetr_slurm.site.profile import sha256_digits
+    from rtdetr_slurm.site.kinds import sha256_digits
 
     try:
         return None if digest is None else sha256_digits(digest)

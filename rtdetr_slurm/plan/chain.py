@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import MODEL_WORDS, Model, get_action, last_that_leaves
+from rtdetr_slurm.actions import DEPLOY, MODEL_WORDS, Model, get_action
 from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
@@ -27,13 +27,17 @@ class ParentStage:
     """A stage of the run that a submission continues.
 
     Attributes:
+        leaves: the form of its model.
         ended: whether it has succeeded already; else it is waited for.
+        target: the kind of GPU that its engine is for, where it is for one.
         problem: why nothing can be taken from it; None where something can.
     """
 
     origin: Origin
+    leaves: Model
     ended: bool
     problem: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ class Parent:
 
     Attributes:
         name: as messages name it.
-        stages: the last one that leaves a model, for each form of it.
+        stages: those that leave a model, in order.
         spec: that it ran, or runs, with.
         classes: that it was trained on, id to name.
     """
 
     name: str
-    stages: Mapping[Model, ParentStage]
+    stages: Sequence[ParentStage]
     spec: Mapping[str, Any]
     classes: Mapping[int, str] = field(default_factory=dict)
 
@@ -59,28 +63,39 @@ class Position:
 
     Attributes:
         follow_up: its entry in job.then; None for the spec's own action.
+        target: the kind of GPU that it is for, of those that the site lists.
     """
 
     name: str
     action: str
     follow_up: FollowUp | None = None
+    target: str | None = None
     depends_on: tuple[Dependency, ...] = ()
     inputs: tuple[Input, ...] = ()
 
 
-def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) -> list[Position]:
-    """The spec's own action and its follow-ups, in order.
+def chain(
+    loaded: LoadedSpec,
+    spec: Mapping[str, Any],
+    parent: Parent | None,
+    targets: Sequence[str] = (),
+) -> list[Position]:
+    """The spec's own action and its follow-ups, in order; a deploy action once for each target.
 
     A follow-up waits for the stage that its inputs come from; one without such inputs waits for
     the stage before it.
+
+    Args:
+        targets: the kinds of GPU to deploy on; none where the site lists none.
 
     Raises:
         RequestError: two stages have one name, a name is none for a folder, or the parent has not
             what is taken from it, or nothing is.
     """
     positions: list[Position] = []
-    for entry in (None, *loaded.job.then):
+    for index, entry, target in _stages(loaded, targets):
         name = loaded.action if entry is None else entry.name or entry.action
+        name = name if target is None else f"{name}.{target}"
         action = loaded.action if entry is None else entry.action
         if not STAGE_NAME.fullmatch(name):
             raise RequestError(
@@ -92,9 +107,9 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
                 f"job.then: there are two stages called '{name}'; give one of them a name of its "
                 f"own: {{action: {action}, name: {action}-2}}"
             )
-        inputs = tuple(_inputs(loaded, spec, len(positions), positions, parent))
+        inputs = tuple(_inputs(loaded, spec, index, target, positions, parent))
         depends_on = _dependencies(inputs, positions, parent)
-        positions.append(Position(name, action, entry, depends_on, inputs))
+        positions.append(Position(name, action, entry, target, depends_on, inputs))
     if parent is not None and not any(
         one.origin and one.origin.run for position in positions for one in position.inputs
     ):
@@ -105,10 +120,21 @@ def chain(loaded: LoadedSpec, spec: Mapping[str, Any], parent: Parent | None) ->
     return positions
 
 
+def _stages(
+    loaded: LoadedSpec, targets: Sequence[str]
+) -> Iterator[tuple[int, FollowUp | None, str | None]]:
+    """Index in the chain, entry and target of each stage."""
+    for index, entry in enumerate((None, *loaded.job.then)):
+        deploys = get_action(loaded.actions[index]).program == DEPLOY
+        for target in targets if deploys and targets else (None,):
+            yield index, entry, target
+
+
 def _inputs(
     loaded: LoadedSpec,
     spec: Mapping[str, Any],
     index: int,
+    target: str | None,
     before: Sequence[Position],
     parent: Parent | None,
 ) -> Iterator[Input]:
@@ -131,7 +157,7 @@ def _inputs(
         elif function in MODEL_FILES:
             yield Input(path, function)
         elif taken_from(ref, loaded.actions, index, parent_name) is not None:
-            origin, choice = _origin(ref.takes, path, before, parent), own
+            origin, choice = _origin(ref.takes, path, target, before, parent), own
             if choice is None and heeds_common_choice(ref, loaded.actions, index, parent_name):
                 choice = loaded.job.checkpoint
             yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
@@ -142,22 +168,34 @@ def _beside(spec: Mapping[str, Any], path: KeyPath, name: str) -> Any:
     return value_at(spec, dotted((*path[:-1], name)))
 
 
-def _origin(takes: Model, path: str, before: Sequence[Position], parent: Parent | None) -> Origin:
-    """The last stage before that leaves such a model, else the parent's.
+def _origin(
+    takes: Model,
+    path: str,
+    target: str | None,
+    before: Sequence[Position],
+    parent: Parent | None,
+) -> Origin:
+    """The last stage before that leaves such a model, of those for the same target, else the
+    parent's.
 
     Raises:
         RequestError: the parent has none, or none that can be used.
     """
-    made = last_that_leaves(takes, [position.action for position in before])
-    if made is not None:
-        return Origin(before[made].name)
+    for position in reversed(before):
+        if get_action(position.action).leaves == takes and position.target in (None, target):
+            return Origin(position.name)
     assert parent is not None
-    stage = parent.stages.get(takes)
-    if stage is None:
+    leaving = [stage for stage in parent.stages if stage.leaves == takes]
+    fitting = [stage for stage in leaving if stage.target in (None, target)]
+    if not fitting:
+        wanted = MODEL_WORDS[takes] if target is None else f"{MODEL_WORDS[takes]} for {target}"
+        there = ", ".join(f"{stage.target}" for stage in leaving)
+        has = f" (it has those for {there})" if there else ""
         raise RequestError(
-            f"job.parent: {parent.name} has no stage that leaves {MODEL_WORDS[takes]}, which "
-            f"{path} is to be filled with"
+            f"job.parent: {parent.name} has no stage that leaves {wanted}, which {path} is to be "
+            f"filled with{has}"
         )
+    stage = fitting[-1]
     if stage.problem is not None:
         raise RequestError(f"job.parent: {stage.problem}")
     return stage.origin
@@ -166,7 +204,7 @@ def _origin(takes: Model, path: str, before: Sequence[Position], parent: Parent 
 def _dependencies(
     inputs: Sequence[Input], before: Sequence[Position], parent: Parent | None
 ) -> tuple[Dependency, ...]:
-    ended = [stage.origin for stage in parent.stages.values() if stage.ended] if parent else []
+    ended = [stage.origin for stage in parent.stages if stage.ended] if parent else []
     origins = [one.origin for one in inputs if one.origin is not None and one.origin not in ended]
     if before and not origins:
         origins = [Origin(before[-1].name)]

@@ -22,8 +22,8 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
     """
     problems = [
         problem
-        for number, stage in enumerate(stages)
-        for problem in _problems(stage, site.limits, _job(number))
+        for stage, job in zip(stages, _jobs(stages), strict=True)
+        for problem in _problems(stage, site.limits, job)
     ]
     problems += _too_many_gpu_hours(stages, site.limits)
     if problems:
@@ -49,11 +49,11 @@ def check_hours(stages: Sequence[Stage]) -> None:
 
 def notes_on_time(stages: Sequence[Stage]) -> Iterator[str]:
     """Stages whose time limit leaves nothing before the signal that ends them."""
-    for number, stage in enumerate(stages):
+    for stage, job in zip(stages, _jobs(stages), strict=True):
         lead, limit = stage.launch.signal_lead_s, stage.resources.time_min
         if stage.launch.scheduler == "slurm" and limit is not None and limit * 60 <= lead:
             yield (
-                f"{_job(number)}.time: stage {stage.name} has {format_minutes(limit)}, and is "
+                f"{job}.time: stage {stage.name} has {format_minutes(limit)}, and is "
                 f"asked to stop {lead} s before its end (signal_lead_s of the site profile), so as "
                 "soon as it starts; give it more time"
             )
@@ -68,9 +68,18 @@ def gpu_hours(stage: Stage) -> float | None:
     return None if resources.time_min is None else gpus * resources.time_min / 60
 
 
-def _job(number: int) -> str:
-    """The section of the spec that a stage's job has its own settings from."""
-    return "job" if number == 0 else f"job.then[{number - 1}]"
+def _jobs(stages: Sequence[Stage]) -> list[str]:
+    """The section of the spec that each stage's job has its own settings from; those of one action
+    for several targets have one."""
+    entries = list(dict.fromkeys(map(_entry, stages)))
+    return [
+        f"job.then[{number - 1}]" if (number := entries.index(_entry(stage))) else "job"
+        for stage in stages
+    ]
+
+
+def _entry(stage: Stage) -> str:
+    return stage.name.removesuffix(f".{stage.target}") if stage.target else stage.name
 
 
 def _problems(stage: Stage, limits: Limits, job: str) -> Iterator[str]:
@@ -103,10 +112,10 @@ def _too_many_gpu_hours(stages: Sequence[Stage], limits: Limits) -> Iterator[str
         return
     most, at = f"{limits.max_gpu_hours:g}", limits.place("max_gpu_hours")
     total = 0.0
-    for number, stage in enumerate(stages):
+    for stage, job in zip(stages, _jobs(stages), strict=True):
         hours = gpu_hours(stage)
         if hours is None:
-            yield f"{_job(number)}.time: none given; name one, for at most {most} GPU hours{at}"
+            yield f"{job}.time: none given; name one, for at most {most} GPU hours{at}"
             return
         total += hours
     if total > limits.max_gpu_hours:

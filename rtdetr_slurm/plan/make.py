@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import DEPLOY, Action, EngineName, get_action
+from rtdetr_slurm.actions import Action, get_action
 from rtdetr_slurm.contract import RESULTS_DIR, Env
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Parent, Position, chain
+from rtdetr_slurm.plan.deploy import deploy_options, targets_of
 from rtdetr_slurm.plan.hardware import notes_on_hardware
 from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time
 from rtdetr_slurm.plan.model import (
@@ -74,7 +75,8 @@ def make_plan(
     """
     check_run_dir(run_dir, site)
     _check_paths([str(run_dir), spec["results_dir"]])
-    positions = chain(loaded, spec, parent)
+    deployed_on = targets_of(loaded, spec, site)
+    positions = chain(loaded, spec, parent, [target.name for target in deployed_on])
     stages = tuple(_stage(position, loaded, spec, site, run_dir) for position in positions)
     stages = with_mail(stages, loaded.job.notify, site)
     _check_results_folders(stages)
@@ -108,20 +110,23 @@ def _stage(
     position: Position, loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, run_dir: Path
 ) -> Stage:
     action = get_action(position.action)
-    role = site.for_role(action.role)
+    target = site.target(position.target)
+    role = site.for_role(action.role, target)
     results_dir = _results_dir(spec, position)
     named = [*read_paths(spec, action.name), *written_paths(spec, action.name)]
     _check_paths([results_dir, *named])
+    launch = _launch(action, loaded, site, role)
     return Stage(
         name=position.name,
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
-        launch=_launch(action, loaded, site, role),
+        launch=launch,
         container=_container(spec, action, site, role, run_dir, results_dir),
-        command=_command(action, loaded, role.engine),
+        command=_command(action, loaded, launch, deploy_options(action, loaded, launch, target)),
         results_dir=results_dir,
         depends_on=position.depends_on,
         inputs=position.inputs,
+        target=position.target,
     )
 
 
@@ -229,25 +234,18 @@ def _endurance(job: JobConfig) -> Endurance:
     )
 
 
-def _command(action: Action, loaded: LoadedSpec, engine: EngineName) -> tuple[str, ...]:
-    command = action.command(engine)
-    if action.program == DEPLOY and engine == "rtdetr":
-        command = (*command, *_deploy_options(loaded.job))
+def _command(
+    action: Action, loaded: LoadedSpec, launch: Launch, deploy: Sequence[str]
+) -> tuple[str, ...]:
+    command = (*action.command(launch.engine), *deploy)
     if not (action.trains and loaded.job.bad_images == "skip"):
         return command
-    if engine == "tao":
+    if launch.engine == "tao":
         raise RequestError(
             "job.bad_images: found 'skip', which TAO's image cannot do; leave it out, and repair "
             "or remove such images"
         )
     return (*command, "--bad-images", "skip")
-
-
-def _deploy_options(job: JobConfig) -> Iterator[str]:
-    """What the job asks of a deploy action, as its program's arguments."""
-    for name in ("runtime", "max_map_drop", "compute_capability"):
-        if (value := getattr(job, name)) is not None:
-            yield f"--{name.replace('_', '-')}={value}"
 
 
 def _container(

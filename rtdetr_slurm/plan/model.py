@@ -248,6 +248,7 @@ class Stage:
         container: None runs it on the host.
         command: what runs, in a private folder that holds `spec.yaml`.
         results_dir: absolute folder of the action's results; an array's tasks have folders in it.
+        target: the kind of GPU that it is for, where the site lists some; it ends the name.
     """
 
     name: str
@@ -260,6 +261,7 @@ class Stage:
     depends_on: tuple[Dependency, ...] = ()
     array: Array | None = None
     inputs: tuple[Input, ...] = ()
+    target: str | None = None
 
     def __post_init__(self) -> None:
         # The name becomes a folder, and more: it is never a path, and no option of a command.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,126 +12,33 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    TypeAdapter,
     model_validator,
 )
 
 from rtdetr_slurm.actions import EngineName, get_action
-from rtdetr_slurm.contract import Env
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.model_check import Matches
-from rtdetr_slurm.slurm import names
-from rtdetr_slurm.slurm.environment import is_secret
-from rtdetr_slurm.slurm.times import minutes_of_field
+from rtdetr_slurm.site.kinds import (
+    ComputeCapability,
+    Constraint,
+    EnvName,
+    EnvVariables,
+    GpuType,
+    Line,
+    Minutes,
+    Name,
+    Names,
+    Sha256,
+    TargetName,
+    bind_of,
+    env_of,
+    image_of,
+)
 
 RoleName = Literal["train", "cpu", "tensorrt"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 """Kinds of nodes that jobs run on; which action takes which is in the table of actions."""
 TRAIN_ROLE: RoleName = "train"
 """The kind that actions of several nodes and GPUs run on."""
-
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LAUNCH_ENV = frozenset(value for name, value in vars(Env).items() if name.isupper()) | {
-    *("LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
-    *("PYTHONNOUSERSITE", "PYTHONUNBUFFERED"),
-}
-
-
-def _one_line(value: str) -> str:
-    if not value.strip() or names.has_control_character(value):
-        raise ValueError("one line of text")
-    return value
-
-
-def _env_name(value: str) -> str:
-    if not _ENV_NAME.fullmatch(value):
-        raise ValueError("the name of an environment variable")
-    if value in _LAUNCH_ENV:
-        launch = ", ".join(sorted(_LAUNCH_ENV))
-        raise ValueError(f"any name but those that the launch itself sets: {launch}")
-    return value
-
-
-def _plain_env_name(value: str) -> str:
-    if is_secret(value):
-        raise ValueError(
-            f"any name but a secret's; write secrets: [{value}], and set it where you submit"
-        )
-    return _env_name(value)
-
-
-def _env_value(value: str) -> str:
-    if any(character in value for character in "\n\r\0"):
-        raise ValueError("text without line breaks and NUL")
-    return value
-
-
-def sha256_digits(value: str) -> str:
-    """A digest without its prefix; raises ValueError for what is none."""
-    digest = value.removeprefix("sha256:")
-    if not _SHA256.fullmatch(digest):
-        raise ValueError("64 hexadecimal digits, with or without 'sha256:' before them")
-    return digest
-
-
-def _image(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _bind(value: Any) -> Any:
-    """`src`, `src:dst` and `src:dst:ro|rw`, Apptainer's short forms, as a mapping."""
-    if not isinstance(value, str):
-        return value
-    parts = value.split(":")
-    if len(parts) > 3 or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise ValueError(
-            "'source', 'source:target' or 'source:target:ro'; for a path with ':' the long form "
-            "{source: …, target: …, read_only: true}"
-        )
-    return {
-        "source": parts[0],
-        "target": parts[1] if len(parts) > 1 else None,
-        "read_only": len(parts) == 3 and parts[2] == "ro",
-    }
-
-
-def _env_item(value: Any) -> Any:
-    if isinstance(value, str):
-        return {value: None}
-    if isinstance(value, dict) and len(value) == 1:
-        return value
-    raise ValueError("the name of an environment variable, or one 'NAME: value'")
-
-
-def _env(value: Any) -> Any:
-    """A list of names and one-key maps as one mapping; a null takes back farther files' names."""
-    if value is None:
-        return {}
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, list):
-        raise ValueError("a list of names, or 'NAME: value' lines")
-    merged: dict[str, str | None] = {}
-    for item in _ENV_ITEMS.validate_python(value, strict=True):
-        if twice := merged.keys() & item.keys():
-            raise ValueError(f"each name once; {twice.pop()} is given twice")
-        merged |= item
-    return merged
-
-
-Line = Annotated[str, AfterValidator(_one_line)]
-Name = Annotated[str, Matches(*names.NAME)]
-Names = Annotated[str, Matches(*names.NAMES)]
-Constraint = Annotated[str, Matches(*names.CONSTRAINT)]
-GpuType = Annotated[str, Matches(*names.GPU_TYPE)]
-EnvName = Annotated[str, AfterValidator(_env_name)]
-EnvValue = Annotated[str, AfterValidator(_env_value)]
-PlainEnvName = Annotated[str, AfterValidator(_plain_env_name)]
-EnvVariables = dict[PlainEnvName, EnvValue | None]
-_ENV_ITEMS = TypeAdapter(list[Annotated[EnvVariables, BeforeValidator(_env_item)]])
-Minutes = Annotated[int, BeforeValidator(minutes_of_field)]
-Sha256 = Annotated[str, AfterValidator(sha256_digits)]
 
 
 class _Section(BaseModel):
@@ -188,7 +94,7 @@ class Role(_Section):
     container: Literal["apptainer", "none"] = Field(
         default="apptainer", description="`none` runs in the Python environment of `python`."
     )
-    image: Annotated[SiteImage, BeforeValidator(_image)] | None = Field(
+    image: Annotated[SiteImage, BeforeValidator(image_of)] | None = Field(
         default=None, description="What container `apptainer` runs in (see Apptainerfile)."
     )
     python: Line | None = Field(
@@ -204,12 +110,42 @@ class Role(_Section):
         return self.cpus_per_task
 
 
+class Target(_Section):
+    """A kind of GPU that engines are built for, and how a job gets one."""
+
+    name: TargetName = Field(description="What stages of it are called after.")
+    partition: Names | None = Field(default=None, description="As of the role.")
+    constraint: Constraint | None = Field(default=None, description="As of the role.")
+    gpu: Gpu = Gpu()
+    compute_capability: ComputeCapability | None = Field(
+        default=None, description="Of these GPUs, for engines that are built without one."
+    )
+
+
+def _each_once(targets: list[Target]) -> list[Target]:
+    names = [target.name for target in targets]
+    if len({*names}) < len(names):
+        raise ValueError("each name once")
+    return targets
+
+
+class TensorRtRole(Role):
+    """The role of TensorRT's jobs."""
+
+    targets: Annotated[list[Target], AfterValidator(_each_once)] = Field(
+        default_factory=list,
+        description="The kinds of GPU that each deployed detector gets an engine for.",
+    )
+
+
 class Roles(_Section):
     """What each role has of its own; it wins over the same key at the profile's top level."""
 
     train: Role = Field(default=Role(), description="Training, evaluation, export.")
     cpu: Role = Field(default=Role(), description="Stages that need no GPU.")
-    tensorrt: Role = Field(default=Role(), description="Building and running TensorRT engines.")
+    tensorrt: TensorRtRole = Field(
+        default=TensorRtRole(), description="Building and running TensorRT engines."
+    )
 
 
 class SiteBind(_Section):
@@ -264,14 +200,14 @@ class Site(Role):
         description="Pretrained weights on the shared file system, by the name of a backbone "
         "(resnet_50), or rtdetr_ and that of one for a whole detector.",
     )
-    binds: list[Annotated[SiteBind, BeforeValidator(_bind)]] = Field(
+    binds: list[Annotated[SiteBind, BeforeValidator(bind_of)]] = Field(
         default_factory=list,
         description="Bound besides the data, results and run folders, which always are.",
     )
     module_lines: list[Line] = Field(
         default_factory=list, description="Shell lines run before the job, such as `module load`."
     )
-    env: Annotated[EnvVariables, BeforeValidator(_env)] = Field(
+    env: Annotated[EnvVariables, BeforeValidator(env_of)] = Field(
         default_factory=dict,
         description="Environment variables of the job: set to a value, or with null let in from "
         "the host.",
@@ -318,8 +254,11 @@ class Site(Role):
     )
     limits: Limits = Limits()
 
-    def for_role(self, name: RoleName) -> Role:
+    def for_role(self, name: RoleName, target: Target | None = None) -> Role:
         """What a job of this role gets, with nothing left to merge.
+
+        Args:
+            target: the kind of GPU that it is for, of those of the role.
 
         Returns:
             Its `image` is None exactly if its container is `none`, and `python` is None else.
@@ -327,7 +266,7 @@ class Site(Role):
         Raises:
             SiteError: it needs an image, and there is none, or TAO's, and there is no container.
         """
-        role = self.merged_role(name)
+        role = self.merged_role(name, target)
         if role.engine == "tao" and role.container == "none":
             raise SiteError(
                 f"site '{self.name}' has engine: tao for role '{name}', and no container: TAO runs "
@@ -341,15 +280,16 @@ class Site(Role):
             )
         return role
 
-    def merged_role(self, name: RoleName) -> Role:
+    def merged_role(self, name: RoleName, target: Target | None = None) -> Role:
         """The same, whether there is an image or not."""
         own: Role = getattr(self.roles, name)
         given = own.model_fields_set
         values = {key: getattr(own if key in given else self, key) for key in Role.model_fields}
-        gpu = {key: getattr(own.gpu, key) for key in own.gpu.model_fields_set}
-        if "type" in gpu:
-            gpu.setdefault("memory_gb", None)  # what the top level says is another type's
-        values["gpu"] = self.gpu.model_copy(update=gpu)
+        values["gpu"] = _nearer(own.gpu, self.gpu)
+        if target is not None:
+            given_there = target.model_fields_set & Role.model_fields.keys()
+            values |= {key: getattr(target, key) for key in given_there}
+            values["gpu"] = _nearer(target.gpu, _nearer(own.gpu, self.gpu))
         if own.cpus_per_gpu is not None and "cpus_per_task" not in given:
             values["cpus_per_task"] = None  # the role's own way to count them wins
         if self.scheduler == "local":
@@ -357,6 +297,19 @@ class Site(Role):
         values["image" if values["container"] == "none" else "python"] = None
         return Role(**values)
 
+    def target(self, name: str | None) -> Target | None:
+        """The kind of GPU of that name; None for None."""
+        found = (one for one in self.roles.tensorrt.targets if one.name == name)
+        return None if name is None else next(found)
+
     def engine_of(self, action: str) -> EngineName:
         """Whose image an action runs in."""
         return self.merged_role(get_action(action).role).engine
+
+
+def _nearer(own: Gpu, farther: Gpu) -> Gpu:
+    """`farther` with what `own` says otherwise."""
+    given = {key: getattr(own, key) for key in own.model_fields_set}
+    if "type" in given:
+        given.setdefault("memory_gb", None)  # what is farther says it of another type
+    return farther.model_copy(update=given)

@@ -41,6 +41,10 @@ MAIL_ADDRESS = Form(
     r"^[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$",
     "an e-mail address, such as ann@example.org",
 )
+TARGET = Form(
+    r"^[A-Za-z][A-Za-z0-9_-]*$", "letters, digits, _ and -, beginning with a letter, such as l4"
+)
+"""What a site calls a kind of GPU; it ends the names of stages."""
 JOB_NAME = Form(r"^[A-Za-z0-9._-]{1,64}$", "1 to 64 letters, digits and . _ -")
 
 

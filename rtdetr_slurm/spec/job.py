@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, WithJsonSchema, mode
 from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
-from rtdetr_slurm.contract import CHECKPOINT_CHOICE, RUNTIMES
+from rtdetr_slurm.contract import CHECKPOINT_CHOICE, COMPUTE_CAPABILITY, RUNTIMES
 from rtdetr_slurm.model_check import Matches
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
@@ -21,9 +21,8 @@ else:
     ActionName = Literal[tuple(ACTIONS)]
     Runtime = Literal[RUNTIMES]
 
-ComputeCapability = Annotated[
-    str, Matches(r"^[1-9][0-9]?\.[0-9]$", "major and minor number as text, such as '8.9'")
-]
+ComputeCapability = Annotated[str, Matches(*COMPUTE_CAPABILITY)]
+TargetName = Annotated[str, Matches(*names.TARGET)]
 
 
 TimeLimit = Annotated[
@@ -191,7 +190,8 @@ class JobConfig(Section):
         None,
         used_by=DEPLOYING,
         description="What builds and runs engines: tensorrt, or tensorrt_rtx. onnxruntime computes "
-        "on the CPU what the engine was built from. Null: what the TensorRT image has.",
+        "on the CPU what the engine was built from; engines are then built by what the TensorRT "
+        "image has. Null: what the image has, for both.",
     )
     max_map_drop: float | None = field(
         None,
@@ -205,7 +205,14 @@ class JobConfig(Section):
         None,
         used_by=DEPLOYING,
         description="Compute capability of the GPU to build for, such as 8.9, where the job has "
-        "none (TensorRT-RTX only). Null: that of the job's GPU.",
+        "none (TensorRT-RTX only). Null: that of the job's GPU, or of the site's target.",
+    )
+    targets: list[TargetName] = field(
+        [],
+        used_by=DEPLOYING,
+        description="Kinds of GPU to deploy on, by their names in the site profile "
+        "(roles.tensorrt.targets); each has an engine and stages of its own. Empty: all that the "
+        "profile lists.",
     )
     then: list[Annotated[FollowUp, _OrActionName()]] = field(
         [],

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import Model, get_action
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, Infer
 from rtdetr_slurm.encryption import HOW_TO_GIVE, key_problem
 from rtdetr_slurm.errors import RequestError
@@ -38,11 +38,11 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
             return _trial(run, trial)
         report, _ = survey_run(run.path, complete=False)  # a dry run touches nothing
     reports = {stage.name: stage for stage in report.stages}
-    stages = {
-        action.leaves: _stage(run, stage, reports[stage.name], site)
+    stages = [
+        _stage(run, stage, leaves, reports[stage.name], site)
         for stage in run.plan.stages
-        if (action := get_action(stage.action)).leaves is not None and stage.array is None
-    }
+        if (leaves := get_action(stage.action).leaves) is not None and stage.array is None
+    ]
     return Parent(f"run {run.id}", stages, run.spec, _classes(run))
 
 
@@ -76,8 +76,8 @@ def _trial(run: Run, trial: int) -> Parent:
     if not searches:
         raise RequestError(f"run {run.id} has no stage that trains")
     origin = Origin(searches[-1].name, str(run.path), trial)
-    stage = ParentStage(origin, ended=True, problem=trial_problem(run, trial))
-    return Parent(str(origin), {"checkpoint": stage}, _trial_spec(run, trial), _classes(run))
+    stage = ParentStage(origin, "checkpoint", ended=True, problem=trial_problem(run, trial))
+    return Parent(str(origin), [stage], _trial_spec(run, trial), _classes(run))
 
 
 def _trial_spec(run: Run, trial: int) -> Mapping[str, Any]:
@@ -89,7 +89,9 @@ def _classes(run: Run) -> dict[int, str]:
     return {int(number): name for number, name in run.manifest.classes.items()}
 
 
-def _stage(run: Run, stage: Stage, report: StageReport, site: FoundSite) -> ParentStage:
+def _stage(
+    run: Run, stage: Stage, leaves: Model, report: StageReport, site: FoundSite
+) -> ParentStage:
     origin, problem = Origin(stage.name, str(run.path)), None
     ended = report.state is StageState.SUCCESS
     if not ended and report.state not in (StageState.QUEUED, StageState.RUNNING):
@@ -102,7 +104,7 @@ def _stage(run: Run, stage: Stage, report: StageReport, site: FoundSite) -> Pare
             f"{origin} has not ended, and a job of site '{site.site.name}' cannot wait for one of "
             f"scheduler '{stage.launch.scheduler}'; submit again when it has ended"
         )
-    return ParentStage(origin, ended, problem)
+    return ParentStage(origin, leaves, ended, problem, stage.target)
 
 
 def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent: Parent) -> None:
@@ -115,7 +117,7 @@ def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent
     Raises:
         RequestError: it has not, or it has been trained for as many epochs.
     """
-    ended = [stage.origin for stage in parent.stages.values() if stage.ended]
+    ended = [stage.origin for stage in parent.stages if stage.ended]
     for stage in plan.stages:
         for one in stage.inputs:
             if one.origin is None or one.origin.run is None:

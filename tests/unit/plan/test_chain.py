@@ -28,8 +28,8 @@ INFER = "dataset.infer_data_sources={image_dir: [/data/new]}"
 
 def parent_run(*, ended: bool = True, **problems: str) -> Parent:
     """A run that has trained and nothing else."""
-    stage = ParentStage(PARENT, ended, problems.get("checkpoint"))
-    return Parent("run train-20260101-000000-aaaa", {"checkpoint": stage}, {})
+    stage = ParentStage(PARENT, "checkpoint", ended, problems.get("checkpoint"))
+    return Parent("run train-20260101-000000-aaaa", [stage], {})
 
 
 def site(**values: Any) -> Site:
