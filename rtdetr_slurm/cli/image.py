@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 
 
 class _Made(NamedTuple):
-    """How the image of a role is made: its definition, and the GB that take their place."""
+    """How the image of a role is made.
+
+    Attributes:
+        space_gb: that temporary files take.
+        key: of the site profile.
+    """
 
     definition: str
     space_gb: float
+    key: str
 
 
 _IMAGES: Mapping[RoleName, _Made] = {
-    "train": _Made("Apptainerfile", 12.0),
-    "tensorrt": _Made("containers/tensorrt.def", 30.0),
+    "train": _Made("Apptainerfile", 12.0, "image"),
+    "tensorrt": _Made("containers/tensorrt.def", 30.0, "roles.tensorrt.image"),
 }
 
 
@@ -121,24 +127,20 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     terminal.out(made.path)
     terminal.out(f"sha256   {made.sha256}")
-    key = "image" if args.role == "train" else f"roles.{args.role}.image"
-    terminal.out(f"profile  {key}: {{path: {_yaml(made.path)}, sha256: {made.sha256}}}")
+    terminal.out(f"profile  {usual.key}: {{path: {_yaml(made.path)}, sha256: {made.sha256}}}")
     return ExitCode.OK
 
 
 def _named(site: Site, role: RoleName) -> Path:
-    """Where the site profile has the image of a role, of its own but for training's.
+    """Where the site profile has the image of a role; that of all roles is training's.
 
     Raises:
         SiteError: it has none.
     """
-    from rtdetr_slurm.site.profile import TRAIN_ROLE
-
-    training, image = site.merged_role(TRAIN_ROLE).image, site.merged_role(role).image
-    if image is None or (role != TRAIN_ROLE and image == training):
-        raise SiteError(
-            f"the site profile names no image of role {role}; say where to put it with -o FILE"
-        )
+    key = _IMAGES[role].key
+    image = getattr(site.roles, role).image or (site.image if key == "image" else None)
+    if image is None:
+        raise SiteError(f"the site profile names no {key}; say where to put it with -o FILE")
     return Path(image.path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import DEPLOY, Action
+from rtdetr_slurm.actions import DEPLOY, Action, get_action
 from rtdetr_slurm.contract import ONNX_SUFFIX
 from rtdetr_slurm.errors import RequestError, near
 from rtdetr_slurm.plan.model import Launch
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Site, Target
     from rtdetr_slurm.spec import LoadedSpec
 
-_ENGINE_FIELDS = {
-    "gen_trt_engine": "gen_trt_engine.trt_engine",
-    "trt_evaluate": "evaluate.trt_engine",
-    "trt_inference": "inference.trt_engine",
-}
 _ON_CPU, _BUILDS_WITHOUT_GPU = "onnxruntime", "tensorrt_rtx"
 
 
@@ -42,15 +37,14 @@ def targets_of(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> Seque
                 f"{there}{near(name, names)}"
             )
     chosen = [target for target in listed if target.name in (loaded.job.targets or names)]
-    for action in loaded.actions:
-        field = _ENGINE_FIELDS.get(action)
-        named = value_at(spec, field) if field else None
+    for action in map(get_action, loaded.actions):
+        named = _engine_of(action, spec) if action.program == DEPLOY else ""
         if named and len(chosen) > 1:
             several = ", ".join(target.name for target in chosen)
             raise RequestError(
-                f"{field}: found {named}, one engine for {several} (roles.tensorrt.targets of the "
-                "site profile); leave it empty, so that each has its own, or name one of them in "
-                "job.targets"
+                f"{action.section}.trt_engine: found {named}, one engine for {several} "
+                "(roles.tensorrt.targets of the site profile); leave it empty, so that each has "
+                "its own, or name one of them in job.targets"
             )
     return chosen
 
@@ -107,7 +101,7 @@ def _running(
     action: Action, loaded: LoadedSpec, launch: Launch, _target: Target | None
 ) -> Iterator[tuple[str, str | None]]:
     runtime = loaded.job.runtime
-    named = value_at(loaded.resolved(), _ENGINE_FIELDS[action.name]) or ""
+    named = _engine_of(action, loaded.resolved())
     if launch.accelerator == "cpu" and runtime != _ON_CPU and not named.endswith(ONNX_SUFFIX):
         found = f"found '{runtime}'" if runtime else "missing"
         raise RequestError(
@@ -116,3 +110,8 @@ def _running(
             "what the engine was built from"
         )
     yield "runtime", runtime
+
+
+def _engine_of(action: Action, spec: Mapping[str, Any]) -> str:
+    """The engine that a spec names for a deploy action to make or to run; empty: none."""
+    return str(value_at(spec, f"{action.section}.trt_engine") or "")

@@ -96,8 +96,8 @@ def test_one_of_the_targets_may_be_chosen(tmp_path: Path) -> None:
     [("gen_trt_engine", "gen_trt_engine"), ("trt_evaluate", "evaluate")],
 )
 def test_one_file_is_no_engine_of_several_targets(tmp_path: Path, action: str, field: str) -> None:
-    given = (f"{field}.trt_engine=/e.engine", "gen_trt_engine.onnx_file=/m.onnx")
-    said = rf"{field}\.trt_engine: found /e\.engine, one engine for l4, h100 .* job\.targets"
+    given = (f"{field}.trt_engine=/models/e.engine", "gen_trt_engine.onnx_file=/models/m.onnx")
+    said = rf"{field}\.trt_engine: found /models/e\.engine, one engine for l4, h100 .* job\.targets"
     with pytest.raises(RequestError, match=said):
         plan(tmp_path, *given, action=action, tensorrt=TWO)
     [stage] = plan(tmp_path, *given, "job.targets=[l4]", action=action, tensorrt=TWO).stages
@@ -167,7 +167,7 @@ def test_without_a_gpu_a_capability_and_another_runtime_are_needed(tmp_path: Pat
         made("job.runtime=onnxruntime", "job.compute_capability='8.6'", targets=targets)
     # An ONNX file says itself what runs it.
     stages = plan(
-        tmp_path, "evaluate.trt_engine=/m.onnx", action="trt_evaluate", accelerator="cpu"
+        tmp_path, "evaluate.trt_engine=/models/m.onnx", action="trt_evaluate", accelerator="cpu"
     ).stages
     assert stages[0].command[4:] == ()
 
