@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-processes test-numerics test-browser test-cluster test-slurm-new lint hooks generate clean
+.PHONY: help run test test-unit test-processes test-deploy test-gpu test-numerics test-browser test-cluster test-slurm-new lint hooks generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,7 +28,7 @@ sample-data: $(VENV)/.engine
 run: sample-data ## install, then train on generated images on this machine
 	$(BIN)/rtdetr-slurm submit specs/quickstart.yaml --site local --follow
 
-test: lint test-unit test-processes test-numerics test-browser test-cluster ## install all that the tests need, then run them
+test: lint test-unit test-processes test-deploy test-numerics test-browser test-cluster ## install all that the tests need, then run them
 
 lint: $(VENV)/.dev ## ruff, mypy, and that generated files are fresh
 	$(BIN)/ruff check .
@@ -44,6 +44,12 @@ test-unit: $(VENV)/.dev ## fast tests, no cluster
 
 test-processes: $(VENV)/.dev ## whole runs on this machine: ranks, chain runner, and who dies first
 	$(BIN)/pytest -n 2 --dist loadfile tests/processes
+
+test-deploy: $(VENV)/.dev ## TensorRT engines, built for GPUs that are elsewhere
+	$(BIN)/pytest -n 2 --dist loadfile tests/deploy
+
+test-gpu: $(VENV)/.dev ## engines run; needs a GPU, and is no part of `make test`
+	$(BIN)/pytest tests/gpu
 
 test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
 	$(BIN)/pytest tests/numerics

@@ -219,10 +219,12 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="tensorrt",
             reads=(),
+            may_read=("val", "test"),
             artefact=Artefact(
                 "field", "gen_trt_engine.trt_engine", MODEL_FILES[Infer.CREATE_ENGINE_FILE]
             ),
             leaves="engine",
+            function="rtdetr_slurm.deploy.actions.gen_trt_engine:gen_trt_engine",
         ),
         Action(
             name="trt_evaluate",

@@ -10,7 +10,6 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from rtdetr_slurm.cipher import decrypted
-from rtdetr_slurm.data.classmap import read_classmap
 from rtdetr_slurm.engine.onnx_graph import foreign_operators
 from rtdetr_slurm.errors import RequestError, UserError
 from rtdetr_slurm.vision.onnx_metadata import (
@@ -89,30 +88,29 @@ def read_graph(path: Path, key: str | None, experiment: ExperimentConfig) -> Sou
 def stated_metadata(
     path: Path, experiment: ExperimentConfig, num_queries: int, num_classes: int
 ) -> OnnxMetadata:
-    """What the spec says of a detector whose ONNX file says nothing of itself.
+    """What the spec says of a detector whose ONNX file says nothing of itself; the names of classes
+    are left to who uses the engine.
 
     Raises:
         RequestError: it does not fit the file.
     """
-    dataset, select = experiment.dataset, experiment.model.num_select
+    classes, select = experiment.dataset.num_classes, experiment.model.num_select
     reason = f"{path} does not say of itself what `rtdetr export` writes, so the spec has to"
-    if dataset.num_classes != num_classes:
+    if classes != num_classes:
         raise RequestError(
-            f"dataset.num_classes: found {dataset.num_classes}; {reason}, and it has {num_classes}"
+            f"dataset.num_classes: found {classes}; {reason}, and it has {num_classes}"
         )
     if select > num_queries * num_classes:
         raise RequestError(
             f"model.num_select: found {select}; {reason}, and it has {num_queries} queries of "
             f"{num_classes} classes: {num_queries * num_classes} at most"
         )
-    source = dataset.infer_data_sources
-    mapped = source.classmap if source is not None else ""
     return OnnxMetadata(
         version="",
         checkpoint="",
         checkpoint_sha256="",
         epoch=None,
-        classes=read_classmap(Path(mapped), num_classes) if mapped else None,
+        classes=None,
         thresholds={},
         num_select=select,
     )

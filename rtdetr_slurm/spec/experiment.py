@@ -101,6 +101,7 @@ class ExperimentConfig(Section):
     gen_trt_engine: GenTrtEngineConfig = field(
         GenTrtEngineConfig,
         used_by=users("gen_trt_engine"),
+        honoured_by=users("gen_trt_engine"),
         automl="disabled",
         description="A TensorRT engine from an ONNX file.",
     )

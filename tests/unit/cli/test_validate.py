@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from spec_files import NEEDED, TRAIN, write
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, listed
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.schema import action_schema
@@ -62,23 +62,6 @@ def test_validate_looks_at_the_site_that_is_named(tmp_path: Path, capsys: Captur
     export = ["validate", str(path), *NEEDED["export"], "--action", "export"]
     assert main([*export, "--site", str(site)]) == 0
     assert "not available" not in capsys.readouterr().err
-
-
-def test_validate_notes_what_cannot_run_yet(tmp_path: Path, capsys: Capture) -> None:
-    path = write(tmp_path, "")
-    engine = [*NEEDED["gen_trt_engine"], "--action", "gen_trt_engine"]
-    assert main(["validate", str(path), *engine]) == 0
-    said = "action 'gen_trt_engine' is not available in this version"
-    assert f"note: {said}" in capsys.readouterr().err
-    assert main(["validate", str(path), *NEEDED["train"], *NEEDED["gen_trt_engine"], "--json",
-                 "job.then=[gen_trt_engine]", "--action", "train"]) == 0  # fmt: skip
-    document = json.loads(capsys.readouterr().out)
-    assert document["actions"] == ["train", "gen_trt_engine"]
-    assert document["notes"] == [
-        f"{said}; it runs {listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the "
-        "site profile); 'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT "
-        "image"
-    ]
 
 
 def test_validate_prints_the_notes(

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems
 
-from rtdetr_slurm.actions import AVAILABLE, listed
-from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import Topology, refuse_unavailable
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
@@ -147,21 +145,6 @@ def test_a_checkpoint_that_is_given_wins_and_that_is_said(tmp_path: Path) -> Non
         "of job.parent, train-1",
     )
     assert load(tmp_path, CHAIN, given, action="train").notes == ()
-
-
-def test_actions_of_a_chain_that_cannot_run_are_named(tmp_path: Path) -> None:
-    overrides = [
-        *NEEDED["gen_trt_engine"], *NEEDED["trt_inference"],
-        "job.then=[evaluate, trt_inference, gen_trt_engine]"
-    ]  # fmt: skip
-    loaded = load(tmp_path, CHAIN, *overrides, action="train")
-    with pytest.raises(RequestError) as error:
-        refuse_unavailable(loaded)
-    assert str(error.value) == (
-        "action 'gen_trt_engine' is not available in this version; it runs "
-        f"{listed(AVAILABLE)}, and all others in TAO's image (engine: tao in the site profile); "
-        "'gen_trt_engine' belongs to rtdetr-deploy, the program of the TensorRT image"
-    )
 
 
 def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
