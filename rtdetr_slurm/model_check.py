@@ -40,6 +40,11 @@ class Problem:
     also: tuple[KeyPath, ...] = ()
 
 
+def number_as_text(value: Any) -> Any:
+    """Text that YAML takes for a number, as 8.9; shells take its quotes away."""
+    return str(value) if isinstance(value, float) else value
+
+
 @dataclass(frozen=True)
 class Matches:
     """Annotation of a text that matches a regular expression as a whole.

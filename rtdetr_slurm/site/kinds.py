@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 
 from rtdetr_slurm.contract import COMPUTE_CAPABILITY, Env
-from rtdetr_slurm.model_check import Matches
+from rtdetr_slurm.model_check import Matches, number_as_text
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.environment import is_secret
 from rtdetr_slurm.slurm.times import minutes_of_field
@@ -109,7 +109,7 @@ Names = Annotated[str, Matches(*names.NAMES)]
 Constraint = Annotated[str, Matches(*names.CONSTRAINT)]
 GpuType = Annotated[str, Matches(*names.GPU_TYPE)]
 TargetName = Annotated[str, Matches(*names.TARGET)]
-ComputeCapability = Annotated[str, Matches(*COMPUTE_CAPABILITY)]
+ComputeCapability = Annotated[str, BeforeValidator(number_as_text), Matches(*COMPUTE_CAPABILITY)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 EnvValue = Annotated[str, AfterValidator(_env_value)]
 PlainEnvName = Annotated[str, AfterValidator(_plain_env_name)]

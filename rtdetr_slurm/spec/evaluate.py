@@ -25,6 +25,7 @@ class EvaluateConfig(Section):
     trt_engine: OptionalText = field(
         "",
         path="read",
+        holds="engine",
         inferred=Infer.PARENT_MODEL,
         takes="engine",
         honoured_by=("trt_evaluate",),

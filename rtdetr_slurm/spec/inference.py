@@ -26,6 +26,7 @@ class InferenceConfig(Section):
     trt_engine: OptionalText = field(
         "",
         path="read",
+        holds="engine",
         inferred=Infer.PARENT_MODEL,
         takes="engine",
         honoured_by=("trt_inference",),

@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import CHECKPOINT_CHOICE, COMPUTE_CAPABILITY, RUNTIMES
-from rtdetr_slurm.model_check import Matches
+from rtdetr_slurm.model_check import Matches, number_as_text
 from rtdetr_slurm.slurm import names
 from rtdetr_slurm.slurm.times import TIME_FORMS, minutes_of_field
 from rtdetr_slurm.spec.fields import DEPLOYING, TRAINING, Section, field
@@ -21,7 +21,7 @@ else:
     ActionName = Literal[tuple(ACTIONS)]
     Runtime = Literal[RUNTIMES]
 
-ComputeCapability = Annotated[str, Matches(*COMPUTE_CAPABILITY)]
+ComputeCapability = Annotated[str, BeforeValidator(number_as_text), Matches(*COMPUTE_CAPABILITY)]
 TargetName = Annotated[str, Matches(*names.TARGET)]
 
 

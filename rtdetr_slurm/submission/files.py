@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.contract import ENGINE_RECORD_SUFFIX, ONNX_SUFFIX
 from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
+from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_model, verify_weights
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
@@ -59,11 +61,25 @@ def _problems(
         path = local_path(value)
         if path is None or any(path.is_relative_to(place) for place in made):
             continue
-        problem = _problem(path, ref.extra("x-holds"), key)
+        holds, ours = ref.extra("x-holds"), stage.launch.engine == "rtdetr"
+        problem = _problem(path, holds, key)
+        if problem is None and ours and holds == "engine":
+            problem = _engine_problem(path)
         if problem is not None:
             yield Problem(at, f"found {value}; {problem}")
-        elif stage.launch.engine == "rtdetr" and ref.extra("x-holds") in _VERIFY:
+        elif ours and holds in _VERIFY:
             yield from weights_are_the_models(experiment, at, path)
+
+
+def _engine_problem(path: Path) -> str | None:
+    """What is missing beside an engine; an ONNX file in its place needs nothing."""
+    record = path.with_name(path.name + ENGINE_RECORD_SUFFIX)
+    if path.suffix == ONNX_SUFFIX or exists(record):
+        return None
+    return (
+        f"{record.name}, which gen_trt_engine leaves beside an engine, is missing; allowed: an "
+        "engine with its record, or an ONNX file"
+    )
 
 
 def _written_problem(path: Path, stage: Stage, *, new: bool) -> str | None:

@@ -155,7 +155,7 @@ def test_without_a_gpu_a_capability_and_another_runtime_are_needed(tmp_path: Pat
             made("job.compute_capability='8.9'", given)
     with pytest.raises(RequestError, match=r"found 'tensorrt', which builds on a GPU alone"):
         made("job.compute_capability='8.9'", "job.runtime=tensorrt")
-    assert made("job.compute_capability='8.6'", "job.runtime=onnxruntime") == [
+    assert made("job.compute_capability=8.6", "job.runtime=onnxruntime") == [
         ("--compute-capability=8.6",),
         ("--runtime=onnxruntime",),
         ("--runtime=onnxruntime",),

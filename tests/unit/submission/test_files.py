@@ -111,6 +111,26 @@ def test_a_file_that_is_to_be_made_does_not_exist_yet(
         export("nowhere/new.onnx")
 
 
+def test_what_belongs_to_an_engine(tmp_path: Path, ask: Callable[..., Prepared]) -> None:
+    for name in ("a.onnx", "a.engine", "b.engine", "b.engine.json"):
+        (tmp_path / name).write_bytes(b"content")
+    given = ("job.runtime=onnxruntime", f"results_dir={tmp_path}/out")
+
+    def score(engine: str) -> Prepared:
+        return ask(f"evaluate.trt_engine={engine}", *given, action="trt_evaluate")
+
+    score("b.engine")
+    score("a.onnx")
+    with pytest.raises(InvalidInput, match=r"a\.engine\.json, which .* beside an engine, is miss"):
+        score("a.engine")
+    build = ("gen_trt_engine.onnx_file=a.onnx", "job.compute_capability=8.9", given[1])
+    ask(*build, "gen_trt_engine.timing_cache=b.engine", action="gen_trt_engine")
+    with pytest.raises(InvalidInput, match="nowhere is no folder"):
+        ask(*build, "gen_trt_engine.timing_cache=nowhere/cache", action="gen_trt_engine")
+    with pytest.raises(InvalidInput, match=r"b\.engine exists already, and is not overwritten"):
+        ask(*build, "gen_trt_engine.trt_engine=b.engine", action="gen_trt_engine")
+
+
 def test_only_our_own_checkpoints_can_be_resumed(
     tmp_path: Path, ask: Callable[..., Prepared]
 ) -> None:
