@@ -86,7 +86,7 @@ class Action:
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
         skips_bad_images: whether it names images that cannot be used and goes on, where nobody has
             said otherwise.
-        function: `module:function` that one rank runs; None: not in this version.
+        function: `module:function` that one rank runs.
     """
 
     name: str
@@ -95,11 +95,11 @@ class Action:
     role: Literal["train", "cpu", "tensorrt"]
     reads: tuple[str, ...]
     artefact: Artefact
+    function: str
     may_read: tuple[str, ...] = ()
     leaves: Model | None = None
     resumable: bool = False
     skips_bad_images: bool = False
-    function: str | None = None
     tao_artefact: Artefact | None = None
 
     @property
@@ -111,15 +111,6 @@ class Action:
     def gpu_section(self) -> str:
         """The spec section that its nodes and GPUs come from."""
         return self.topology or self.section
-
-    @property
-    def available(self) -> bool:
-        """Whether this version runs it; specs for the others are checked all the same."""
-        return self.function is not None
-
-    def runs_on(self, engine: EngineName) -> bool:
-        """Whether this version runs it with an engine; TAO's images bring all actions."""
-        return engine == "tao" or self.available
 
     def proof(self, engine: EngineName) -> Artefact:
         """What proves its success."""
@@ -251,9 +242,6 @@ ACTIONS: Mapping[str, Action] = {
     )
 }
 
-AVAILABLE = tuple(name for name, action in ACTIONS.items() if action.available)
-"""Names of the actions that this version runs."""
-
 
 def get_action(name: str) -> Action:
     """The row called `name`.
@@ -281,34 +269,3 @@ def last_that_leaves(model: Model, names: Sequence[str]) -> int | None:
     """Index of the last action in a chain that leaves a model in this form; None: none does."""
     indices = [index for index, name in enumerate(names) if get_action(name).leaves == model]
     return indices[-1] if indices else None
-
-
-def require_available(name: str, engine: EngineName = "rtdetr") -> Action:
-    """The row called `name`, of an action that this version runs with an engine.
-
-    Raises:
-        RequestError: there is none, or not in this version; names those that run.
-    """
-    action = get_action(name)
-    if not action.runs_on(engine):
-        raise RequestError(unavailable([name]))
-    return action
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def unavailable(names: Sequence[str]) -> str:
-    """What is said of actions that this version does not run."""
-    shown = [f"'{name}'" for name in names]
-    deployed = [f"'{name}'" for name in names if get_action(name).program == DEPLOY]
-    plural, deploys = len(shown) > 1, "belong" if len(deployed) > 1 else "belongs"
-    said = f"action{'s' * plural} {' and '.join(shown)} {'are' if plural else 'is'} not available"
-    said += f" in this version; it runs {listed(AVAILABLE)}, and all others in TAO's image "
-    said += "(engine: tao in the site profile)"
-    if deployed:
-        said += f"; {' and '.join(deployed)} {deploys} to {DEPLOY}, the program of the TensorRT "
-        said += "image"
-    return said

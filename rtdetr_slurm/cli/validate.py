@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.BAD_REQUEST
     notes += loaded.notes
     try:
-        refuse_unavailable(loaded, engine_of)
+        refuse_unavailable(loaded)
     except RequestError as error:
         notes += str(error).splitlines()
     if args.json:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, MODEL_WORDS
+from rtdetr_slurm.actions import ACTIONS, MODEL_WORDS
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
@@ -143,11 +143,10 @@ def spec_markdown() -> str:
     for key, path in SHORTHANDS.items():
         shown = "`num_gpus` in the section of the action" if key == NUM_GPUS else f"`{path}`"
         lines.append(f"| `{key}` | {shown} |")
-    lines += ["", "## Actions", "", "| Action | Sections it reads | |", "|---|---|---|"]
+    lines += ["", "## Actions", "", "| Action | Sections it reads |", "|---|---|"]
     for action in ACTIONS:
         sections = ", ".join(f"`{name}`" for name in used_sections(action))
-        state = "" if action in AVAILABLE else "checked only; not available yet"
-        lines.append(f"| {action} | {sections} | {state} |")
+        lines.append(f"| {action} | {sections} |")
     lines += ["", "## Fields", "", *_tables()]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -223,8 +222,8 @@ def _section(ref: FieldRef, model: dict[str, Any]) -> Any:
 def _works_in(ref: FieldRef) -> str:
     if ref.path[0] in OURS:
         return ""
-    works = [action for action in ref.honoured_by if action in AVAILABLE]
-    idle = [action for action in ref.no_effect_in if action in AVAILABLE]
+    works = [action for action in ACTIONS if action in ref.honoured_by]
+    idle = [action for action in ACTIONS if action in ref.no_effect_in]
     parts = [", ".join(works), f"no effect in {', '.join(idle)}" if idle else ""]
     return "; ".join(part for part in parts if part) or "not yet"
 

@@ -14,7 +14,6 @@ from rtdetr_slurm.actions import (
     EngineOf,
     get_action,
     own_engine,
-    unavailable,
 )
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
@@ -209,15 +208,13 @@ def check_for_any_image(
     raise wrong[0]
 
 
-def refuse_unavailable(loaded: LoadedSpec, engine_of: EngineOf = own_engine) -> None:
-    """Refuse what a spec may say but this version cannot do: an action, automl.
+def refuse_unavailable(loaded: LoadedSpec) -> None:
+    """Refuse what a spec may say but this version cannot do: automl.
 
     Raises:
         RequestError: naming each.
     """
-    actions = dict.fromkeys(loaded.actions)
-    missing = [name for name in actions if not get_action(name).runs_on(engine_of(name))]
-    reasons = [unavailable(missing)] if missing else []
+    reasons = []
     automl, search = loaded.automl, "hyper-parameter search is not available in this version"
     if automl.policy == "on":
         reasons.append(f"automl.policy: found on; {search}")

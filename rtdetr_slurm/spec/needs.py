@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rtdetr_slurm.actions import AVAILABLE, EngineOf, last_that_leaves, own_engine
+from rtdetr_slurm.actions import EngineOf, last_that_leaves, own_engine
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
@@ -267,7 +267,7 @@ def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
 
 def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
     for model, path in models_of(experiment, action):
-        if action in AVAILABLE and model.backbone not in AVAILABLE_BACKBONES:
+        if model.backbone not in AVAILABLE_BACKBONES:
             yield Problem(
                 (*path, "backbone"),
                 f"found '{model.backbone}', which is not available in this version; allowed: "
@@ -288,8 +288,6 @@ def opset_is_supported(experiment: ExperimentConfig, action: str) -> Problems:
 
 def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
     """A value other than the default needs someone to honour it."""
-    if action not in AVAILABLE:
-        return
     off = switched_off(experiment)
     for ref, value in visit(experiment):
         inside_list = any(isinstance(part, int) for part in ref.path)  # the list itself is compared

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import SPEC_SCHEMA_VERSION
 from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile, used_sections
 from rtdetr_slurm.spec.fields import FieldRef, walk
@@ -60,7 +60,6 @@ def manifest() -> dict[str, Any]:
                 "schema": f"{action}.schema.json",
                 "template": f"../specs/{action}.yaml",
                 "sections": list(used_sections(action)),
-                "available": action in AVAILABLE,
             }
             for action in ACTIONS
         },
@@ -98,11 +97,11 @@ def _shorthands() -> dict[str, Any]:
 
 
 def _polished(node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
-    """Every field described, and without the actions that cannot honour anything yet."""
+    """Every field described, actions in the order of their table."""
     result: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("x-honoured-by", "x-no-effect-in"):
-            result[key] = [action for action in AVAILABLE if action in value]
+            result[key] = [action for action in ACTIONS if action in value]
         elif isinstance(value, dict) and key != "default":
             result[key] = _polished(value, sections)
         elif key not in ("x-template", "x-switch", "x-untrained"):

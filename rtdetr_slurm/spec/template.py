@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rtdetr_slurm.actions import AVAILABLE
 from rtdetr_slurm.spec.experiment import OURS, ExperimentConfig, SpecFile
 from rtdetr_slurm.spec.fields import FieldRef, Section, declared, is_list
 from rtdetr_slurm.spec.overrides import MISSING
@@ -17,7 +16,6 @@ _HEAD = """\
 Spec for action {action} with every field it uses, at its default.
 ??? marks what you must fill in; whatever you leave out of the file keeps its default.
 """
-_NOT_YET = "This version checks the file but cannot run the action yet."
 _FIXED = "Only the default works in this version."
 _NO_EFFECT = "It changes nothing here."
 
@@ -36,8 +34,6 @@ def template_yaml(action: str, schema: str | None = None) -> str:
     """
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += [f"# {line}" for line in _HEAD.format(action=action).splitlines()]
-    if action not in AVAILABLE:
-        lines.append(f"# {_NOT_YET}")
     job = next(ref for ref in declared(SpecFile) if ref.path == ("job",))
     for ref in (job, *_of_action(ExperimentConfig, None, action)):
         lines += ["", *_field_lines(ref, action, indent="")]
@@ -79,7 +75,7 @@ def _field_lines(ref: FieldRef, action: str, indent: str) -> list[str]:
 
 def _comment(ref: FieldRef, action: str) -> str:
     text = str(ref.info.description)
-    if ref.nested is not None or ref.path[0] in OURS or action not in AVAILABLE:
+    if ref.nested is not None or ref.path[0] in OURS:
         return text
     if action in ref.no_effect_in:
         return f"{text} {_NO_EFFECT}"

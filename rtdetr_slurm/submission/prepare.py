@@ -113,7 +113,7 @@ def prepare(
     loaded = loaded.with_key_of(os.environ)
     if checkpoint:
         loaded = _without_other_choices(loaded)
-    refuse_unavailable(loaded, engine_of)
+    refuse_unavailable(loaded)
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     pretrained = find_pretrained(loaded, frozen, found.site)

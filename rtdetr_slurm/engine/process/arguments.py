@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, ENGINE, deploy_action, get_action
+from rtdetr_slurm.actions import ACTIONS, DEPLOY, ENGINE, deploy_action, get_action
 from rtdetr_slurm.contract import RUNTIMES
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
@@ -105,7 +105,7 @@ def named(word: str, program: str) -> str:
     `evaluate` and `inference`, too.
 
     Raises:
-        RequestError: this version or this program does not run it; says where it belongs.
+        RequestError: this program does not run it; says where it belongs.
     """
     if word == DEFAULT_SPECS:
         return word
@@ -121,7 +121,7 @@ def named(word: str, program: str) -> str:
 
 
 def _runs(program: str) -> str:
-    own = [name for name in AVAILABLE if ACTIONS[name].program == program]
+    own = [name for name, action in ACTIONS.items() if action.program == program]
     return ", ".join([*own, DEFAULT_SPECS])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rtdetr_slurm.actions import get_action, require_available
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, ExitCode, Status
 from rtdetr_slurm.engine.process import distributed, loading
 from rtdetr_slurm.engine.process.arguments import Arguments, parse
@@ -53,7 +53,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
     """Join the other ranks, run the action, and see that status.json tells how it ended."""
     folder = results_folder(loaded.experiment, arguments.action)
     create_results_folder(folder)
-    row = require_available(arguments.action)
+    row = get_action(arguments.action)
     if row.reads or row.may_read:
         loading.start_server()
     action = _function(arguments.action)  # its imports take seconds, and no rank waits for another
@@ -157,7 +157,7 @@ def _report(session: Session, error: Exception) -> int:
 
 
 def _function(name: str) -> Callable[[Session], dict[str, float]]:
-    module, _, function = str(require_available(name).function).partition(":")
+    module, _, function = get_action(name).function.partition(":")
     found: Callable[[Session], dict[str, float]] = getattr(
         importlib.import_module(module), function
     )

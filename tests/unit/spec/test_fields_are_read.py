@@ -19,7 +19,7 @@ from engine_support import Workspace, open_workspace, results_folder, session_of
 from spec_files import write
 from tao_specs import FORMS, as_overrides
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.tensorrt import Built, TensorRt
@@ -177,7 +177,7 @@ def plain(ref: FieldRef) -> bool:
     return ref.nested is None or is_list(ref.info)
 
 
-@pytest.mark.parametrize("name", [one for one in AVAILABLE if ACTIONS[one].leaves != "engine"])
+@pytest.mark.parametrize("name", [one for one in ACTIONS if ACTIONS[one].leaves != "engine"])
 def test_an_action_reads_the_fields_it_honours(
     name: str, workspace: Workspace, trained: Reads
 ) -> None:

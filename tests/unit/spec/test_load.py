@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from spec_files import EVALUATE, NEEDED, TRAIN, load, only, problems, write
 
-from rtdetr_slurm.actions import ACTIONS, AVAILABLE, DEPLOY, listed, require_available
+from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
     dump_spec,
@@ -201,21 +201,6 @@ def test_refused_until_it_exists(tmp_path: Path) -> None:
         with pytest.raises(RequestError) as error:
             refuse_unavailable(loaded)
         assert names in str(error.value)
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-def test_actions_that_are_not_available_are_named(tmp_path: Path, action: str) -> None:
-    loaded = load(tmp_path, "", *NEEDED[action], action=action)
-    if action in AVAILABLE:
-        require_available(action)
-        refuse_unavailable(loaded)
-        return
-    message = f"action '{action}' is not available in this version; it runs {listed(AVAILABLE)}"
-    with pytest.raises(RequestError, match=message):
-        require_available(action)
-    with pytest.raises(RequestError, match=message) as error:
-        refuse_unavailable(loaded)
-    assert ("belongs to rtdetr-deploy" in str(error.value)) == (ACTIONS[action].program == DEPLOY)
 
 
 # --- the rest --------------------------------------------------------------------------------

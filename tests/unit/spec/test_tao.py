@@ -30,9 +30,9 @@ def test_every_field_that_is_spoken_of_exists() -> None:
 
 
 def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
-    refuse_unavailable(load(tmp_path, "model.backbone=convnext_tiny", *NEEDED["export"]), tao)
+    refuse_unavailable(load(tmp_path, "model.backbone=convnext_tiny", *NEEDED["export"]))
     overrides = [*NEEDED["export"], "export.batch_size=2"]
-    refuse_unavailable(load(tmp_path, *overrides, action="export"), tao)
+    refuse_unavailable(load(tmp_path, *overrides, action="export"))
 
 
 @pytest.mark.parametrize(
