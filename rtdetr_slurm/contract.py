@@ -33,6 +33,8 @@ ENGINE_VERSION = 1
 """The record beside a TensorRT engine."""
 PARITY_VERSION = 1
 """parity.json"""
+SWEEP_VERSION = 1
+"""sweep.json"""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
@@ -144,6 +146,8 @@ QUANTIZE_JSON = "quantize.json"
 PARITY_JSON = "parity.json"
 """What an engine is worth beside the checkpoint and the ONNX file that it was made of, and how long
 each takes."""
+SWEEP_JSON = "sweep.json"
+"""What a checkpoint is worth at several sizes, and how long each takes."""
 REPORT_HTML = "report.html"
 PREDICTIONS_JSON = "predictions.json"
 IMAGES_JSON = "images.json"

@@ -75,8 +75,13 @@ def forms_of(session: Session, path: Path, detector: Detector) -> Iterator[Form 
     yield _checkpoint(session, detector.metadata, source)
     if record is not None:
         yield _exported(session, source, record.source_onnx_sha256)
-    on_cpu = detector.runtime.name == ONNX_RUNTIME
-    yield Form(
+    yield form_of(session, path, detector)
+
+
+def form_of(session: Session, path: Path, detector: Detector) -> Form:
+    """A detector that was opened from a file."""
+    record, on_cpu = detector.record, detector.runtime.name == ONNX_RUNTIME
+    return Form(
         "onnx" if record is None else "engine",
         path,
         sha256_of(path) if record is None else record.engine_sha256,

@@ -56,7 +56,7 @@ def measure(session: Session, path: Path, detector: Detector, compared: Compared
         for form in forms_of(session, path, detector):
             if isinstance(form, Missing):
                 missing.append(form)
-            elif (one := _scored(session, form, detector, compared)) is not None:
+            elif (one := score_form(session, form, detector, compared)) is not None:
                 scored.append(one)
     if not session.context.is_main:
         return None
@@ -66,7 +66,9 @@ def measure(session: Session, path: Path, detector: Detector, compared: Compared
     return parity
 
 
-def _scored(session: Session, form: Form, detector: Detector, compared: Compared) -> Scored | None:
+def score_form(
+    session: Session, form: Form, detector: Detector, compared: Compared
+) -> Scored | None:
     """Score a form with all ranks and time it on rank 0; None on the others."""
     assert compared.data is not None
     most = min(session.experiment.dataset.batch_size, form.max_batch or detector.max_batch or 2**30)

@@ -137,39 +137,45 @@ class Parity:
             "drop_points": self.drop,
             "accepted": None if self.unknown else self.problem is None,
             "not_known": self.unknown,
-            "forms": [self._described(one) for one in self.forms],
+            "forms": [{**described(one), "drop_points": self.lost_by(one)} for one in self.forms],
             "not_compared": {one.kind: one.why for one in self.missing},
             "timed_with": latency.clock_facts() if self.forms else None,
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def _described(self, one: Scored) -> dict[str, Any]:
-        form = one.form
-        return {
-            "form": form.kind,
-            "file": str(form.file),
-            "sha256": form.sha256,
-            "ran": str(form.ran or form.file),
-            "precision": form.precision,
-            "runtime": form.runtime,
-            "device": _device_name(form.device),
-            **{name: None if math.isnan(v) else v for name, v in one.scores.items()},
-            "drop_points": self.lost_by(one),
-            "latency": [each._asdict() for each in one.latency],
-            "gpu_clocks": one.clocks,
-        }
 
     @property
     def tradeoff(self) -> Tradeoff | None:
         """For a report."""
         if not self.forms:
             return None
-        said = latency.clock_facts()
-        note = (
-            f"On {said_of(self.compared)}. Each form was timed where it runs, by {said['clock']}; "
-            f"the processor is {said['cpu']}, with {said['threads']} threads. parity.json has more."
-        )
+        note = f"{timed_note(self.compared)} parity.json has more."
         return Tradeoff([one.measured for one in self.forms], note)
+
+
+def described(one: Scored) -> dict[str, Any]:
+    """What is known of a form, as plain data with None for NaN."""
+    form = one.form
+    return {
+        "form": form.kind,
+        "file": str(form.file),
+        "sha256": form.sha256,
+        "ran": str(form.ran or form.file),
+        "precision": form.precision,
+        "runtime": form.runtime,
+        "device": _device_name(form.device),
+        **{name: None if math.isnan(v) else v for name, v in one.scores.items()},
+        "latency": [each._asdict() for each in one.latency],
+        "gpu_clocks": one.clocks,
+    }
+
+
+def timed_note(compared: Compared) -> str:
+    """On what, and with which clock, for a report."""
+    said = latency.clock_facts()
+    return (
+        f"On {said_of(compared)}. Each was timed where it runs, by {said['clock']}; the processor "
+        f"is {said['cpu']}, with {said['threads']} threads."
+    )
 
 
 def said_of(compared: Compared) -> str:

@@ -13,6 +13,7 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.inference import InferenceConfig
+from rtdetr_slurm.vision.onnx_metadata import nothing_said
 
 
 def detector_of(session: Session, cfg: EvaluateConfig | InferenceConfig) -> Detector:
@@ -24,7 +25,13 @@ def detector_of(session: Session, cfg: EvaluateConfig | InferenceConfig) -> Dete
     """
     path = Path(cfg.trt_engine)
     with session.phases.part("model"):
-        detector = open_detector(path, session.deploy.runtime, session.context.device, session.key)
+        detector = open_detector(
+            path,
+            session.deploy.runtime,
+            session.context.device,
+            session.key,
+            stated=nothing_said(session.experiment.model.num_select),
+        )
     for problem in _disagreements(session, cfg, detector):
         raise RequestError(f"{problem} ({path})")
     if session.context.is_main:
@@ -37,6 +44,11 @@ def _notes(
     session: Session, cfg: EvaluateConfig | InferenceConfig, detector: Detector
 ) -> Iterator[str]:
     """What is not as the spec has it, and does no harm."""
+    if not detector.metadata.version:
+        yield (
+            "the file says nothing of itself: it is taken to want images as training here prepares "
+            "them, and class i of its to be the category of id i"
+        )
     height, width = detector.size
     asked = (cfg.input_height or height, cfg.input_width or width)
     if asked != detector.size:  # as TAO's templates have it, whatever the engine is for

@@ -17,6 +17,7 @@ from rtdetr_slurm.vision.onnx_metadata import (
     INPUT,
     LOGITS,
     OnnxMetadata,
+    nothing_said,
     read_metadata,
     says_nothing,
 )
@@ -105,15 +106,7 @@ def stated_metadata(
             f"model.num_select: found {select}; {reason}, and it has {num_queries} queries of "
             f"{num_classes} classes: {num_queries * num_classes} at most"
         )
-    return OnnxMetadata(
-        version="",
-        checkpoint="",
-        checkpoint_sha256="",
-        epoch=None,
-        classes=None,
-        thresholds={},
-        num_select=select,
-    )
+    return nothing_said(select)
 
 
 def _dimensions(path: Path, model: ModelProto) -> tuple[tuple[int, int], int | None, int, int]:

@@ -92,6 +92,20 @@ class OnnxMetadata:
         }
 
 
+def nothing_said(num_select: int) -> OnnxMetadata:
+    """Of a file that says nothing of itself, and was made for detections that so many are kept
+    of."""
+    return OnnxMetadata(
+        version="",
+        checkpoint="",
+        checkpoint_sha256="",
+        epoch=None,
+        classes=None,
+        thresholds={},
+        num_select=num_select,
+    )
+
+
 def says_nothing(properties: Mapping[str, str]) -> bool:
     """Whether a file's metadata has nothing of this program: another one has made it."""
     return not any(key.startswith(_PREFIX) for key in properties)

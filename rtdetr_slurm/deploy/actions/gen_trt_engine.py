@@ -62,6 +62,25 @@ def gen_trt_engine(session: Session) -> dict[str, float]:
         ActionError: TensorRT cannot build it, or it has lost too much. It is set aside then.
         UserError: whatever a user can do something about.
     """
+    target, capability = engine_of(session)
+    device = session.context.device
+    # Elsewhere than on its GPU the graph that it was built from stands in for it.
+    runs = None if capability_here(device) == capability else ONNX_RUNTIME
+    detector = open_detector(target, runs, device, session.key)
+    compared = comparison(session, detector.size, IMAGES[device.type])
+    require(measure(session, target, detector, compared), target)
+    return {}
+
+
+def engine_of(session: Session) -> tuple[Path, str]:
+    """Build the engine that the spec asks for, unless an earlier start of this job has.
+
+    Returns:
+        Its file, and the compute capability that it is for.
+
+    Raises:
+        as `gen_trt_engine`.
+    """
     cfg = session.experiment.gen_trt_engine
     target = Path(cfg.trt_engine or session.results_dir / MODEL_FILES[Infer.CREATE_ENGINE_FILE])
     names = Names(target.name)
@@ -71,13 +90,7 @@ def gen_trt_engine(session: Session) -> dict[str, float]:
     if not made_before(session, files):
         files.refuse_existing()
         make(session, files, names, library, capability)
-    device = session.context.device
-    # Elsewhere than on its GPU the graph that it was built from stands in for it.
-    runs = None if capability_here(device) == capability else ONNX_RUNTIME
-    detector = open_detector(target, runs, device, session.key)
-    compared = comparison(session, detector.size, IMAGES[device.type])
-    require(measure(session, target, detector, compared), target)
-    return {}
+    return target, capability
 
 
 def make(

@@ -17,6 +17,8 @@ from rtdetr_slurm.spec.overrides import NUM_GPUS
 DEFAULT_SPECS = "default_specs"
 CONVERT = "convert"
 """Takes files and no spec; its arguments are engine/convert.py's."""
+SWEEP = "sweep"
+"""Of the program of deployment, with arguments of its own: deploy/variants.py's."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ _ABOUT = {
     "results_dir=DIR` writes a complete spec to start from, and "
     f"`rtdetr {CONVERT} --help` says how weights are exchanged with Hugging Face transformers.",
     DEPLOY: "Build TensorRT engines of exported detectors, and score and run them. As in TAO's "
-    "deploy command, `evaluate` is trt_evaluate and `inference` is trt_inference here.",
+    "deploy command, `evaluate` is trt_evaluate and `inference` is trt_inference here. "
+    f"`rtdetr-deploy {SWEEP} --help` says how a checkpoint is tried at several sizes.",
 }
 
 
