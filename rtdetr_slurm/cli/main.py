@@ -25,6 +25,10 @@ COMMANDS = {
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
     "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),
+    "verify": (
+        "rtdetr_slurm.cli.verify",
+        "whether a model and all that it comes from is as it was",
+    ),
     "image": ("rtdetr_slurm.cli.image", "build or pull a container image, once"),
     "site": ("rtdetr_slurm.cli.site", "write a site profile to begin with"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import Input, StageTask
 from rtdetr_slurm.resolved_spec import value_at, with_value
 from rtdetr_slurm.runs.choice import Chosen
@@ -25,12 +26,14 @@ class Resolved:
     Attributes:
         source: in words, for the record: `parent_model of train`.
         about: what there is to say about the file that was chosen.
+        sha256: of a file that somebody else has made.
     """
 
     field: str
     value: str
     source: str
     about: str = ""
+    sha256: str | None = None
 
 
 def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
@@ -58,7 +61,9 @@ def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:
         raise ActionError(f"{place}: {error}") from error
     if one.function == Infer.RESUME_MODEL:
         _check_epochs_left(run, one, chosen)
-    return Resolved(one.field, str(chosen.path), one.source, chosen.about)
+    taken = (one.origin is not None or one.uri is not None) and chosen.path.is_file()
+    digest = sha256_of(chosen.path) if taken else None
+    return Resolved(one.field, str(chosen.path), one.source, chosen.about, digest)
 
 
 def _check_epochs_left(run: Run, one: Input, chosen: Chosen) -> None:

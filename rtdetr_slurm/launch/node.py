@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from rtdetr_slurm.actions import TAO_FOLDER, get_action
+from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
 from rtdetr_slurm.contract import SPEC_YAML, Env
 from rtdetr_slurm.errors import SiteError, UserError, explained
 from rtdetr_slurm.files import PRIVATE_FILE, write_atomic
@@ -31,6 +31,8 @@ from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_file, read_json
+from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.runs.lineage import sources_of
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.secrets import secrets_of
 
@@ -175,8 +177,24 @@ def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
     path = run.job_dir(task.name) / INPUTS_JSON
     values = [one.value for one in checked(tuple[Resolved, ...], read_json(path), path)]
     own = (str(run.path), str(task.results_dir))
+    values += deployed_from(run.spec, task.stage, values)
     outside = [v for v in values if not any(Path(v).is_relative_to(folder) for folder in own)]
     return tuple(Bind(value, value, read_only=True) for value in dict.fromkeys(outside))
+
+
+def deployed_from(spec: Mapping[str, Any], stage: Stage, inputs: Sequence[str]) -> list[str]:
+    """What a deploy action compares its model with, wherever that lies.
+
+    Args:
+        inputs: what the stage run has filled in.
+    """
+    action = get_action(stage.action)
+    if action.program != DEPLOY:
+        return []
+    names = (f"{action.section}.{name}" for name in ("trt_engine", "onnx_file"))
+    models = [*inputs, *(value for name in names if (value := value_at(spec, name)))]
+    found = [path for model in models for path in sources_of(Path(model))]
+    return [str(path) for path in found if path.exists()]
 
 
 def apptainer_program(container: Container, environ: Mapping[str, str]) -> str:

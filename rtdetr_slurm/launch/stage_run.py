@@ -14,9 +14,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import SUMMARY_JSON, FailureClass, Status
+from rtdetr_slurm.contract import RUN_JSON, SUMMARY_JSON, FailureClass, Status
 from rtdetr_slurm.errors import ActionError, UserError, explained
-from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, write_atomic
+from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, sha256_of, write_atomic
 from rtdetr_slurm.launch.allocation import Allocation, Exclusion, StopReason
 from rtdetr_slurm.launch.history import History, history_of
 from rtdetr_slurm.launch.inputs import INPUTS_JSON, filled_in, resolve_inputs
@@ -38,7 +38,7 @@ from rtdetr_slurm.launch.verdict import (
 )
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.alive import last_alive, say_alive
-from rtdetr_slurm.runs.artefacts import verified_checkpoints
+from rtdetr_slurm.runs.artefacts import made_files, verified_checkpoints
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.events import Event
@@ -79,6 +79,7 @@ class StageRun:
         self._record(
             "started",
             **facts,
+            manifest_sha256=sha256_of(self.run.path / RUN_JSON),
             reached=self._reached_before,
             seconds_before=round(self._history.seconds, 1),
             **({} if last_sign is None else {"last_sign": last_sign.isoformat()}),
@@ -273,6 +274,10 @@ class StageRun:
                 lambda: data.update(
                     checkpoints=verified_checkpoints(self.results.path, self.results.verify)
                 )
+            )
+        elif verdict.kind is Kind.SUCCESS:
+            self._note(
+                lambda: data.update(made=made_files(self.action, self.results.path, self._spec))
             )
         self._record("finished", **data)
         if self.results.holds:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import Action, EngineName, get_action
-from rtdetr_slurm.contract import ANNOTATED_IMAGE, ONNX_SUFFIX, QUANTIZED_PATTERN, REPORT_HTML
+from rtdetr_slurm.contract import (
+    ANNOTATED_IMAGE,
+    ENGINE_RECORD_SUFFIX,
+    EXPORT_JSON,
+    ONNX_SUFFIX,
+    QUANTIZED_PATTERN,
+    REPORT_HTML,
+)
 from rtdetr_slurm.encryption import damage, is_encrypted
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import StageTask
@@ -75,6 +82,14 @@ def made_file(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> Pat
     if named:
         return Path(named)
     return results_dir / artefact.default if artefact.default else None
+
+
+def made_files(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> dict[str, str]:
+    """The file that an action has made and its records: path to digest."""
+    made = made_file(action, results_dir, spec)
+    files = [] if made is None else [made, made.with_name(made.name + ENGINE_RECORD_SUFFIX)]
+    files += [results_dir / EXPORT_JSON]
+    return {str(path): sha256_of(path) for path in files if path.is_file()}
 
 
 def quantized_name(backend: str) -> str:

@@ -49,6 +49,14 @@ class RecordedCheckpoints(TypedDict, total=False):
     last: RecordedCheckpoint
 
 
+class TakenInput(TypedDict, total=False):
+    """A field of the spec that was filled when a stage started; of a file, with its digest."""
+
+    field: str
+    value: str
+    sha256: str | None
+
+
 class _Stamp(TypedDict):
     schema_version: int
     timestamp: Moment
@@ -75,6 +83,11 @@ class Event(_Stamp, total=False):
     """Of an end that a reader has recorded: when it was, where the scheduler said so."""
     failure_class: FailureClass
     checkpoints: RecordedCheckpoints
+    made: Mapping[str, str]
+    """Of an end: files that the action has left, with their digests."""
+    inputs: list[TakenInput]
+    manifest_sha256: str
+    """Of a start: of run.json."""
     recorded_by: Prose
     host: str
     pid: int

@@ -181,6 +181,19 @@ def record_weights(
     return FileRecord(seen.path, seen.size, seen.head_sha256, sha256)
 
 
+def record_file(path: Path) -> FileRecord:
+    """The full record of another file.
+
+    Raises:
+        SiteError: it cannot be read.
+    """
+    seen = glance(path, "file")
+    try:
+        return FileRecord(seen.path, seen.size, seen.head_sha256, sha256_of(path))
+    except OSError as error:
+        raise _unreadable(path, error, "file") from error
+
+
 def _remembered(
     path: Path,
     seen: ImageRecord,

@@ -69,6 +69,7 @@ class Manifest:
         parent: the run that this one continues, as the user wrote it.
         images: by path.
         models: weights of the site profile that its training starts from, by their name there.
+        files: what its spec names to be read, of annotations, weights and the like, by path.
         classes: id to name, of what it trains on, or of the run that it continues.
         site, site_sources: the merged profile and its files, for people.
         launch_version: of the run's own launch code.
@@ -88,6 +89,7 @@ class Manifest:
     run_id: str
     launch_version: int = 1
     models: Mapping[str, FileRecord] = field(default_factory=dict)
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
     classes: Mapping[str, Prose] = field(default_factory=dict)
     schema_version: int = RUN_VERSION
 

@@ -13,6 +13,7 @@ from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_model, verify_weights
+from rtdetr_slurm.runs.images import FileRecord, record_file
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.paths import fields_of, written_paths
 from rtdetr_slurm.submission.weights import weights_are_the_models
@@ -80,6 +81,23 @@ def _engine_problem(path: Path) -> str | None:
         f"{record.name}, which gen_trt_engine leaves beside an engine, is missing; allowed: an "
         "engine with its record, or an ONNX file"
     )
+
+
+def record_files(spec: Mapping[str, Any], plan: Plan) -> dict[str, FileRecord]:
+    """The files that a spec names to be read, as they are now: annotations, weights, models. Images
+    are not among them, nor what a stage has yet to make.
+
+    Raises:
+        SiteError: one cannot be read.
+    """
+    named = dict.fromkeys(
+        path
+        for stage in plan.stages
+        for ref, _, value in fields_of(spec, stage.action, "read")
+        if value and ref.extra("x-holds") != "images"
+        if (path := local_path(value)) is not None and path.is_file()
+    )
+    return {str(path): record_file(path) for path in named}
 
 
 def _written_problem(path: Path, stage: Stage, *, new: bool) -> str | None:

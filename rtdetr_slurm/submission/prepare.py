@@ -34,7 +34,7 @@ from rtdetr_slurm.spec.keys import without_key
 from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
 from rtdetr_slurm.submission.data import check_data
-from rtdetr_slurm.submission.files import check_files
+from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.teacher import check_teacher
@@ -202,6 +202,7 @@ def freeze(prepared: Prepared, on_note: Callable[[str], None], *, again: bool = 
         images=images,
         classes={str(number): name for number, name in prepared.classes.items()},
         models=models,
+        files=record_files(prepared.spec, prepared.plan),
         site=site.site.model_dump(mode="json"),
         site_sources=tuple(str(path) for path in site.sources),
         plan=prepared.plan,

@@ -37,7 +37,7 @@ def wait(cli: Cli, run_dir: str, state: str, seconds: float = JOB_LIMIT_S) -> di
     """Wait until a run is in `state`; returns its stages by name."""
     deadline = time.monotonic() + seconds
     while True:
-        report = cli.json("status", run_dir)
+        report = cli.report(run_dir)
         if report["state"] == state:
             return {stage["name"]: stage for stage in report["stages"]}
         assert report["state"] in ("queued", "running"), report
@@ -52,7 +52,7 @@ def waits_for(cluster: slurm.Slurm, job: str) -> str:
 
 def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
     """A training and two scores of it, each of another checkpoint and with a job of its own."""
-    content = chain_spec(dataset)
+    content = chain_spec(dataset, num_epochs=4)
     first = {
         "action": "evaluate",
         "name": "first",
@@ -261,7 +261,7 @@ def test_a_submit_that_dies_once_sbatch_has_answered_loses_nothing(
     [folder] = set(run_root.iterdir()) - before
     assert [event["event"] for event in open_run(folder).events()][:1] == ["submitting"]
     deadline = time.monotonic() + JOB_LIMIT_S
-    while (report := cli.json("status", folder))["state"] != "success":
+    while (report := cli.report(folder))["state"] != "success":
         assert time.monotonic() < deadline, report
         time.sleep(1)
 
@@ -313,7 +313,7 @@ def test_one_task_of_an_array_is_stopped_and_requeued_and_the_others_live(
     states = {s["name"]: s["state"] for s in cli.json("status", run.path)["stages"]}
     assert states == {f"train.{task}": "running" for task in range(3)}
     cli("cancel", run.path)
-    until(lambda: cli.json("status", run.path)["state"] == "cancelled", run)
+    until(lambda: cli.report(run.path)["state"] == "cancelled", run)
     for task in range(3):
         jobs.wait(cluster, f"{array}_{task}")
 

@@ -84,7 +84,7 @@ def test_a_secret_is_the_programs_alone(
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     env = {"WANDB_API_KEY": CANARY, "MY_LOGIN": f"{CANARY}, 'x'", "OTHER_TOKEN": CANARY}
     cli = Cli(cli_env | env | {"RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
-    spec = write_spec(tmp_path / "train.yaml", train_spec(dataset, num_epochs=1))
+    spec = write_spec(tmp_path / "train.yaml", train_spec(dataset, num_epochs=6))
     with command_lines_watched() as seen:
         run = submit(cli, spec)
         secret = run.folder / "secrets.json"

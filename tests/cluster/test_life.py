@@ -39,7 +39,7 @@ class Chain:
     child: str
 
     def stages(self) -> list[dict[str, Any]]:
-        stages: list[dict[str, Any]] = self.cli.json("status", self.folder)["stages"]
+        stages: list[dict[str, Any]] = self.cli.report(self.folder)["stages"]
         return stages
 
     def log(self) -> str:

@@ -137,7 +137,7 @@ def test_preempted_run_goes_on_at_its_step(
     profile = yaml.safe_load(site.read_text()) | {"module_lines": modules}
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
-    spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=3)
+    spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=6)
     spec["encryption_key"] = key = "hunter2-of-the-cluster"
     run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
     secrets = run.folder / "secrets.json"
@@ -159,18 +159,18 @@ def test_preempted_run_goes_on_at_its_step(
     assert statuses.count("PREEMPTED") == 2
     assert statuses[-1] == "SUCCESS"
     epochs = [line for line in run.status_lines() if "epoch" in line and "kpi" in line]
-    assert [line["epoch"] for line in epochs] == [0, 1, 2]
+    assert [line["epoch"] for line in epochs] == [0, 1, 2, 3, 4, 5]
     assert [line["step"] for line in epochs] == [
         (line["epoch"] + 1) * epochs[0]["step"] for line in epochs
     ]
     resumed = re.search(
-        r"goes on from .*interrupted_epoch_\d+_step_\d+\.pth: \d+ of 3 epochs .*, (\d+) steps",
+        r"goes on from .*interrupted_epoch_\d+_step_\d+\.pth: \d+ of 6 epochs .*, (\d+) steps",
         run.log(),
     )
     assert resumed is not None
     assert int(resumed[1]) >= epochs[0]["step"]
     assert not list(run.results.glob("interrupted*.pth"))
-    assert load_checkpoint(run.results / "model_epoch_002.pth", key)["epoch"] == 2
+    assert load_checkpoint(run.results / "model_epoch_005.pth", key)["epoch"] == 5
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert [path for path in files if key.encode() in path.read_bytes()] == []
 

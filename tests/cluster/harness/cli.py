@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
 from rtdetr_slurm.runs.events import read_events
+from rtdetr_slurm.submission.survey import survey_run
 
 from . import slurm
 from .data import Dataset
@@ -72,6 +74,12 @@ class Cli:
         document: dict[str, Any] = json.loads(self(*args, "--json", code=code).stdout)
         return document
 
+    def report(self, folder: str | Path) -> dict[str, Any]:
+        """What `status FOLDER --json` says, without a process of its own: for who waits."""
+        with mock.patch.dict(os.environ, self.env, clear=True):
+            document: dict[str, Any] = survey_run(Path(folder))[0].to_json()
+        return document
+
 
 @dataclass(frozen=True)
 class Submitted:
@@ -99,11 +107,13 @@ class Submitted:
         return stage
 
     def stage(self) -> dict[str, Any]:
-        stages: list[dict[str, Any]] = self.cli.json("status", self.folder)["stages"]
+        stages: list[dict[str, Any]] = self.cli.report(self.folder)["stages"]
         return stages[0]
 
     def log(self) -> str:
-        return self.cli("logs", self.folder).stdout
+        """What its jobs have written so far."""
+        files = sorted((self.folder / "jobs" / self.action).glob("*_log.out"))
+        return "".join(path.read_text(errors="replace") for path in files)
 
     @property
     def results(self) -> Path:

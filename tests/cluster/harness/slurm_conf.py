@@ -15,7 +15,7 @@ TRAIN = "train"
 TENSORRT = "tensorrt"
 URGENT = "urgent"
 """A partition of the training nodes whose jobs preempt those of TRAIN."""
-REQUEUE_WAIT_SECONDS = 10
+REQUEUE_WAIT_SECONDS = 5
 """A requeued job must wait for its old credential to expire: Slurm's default is 120 s."""
 
 
@@ -92,7 +92,8 @@ SlurmdTimeout=300
 EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SchedulerParameters=sched_interval=2,bf_interval=2
+# Else the start of each job waits for others, up to 3 s.
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
