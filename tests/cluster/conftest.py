@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import yaml
 from _pytest.capture import CaptureManager
 
 from rtdetr_slurm.data.sample import write_sample
@@ -21,10 +22,11 @@ from rtdetr_slurm.data.sample import write_sample
 from .harness import apptainer, machine, slurm
 from .harness.cli import Cli
 from .harness.data import Dataset, prepare_dataset
-from .harness.image import Image
+from .harness.image import Image, tensorrt_image
 from .harness.image import image as build_image
 from .harness.install import install_packages
 from .harness.site import write_site
+from .harness.slurm_conf import FEATURE, GPU_TYPE
 
 
 def _visible(request: pytest.FixtureRequest) -> AbstractContextManager[None]:
@@ -77,6 +79,24 @@ def run_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(image: Image, run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of the test cluster's site profile."""
     return write_site(tmp_path_factory.mktemp("site") / "site.yaml", image, run_root)
+
+
+@pytest.fixture(scope="session")
+def deploy_site(image: Image, site: Path, request: pytest.FixtureRequest) -> Path:
+    """The profile of a site that deploys on two kinds of GPU, of which one node has both."""
+    with _visible(request):
+        deploy = tensorrt_image(image)
+    profile = yaml.safe_load(site.read_text())
+    profile["roles"]["tensorrt"] |= {
+        "image": str(deploy.path),
+        "targets": [
+            {"name": "l4", "gpu": {"type": GPU_TYPE}, "compute_capability": "8.9"},
+            {"name": "a10", "constraint": FEATURE, "compute_capability": "8.6"},
+        ],
+    }
+    path = site.with_name("deploy.yaml")
+    path.write_text(yaml.safe_dump(profile, sort_keys=False))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from rtdetr_slurm.submission.submit import submit_run
 from .harness import jobs, slurm
 from .harness.cli import JOB_LIMIT_S, Cli, held_queue, train_spec, write_spec
 from .harness.data import Dataset
-from .harness.slurm_conf import TENSORRT, TRAIN
+from .harness.slurm_conf import FEATURE, GPU_TYPE, TENSORRT, TRAIN
 
 pytestmark = pytest.mark.cluster
 
@@ -155,38 +156,93 @@ def check_times(folder: Path, stages: dict[str, Any]) -> None:
     assert waited > stages["train"]["usage"]["allocated_s"]
 
 
-def test_train_then_all_that_uses_it(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
-    """Scores, an ONNX file and pictures of what one training has learned, by Slurm's dependencies
-    alone."""
+def test_train_then_all_that_uses_it(
+    cli: Cli, cluster: slurm.Slurm, dataset: Dataset, deploy_site: Path
+) -> None:
+    """Scores, pictures, an ONNX file, and engines for two kinds of GPU, of what one training has
+    learned, by Slurm's dependencies alone: those of TensorRT on its partition, in its image."""
     content = chain_spec(dataset, num_epochs=1)
     content["dataset"]["infer_data_sources"] = {"image_dir": [str(dataset.images("test"))]}
     content["export"] = {"input_height": 96, "input_width": 128, "on_cpu": True}
     content["export"]["serialize_nvdsinfer"] = True
     content["inference"] = {"conf_threshold": 0.0}
+    content["gen_trt_engine"] = {"tensorrt": {"data_type": "FP16", "max_batch_size": 2}}
     spec = write_spec(cli.folder / "train.yaml", content)
+    cli = replace(cli, env={**cli.env, "RTDETR_SLURM_SITE": str(deploy_site)})
     following = ("evaluate", "export", "inference")
+    then = ",".join((*following, "gen_trt_engine", "trt_evaluate"))
     with held_queue(cluster):
-        made = cli.json("submit", spec, "--then", ",".join(following))
+        refused = cli("submit", spec, "--then", then, code=2)
+        assert "job.runtime: missing; trt_evaluate runs an engine on the GPU" in refused.stderr
+        made = cli.json("submit", spec, "--then", then, "job.runtime=onnxruntime")
         ids = {stage["name"]: stage["job_id"] for stage in made["stages"]}
         for name in following:
             assert waits_for(cluster, ids[name]).startswith(f"afterok:{ids['train']}")
-    stages = wait(cli, made["run_dir"], "success", 4 * JOB_LIMIT_S)  # four jobs
+        for target in ("l4", "a10"):
+            build, score = (ids[f"{name}.{target}"] for name in ("gen_trt_engine", "trt_evaluate"))
+            assert waits_for(cluster, build).startswith(f"afterok:{ids['export']}")
+            assert waits_for(cluster, score).startswith(f"afterok:{build}")
+            asked = cluster.command("squeue", "--noheader", f"--jobs={score}", "--format=%P %f %b")
+            partition, feature, gpu = asked.split()
+            assert (partition, feature) == (TENSORRT, FEATURE if target == "a10" else "(null)")
+            assert gpu.endswith(f"gpu:{GPU_TYPE}:1" if target == "l4" else "gpu:1")
+    stages = wait(cli, made["run_dir"], "success", 6 * JOB_LIMIT_S)  # eight jobs
     folder = Path(made["run_dir"])
     for name in following:
         assert checkpoint_used(folder, name)["value"] == stages["train"]["best_checkpoint"]
+    check_export(folder, stages["train"]["best_checkpoint"])
+    found = json.loads((folder / "results" / "inference" / "predictions.json").read_text())
+    images = json.loads((folder / "results" / "inference" / "images.json").read_text())["images"]
+    assert len(images) == len(list(dataset.images("test").iterdir()))
+    assert {one["image_id"] for one in found} <= {one["id"] for one in images}
+    images_used = json.loads((folder / "run.json").read_text())["images"]
+    assert len(images_used) == 2
+    for target, capability in (("l4", "8.9"), ("a10", "8.6")):
+        check_engine(folder, target, capability)
+    check_lineage(cli, folder)
+
+
+def check_export(folder: Path, checkpoint: str) -> None:
     told = json.loads((folder / "results" / "export" / "export.json").read_text())
     assert told["onnx_file"] == str(folder / "results" / "export" / "rtdetr.onnx")
-    assert told["checkpoint"] == stages["train"]["best_checkpoint"]
+    assert told["checkpoint"] == checkpoint
     assert told["inputs"] == {"inputs": [None, 3, 96, 128]}
     assert told["parity"]["images"] > 0
     assert told["parity"]["unmatched"] <= 0.01 * told["parity"]["queries"]
     assert abs(told["parity"]["mAP_difference_points"]) < 0.1
     labels = (folder / "results" / "export" / "labels.txt").read_text().splitlines()
     assert labels[1:] == list(told["classes"].values())
-    found = json.loads((folder / "results" / "inference" / "predictions.json").read_text())
-    images = json.loads((folder / "results" / "inference" / "images.json").read_text())["images"]
-    assert len(images) == len(list(dataset.images("test").iterdir()))
-    assert {one["image_id"] for one in found} <= {one["id"] for one in images}
+
+
+def check_engine(folder: Path, target: str, capability: str) -> None:
+    """The engine of a target is for its GPUs, and what scores it has taken that very one."""
+    engine = folder / "results" / f"gen_trt_engine.{target}" / "rtdetr.engine"
+    record = json.loads(engine.with_name("rtdetr.engine.json").read_text())
+    assert (record["runtime"], record["compute_capability"]) == ("tensorrt_rtx", capability)
+    assert (record["precision"], record["profile"]["max"]) == ("FP16", 2)
+    assert record["source_onnx"] == str(folder / "results" / "export" / "rtdetr.onnx")
+    inputs = json.loads((folder / "jobs" / f"trt_evaluate.{target}" / "inputs.json").read_text())
+    [used] = [one for one in inputs if one["field"] == "evaluate.trt_engine"]
+    assert (used["value"], used["sha256"]) == (str(engine), record["engine_sha256"])
+    results = folder / "results" / f"trt_evaluate.{target}"
+    parity = json.loads((results / "parity.json").read_text())
+    assert [one["form"] for one in parity["forms"]] == ["checkpoint", "onnx", "engine"]
+    assert parity["accepted"]
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["detections"] > 0
+
+
+def check_lineage(cli: Cli, folder: Path) -> None:
+    """From engine to data all is as recorded, until something changes."""
+    engine = folder / "results" / "gen_trt_engine.l4" / "rtdetr.engine"
+    found = cli.json("verify", engine)
+    assert (found["outcome"], found["unknown"]) == ("whole", [])
+    whats = {link["what"] for link in found["links"]}
+    assert whats >= {"engine", "network", "ONNX file", "checkpoint", "spec", "image", "data"}
+    with (folder / "spec.yaml").open("a") as spec:
+        spec.write("\n")
+    said = cli("verify", engine, code=1)
+    assert re.findall(r"^BROKEN +(\w+)", said.stdout, re.MULTILINE) == ["spec"]
 
 
 def test_a_queued_run_is_continued(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:

@@ -10,7 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +29,7 @@ else:
     import tomli as tomllib
 
 APPTAINERFILE = REPO / "Apptainerfile"
+TENSORRT_DEF = REPO / "containers" / "tensorrt.def"
 CONSTRAINTS = REPO / "constraints.txt"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -53,10 +57,44 @@ def image() -> Image:
     with locked("image"):
         path = cache_dir() / "images" / f"rtdetr-{image_key()}.sif"
         if not path.exists():
-            with timed(f"building {path.name}"):
-                _build(path)
+            build_image(path, APPTAINERFILE, BASE=str(base()))
         path.touch()  # the time of its last use
         return Image(path, _package_dir(path))
+
+
+def tensorrt_image(training: Image) -> Image:
+    """The TensorRT image on the test's training image, with TensorRT-RTX, which needs no GPU.
+
+    Raises:
+        HarnessError: it cannot be built.
+    """
+    key = hashlib.sha256(f"{training.path.stem}\n{TENSORRT_DEF.read_text()}".encode())
+    with locked("tensorrt-image"):
+        path = cache_dir() / "images" / f"tensorrt-{key.hexdigest()[:16]}.sif"
+        if not path.exists():
+            with unpacked(training.path) as folder:
+                build_image(path, TENSORRT_DEF, BASE=f"{folder}/", TENSORRT="tensorrt-rtx")
+        path.touch()
+        return Image(path, training.package_dir)
+
+
+@contextmanager
+def unpacked(sif: Path) -> Iterator[Path]:
+    """A folder with the files of an image: a base that is a SIF takes a capability to unpack that
+    root may lack here."""
+    listed = apptainer_run("sif", "list", sif)
+    [offset] = re.findall(r"\|(\d+)-\d+\s*\|FS \(Squashfs", listed)
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["squashfuse", "-f", "-o", f"offset={offset}", str(sif), folder]
+        with subprocess.Popen(mount) as process:
+            while not any(Path(folder).iterdir()):
+                if process.poll() is not None:
+                    raise HarnessError(f"{sif} cannot be mounted by squashfuse")
+                time.sleep(0.1)
+            try:
+                yield Path(folder)
+            finally:
+                run(["fusermount", "-u", folder])
 
 
 def image_key() -> str:
@@ -113,7 +151,17 @@ def base() -> Path:
 
 
 # --- the build -----------------------------------------------------------------------------
-def _build(path: Path) -> None:
+def build_image(path: Path, definition: Path, **arguments: str) -> None:
+    """Build an image from a folder as base, quickly packed.
+
+    Raises:
+        HarnessError: apptainer fails.
+    """
+    with timed(f"building {path.name}"):
+        _build(path, definition, {"BOOTSTRAP": "localimage", **arguments})
+
+
+def _build(path: Path, definition: Path, arguments: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_old_images(path.parent)
     partial = path.with_suffix(".partial")
@@ -124,13 +172,12 @@ def _build(path: Path) -> None:
     command = [
         str(apptainer()),
         "build",
-        *("--build-arg", "BOOTSTRAP=localimage"),
-        *("--build-arg", f"BASE={base()}"),
+        *(w for one in arguments.items() for w in ("--build-arg", "=".join(one))),
         *("--build-arg", f"PIP_CONFIG={HELPERS}/pip.conf"),
         *("--mksquashfs-args", "-comp zstd -Xcompression-level 1"),
         *(word for bind in binds for word in ("--bind", bind)),
         str(partial),
-        str(APPTAINERFILE),
+        str(definition),
     ]
     log(f"log of the build: {build_log}")
     with build_log.open("w") as out:
@@ -150,11 +197,12 @@ def _build(path: Path) -> None:
 
 
 def _drop_old_images(folder: Path) -> None:
-    """Keep the image used last (and the new one to come): each takes gigabytes."""
-    images = sorted(folder.glob("rtdetr-*.sif"), key=lambda path: path.stat().st_mtime)
-    for old in images[:-1]:
-        for path in folder.glob(f"{old.stem}.*"):
-            path.unlink()
+    """Keep the image of each kind used last (and the new one to come): each takes gigabytes."""
+    for kind in ("rtdetr", "tensorrt"):
+        images = sorted(folder.glob(f"{kind}-*.sif"), key=lambda path: path.stat().st_mtime)
+        for old in images[:-1]:
+            for path in folder.glob(f"{old.stem}.*"):
+                path.unlink()
 
 
 # --- pip's configuration -------------------------------------------------------------------

@@ -10,6 +10,8 @@ NODES = ("node1", "node2", "node3", "node4")
 GPUS_PER_NODE = 2
 GPU_TYPE, TYPED_GPUS = "l4", 4
 """What the last node has instead: GPUs of a type, enough for two jobs with two of them each."""
+FEATURE = "ampere"
+"""Of the last node, too."""
 CPUS_PER_NODE = 4
 TRAIN = "train"
 TENSORRT = "tensorrt"
@@ -53,7 +55,8 @@ def slurm_conf(state: Path, host: str, ports: Ports, plugins: Path | None = None
         plugins: folder of a Slurm's plugins that are not where it looks by itself.
     """
     plain = f"gpu:{GPUS_PER_NODE}"
-    gres = {**dict.fromkeys(NODES, plain), NODES[-1]: f"gpu:{GPU_TYPE}:{TYPED_GPUS}"}
+    of_last = f"gpu:{GPU_TYPE}:{TYPED_GPUS} Features={FEATURE}"
+    gres = {**dict.fromkeys(NODES, plain), NODES[-1]: of_last}
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr={address(node)} Port={ports.slurmd(node)}"
         f" CPUs={CPUS_PER_NODE} RealMemory=16000 Gres={gres[node]} State=UNKNOWN"
