@@ -11,7 +11,7 @@ from rtdetr_slurm.doctor.node_checks import check_nodes
 from rtdetr_slurm.doctor.probe import Probe
 from rtdetr_slurm.launch.reach import s3_endpoint
 from rtdetr_slurm.runs.probe import Trial
-from rtdetr_slurm.site.profile import TRAIN_ROLE
+from rtdetr_slurm.site.profile import TENSORRT_ROLE, TRAIN_ROLE
 
 _SLOW_S, _SKEWED_S = 10.0, 30.0
 
@@ -183,6 +183,16 @@ def _entered(probe: Probe, trials: Sequence[Trial]) -> Finding:
         return warning(
             check, f"{said}; here is {__version__}", "build the image anew from this version", where
         )
+    if probe.plan.role == TENSORRT_ROLE and "tensorrt" in done:
+        if not done["tensorrt"]:
+            return warning(
+                check,
+                f"{said}; neither tensorrt nor tensorrt_rtx is in it",
+                "before deploying build an image with image build --role tensorrt, and set it as "
+                "roles.tensorrt.image",
+                where,
+            )
+        said = f"{said}; {', '.join(done['tensorrt'])}"
     return ok(check, said, where)
 
 

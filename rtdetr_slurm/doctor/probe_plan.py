@@ -8,7 +8,7 @@ from pathlib import Path
 from rtdetr_slurm.actions import ENGINE
 from rtdetr_slurm.plan.make import check_run_dir, container_of, launch_of
 from rtdetr_slurm.plan.model import Bind, Endurance, Resources, Stage
-from rtdetr_slurm.site.profile import ROLES, TRAIN_ROLE, Role, RoleName, Site
+from rtdetr_slurm.site.profile import ROLES, TENSORRT_ROLE, TRAIN_ROLE, Role, RoleName, Site
 from rtdetr_slurm.slurm.configuration import Cluster, Node
 
 MINUTES = 15
@@ -42,7 +42,6 @@ def plan_probes(site: Site, cluster: Cluster, only: str | None = None) -> list[P
     Args:
         only: the one partition to look at, as the role would that uses it, else as training.
     """
-    training = site.merged_role("train")
     plans: dict[tuple[object, ...], ProbePlan] = {}
     for name in ROLES:
         role = site.merged_role(name)
@@ -54,12 +53,12 @@ def plan_probes(site: Site, cluster: Cluster, only: str | None = None) -> list[P
                 continue
             partition = only
         key = (partition, role.image and role.image.path)
-        plans.setdefault(key, _plan(site, cluster, name, role, partition, training))
+        plans.setdefault(key, _plan(site, cluster, name, role, partition))
     return list(plans.values())
 
 
 def _plan(
-    site: Site, cluster: Cluster, name: RoleName, role: Role, partition: str | None, training: Role
+    site: Site, cluster: Cluster, name: RoleName, role: Role, partition: str | None
 ) -> ProbePlan:
     found = cluster.partition((partition or "").split(",")[0] or None)
     where = partition or (found.name if found is not None else "default")
@@ -71,16 +70,14 @@ def _plan(
         able = [node for node in usable if by_number or _count(node, role) >= gpus]
         most = [_MOST_NODES, len(able), found.max_nodes, site.limits.max_nodes]
         nodes = max(1, min(number for number in most if number is not None))
-    same_image = role.image == training.image and role.container == training.container
     # TAO's image has no program of ours to meet with others by.
-    enters = role.engine == "rtdetr" and (name == TRAIN_ROLE or same_image)
-    return ProbePlan(where, name, partition, nodes, gpus, enters)
+    return ProbePlan(where, name, partition, nodes, gpus, enters=role.engine == "rtdetr")
 
 
 def _gpus(site: Site, cluster: Cluster, name: RoleName, role: Role, partition: str) -> int:
     if name == "cpu":
         return 0
-    most = 1 if name == "tensorrt" else _MOST_GPUS
+    most = 1 if name == TENSORRT_ROLE else _MOST_GPUS
     if site.limits.max_gpus_per_node is not None:
         most = min(most, site.limits.max_gpus_per_node)
     if role.gpu.request == "none":
@@ -105,7 +102,7 @@ def probe_stage(site: Site, plan: ProbePlan, folder: Path) -> Stage:
     cpus, most = role.cpus_per_node(max(1, plan.gpus)), _MOST_CPUS_PER_GPU * max(1, plan.gpus)
     return Stage(
         name="probe",
-        action="gen_trt_engine" if plan.role == "tensorrt" else "train",
+        action="gen_trt_engine" if plan.role == TENSORRT_ROLE else "train",
         resources=Resources(
             nodes=plan.nodes,
             gpu_ids=tuple(range(plan.gpus)),

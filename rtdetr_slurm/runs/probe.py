@@ -104,7 +104,7 @@ class NodeFacts(TypedDict):
     problems: Mapping[str, Prose]
 
 
-class Reduced(TypedDict):
+class _Reduced(TypedDict):
     """What the ranks found when they added up a tensor.
 
     Attributes:
@@ -122,6 +122,11 @@ class Reduced(TypedDict):
     bus_gb_s: float | None
     latency_us: float | None
     devices: list[Prose]
+
+
+class Reduced(_Reduced, total=False):
+    tensorrt: list[Prose]
+    """Which of TensorRT's packages are there, with their versions; images of before do not say."""
 
 
 class Trial(TypedDict):

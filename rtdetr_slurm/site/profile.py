@@ -39,6 +39,8 @@ ROLES: tuple[RoleName, ...] = get_args(RoleName)
 """Kinds of nodes that jobs run on; which action takes which is in the table of actions."""
 TRAIN_ROLE: RoleName = "train"
 """The kind that actions of several nodes and GPUs run on."""
+TENSORRT_ROLE: RoleName = "tensorrt"
+"""The kind that detectors are deployed on."""
 
 
 class _Section(BaseModel):

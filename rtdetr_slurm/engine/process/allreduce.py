@@ -7,15 +7,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.contract import Env, ExitCode
+from rtdetr_slurm.contract import RUNTIMES, Env, ExitCode
 from rtdetr_slurm.engine.process import distributed
 from rtdetr_slurm.engine.process.stop import ignore_signals
 from rtdetr_slurm.errors import ActionError, UserError
@@ -84,7 +86,16 @@ def _measure(context: distributed.Context, began: float) -> Reduced:
         "bus_gb_s": bandwidth,
         "latency_us": latency,
         "devices": [],
+        "tensorrt": list(_tensorrt()),
     }
+
+
+def _tensorrt() -> Iterator[str]:
+    """TensorRT's packages that are installed, with their versions."""
+    for name in RUNTIMES:
+        if name.startswith("tensorrt"):
+            with suppress(PackageNotFoundError):
+                yield f"{name} {version(name)}"
 
 
 def bus_bandwidth(size: int, seconds: float, ranks: int) -> float:

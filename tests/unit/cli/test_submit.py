@@ -97,8 +97,8 @@ def test_options_and_overrides_come_in_any_order(folder: Path, capsys: Capture) 
         (["automl.policy=on"], "automl.policy: found on"),
         (["job.then=[evaluate]"], "dataset.test_data_sources: missing; action 'evaluate' needs it"),
         (
-            ["job.then=[gen_trt_engine]", "gen_trt_engine.onnx_file=/o"],
-            "action 'gen_trt_engine' is not",
+            ["job.then=[gen_trt_engine]", "gen_trt_engine.onnx_file=/models/o"],
+            "gen_trt_engine.onnx_file: found /models/o; there is no such file",
         ),
         (["dataset.num_classes=1"], "num_classes"),
         (["train.num_nodes=2"], "it must be 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,18 @@ def test_the_image_of_another_version_is_told() -> None:
     assert old["reduced"] is not None
     old["reduced"]["version"] = "0.0.1"
     assert found(probe(old))["container"].outcome is Outcome.WARNING
+
+
+def test_the_tensorrt_of_a_deploying_role_is_told() -> None:
+    for there, outcome in ((["tensorrt 10.13.2"], Outcome.OK), ([], Outcome.WARNING)):
+        one = trial(1)
+        assert one["reduced"] is not None
+        one["reduced"]["tensorrt"] = there
+        sent = probe(one)
+        sent.plan = replace(sent.plan, role="tensorrt")
+        finding = found(sent)["container"]
+        assert finding.outcome is outcome
+        assert (there[0] if there else "neither tensorrt nor") in finding.found
 
 
 # --- what is probed --------------------------------------------------------------------------
