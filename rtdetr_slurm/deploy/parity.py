@@ -45,8 +45,8 @@ class Scored:
     def measured(self) -> Measured:
         """As a report shows it."""
         form = self.form
-        name = f"{form.kind}, {form.precision}, {form.runtime} on {form.device.type}"
-        return Measured(name, self.mean_ap, self.latency)
+        where = f"{form.runtime} on {form.device.type}"
+        return Measured(f"{form.kind} {form.precision}", where, self.mean_ap, self.latency)
 
 
 @dataclass(frozen=True)

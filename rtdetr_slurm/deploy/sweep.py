@@ -164,16 +164,20 @@ def made_in(precision: Precision, session: Session, onnx: Path) -> tuple[Path, f
         onnx: the file that it is made of.
     """
     folder, config = session.results_dir, session.experiment.gen_trt_engine
-    tensorrt = config.tensorrt.model_copy(update={"data_type": precision})
-    if session.deploy.runtime == ONNX_RUNTIME:
-        source = read_graph(onnx, session.key, session.experiment)
-        path, made = folder / f"{precision.lower()}.onnx", typed(source.model, tensorrt)
-        save(made.model, path, session.key)
-        return path, made.int8_share
+    # What an earlier calibration has left is of another graph.
+    calibration = config.tensorrt.calibration.model_copy(update={"cal_cache_file": ""})
+    update = {"data_type": precision, "calibration": calibration}
+    tensorrt = config.tensorrt.model_copy(update=update)
     files = {"onnx_file": str(onnx), "trt_engine": str(folder / f"{precision.lower()}.engine")}
     asked = config.model_copy(update={**files, "tensorrt": tensorrt})
     experiment = session.experiment.model_copy(update={"gen_trt_engine": asked})
-    engine, _ = engine_of(replace(session, experiment=experiment))
+    session = replace(session, experiment=experiment)
+    if session.deploy.runtime == ONNX_RUNTIME:
+        source = read_graph(onnx, session.key, experiment)
+        path, made = folder / f"{precision.lower()}.onnx", typed(source.model, tensorrt)
+        save(made.model, path, session.key)
+        return path, made.int8_share
+    engine, _ = engine_of(session)
     return engine, read_record(engine).int8_share
 
 

@@ -129,16 +129,18 @@ def dot_chart(
     """
     parts, at = _frame(x, y)
     if front:
-        look: dict[str, str | float] = {"stroke": "currentColor", "stroke_width": 1.2}
-        parts.append(_curve([at(point) for point in front], look))
+        thin: dict[str, str | float] = {"stroke": "currentColor", "stroke_width": 1.2}
+        parts.append(_curve([at(point) for point in front], thin))
     for number, dot in enumerate(dots):
         fill, row = COLOURS[number % len(COLOURS)], TOP + 8 + number * 20
         across, up = at((dot.x, dot.y))
         told = _title(f"{dot.name}: {dot.y:.4g} at {dot.x:.4g}")
-        parts.append(element("circle", told, cx=across, cy=up, r=5, fill=fill))
+        look: dict[str, str | float] = {"r": 5, "fill": fill}
+        parts.append(element("circle", told, cx=across, cy=up, **look))
         parts.append(_text(str(number + 1), across, up - 8))
-        parts.append(element("circle", cx=WIDTH - RIGHT + 20, cy=row, r=5, fill=fill))
-        parts.append(_text(f"{number + 1} {dot.name}", WIDTH - RIGHT + 32, row + 4, "start"))
+        parts.append(element("circle", cx=WIDTH - RIGHT + 12, cy=row, **look))
+        parts.append(_text(str(number + 1), WIDTH - RIGHT + 36, row + 4, "end"))
+        parts.append(_text(dot.name, WIDTH - RIGHT + 42, row + 4, "start"))
     return _svg(title, WIDTH, max(HEIGHT, TOP + 20 * len(dots)), parts)
 
 

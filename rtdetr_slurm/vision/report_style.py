@@ -17,7 +17,7 @@ th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 .numbers b { display: block; font-size: 1.5rem; }
 svg text { font: 12px system-ui, sans-serif; fill: currentColor; unicode-bidi: isolate; }
 svg .grid { stroke: var(--line); } svg .cell { stroke: var(--line); }
-svg circle { fill: currentColor; opacity: .55; } svg text.on-dark { fill: #fff; }
+svg circle:not([fill]) { fill: currentColor; opacity: .55; } svg text.on-dark { fill: #fff; }
 .chart { max-width: 100%; height: auto; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr));
   gap: 1rem; }

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from rtdetr_slurm.vision.charts import Axis, Dot, dot_chart, spanning
 from rtdetr_slurm.vision.markup import Markup, element
 
+_HEADROOM = 1.1
+"""For the number above the highest dot."""
+
 
 class Latency(NamedTuple):
     """How long a detector takes for a batch.
@@ -33,12 +36,14 @@ class Measured:
     """A form of a detector: what it is worth, and how long it takes.
 
     Attributes:
-        name: for people.
+        name: for people, short.
+        where: it runs, and in what.
         mean_ap: in 0..1; NaN where there are no boxes to find.
         latency: by batch size, the smallest first; empty where it was not timed.
     """
 
     name: str
+    where: str
     mean_ap: float
     latency: Sequence[Latency] = ()
 
@@ -76,11 +81,11 @@ def tradeoff_section(tradeoff: Tradeoff) -> Iterator[Markup]:
     if drawn:
         dots = [Dot(form.name, form.latency[0].p50, form.mean_ap) for form in drawn]
         low, high = min(dot.x for dot in dots), max(dot.x for dot in dots)
-        x = Axis("milliseconds of a run (p50)", low / 1.5, high * 1.5, log=True)
-        y = spanning("mAP", [dot.y for dot in dots], low=0)
+        x = Axis("milliseconds (p50)", low / 1.5, high * 1.5, log=True)
+        y = spanning("mAP", [dot.y * _HEADROOM for dot in dots], low=0)
         front = [(form.latency[0].p50, form.mean_ap) for form in pareto_front(drawn)]
         yield dot_chart("mAP by latency", dots, x, y, front)
-    head = ("", "mAP", "images at once", "runs", "p50 ms", "p90 ms", "p99 ms", "images/s")
+    head = ("", "in", "mAP", "images at once", "runs", "p50 ms", "p90 ms", "p99 ms", "images/s")
     rows = [element("tr", *(element("th", name) for name in head))]
     for form in tradeoff.forms:
         said = "–" if math.isnan(form.mean_ap) else f"{form.mean_ap:.4f}"
@@ -90,6 +95,6 @@ def tradeoff_section(tradeoff: Tradeoff) -> Iterator[Markup]:
                 times = (f"{one.p50:.2f}", f"{one.p90:.2f}", f"{one.p99:.2f}")
                 numbers = (str(one.batch_size), str(one.runs), *times)
                 numbers = (*numbers, f"{one.images_per_second:.1f}")
-            cells = (form.name, said, *numbers)
+            cells = (form.name, form.where, said, *numbers)
             rows.append(element("tr", *(element("td", cell) for cell in cells)))
     yield element("div", element("table", *rows), class_="wide")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,17 @@ _ABOUT = {
 }
 
 
+def _points(text: str) -> float:
+    """Points of mAP."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: 0..100, in points of mAP")
+    return points
+
+
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=_ABOUT[program])
     parser.add_argument("action", help=f"one of {_runs(program)}")
@@ -167,7 +179,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         )
         parser.add_argument(
             "--max-map-drop",
-            type=float,
+            type=_points,
             metavar="POINTS",
             help="points of mAP that the engine may lose against the checkpoint (default: 0.5, and "
             "1.5 of INT8)",

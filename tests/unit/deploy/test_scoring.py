@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from coco_support import written
@@ -109,8 +110,8 @@ def workspace(made: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def engine(workspace: Workspace, section: str) -> tuple[str, str]:
-    onnx = workspace.root / "results" / "export" / "rtdetr.onnx"
-    return f"{section}.trt_engine={onnx}", f"{section}.checkpoint=''"
+    path = workspace.root / "results" / "export" / "rtdetr.onnx"
+    return f"{section}.trt_engine={path}", f"{section}.checkpoint=''"
 
 
 def weights(workspace: Workspace, section: str) -> tuple[str, ...]:
@@ -202,6 +203,20 @@ def test_too_much_is_lost(workspace: Workspace) -> None:
     told = read(workspace.results / "trt_inference" / "parity.json")
     assert (told["accepted"], told["source"]) == (False, "dataset.val_data_sources")
     assert not (workspace.results / "trt_inference" / "predictions.json").exists()
+
+
+def test_a_file_that_says_nothing_of_itself(workspace: Workspace, tmp_path: Path) -> None:
+    """The spec's values stand in, and that nothing is known of its checkpoint is said."""
+    model = onnx.load(workspace.root / "results" / "export" / "rtdetr.onnx")
+    del model.metadata_props[:]
+    onnx.save_model(model, tmp_path / "bare.onnx")
+    given = (f"evaluate.trt_engine={tmp_path / 'bare.onnx'}", "evaluate.checkpoint=''")
+    assert trt_evaluate(workspace.session(*given, name="trt_evaluate"))["test_mAP"] > 0.5
+    told = read(workspace.results / "trt_evaluate" / "parity.json")
+    assert "does not say which checkpoint it was exported from" in told["not_known"]
+    assert [one["form"] for one in told["forms"]] == ["onnx"]
+    said = [line.get("message", "") for line in workspace.status("trt_evaluate")]
+    assert any("the file says nothing of itself" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ from rtdetr_slurm.vision.tradeoff import Latency, Measured, Tradeoff, pareto_fro
 
 
 def form(name: str, milliseconds: float, mean_ap: float) -> Measured:
-    return Measured(name, mean_ap, (Latency(1, 5, milliseconds, milliseconds, 9.0, 100.0),))
+    return Measured(name, "here", mean_ap, (Latency(1, 5, milliseconds, milliseconds, 9.0, 100.0),))
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
     fast, slow, best = form("fast", 1, 0.3), form("slow", 5, 0.3), form("best", 9, 0.5)
-    worse, same, alone = form("worse", 10, 0.4), form("same", 9, 0.4), Measured("untimed", 0.9)
-    unknown = form("unknown", 0.1, math.nan)
+    worse, same, unknown = form("worse", 10, 0.4), form("same", 9, 0.4), form("no", 0.1, math.nan)
+    alone = Measured("untimed", "here", 0.9)
     assert pareto_front([worse, best, same, slow, fast, alone, unknown]) == [fast, best]
     assert pareto_front([]) == []
 
 
 def test_a_report_shows_every_form() -> None:
     hostile = form("<b>&", 1.0, 0.25)
-    forms = [form("checkpoint", 100.0, 0.5), hostile, Measured("untimed", 0.4)]
+    forms = [form("checkpoint", 100.0, 0.5), hostile, Measured("untimed", "here", 0.4)]
     page = render_report(Report("t", [], tradeoff=Tradeoff(forms, "on 5 images"))).decode()
     assert "&lt;b&gt;&amp;" in page
     assert "<b>&" not in page

@@ -82,6 +82,12 @@ class TestArguments:
         with pytest.raises(RequestError, match="train is no deploy action: it belongs to rtdetr,"):
             parse(["train", "-e", "s.yaml"], DEPLOY)
 
+    @pytest.mark.parametrize("points", ["nan", "-1", "101", "much"])
+    def test_points_that_are_none(self, points: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            parse(["evaluate", "-e", "s.yaml", f"--max-map-drop={points}"], DEPLOY)
+        assert f"found '{points}'; allowed: 0..100" in capsys.readouterr().err
+
     def test_wrong_spec_is_a_wrong_request(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
