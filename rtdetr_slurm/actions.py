@@ -210,7 +210,7 @@ ACTIONS: Mapping[str, Action] = {
             topology=None,
             role="tensorrt",
             reads=(),
-            may_read=("val", "test"),
+            may_read=("val", "test", "quant_calibration", "calibration"),
             artefact=Artefact(
                 "field", "gen_trt_engine.trt_engine", MODEL_FILES[Infer.CREATE_ENGINE_FILE]
             ),

@@ -37,6 +37,8 @@ PARITY_VERSION = 1
 """parity.json"""
 SWEEP_VERSION = 1
 """sweep.json"""
+CALIBRATION_VERSION = 1
+"""Version of the file that keeps a calibration of INT8."""
 LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import DEPLOY, EngineName, get_action
 from rtdetr_slurm.data.archives import is_archive
+from rtdetr_slurm.data.calibration import calibration_sources
 from rtdetr_slurm.data.check_boxes import check_boxes
 from rtdetr_slurm.data.check_images import check_images
 from rtdetr_slurm.data.classes import check_eval_class_ids, class_names, note_on_idle_classes
@@ -24,6 +25,9 @@ from rtdetr_slurm.errors import RequestError
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.dataset import DatasetConfig, DataSource
     from rtdetr_slurm.spec.experiment import ExperimentConfig
+
+WITHOUT_ANNOTATIONS = ("infer", "calibration")
+"""Kinds of sources that have names of images alone; those of `calibration` may have more."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ def check_sources(
         check_apart(dataset.infer_data_sources, results)
         sources["infer"], found = find_images(dataset.infer_data_sources, engine)
         notes += found
+    if "calibration" in get_action(action).may_read and (kinds is None or "calibration" in kinds):
+        annotated = sources.get("quant_calibration", [])
+        sources["calibration"], found = calibration_sources(experiment, annotated)
+        notes += found
     return CheckedData(sources, (*notes, *unusable))
 
 
@@ -101,7 +109,7 @@ def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[D
     found = {}
     row = get_action(action)
     for kind in (*row.reads, *row.may_read):
-        if kind != "infer":  # the one kind without annotations
+        if kind not in WITHOUT_ANNOTATIONS:
             given = getattr(experiment.dataset, f"{kind}_data_sources") or []
             found[kind] = given if isinstance(given, list) else [given]
     if not row.trains and "train" in found:  # images to calibrate on, where none are given

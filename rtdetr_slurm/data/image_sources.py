@@ -48,10 +48,17 @@ def find_images(
     Raises:
         RequestError: an entry is none of these, cannot be read, or names no image that there is.
     """
+    return list_images(given.image_dir, _FIELD, engine)
+
+
+def list_images(
+    entries: Sequence[str], field: str, engine: EngineName = "rtdetr"
+) -> tuple[list[Source], list[str]]:
+    """As `find_images`, for what a field of another name names."""
     sources: list[Source] = []
     notes: list[str] = []
-    for entry in map(Path, given.image_dir):
-        names, found = _names(entry, engine)
+    for entry in map(Path, entries):
+        names, found = _names(entry, engine, field)
         notes += found
         place = entry if entry.is_dir() or is_archive(entry) else entry.parent
         ids, unknown = array("q", range(1, len(names) + 1)), array("q", bytes(8 * len(names)))
@@ -87,32 +94,32 @@ def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"  # what a Mac packs beside the files
 
 
-def _names(entry: Path, engine: EngineName) -> tuple[list[str], list[str]]:
+def _names(entry: Path, engine: EngineName, field: str) -> tuple[list[str], list[str]]:
     """Names of an entry's images, and notes."""
     if entry.is_dir():
-        found = list(_in_folder(entry))
+        found = list(_in_folder(entry, field))
         names = [name for name in found if engine == "tao" or not _is_hdf5(name)]
         frames = [name for name in found if engine == "rtdetr" and _is_hdf5(name)]
         notes = [f"{entry}: left out, for {_NO_HDF5}: {_some_of(frames, 'file')}"]
-        return _some(entry, names, _NO_HDF5 if frames else ""), notes if frames else []
+        return _some(entry, names, field, _NO_HDF5 if frames else ""), notes if frames else []
     if not entry.exists():
-        raise RequestError(f"{entry} ({_FIELD}) does not exist")
+        raise RequestError(f"{entry} ({field}) does not exist")
     if entry.is_file() and is_archive(entry):
         names, others = list_archive(entry, is_image)
         notes = [f"{entry}: left out, for they are links or no files: {_some_of(others)}"]
-        return _some(entry, names), notes if others else []
+        return _some(entry, names, field), notes if others else []
     if entry.is_file() and entry.name.lower().endswith(LIST_SUFFIX):
-        return _in_list(entry)
+        return _in_list(entry, field)
     raise RequestError(
-        f"{entry} ({_FIELD}) is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
+        f"{entry} ({field}) is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
         f"nor a list of images ({LIST_SUFFIX})" + (f"; {_NO_HDF5}" if _is_hdf5(entry.name) else "")
     )
 
 
-def _some(entry: Path, names: list[str], advice: str = "") -> list[str]:
+def _some(entry: Path, names: list[str], field: str, advice: str = "") -> list[str]:
     if not names:
         raise RequestError(
-            f"{entry} ({_FIELD}) holds no image; these count: names that end with "
+            f"{entry} ({field}) holds no image; these count: names that end with "
             f"{', '.join(IMAGE_SUFFIXES)}, in folders too, and nothing hidden"
             + (f"; {advice}" if advice else "")
         )
@@ -123,11 +130,17 @@ def _is_hdf5(name: str) -> bool:
     return name.lower().endswith(_HDF5_SUFFIXES)
 
 
-def _in_folder(folder: Path) -> Iterator[str]:
+def _in_folder(folder: Path, field: str) -> Iterator[str]:
     """Images and HDF5 files, sorted, folder by folder. Links to folders are followed, to each
     once: they may go round."""
+
+    def refuse(error: OSError) -> None:
+        raise RequestError(
+            f"image folder {error.filename} ({field}) cannot be listed: {error.strerror}"
+        )
+
     seen = set()
-    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -139,25 +152,19 @@ def _in_folder(folder: Path) -> Iterator[str]:
         yield from (name for name in shown if is_image(name) or _is_hdf5(name))
 
 
-def _refuse(error: OSError) -> None:
-    raise RequestError(
-        f"image folder {error.filename} ({_FIELD}) cannot be listed: {error.strerror}"
-    )
-
-
-def _in_list(path: Path) -> tuple[list[str], list[str]]:
+def _in_list(path: Path, field: str) -> tuple[list[str], list[str]]:
     """One image per line, relative to the list's folder; empty lines do not count."""
     text = read_file(path).removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     lines = [line.strip() for line in text.split("\n")]
     names = [_below(path.parent, line) for line in lines if line]
     if not names:
-        raise RequestError(f"{path} ({_FIELD}) lists no image: it is empty")
+        raise RequestError(f"{path} ({field}) lists no image: it is empty")
     if any("\0" in name for name in names):
-        raise RequestError(f"{path} ({_FIELD}) is no list of images: it is not text")
+        raise RequestError(f"{path} ({field}) is no list of images: it is not text")
     missing = missing_files(path.parent, names)
     if len(missing) == len(names):
         raise RequestError(
-            f"{path} ({_FIELD}): none of the images that it lists exists, such as {missing[0]!r}; "
+            f"{path} ({field}): none of the images that it lists exists, such as {missing[0]!r}; "
             f"names are relative to {path.parent}, one on a line"
         )
     notes = [f"{path}: not there, and left out: {_some_of(missing)}"]

@@ -17,6 +17,7 @@ from rtdetr_slurm.deploy.forms import form_of
 from rtdetr_slurm.deploy.measure import IMAGES, score_form
 from rtdetr_slurm.deploy.parity import Scored, described, timed_note
 from rtdetr_slurm.deploy.precision import typed
+from rtdetr_slurm.deploy.precision.calibration import open_calibration
 from rtdetr_slurm.deploy.record import Precision, read_record
 from rtdetr_slurm.deploy.source import read_graph
 from rtdetr_slurm.deploy.variants import Asked, Shape, parser
@@ -174,7 +175,8 @@ def made_in(precision: Precision, session: Session, onnx: Path) -> tuple[Path, f
     session = replace(session, experiment=experiment)
     if session.deploy.runtime == ONNX_RUNTIME:
         source = read_graph(onnx, session.key, experiment)
-        path, made = folder / f"{precision.lower()}.onnx", typed(source.model, tensorrt)
+        path = folder / f"{precision.lower()}.onnx"
+        made = typed(source.model, tensorrt, lambda: open_calibration(session, onnx, source.size))
         save(made.model, path, session.key)
         return path, made.int8_share
     engine, _ = engine_of(session)

@@ -24,6 +24,7 @@ from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.vision.assessment import Assessment, assess, metrics_file
 from rtdetr_slurm.vision.examples import draw_examples
 from rtdetr_slurm.vision.pictures import worst_pictures
+from rtdetr_slurm.vision.preprocess import to_unit_range
 from rtdetr_slurm.vision.report import Report, render_report
 from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.scoring import Detected, EvaluationData, Predict, detect
@@ -199,6 +200,18 @@ def in_step(session: Session, share: EvaluationShare) -> Iterator[Batch]:
             session.meet_bad_images(batch.bad, skip=session.skip_bad_images)
             yield batch
         session.phases.stepped()
+
+
+def pixels_of(session: Session, share: EvaluationShare) -> Iterator[Tensor]:
+    """This rank's images, float32 [B, 3, H, W] in 0..1, on the session's device.
+
+    Raises:
+        as `in_step`.
+    """
+    with session.phases.during(Phase.VALIDATING, steps=share.steps(session.context.world_size)):
+        for batch in in_step(session, share):
+            yield to_unit_range(batch.to(session.context.device).pixels)
+    session.record_bad_images()
 
 
 def _loss(criterion: Criterion, detected: Detected) -> list[Tensor]:

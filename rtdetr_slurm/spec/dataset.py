@@ -185,11 +185,12 @@ class DatasetConfig(Section):
     quant_calibration_data_sources: Annotated[DataSource | None, _Absent] = field(
         None,
         source="quant_calibration",
-        honoured_by=QUANTIZE,
+        honoured_by=(*QUANTIZE, "gen_trt_engine"),
         automl="disabled",
         template={"image_dir": "", "json_file": ""},
         description="Images that calibrate a static quantization, and that layers are compared on. "
-        "Left out, the first of train_data_sources.",
+        "Left out, quantize takes the first of train_data_sources; for gen_trt_engine there is "
+        "cal_image_dir, too.",
     )
     num_classes: int = field(
         80,

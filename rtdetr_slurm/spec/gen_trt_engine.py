@@ -31,6 +31,11 @@ class CalibrationConfig(Section):
     cal_batch_size: int = field(1, ge=1, popular=True, description="Images per calibration batch.")
     cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
 
+    @property
+    def images(self) -> int:
+        """That calibrate."""
+        return self.cal_batch_size * self.cal_batches
+
 
 LayerPrecision = Annotated[
     str,

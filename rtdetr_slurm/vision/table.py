@@ -97,7 +97,8 @@ class Table:
 
     def spread(self, count: int) -> Table:
         """At most `count` images, evenly from the first on, with their boxes."""
-        images = np.arange(len(self))[:: max(1, -(-len(self) // count))]
+        chosen = min(count, len(self))
+        images = np.arange(chosen) * len(self) // max(chosen, 1)
         boxes = [np.arange(self.starts[i], self.starts[i + 1]) for i in images]
         rows = np.concatenate([np.empty(0, np.int64), *boxes])
         names = [self.names[self.name_ends[i] : self.name_ends[i + 1]] for i in images]

@@ -6,13 +6,13 @@ Running an engine takes a GPU: tests/gpu.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import ModelProto
 from onnx_support import exported, tiny_detector
+from precision_support import calibration
 
 from rtdetr_slurm.deploy.precision import typed
 from rtdetr_slurm.deploy.record import Profile
@@ -56,12 +56,13 @@ def built(library: TensorRt, model: ModelProto, capability: str) -> bytes:
 def test_a_detector_in_every_precision(
     library: TensorRt, graph: ModelProto, capability: str
 ) -> None:
-    sizes = []
-    for precision in ("FP32", "FP16"):
-        model = typed(graph, TensorRtConfig(data_type=precision)).model
-        sizes.append(len(built(library, model, capability)))
-    assert sizes[0] > 1_000_000
-    assert all(smaller < 0.75 * larger for larger, smaller in pairwise(sizes))
+    sizes = {}
+    for precision in ("FP32", "FP16", "INT8"):
+        config = TensorRtConfig(data_type=precision)
+        model = typed(graph, config, lambda: calibration(size=SIZE)).model
+        sizes[precision] = len(built(library, model, capability))
+    assert sizes["FP32"] > 1_000_000
+    assert max(sizes["FP16"], sizes["INT8"]) < 0.75 * sizes["FP32"], sizes
 
 
 def test_what_tensorrt_does_not_know_is_named(library: TensorRt, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rtdetr_slurm.contract import ENGINE_LOG_SUFFIX, MODEL_FILES, ONNX_SUFFIX, I
 from rtdetr_slurm.deploy.detector import ONNX_RUNTIME, open_detector
 from rtdetr_slurm.deploy.measure import IMAGES, measure, require
 from rtdetr_slurm.deploy.precision import Typed, typed
+from rtdetr_slurm.deploy.precision.calibration import open_calibration
 from rtdetr_slurm.deploy.record import EngineRecord, Profile, read_record, record_path
 from rtdetr_slurm.deploy.source import SourceGraph, read_graph, with_batch
 from rtdetr_slurm.deploy.targets import capability_here, capability_to_build_for
@@ -109,8 +110,8 @@ def make(
             )
         batch, profile = batches(session, source)
         graph = source.model if batch is None else with_batch(source.model, batch)
-        made = typed(graph, cfg.tensorrt)
     session.phases.enter(Phase.OTHER)
+    made = typed(graph, cfg.tensorrt, lambda: open_calibration(session, path, source.size))
     with files.folder() as folder:
         onnx = folder / names.onnx
         save(made.model, onnx, session.key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
     Scores,
     evaluate_detector,
-    in_step,
+    pixels_of,
     predictor,
     write_metrics,
 )
@@ -47,8 +48,7 @@ from rtdetr_slurm.spec.quantization import (
     useless,
 )
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
-from rtdetr_slurm.vision.preprocess import to_unit_range
-from rtdetr_slurm.vision.scoring import open_evaluation_data
+from rtdetr_slurm.vision.scoring import Predict, open_evaluation_data
 
 LOST = 0.01
 """A mAP that is lower by more than this is warned of."""
@@ -176,15 +176,11 @@ def batches(session: Session, images: Images, count: int = CALIBRATION_IMAGES) -
     """
     if images.data is None:
         return
-    share = share_evaluation(session, replace(images.data, table=images.data.table.spread(count)))
-    with session.phases.during(Phase.VALIDATING, steps=share.steps(1)):
-        for batch in in_step(session, share):
-            pixels = to_unit_range(batch.to(session.context.device).pixels)
-            yield pixels.contiguous(memory_format=torch.channels_last)
-    session.record_bad_images()
+    data = replace(images.data, table=images.data.table.spread(count))
+    for pixels in pixels_of(session, share_evaluation(session, data)):
+        yield pixels.contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
 def compare_layers(
     session: Session, subject: Subject, layers: Mapping[str, LayerFormat], images: Images
 ) -> dict[str, float]:
@@ -197,17 +193,31 @@ def compare_layers(
     if not found:
         session.say("the layers are not compared: there are no images to do it on")
         return {}
-    pixels = torch.cat(found)
-    reference = predictor(subject.before)(pixels)
     busiest = sorted(subject.candidates, key=lambda one: -one.multiply_adds)
     names = [one.name for one in busiest if one.name in layers]
+    return compare_alone(session, predictor(subject.before), torch.cat(found), names, subject.alone)
+
+
+@torch.no_grad()
+def compare_alone(
+    session: Session,
+    reference: Predict,
+    images: Tensor,
+    names: Sequence[str],
+    alone: Callable[[str], AbstractContextManager[Predict]],
+) -> dict[str, float]:
+    """As `measure.sensitivities`, of as many of the layers as there is time for.
+
+    Raises:
+        Interrupted: asked to stop.
+    """
 
     def stop() -> bool:
         session.phases.stepped()
         return session.stop.requested
 
     with session.phases.during(Phase.VALIDATING, steps=len(names)):
-        moved = sensitivities(reference, pixels, names, subject.alone, stop)
+        moved = sensitivities(reference(images), images, names, alone, stop)
     if session.stop.requested:
         raise Interrupted
     if len(moved) < len(names):

@@ -46,13 +46,16 @@ def layer_name(node: str) -> str:
     return ".".join(parts)
 
 
-def nodes_of(model: ModelProto) -> dict[str, NodeProto]:
-    """The nodes that can be quantized, those with weights of their own, by their layers' names.
+def nodes_of(model: ModelProto, *, with_weights: bool = True) -> dict[str, NodeProto]:
+    """The nodes that can be quantized, by their layers' names: products, where `with_weights` those
+    with weights of their own.
 
     Of a module with layers in it, a node that is none of them has its own name after the module's.
     """
     weights = {one.name for one in model.graph.initializer}
-    nodes = [one for one in model.graph.node if one.op_type in KINDS and one.input[1] in weights]
+    nodes = [one for one in model.graph.node if one.op_type in KINDS]
+    if with_weights:
+        nodes = [one for one in nodes if one.input[1] in weights]
     names = [layer_name(node.name) for node in nodes]
     around = {name[:end] for name in names for end, sign in enumerate(name) if sign == "."}
     return {

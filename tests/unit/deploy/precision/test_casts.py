@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, parser
+from onnx import ModelProto, TensorProto
+from precision_support import graph, run
 
 from rtdetr_slurm.deploy.precision.casts import typed_tensors, with_half
 from rtdetr_slurm.errors import RequestError
-
-HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
-
-
-def graph(text: str, initializer: Mapping[str, NDArray[np.float32]] | None = None) -> ModelProto:
-    """A graph whose nodes are called by their outputs."""
-    model = parser.parse_model(f"{HEADER} {text}")
-    for node in model.graph.node:
-        node.name = node.output[0]
-    for name, values in (initializer or {}).items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    return model
-
-
-def run(model: ModelProto, **inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    found: list[NDArray[np.float32]] = session.run(None, inputs)
-    return found
 
 
 def kinds(model: ModelProto) -> Counter[str]:
