@@ -38,6 +38,8 @@ from rtdetr_slurm.runs.secrets import secrets_of
 
 _FUSE_PROGRAMS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs")
 """What an unprivileged Apptainer looks for on PATH, unless it has brought its own."""
+_ALONE = (".pth", ".safetensors")
+"""Models to which no other file belongs."""
 _MAY_GO = "the image may be gone when Slurm itself ends the job, before a checkpoint is written"
 
 
@@ -183,7 +185,8 @@ def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
 
 
 def deployed_from(spec: Mapping[str, Any], stage: Stage, inputs: Sequence[str]) -> list[str]:
-    """What a deploy action compares its model with, wherever that lies.
+    """What belongs to the model of a deploy action, and what that is compared with, wherever it
+    lies: the folders of engine and ONNX file, and the checkpoint.
 
     Args:
         inputs: what the stage run has filled in.
@@ -192,8 +195,11 @@ def deployed_from(spec: Mapping[str, Any], stage: Stage, inputs: Sequence[str]) 
     if action.program != DEPLOY:
         return []
     names = (f"{action.section}.{name}" for name in ("trt_engine", "onnx_file"))
-    models = [*inputs, *(value for name in names if (value := value_at(spec, name)))]
-    found = [path for model in models for path in sources_of(Path(model))]
+    named = [*inputs, *(value for name in names if (value := value_at(spec, name)))]
+    models = [path for path in map(Path, named) if path.is_file()]
+    sources = [source for model in models for source in sources_of(model)]
+    folders = [path.parent for path in (*models, *sources) if path.suffix not in _ALONE]
+    found = [*sources, *(folder for folder in folders if refusal(str(folder)) is None)]
     return [str(path) for path in found if path.exists()]
 
 

@@ -113,7 +113,7 @@ def lineage_of(path: Path) -> Lineage:
 
 def sources_of(path: Path) -> Iterator[Path]:
     """The files that what deploys a model compares it with, by the records beside them: the ONNX
-    file of an engine, its record, and the checkpoint.
+    file of an engine, and the checkpoint.
 
     Raises:
         BadRecord: one of the records cannot be read.
@@ -123,7 +123,6 @@ def sources_of(path: Path) -> Iterator[Path]:
         yield path
     record = path.with_name(EXPORT_JSON)
     if exists(record):
-        yield record
         yield Path(_read_export(record)["checkpoint"])
 
 

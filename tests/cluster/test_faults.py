@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -29,7 +31,7 @@ from .harness.tiny import tiny_run
 
 pytestmark = pytest.mark.cluster
 
-SCENARIOS, AT_ONCE = 200, 25
+SCENARIOS, AT_ONCE, USERS = 200, 50, 3
 HANGS = 0.15
 COMMAND_LIMIT_S, STEP_LIMIT_S = 1.0, 25.0
 _ONLY = os.environ.get("RTDETR_TEST_FAULTS")
@@ -46,27 +48,31 @@ def held(cluster: slurm.Slurm) -> Iterator[slurm.Slurm]:
         yield cluster
 
 
-@pytest.fixture
-def bad_day(held: slurm.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadDay]:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, value in held.environment().items():
-        monkeypatch.setenv(name, value)
-    day = BadDay(folder)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(reconcile, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(reconcile, "LOOK_FOR_S", 0.2)
-    yield day
-    day.over()
-
-
 @pytest.mark.parametrize("seeds", SEEDS, ids=str)
 def test_nothing_is_lost_and_nothing_sent_twice(
-    seeds: range, bad_day: BadDay, tmp_path: Path
+    seeds: range, held: slurm.Slurm, tmp_path: Path
 ) -> None:
+    """Several users at once: most of the time is spent in commands that hang."""
+    shares = [seeds[number::USERS] for number in range(USERS)]
+    with ProcessPoolExecutor(USERS, get_context("fork")) as users:
+        played = [
+            users.submit(play, share, tmp_path / f"user-{number}", held.environment())
+            for number, share in enumerate(shares)
+        ]
+        for one in played:
+            one.result()
+
+
+def play(seeds: Iterable[int], folder: Path, environment: Mapping[str, str]) -> None:
+    """Scenarios of one user, in a process of its own."""
+    (folder / "bin").mkdir(parents=True)
+    os.environ |= environment
+    day = BadDay(folder / "bin")
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    reconcile.LOOK_EVERY_S, reconcile.LOOK_FOR_S = 0.02, 0.2
     for seed in seeds:
-        run = tiny_run(tmp_path / "runs", f"{new_run_id('train')[:-4]}{seed:04x}")
-        scenario = Scenario(run, bad_day, Random(seed))
+        run = tiny_run(folder / "runs", f"{new_run_id('train')[:-4]}{seed:04x}")
+        scenario = Scenario(run, day, Random(seed))
         try:
             scenario.play()
         except BaseException as error:

@@ -13,7 +13,7 @@ import pytest
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.errors import ActionError, RequestError, SiteError
 from rtdetr_slurm.images.make import Order, make_image
-from rtdetr_slurm.runs.images import record_image
+from rtdetr_slurm.runs.images import ImageRecord, record_image
 
 # build WORDS… FILE SOURCE writes the file; `exec … false` is what SOURCE `bad` leaves.
 APPTAINER = """#!/bin/sh
@@ -104,3 +104,27 @@ def test_a_digest_that_is_none_is_refused_before_minutes_are_spent(
 ) -> None:
     assert main(["image", "build", "--site", "local", "-o", "a.sif", "--sha256", "abc"]) == 2
     assert "--sha256: found 'abc'; allowed: 64 hexadecimal digits" in capsys.readouterr().err
+
+
+def test_each_role_has_its_definition_and_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders: list[Order] = []
+
+    def made(order: Order, *_: object) -> ImageRecord:
+        orders.append(order)
+        return ImageRecord(str(order.target), 1, None, "0" * 64)
+
+    monkeypatch.setattr("rtdetr_slurm.images.make.make_image", made)
+    site = tmp_path / "site.yaml"
+    site.write_text("image: /images/t.sif\nroles: {tensorrt: {image: /images/d.sif}}")
+    for role in ("train", "tensorrt"):
+        assert main(["image", "build", "--site", str(site), "--role", role]) == 0
+    assert [(order.source, str(order.target)) for order in orders] == [
+        ("Apptainerfile", "/images/t.sif"),
+        ("containers/tensorrt.def", "/images/d.sif"),
+    ]
+    assert "profile  roles.tensorrt.image: {path: /images/d.sif" in capsys.readouterr().out
+    site.write_text("image: /images/t.sif")
+    assert main(["image", "build", "--site", str(site), "--role", "tensorrt"]) == 3
+    assert "names no roles.tensorrt.image" in capsys.readouterr().err

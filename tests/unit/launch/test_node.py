@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from launch_support import STAGE
 
-from rtdetr_slurm.launch.node import become_program, deaf_fuse_programs
+from rtdetr_slurm.launch.node import become_program, deaf_fuse_programs, deployed_from
 from rtdetr_slurm.plan.model import EngineName, Stage
+from rtdetr_slurm.runs.lineage import _Engine, _Exported
 
 
 def ignored_by_fuse(stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[int]:
@@ -60,3 +63,27 @@ def test_a_folder_that_cannot_be_on_path_is_left_out(
     monkeypatch.setattr(os, "access", lambda path, _: Path(path).parent == tmp_path)
     assert deaf_fuse_programs(tmp_path / "fuse", str(tmp_path)) == str(tmp_path)
     assert "may be executed (noexec?)" in capsys.readouterr().err
+
+
+def test_what_belongs_to_a_model_is_seen_wherever_it_lies(tmp_path: Path) -> None:
+    """Of an engine of another run: what lies beside it, its ONNX file, and the checkpoint."""
+    engine, onnx, checkpoint = (
+        tmp_path / name for name in ("built/e.engine", "exported/m.onnx", "trained/c.pth")
+    )
+    for path in (engine, onnx, checkpoint):
+        path.parent.mkdir()
+        path.write_text("model")
+    told = dict.fromkeys(get_type_hints(_Engine), "0") | {"source_onnx": str(onnx)}
+    engine.with_name("e.engine.json").write_text(json.dumps(told))
+    told = dict.fromkeys(get_type_hints(_Exported), "0") | {
+        "files": {},
+        "checkpoint": str(checkpoint),
+    }
+    onnx.with_name("export.json").write_text(json.dumps(told))
+    inputs = [str(tmp_path / "results"), str(engine)]
+    deploys = replace(STAGE, action="trt_evaluate")
+    seen = {*deployed_from({}, deploys, inputs)}
+    assert seen == {str(one) for one in (engine.parent, onnx, onnx.parent, checkpoint)}
+    named = {"evaluate": {"trt_engine": str(onnx)}}
+    assert {*deployed_from(named, deploys, [])} == {str(onnx.parent), str(checkpoint)}
+    assert deployed_from(named, STAGE, inputs) == []

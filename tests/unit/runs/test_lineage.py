@@ -98,9 +98,9 @@ def test_a_whole_chain_is_followed_to_its_data(engine: Path) -> None:
         *("engine", "network", "build log", "ONNX file", "checkpoint", "spec", "image", "data"),
         *("record", "input", "result"),
     }
-    onnx, record, checkpoint = sources_of(engine)
-    assert (onnx.name, record.name) == ("rtdetr.onnx", "export.json")
-    assert list(sources_of(onnx)) == [record, checkpoint]
+    onnx, checkpoint = sources_of(engine)
+    assert (onnx.name, checkpoint.name) == ("rtdetr.onnx", "model_epoch_003.pth")
+    assert list(sources_of(onnx)) == [checkpoint]
     assert list(sources_of(checkpoint)) == []
     assert lineage_of(onnx).broken == lineage_of(checkpoint).broken == []
 
