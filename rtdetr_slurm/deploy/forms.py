@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
 import torch
+from pydantic import ValidationError
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import EXPORT_JSON
 from rtdetr_slurm.deploy.detector import ONNX_RUNTIME, Detector, open_detector
-from rtdetr_slurm.engine.detector import trained_detector
+from rtdetr_slurm.engine.detector import TrainedDetector, trained_detector
 from rtdetr_slurm.engine.evaluation import predictor
 from rtdetr_slurm.engine.models.weights import weights_record
 from rtdetr_slurm.engine.process.distributed import on_main
@@ -20,6 +21,8 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.records import BadRecord, checked, read_json
+from rtdetr_slurm.runs.checkpoint_record import WeightsRecord
+from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 from rtdetr_slurm.vision.scoring import Predict
 
@@ -72,7 +75,7 @@ def forms_of(session: Session, path: Path, detector: Detector) -> Iterator[Form 
     """
     record = detector.record
     source = path if record is None else Path(record.source_onnx)
-    yield _checkpoint(session, detector.metadata, source)
+    yield _checkpoint(session, detector, source)
     if record is not None:
         yield _exported(session, source, record.source_onnx_sha256)
     yield form_of(session, path, detector)
@@ -106,15 +109,17 @@ def _exported(session: Session, path: Path, digest: str) -> Form | Missing:
     return Form("onnx", path, digest, onnx.precision, runtime, CPU, onnx, onnx.max_batch)
 
 
-def _checkpoint(session: Session, metadata: OnnxMetadata, onnx: Path) -> Form | Missing:
-    """The checkpoint that was exported, as the spec's `model` builds it."""
+def _checkpoint(session: Session, detector: Detector, onnx: Path) -> Form | Missing:
+    """The checkpoint that was exported."""
+    metadata = detector.metadata
     found = on_main(lambda: find_checkpoint(session, metadata, onnx))
     if isinstance(found, str):
         return Missing("checkpoint", found)
     try:
-        quantized = weights_record(found, session.key).quantization is not None
+        record = weights_record(found, session.key)
+        quantized = record.quantization is not None
         with session.phases.part("model"):
-            detector = trained_detector(session, found, is_quantized=quantized)
+            trained = _trained(session, found, record, detector.num_queries)
     except (RequestError, BadRecord) as error:
         return Missing("checkpoint", str(error))
     return Form(
@@ -124,8 +129,36 @@ def _checkpoint(session: Session, metadata: OnnxMetadata, onnx: Path) -> Form | 
         "quantized, FP32 otherwise" if quantized else "FP32",
         f"torch {torch.__version__}",
         session.context.device,
-        predictor(detector.model),
+        predictor(trained.model),
     )
+
+
+def _trained(
+    session: Session, path: Path, record: WeightsRecord, num_queries: int
+) -> TrainedDetector:
+    """The detector of a checkpoint, as the spec's `model` has it, which says how it was exported;
+    where that is another one, as left out in a spec for an engine, as the checkpoint has it."""
+    quantized, asked = record.quantization is not None, session.experiment.model
+    if asked.num_queries != num_queries:
+        asked = asked.model_copy(update={"num_queries": num_queries})
+    try:
+        return trained_detector(session, path, asked, is_quantized=quantized)
+    except RequestError:
+        own = _own_model(record)
+        if own is None:
+            raise
+    session.say(f"{path} is compared as it was trained, which is not what the spec's model is")
+    own = own.model_copy(update={"num_queries": num_queries})
+    return trained_detector(session, path, own, is_quantized=quantized)
+
+
+def _own_model(record: WeightsRecord) -> ModelConfig | None:
+    """The detector that a checkpoint was trained as, where it says so."""
+    said = (record.spec or {}).get("model")
+    try:
+        return ModelConfig.model_validate(said) if isinstance(said, Mapping) else None
+    except ValidationError:
+        return None
 
 
 def find_checkpoint(session: Session, metadata: OnnxMetadata, onnx: Path) -> Path | str:

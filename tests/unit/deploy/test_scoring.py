@@ -205,6 +205,18 @@ def test_too_much_is_lost(workspace: Workspace) -> None:
     assert not (workspace.results / "trt_inference" / "predictions.json").exists()
 
 
+def test_a_spec_that_says_nothing_of_the_model(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint says itself what it is."""
+    session = workspace.session(*engine(workspace, "evaluate"), name="trt_evaluate", model={})
+    trt_evaluate(session)
+    told = read(workspace.results / "trt_evaluate" / "parity.json")
+    assert (told["reference"], told["accepted"]) == ("checkpoint", True)
+    assert abs(told["drop_points"]) < 0.1
+    assert f"{CHECKPOINT} is compared as it was trained" in capsys.readouterr().out
+
+
 def test_a_file_that_says_nothing_of_itself(workspace: Workspace, tmp_path: Path) -> None:
     """The spec's values stand in, and that nothing is known of its checkpoint is said."""
     model = onnx.load(workspace.root / "results" / "export" / "rtdetr.onnx")
