@@ -61,8 +61,8 @@ def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
 def read_paths(resolved: Mapping[str, Any], action: str) -> list[str]:
     """The files and folders that the action reads, in the order of the spec, each once.
 
-    Of a list of images, of Hugging Face's weights, of an ONNX file and of an engine it is the
-    folder that they are in, where the images are, or what belongs to the file.
+    Of a list of images, and of Hugging Face's weights, it is the folder that they are in, where the
+    images are, or what says of which detector they are.
     """
     found = [
         str(Path(value).parent) if _needs_its_folder(ref, value) else value
@@ -98,8 +98,6 @@ def _needs_its_folder(ref: FieldRef, value: str) -> bool:
     holds = ref.extra("x-holds")
     if holds == "weights":
         return Path(value).name in HUGGING_FACE_WEIGHTS
-    if holds in ("onnx", "engine"):
-        return True
     return holds == "images" and value.lower().endswith(LIST_SUFFIX)
 
 

@@ -133,7 +133,7 @@ def test_what_the_others_read(tmp_path: Path) -> None:
     resolved = load(tmp_path, "", *NEEDED["inference"], *more, action="inference").resolved()
     assert read_paths(resolved, "inference") == ["/i", "/k1", "/k2", "/lists", "/m.txt", "/c"]
     resolved = load(tmp_path, "", *NEEDED["gen_trt_engine"]).resolved()
-    assert read_paths(resolved, "gen_trt_engine") == ["/"]  # what belongs to a file lies beside it
+    assert read_paths(resolved, "gen_trt_engine") == ["/o"]
 
 
 def test_of_hugging_faces_weights_the_folder_is_read() -> None:
