@@ -222,3 +222,18 @@ def test_what_cannot_be_built(
     with pytest.raises(UserError, match=said):
         gen_trt_engine(replace(session, deploy=options))
     assert files_in(folder) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_engine_that_loses_too_much_is_set_aside(
+    workspace: Workspace, source: Path, folder: Path
+) -> None:
+    """With its record; what it was built from, and what was lost, stay beside it."""
+    session = session_of(workspace, source, folder)
+    with pytest.raises(ActionError, match=r"The engine is kept as .*/rtdetr\.engine\.rejected$"):
+        gen_trt_engine(replace(session, deploy=replace(ELSEWHERE, max_map_drop=-1)))
+    left = files_in(folder)
+    assert "rtdetr.engine" not in left
+    assert {"rtdetr.engine.rejected", "rtdetr.engine.rejected.json", "parity.json"} < {*left}
+    rejected = open_detector(folder / "rtdetr.engine.rejected", "onnxruntime", CPU)
+    assert rejected.size == SIZE
