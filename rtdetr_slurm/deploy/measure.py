@@ -95,11 +95,12 @@ def _timed(
 
 
 def sizes_timed(detector: Detector, most: int) -> list[int]:
-    """The batch sizes that are timed: within the profile of an engine, else up to `most`."""
+    """The batch sizes that are timed: within the profile of an engine; of an ONNX file the one that
+    it takes, else up to `most`."""
     if detector.record is not None:
         profile = detector.record.profile
         return latency.batch_sizes(profile.min, profile.max, profile.opt)
-    return latency.batch_sizes(1, detector.max_batch or most)
+    return [detector.max_batch] if detector.max_batch else latency.batch_sizes(1, most)
 
 
 def tell(session: Session, parity: Parity) -> None:
