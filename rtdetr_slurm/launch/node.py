@@ -197,7 +197,7 @@ def deployed_from(spec: Mapping[str, Any], stage: Stage, inputs: Sequence[str]) 
     names = (f"{action.section}.{name}" for name in ("trt_engine", "onnx_file"))
     named = [*inputs, *(value for name in names if (value := value_at(spec, name)))]
     models = [path for path in map(Path, named) if path.is_file()]
-    sources = [source for model in models for source in sources_of(model)]
+    sources = [one for model in models for one in sources_of(model) if one.is_absolute()]
     folders = [path.parent for path in (*models, *sources) if path.suffix not in _ALONE]
     found = [*sources, *(folder for folder in folders if refusal(str(folder)) is None)]
     return [str(path) for path in found if path.exists()]

@@ -5,6 +5,7 @@ library only.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def sources_of(path: Path) -> Iterator[Path]:
     if exists(_engine_record(path)):
         path = Path(_read_engine(path)["source_onnx"])
         yield path
-    record = path.with_name(EXPORT_JSON)
+    record = path.parent / EXPORT_JSON
     if exists(record):
         yield Path(_read_export(record)["checkpoint"])
 
@@ -160,8 +161,8 @@ class _Walk:
         if told is None:
             return
         self.link("engine", path, told["engine_sha256"], record)
-        self.link("network", path.with_name(told["onnx"]), told["onnx_sha256"], record)
-        log = path.with_name(told["build_log"])
+        self.link("network", path.parent / told["onnx"], told["onnx_sha256"], record)
+        log = path.parent / told["build_log"]
         self.link("build log", log, told["build_log_sha256"], record)
         source = Path(told["source_onnx"])
         self.link("ONNX file", source, told["source_onnx_sha256"], record)
@@ -173,7 +174,7 @@ class _Walk:
             checkpoint_sha256: of the checkpoint, as the record `said` has it; empty: it has none.
         """
         run = self.run_of(path)
-        record = path.with_name(EXPORT_JSON)
+        record = path.parent / EXPORT_JSON
         if not exists(record) and run is not None:
             record = _export_record(run, path) or record
         if not exists(record):
@@ -187,7 +188,7 @@ class _Walk:
             return
         for name, sha256 in told["files"].items():
             what = "ONNX file" if name == path.name else "file of the export"
-            self.link(what, path.with_name(name), sha256, record)
+            self.link(what, path.parent / name, sha256, record)
         checkpoint = Path(told["checkpoint"])
         self.link("checkpoint", checkpoint, told["checkpoint_sha256"], record)
         if checkpoint_sha256 and said is not None:
@@ -210,7 +211,7 @@ class _Walk:
     # --- runs ------------------------------------------------------------------------------
     def run_of(self, path: Path) -> Run | None:
         """Look at the run that a file's folder belongs to; None where nobody knows it."""
-        claim = self.read(read_claim, path.parent, path.with_name(CLAIM_JSON))
+        claim = self.read(read_claim, path.parent, path.parent / CLAIM_JSON)
         if claim is None or claim.run_dir is None:
             self.unknown.append(f"which run has made {path}: its folder has no claim of one")
             return None
@@ -254,7 +255,7 @@ class _Walk:
 
 
 def _engine_record(path: Path) -> Path:
-    return path.with_name(path.name + ENGINE_RECORD_SUFFIX)
+    return Path(f"{path}{ENGINE_RECORD_SUFFIX}")
 
 
 def _read_engine(path: Path) -> _Engine:
@@ -278,6 +279,8 @@ def _export_record(run: Run, onnx: Path) -> Path | None:
 def _digest(path: Path) -> str | OSError:
     """A file's digest, or why it cannot be read."""
     try:
+        if path.exists() and not path.is_file():
+            return OSError(errno.EINVAL, "it is no regular file")
         return sha256_of(path)
     except OSError as error:
         return error

@@ -153,3 +153,14 @@ def test_what_is_not_known_is_said(engine: Path, tmp_path: Path) -> None:
     assert "which run has made" in lineage_of(alone).unknown[0]
     with pytest.raises(RequestError, match="is no file"):
         lineage_of(tmp_path / "nothing")
+
+
+def test_a_record_may_say_anything(engine: Path) -> None:
+    """It names no file beside it, a device that never ends, or what is none of ours."""
+    record = engine.with_name("rtdetr.engine.json")
+    told = json.loads(record.read_text())
+    for field, value in {"onnx": "../x\n", "build_log": "/dev/zero", "source_onnx": ""}.items():
+        record.write_text(json.dumps(told | {field: value}))
+        assert lineage_of(engine).broken
+    record.write_text("[]")
+    assert "record" in {link.what for link in lineage_of(engine).broken}
