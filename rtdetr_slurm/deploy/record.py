@@ -14,7 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from rtdetr_slurm.contract import ENGINE_RECORD_SUFFIX, ENGINE_VERSION
+from rtdetr_slurm.contract import (
+    ENGINE_LOG_SUFFIX,
+    ENGINE_RECORD_SUFFIX,
+    ENGINE_VERSION,
+    ONNX_SUFFIX,
+)
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.records import checked, read_json
@@ -140,9 +145,28 @@ class EngineRecord:
         return json.dumps({**first, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
 
+@dataclass(frozen=True)
+class EngineNames:
+    """Of the files that gen_trt_engine leaves: the engine's, and what follows it."""
+
+    engine: str
+
+    @property
+    def record(self) -> str:
+        return self.engine + ENGINE_RECORD_SUFFIX
+
+    @property
+    def onnx(self) -> str:
+        return self.engine + ONNX_SUFFIX
+
+    @property
+    def log(self) -> str:
+        return self.engine + ENGINE_LOG_SUFFIX
+
+
 def record_path(engine: Path) -> Path:
     """Where the record of an engine is."""
-    return engine.with_name(engine.name + ENGINE_RECORD_SUFFIX)
+    return engine.with_name(EngineNames(engine.name).record)
 
 
 def read_record(engine: Path) -> EngineRecord:

@@ -126,6 +126,17 @@ class TensorRt:
 
         return Logger()
 
+    def _started(self, kind: Callable[[Any], Any], logger: Any, log: Log) -> Any:
+        """A builder or a runtime.
+
+        Raises:
+            ActionError: the driver, or the GPU, is none that this TensorRT can work with.
+        """
+        try:
+            return kind(logger)
+        except TypeError:  # what its binding makes of a null pointer
+            raise log.failure(f"{self} cannot start") from None
+
     def build(self, onnx: Path | bytes, request: Request, log: Log) -> Built:
         """An engine of an ONNX graph in which all precision is written.
 
@@ -138,7 +149,7 @@ class TensorRt:
         """
         trt = self._module
         logger = self.logger(log, request.verbose)
-        builder = trt.Builder(logger)
+        builder = self._started(trt.Builder, logger, log)
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(typed)
         parser = trt.OnnxParser(network, logger)
@@ -187,7 +198,7 @@ class TensorRt:
         """
         log = Log()
         with torch.cuda.device(device):
-            runtime = self._module.Runtime(self.logger(log))
+            runtime = self._started(self._module.Runtime, self.logger(log), log)
             engine = runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise log.failure(f"{self} cannot load the engine")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.cipher import encrypted
-from rtdetr_slurm.contract import ENGINE_LOG_SUFFIX, MODEL_FILES, ONNX_SUFFIX, Infer
+from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.deploy.detector import ONNX_RUNTIME, open_detector
 from rtdetr_slurm.deploy.measure import IMAGES, measure, require
 from rtdetr_slurm.deploy.precision import Typed, typed
 from rtdetr_slurm.deploy.precision.calibration import open_calibration
-from rtdetr_slurm.deploy.record import EngineRecord, Profile, read_record, record_path
+from rtdetr_slurm.deploy.record import EngineNames, EngineRecord, Profile, read_record, record_path
 from rtdetr_slurm.deploy.source import SourceGraph, read_graph, with_batch
 from rtdetr_slurm.deploy.targets import capability_here, capability_to_build_for
 from rtdetr_slurm.deploy.tensorrt import Built, Log, Request, TensorRt, open_tensorrt
@@ -29,25 +28,6 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import replace_with, sha256_of, write_atomic
 from rtdetr_slurm.records import read_file
 from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
-
-
-@dataclass(frozen=True)
-class Names:
-    """Of the files that are left: the engine's, and what follows it."""
-
-    engine: str
-
-    @property
-    def record(self) -> str:
-        return record_path(Path(self.engine)).name
-
-    @property
-    def onnx(self) -> str:
-        return self.engine + ONNX_SUFFIX
-
-    @property
-    def log(self) -> str:
-        return self.engine + ENGINE_LOG_SUFFIX
 
 
 def gen_trt_engine(session: Session) -> dict[str, float]:
@@ -84,7 +64,7 @@ def engine_of(session: Session) -> tuple[Path, str]:
     """
     cfg = session.experiment.gen_trt_engine
     target = Path(cfg.trt_engine or session.results_dir / MODEL_FILES[Infer.CREATE_ENGINE_FILE])
-    names = Names(target.name)
+    names = EngineNames(target.name)
     beside = (names.record, names.onnx + DATA_SUFFIX, names.onnx, names.log)
     files = ModelFiles(target, "gen_trt_engine.trt_engine", beside)
     library, capability = builder(session)
@@ -95,7 +75,7 @@ def engine_of(session: Session) -> tuple[Path, str]:
 
 
 def make(
-    session: Session, files: ModelFiles, names: Names, library: TensorRt, capability: str
+    session: Session, files: ModelFiles, names: EngineNames, library: TensorRt, capability: str
 ) -> None:
     """Build the engine; its files get their names together."""
     cfg = session.experiment.gen_trt_engine
@@ -254,7 +234,7 @@ def describe(
     profile: Profile,
     library: TensorRt,
     capability: str,
-    names: Names,
+    names: EngineNames,
     folder: Path,
 ) -> EngineRecord:
     """The record of the engine in a folder."""
