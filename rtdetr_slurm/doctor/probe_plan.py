@@ -43,15 +43,12 @@ def plan_probes(site: Site, cluster: Cluster, only: str | None = None) -> list[P
         only: the one partition to look at, as the role would that uses it, else as training.
     """
     plans: dict[tuple[object, ...], ProbePlan] = {}
-    for name in ROLES:
+    users = [name for name in ROLES if only in (None, site.merged_role(name).partition)]
+    for name in users or [TRAIN_ROLE]:
         role = site.merged_role(name)
         if name == "cpu" and not site.roles.cpu.model_fields_set:
             continue  # nothing of its own
-        partition = role.partition
-        if only is not None:
-            if partition != only and name != TRAIN_ROLE:
-                continue
-            partition = only
+        partition = only or role.partition
         key = (partition, role.image and role.image.path)
         plans.setdefault(key, _plan(site, cluster, name, role, partition))
     return list(plans.values())

@@ -249,7 +249,9 @@ def test_a_probe_for_each_partition_and_image() -> None:
     assert shapes == [("train", "train", 2, 2, True), ("infer", "tensorrt", 1, 1, True)]
     assert [p.where for p in plan_probes(site(), alpha)] == ["train"]
     [only] = plan_probes(both, alpha, "infer")
-    assert (only.partition, only.nodes) == ("infer", 1)
+    assert (only.partition, only.role, only.nodes) == ("infer", "tensorrt", 1)
+    [other] = plan_probes(site(), alpha, "infer")
+    assert (other.partition, other.role) == ("infer", "train")
 
 
 @pytest.mark.parametrize(
