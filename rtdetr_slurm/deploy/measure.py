@@ -14,10 +14,11 @@ from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.detector import Detector
 from rtdetr_slurm.deploy.forms import Form, Missing, forms_of
 from rtdetr_slurm.deploy.parity import MAX_DROP, Parity, Scored, said_of
-from rtdetr_slurm.deploy.record import record_path
+from rtdetr_slurm.deploy.record import EngineNames
 from rtdetr_slurm.engine.comparison import Compared
 from rtdetr_slurm.engine.datasets.sources import share_evaluation
 from rtdetr_slurm.engine.evaluation import evaluate_detector
+from rtdetr_slurm.engine.onnx_graph import DATA_SUFFIX
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.phases import Phase
@@ -28,8 +29,8 @@ from rtdetr_slurm.vision.tradeoff import Latency
 IMAGES: Mapping[str, int] = {"cpu": 100, "cuda": 500}
 """At most so many images are compared, by the device: the ONNX file computes on the CPU in any
 case, and a GPU comes with more of its cores."""
-REJECTED_SUFFIX = ".rejected"
-"""How the name of an engine goes on that has lost too much."""
+REJECTED = "rejected"
+"""The folder beside them that engines which have lost too much are moved to."""
 
 _LIKE_EVALUATION = {"enabled": True, "allow_tf32": False}
 
@@ -138,15 +139,19 @@ def require(parity: Parity | None, engine: Path | None = None) -> None:
 
 
 def set_aside(engine: Path) -> Path:
-    """Give an engine and its record a name under which nobody takes it for a good one.
+    """Move an engine, and all that lies beside it for it, to where nobody takes it for a good one;
+    one that was there before is replaced.
 
     Raises:
         ActionError: the folder takes no changes.
     """
-    rejected = engine.with_name(engine.name + REJECTED_SUFFIX)
+    rejected = engine.parent / REJECTED / engine.name
+    names = EngineNames(engine.name)
     try:
-        engine.replace(rejected)
-        record_path(engine).replace(record_path(rejected))
+        rejected.parent.mkdir(exist_ok=True)
+        for name in (engine.name, names.record, names.log, names.onnx, names.onnx + DATA_SUFFIX):
+            if engine.with_name(name).exists():
+                engine.with_name(name).replace(rejected.with_name(name))
     except OSError as error:
         raise writing_error(error, rejected) from None
     return rejected

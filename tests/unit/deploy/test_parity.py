@@ -103,13 +103,16 @@ def test_without_its_checkpoint_an_engine_is_compared_with_the_onnx_file(
 def test_an_engine_that_loses_too_much_is_set_aside(compared: Compared, tmp_path: Path) -> None:
     engine = tmp_path / "engines" / "rtdetr.engine"
     engine.parent.mkdir()
-    engine.write_text("plan")
-    engine.with_name("rtdetr.engine.json").write_text("{}")
-    with pytest.raises(ActionError, match=r"The engine is kept as .*/rtdetr\.engine\.rejected$"):
-        require(parity(compared, "FP16", 0.5, 0.5, 0.1), engine)
-    assert {path.name for path in engine.parent.iterdir()} == {
-        "rtdetr.engine.rejected",
-        "rtdetr.engine.rejected.json",
-    }
-    with pytest.raises(ActionError, match=r"rtdetr\.engine\.rejected"):
+    names = {"rtdetr.engine", "rtdetr.engine.json", "rtdetr.engine.onnx", "rtdetr.engine.log"}
+    for attempt in ("first", "second"):
+        for name in names:
+            engine.with_name(name).write_text(attempt)
+        with pytest.raises(ActionError, match=r"The engine is kept as .*/rejected/rtdetr\.engine$"):
+            require(parity(compared, "FP16", 0.5, 0.5, 0.1), engine)
+        assert [path.name for path in engine.parent.iterdir()] == ["rejected"]
+        kept = {path.name: path.read_text() for path in (engine.parent / "rejected").iterdir()}
+        assert kept == dict.fromkeys(names, attempt)
+    (tmp_path / "engines" / "rejected").rename(tmp_path / "elsewhere")
+    (tmp_path / "engines" / "rejected").write_text("a file")
+    with pytest.raises(ActionError, match=r"cannot .*rejected"):
         set_aside(engine)
