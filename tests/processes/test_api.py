@@ -88,7 +88,7 @@ def test_runs_are_opened_by_id_beginning_or_path(chain: SubmittedRun) -> None:
 
 def test_what_is_wrong_is_raised_and_nothing_is_made(chain: SubmittedRun, folder: Path) -> None:
     before = set((folder / "runs").iterdir())
-    with pytest.raises(RequestError, match="no action 'trian'"):
+    with pytest.raises(RequestError, match="found 'trian'; allowed: train"):
         submit("train.yaml", ONCE, then=["trian"])
     with pytest.raises(RequestError, match="there is no run 'train-1999'"):
         submit("train.yaml", ONCE, action="evaluate", parent="train-1999")
