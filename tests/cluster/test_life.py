@@ -177,7 +177,7 @@ def test_a_node_that_refuses_and_a_rank_that_hangs(
     stacks = sorted((chain.folder / "results" / "train" / "stacks").iterdir())
     assert [path.name for path in stacks] == [f"start-1-rank-00{rank}.txt" for rank in range(4)]
     assert all("in train_steps" in path.read_text() for path in stacks)
-    deadline = time.monotonic() + JOB_LIMIT_S
+    deadline = time.monotonic() + 3 * JOB_LIMIT_S  # four ranks, and the evaluation
     while any(one["state"] in ("queued", "running") for one in chain.stages()):
         assert time.monotonic() < deadline, chain.log()
         time.sleep(1)
