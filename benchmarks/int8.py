@@ -172,8 +172,8 @@ def main() -> None:
         made = make(case)
         seconds = time.monotonic() - began
         onnx.helper.set_model_props(made, case.detector.metadata.properties())
-        with opened(made) as detector:
-            val, test = (case.score(detector, data) for data in (case.val, case.test))
+        detector = opened(made)
+        val, test = (case.score(detector, data) for data in (case.val, case.test))
         print(
             f"{name:26} {int8_share(made):6.1%} in INT8  mAP {val:.4f} (val) {test:.4f} (test)"
             f"  {seconds:5.0f} s",

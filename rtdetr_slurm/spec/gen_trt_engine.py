@@ -25,8 +25,8 @@ class CalibrationConfig(Section):
         "",
         path="update",
         inferred=Infer.CREATE_CAL_CACHE,
-        description="File that keeps the calibration; read instead of calibrating if it exists. "
-        "Empty means rtdetr.cal in the output folder.",
+        description="File that keeps the calibration of one ONNX file; read instead of calibrating "
+        "if it exists. Empty means rtdetr.cal in the output folder.",
     )
     cal_batch_size: int = field(1, ge=1, popular=True, description="Images per calibration batch.")
     cal_batches: int = field(1, ge=1, popular=True, description="Number of calibration batches.")
@@ -50,7 +50,9 @@ class TensorRtConfig(Section):
     """TensorRT's builder."""
 
     data_type: Annotated[Literal["FP32", "FP16", "INT8"], BeforeValidator(_upper)] = field(
-        "FP32", description="Number format of the engine's computations."
+        "FP32",
+        description="Number format of the engine's computations: what "
+        "loses accuracy stays in FP32 with FP16, and in FP16 with INT8.",
     )
     workspace_size: int = field(1024, ge=0, description="Scratch memory for the builder in MB.")
     min_batch_size: int = field(1, ge=1, popular=True, description="Smallest batch it can take.")
@@ -61,7 +63,9 @@ class TensorRtConfig(Section):
     layers_precision: list[LayerPrecision] = field(
         [],
         automl="disabled",
-        description="Layers with a number format of their own, written name:format.",
+        description="Layers with a number format of their own, written name:format: fp32, fp16, or "
+        "int8 where data_type is INT8. A name is a node's, or a dotted one of a layer or module, "
+        "with * and ?; the last entry that means a layer counts.",
     )
     calibration: CalibrationConfig = field(
         CalibrationConfig, automl="disabled", description="INT8 calibration."

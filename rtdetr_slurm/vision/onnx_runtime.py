@@ -92,24 +92,39 @@ def open_onnx(
     """
     if not path.is_file():
         raise RequestError(f"ONNX file {path} does not exist")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         with decrypted(path, key) as source:
             model = str(source) if isinstance(source, Path) else source.read()
-            session = onnxruntime.InferenceSession(
-                model,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_WRONG_FOR_FP8,
-            )
+            session = _session(model, threads)
     except UserError:
         raise
     except Exception as error:  # its own kinds, which have nothing in common but this
         reason = str(error).strip().splitlines()[0]
         raise RequestError(f"{path} is no model that ONNX Runtime can run: {reason}") from None
+    return _described(str(path), session, stated)
+
+
+def open_graph(model: bytes) -> OnnxDetector:
+    """As `open_onnx`, of a graph in memory, with all that is in such a file."""
+    return _described("the graph", _session(model, None), None)
+
+
+def _session(model: str | bytes, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=_WRONG_FOR_FP8,
+    )
+
+
+def _described(
+    name: str, session: onnxruntime.InferenceSession, stated: OnnxMetadata | None
+) -> OnnxDetector:
     shapes = {
         one.name: tuple(one.shape)
         for one in (*session.get_inputs(), *session.get_outputs())
@@ -117,13 +132,7 @@ def open_onnx(
     }
     properties = session.get_modelmeta().custom_metadata_map
     known = stated if says_nothing(properties) else None
-    metadata = known or read_metadata(properties, str(path))
-    return _described(path, metadata, shapes, session)
-
-
-def _described(
-    path: Path, metadata: OnnxMetadata, shapes: Mapping[str, tuple[Any, ...]], session: Any
-) -> OnnxDetector:
+    metadata = known or read_metadata(properties, name)
     match [shapes.get(name) for name in (INPUT, LOGITS, BOXES)]:
         case [
             (batch, 3, int(height), int(width)),
@@ -134,7 +143,7 @@ def _described(
             return OnnxDetector(metadata, (height, width), fixed, queries, classes, session)
     said = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     raise RequestError(
-        f"{path} has {said or 'no float32 tensors'}; a detector has {INPUT} [batch, 3, height, "
+        f"{name} has {said or 'no float32 tensors'}; a detector has {INPUT} [batch, 3, height, "
         f"width], {LOGITS} [batch, queries, classes] and {BOXES} [batch, queries, 4], with nothing "
         "open but the batch"
     )

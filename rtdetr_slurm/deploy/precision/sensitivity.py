@@ -56,13 +56,19 @@ def within_limit(
     return chosen
 
 
-def quantize(model: ModelProto, asked: Mapping[str, str], calibration: Calibration) -> ModelProto:
+def quantize(
+    model: ModelProto,
+    asked: Mapping[str, str],
+    calibration: Calibration,
+    finished: Callable[[ModelProto], ModelProto],
+) -> ModelProto:
     """Have the layers in INT8 that may lose so much and no more; where nothing can be scored, those
     that RT-DETR is known to tolerate.
 
     Args:
         model: each of its nodes has a name of its own.
         asked: node to the number format that it must have.
+        finished: what is built of the graph that this returns, and so is to be scored.
 
     Raises:
         RequestError: what is to be INT8 is no product, or there are no images.
@@ -88,15 +94,13 @@ def quantize(model: ModelProto, asked: Mapping[str, str], calibration: Calibrati
         score = calibration.score
 
         def scored(layers: Iterable[str]) -> float:
-            with opened(made(layers)) as detector:
-                return score(detector)
+            return score(opened(finished(made(layers))))
 
         @contextmanager
         def alone(layer: str) -> Iterator[OnnxDetector]:
-            with opened(made([layer])) as detector:
-                yield detector
+            yield opened(made([layer]))
 
-        before = scored([])
+        before = score(opened(model))
 
         def lost(layers: frozenset[str]) -> float:
             after = scored(layers | always)
@@ -140,7 +144,6 @@ def _sensitivities(
     missing = [layer for layer in layers if layer not in record.sensitivities]
     if missing:
         images = torch.cat([*calibration.batches(LOOKED_AT)])
-        with opened(model) as reference:
-            found = calibration.compare(reference, images, missing, alone)
+        found = calibration.compare(opened(model), images, missing, alone)
         calibration.keep(replace(record, sensitivities={**record.sensitivities, **found}))
     return calibration.record.sensitivities

@@ -53,10 +53,10 @@ def typed(model: ModelProto, config: TensorRtConfig, calibrate: Callable[[], Cal
     if data_type == "INT8" or is_quantized(model):
         model = at_opset(model)
     if data_type == "INT8" and not is_quantized(model):
-        model = quantize(model, asked, calibrate())
-    half = set() if data_type == "FP32" else half_nodes(model)
-    half -= {node for node, number in asked.items() if number == "fp32"}
-    half |= {node for node, number in asked.items() if number == "fp16"}
+        model = quantize(
+            model, asked, calibrate(), lambda made: with_half(made, _half(made, data_type, asked))
+        )
+    half = _half(model, data_type, asked)
     done = quantized_nodes(model) | int8_products(model)
     others = {
         layer: "fp16" if node.name in half else "fp32"
@@ -69,6 +69,13 @@ def typed(model: ModelProto, config: TensorRtConfig, calibrate: Callable[[], Cal
         int8_share(model),
         {layer: number for layer, number in others.items() if number not in allowed},
     )
+
+
+def _half(model: ModelProto, data_type: str, asked: Mapping[str, str]) -> set[str]:
+    """Names of the nodes that compute in float16."""
+    half = set() if data_type == "FP32" else half_nodes(model)
+    half -= {node for node, number in asked.items() if number == "fp32"}
+    return half | {node for node, number in asked.items() if number == "fp16"}
 
 
 def _refuse_decoded(model: ModelProto, asked: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.quantization.libraries import quiet
 from rtdetr_slurm.files import replace_with
 from rtdetr_slurm.vision.onnx_metadata import INPUT
-from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_onnx
+from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_graph
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "Conv": ("Conv2d", "Conv"),
@@ -140,13 +140,9 @@ def save(model: ModelProto, path: Path) -> None:
         raise writing_error(error, path) from None
 
 
-@contextmanager
-def opened(model: ModelProto) -> Iterator[OnnxDetector]:
-    """The detector of a graph."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        onnx.save_model(model, str(path))
-        yield open_onnx(path)
+def opened(model: ModelProto) -> OnnxDetector:
+    """The detector of a graph; nothing of it is written."""
+    return open_graph(model.SerializeToString())
 
 
 def quantized_nodes(model: ModelProto) -> set[str]:
@@ -172,5 +168,4 @@ def alone(model: ModelProto, node: str) -> Iterator[OnnxDetector]:
                 there = made_by.get(back.input[0])
                 if there is not None and there.op_type == "QuantizeLinear":
                     one.input[index] = there.input[0]
-    with opened(copied) as detector:
-        yield detector
+    yield opened(copied)

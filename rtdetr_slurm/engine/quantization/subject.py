@@ -164,8 +164,7 @@ class OnnxSubject:
         self.made = onnx_file.quantize_file(
             self.path, [*nodes], number, self.config.algorithm, pixels
         )
-        with onnx_file.opened(self.made) as detector:
-            self.after = Running(detector)
+        self.after = Running(onnx_file.opened(self.made))
         done = onnx_file.quantized_nodes(self.made)
         return [name for node, name in nodes.items() if node not in done]
 

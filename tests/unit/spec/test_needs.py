@@ -357,3 +357,15 @@ def test_a_placeholder_in_a_path_is_refused_with_what_does_the_same(
 def test_braces_that_are_no_placeholder_stand_in_a_path(tmp_path: Path) -> None:
     for path in ("/d/{1,2}.pth", "/d/{}", "/d/\\${x}"):
         load(tmp_path, "", NEEDED["evaluate"][0], f"evaluate.checkpoint={path}", action="evaluate")
+
+
+def test_formats_of_layers_that_a_graph_can_have(tmp_path: Path) -> None:
+    def found(entry: str, data_type: str) -> list[str]:
+        given = f"gen_trt_engine.tensorrt={{data_type: {data_type}, layers_precision: [{entry}]}}"
+        action = "gen_trt_engine"
+        return [*problems(tmp_path, "", *NEEDED[action], given, action=action)]
+
+    field = "gen_trt_engine.tensorrt.layers_precision"
+    assert "allowed with data_type FP16: fp32, fp16" in only(found("'a:int8'", "FP16"))
+    assert "allowed with data_type INT8: fp32, fp16, int8" in only(found("'a:bf16'", "INT8"))
+    assert field in only(found("'b:int32'", "FP32"))

@@ -1,0 +1,24 @@
+"""Which number formats can be written into the graph of an engine. Pure, as rules.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import users
+from rtdetr_slurm.yaml_source import show
+
+
+def layers_precision_can_be_written(experiment: ExperimentConfig, action: str) -> Iterator[Problem]:
+    """ONNX has bfloat16 products from opset 22 on, and integer ones that TensorRT does not read."""
+    tensorrt = experiment.gen_trt_engine.tensorrt
+    allowed = ("fp32", "fp16", *(("int8",) if tensorrt.data_type == "INT8" else ()))
+    for index, entry in enumerate(tensorrt.layers_precision):
+        if action in users("gen_trt_engine") and entry.rpartition(":")[2] not in allowed:
+            yield Problem(
+                ("gen_trt_engine", "tensorrt", "layers_precision", index),
+                f"found {show(entry)}; allowed with data_type {tensorrt.data_type}: "
+                f"{', '.join(allowed)}",
+                also=(("gen_trt_engine", "tensorrt", "data_type"),),
+            )
