@@ -27,7 +27,7 @@ from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
-from rtdetr_slurm.spec.precision import layers_precision_can_be_written
+from rtdetr_slurm.spec.precision import int8_has_images, layers_precision_can_be_written
 from rtdetr_slurm.spec.quantization import STATIC, backend_can_do_it, checkpoint_is_left
 from rtdetr_slurm.spec.sizes import count_cells, sizes_of, training_sizes
 from rtdetr_slurm.spec.tao import TAO_RULES
@@ -322,5 +322,6 @@ OWN_RULES = (
     backbone_is_available,
     opset_is_supported,
     layers_precision_can_be_written,
+    int8_has_images,
     options_are_honoured,
 )

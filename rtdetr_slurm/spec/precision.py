@@ -22,3 +22,23 @@ def layers_precision_can_be_written(experiment: ExperimentConfig, action: str) -
                 f"{', '.join(allowed)}",
                 also=(("gen_trt_engine", "tensorrt", "data_type"),),
             )
+
+
+def int8_has_images(experiment: ExperimentConfig, action: str) -> Iterator[Problem]:
+    """An ONNX file that is there already may have its codes; one that a stage before exports of a
+    checkpoint that was not quantized has none."""
+    config, tensorrt = experiment.gen_trt_engine, experiment.gen_trt_engine.tensorrt
+    calibration, dataset = tensorrt.calibration, experiment.dataset
+    given = (
+        calibration.cal_image_dir
+        or calibration.cal_cache_file
+        or dataset.quant_calibration_data_sources
+    )
+    coded = config.onnx_file or experiment.export.is_quantized
+    if action in users("gen_trt_engine") and tensorrt.data_type == "INT8" and not (given or coded):
+        yield Problem(
+            ("gen_trt_engine", "tensorrt", "calibration", "cal_image_dir"),
+            "missing, and so is dataset.quant_calibration_data_sources; data_type INT8 needs "
+            "images to calibrate on",
+            also=(("gen_trt_engine", "tensorrt", "data_type"),),
+        )

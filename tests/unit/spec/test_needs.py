@@ -369,3 +369,29 @@ def test_formats_of_layers_that_a_graph_can_have(tmp_path: Path) -> None:
     assert "allowed with data_type FP16: fp32, fp16" in only(found("'a:int8'", "FP16"))
     assert "allowed with data_type INT8: fp32, fp16, int8" in only(found("'a:bf16'", "INT8"))
     assert field in only(found("'b:int32'", "FP32"))
+
+
+def test_int8_of_what_is_exported_needs_images(tmp_path: Path) -> None:
+    def found(*overrides: str) -> list[str]:
+        chain = ("job.then=[gen_trt_engine]", "gen_trt_engine.tensorrt.data_type=INT8")
+        given = (*NEEDED["export"], *chain, *overrides)
+        return [*problems(tmp_path, "", *given, action="export")]
+
+    line = only(found())
+    assert "gen_trt_engine.tensorrt.calibration.cal_image_dir: missing, and so is dataset" in line
+    source = "{image_dir: /d/images, json_file: /d/a.json}"
+    for enough in (
+        "gen_trt_engine.tensorrt.calibration.cal_image_dir=[/d/images]",
+        f"dataset.quant_calibration_data_sources={source}",
+        "gen_trt_engine.onnx_file=/quantized.onnx",
+        "export.is_quantized=true",
+    ):
+        load(
+            tmp_path,
+            "",
+            *NEEDED["export"],
+            "job.then=[gen_trt_engine]",
+            "gen_trt_engine.tensorrt.data_type=INT8",
+            enough,
+            action="export",
+        )
