@@ -34,7 +34,7 @@ class _Context(ForkServerContext):
 
 
 CONTEXT = _Context()
-_PRELOAD = ["rtdetr_slurm.engine.datasets.sources"]
+PRELOAD = ["rtdetr_slurm.engine.datasets.sources"]
 """What loading processes need; imported once, by the server."""
 
 
@@ -43,7 +43,7 @@ def start_server() -> None:
 
     A stop is the rank's business: for the server and its children the signals stay blocked.
     """
-    CONTEXT.set_forkserver_preload(_PRELOAD)
+    CONTEXT.set_forkserver_preload(PRELOAD)
     # What a killed rank leaves is removed for it, and that is no news.
     told = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, told))

@@ -18,6 +18,7 @@ import torch
 from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.engine.detector import new_detector
 from rtdetr_slurm.engine.models import RTDETR
+from rtdetr_slurm.engine.process import loading
 from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.entry import command
 from rtdetr_slurm.engine.process.rank import skips_bad_images
@@ -36,6 +37,8 @@ LAUNCH = {
     "NUM_GPU_PER_NODE": "4",
 }
 """What a launcher sets for the second of two nodes."""
+# As a rank does; else each loading process imports torch, for seconds.
+loading.CONTEXT.set_forkserver_preload(loading.PRELOAD)
 SIZE = 64
 TRAIN_IMAGES, VAL_IMAGES = 12, 5
 
