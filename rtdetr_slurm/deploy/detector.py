@@ -18,12 +18,12 @@ from rtdetr_slurm.deploy.record import (
     EngineRecord,
     Precision,
     read_record,
-    record_path,
     verified,
 )
 from rtdetr_slurm.deploy.targets import see_that_it_fits
 from rtdetr_slurm.deploy.tensorrt import open_tensorrt
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.scoring import Predict
@@ -100,7 +100,7 @@ def open_detector(
         return _of_onnx(path, None, key, stated)
     record = read_record(path)
     if runtime == ONNX_RUNTIME:
-        source = verified(path.with_name(record.onnx), record.onnx_sha256, record_path(path))
+        source = verified(path.with_name(record.onnx), record.onnx_sha256, engine_record(path))
         return _of_onnx(source, record, key, None)
     if runtime not in (None, record.runtime):
         raise RequestError(
@@ -109,7 +109,7 @@ def open_detector(
         )
     library = open_tensorrt(record.runtime)
     see_that_it_fits(path, record, library, device)
-    verified(path, record.engine_sha256, record_path(path))
+    verified(path, record.engine_sha256, engine_record(path))
     with decrypted(path, key) as source_of:
         plan = source_of.read_bytes() if isinstance(source_of, Path) else source_of.read()
     return Detector(

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from rtdetr_slurm.contract import (
     ENGINE_LOG_SUFFIX,
-    ENGINE_RECORD_SUFFIX,
     ENGINE_VERSION,
     ONNX_SUFFIX,
 )
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.records import checked, read_json
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 
 Builder = Literal["tensorrt", "tensorrt_rtx"]
@@ -153,7 +153,7 @@ class EngineNames:
 
     @property
     def record(self) -> str:
-        return self.engine + ENGINE_RECORD_SUFFIX
+        return engine_record(Path(self.engine)).name
 
     @property
     def onnx(self) -> str:
@@ -164,18 +164,13 @@ class EngineNames:
         return self.engine + ENGINE_LOG_SUFFIX
 
 
-def record_path(engine: Path) -> Path:
-    """Where the record of an engine is."""
-    return engine.with_name(EngineNames(engine.name).record)
-
-
 def read_record(engine: Path) -> EngineRecord:
     """The record of an engine; the engine itself is not opened.
 
     Raises:
         RequestError: there is none, or it cannot be used; says what to do.
     """
-    path = record_path(engine)
+    path = engine_record(engine)
     try:
         data = read_json(path)
     except FileNotFoundError:

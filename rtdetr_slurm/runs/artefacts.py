@@ -84,10 +84,15 @@ def made_file(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> Pat
     return results_dir / artefact.default if artefact.default else None
 
 
+def engine_record(engine: Path) -> Path:
+    """Where the record of an engine is: beside it."""
+    return Path(f"{engine}{ENGINE_RECORD_SUFFIX}")
+
+
 def made_files(action: Action, results_dir: Path, spec: Mapping[str, Any]) -> dict[str, str]:
     """The file that an action has made and its records: path to digest."""
     made = made_file(action, results_dir, spec)
-    files = [] if made is None else [made, made.with_name(made.name + ENGINE_RECORD_SUFFIX)]
+    files = [] if made is None else [made, engine_record(made)]
     files += [results_dir / EXPORT_JSON]
     return {str(path): sha256_of(path) for path in files if path.is_file()}
 

@@ -15,7 +15,6 @@ from typing import TypedDict, TypeVar
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import (
     CLAIM_JSON,
-    ENGINE_RECORD_SUFFIX,
     EVENTS_DIR,
     EXPORT_JSON,
     ONNX_SUFFIX,
@@ -26,7 +25,7 @@ from rtdetr_slurm.errors import RequestError, explained
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.records import checked, exists, read_json
 from rtdetr_slurm.resolved_spec import spec_text
-from rtdetr_slurm.runs.artefacts import made_file
+from rtdetr_slurm.runs.artefacts import engine_record, made_file
 from rtdetr_slurm.runs.claim import read_claim
 from rtdetr_slurm.runs.events import read_events
 from rtdetr_slurm.runs.images import FileRecord
@@ -103,7 +102,7 @@ def lineage_of(path: Path) -> Lineage:
     if not path.is_file():
         raise RequestError(f"{path} is no file")
     walk = _Walk()
-    if exists(_engine_record(path)):
+    if exists(engine_record(path)):
         walk.engine(path)
     elif path.suffix == ONNX_SUFFIX:
         walk.onnx(path)
@@ -119,7 +118,7 @@ def sources_of(path: Path) -> Iterator[Path]:
     Raises:
         BadRecord: one of the records cannot be read.
     """
-    if exists(_engine_record(path)):
+    if exists(engine_record(path)):
         path = Path(_read_engine(path)["source_onnx"])
         yield path
     record = path.parent / EXPORT_JSON
@@ -155,7 +154,7 @@ class _Walk:
 
     # --- from file to file -----------------------------------------------------------------
     def engine(self, path: Path) -> None:
-        record = _engine_record(path)
+        record = engine_record(path)
         self.run_of(path)
         told = self.read(_read_engine, path, record)
         if told is None:
@@ -254,12 +253,8 @@ class _Walk:
             self.link(what, Path(one.path), one.sha256, record)
 
 
-def _engine_record(path: Path) -> Path:
-    return Path(f"{path}{ENGINE_RECORD_SUFFIX}")
-
-
 def _read_engine(path: Path) -> _Engine:
-    record = _engine_record(path)
+    record = engine_record(path)
     return checked(_Engine, read_json(record), record)
 
 

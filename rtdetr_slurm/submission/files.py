@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import ENGINE_RECORD_SUFFIX, ONNX_SUFFIX
+from rtdetr_slurm.contract import ONNX_SUFFIX
 from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import local_path
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_model, verify_weights
 from rtdetr_slurm.runs.images import FileRecord, record_file
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
@@ -74,7 +75,7 @@ def _problems(
 
 def _engine_problem(path: Path) -> str | None:
     """What is missing beside an engine; an ONNX file in its place needs nothing."""
-    record = path.with_name(path.name + ENGINE_RECORD_SUFFIX)
+    record = engine_record(path)
     if path.suffix == ONNX_SUFFIX or exists(record):
         return None
     return (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_support import Workspace, fresh_detector, open_workspace
-from onnx_support import exported, scramble, tiny_detector
+from engine_support import Workspace, open_workspace
+from onnx_support import exported, scrambled_weights, tiny_detector
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.deploy import latency
@@ -30,9 +30,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with open_workspace(tmp_path_factory.mktemp("work")) as made:
-        model = fresh_detector(made.session())
-        scramble(model)
-        torch.save(model.state_dict(), made.root / "weights.pth")
+        scrambled_weights(made)
         yield made
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from rtdetr_slurm.deploy.actions.gen_trt_engine import gen_trt_engine
 from rtdetr_slurm.deploy.detector import Detector, open_detector
-from rtdetr_slurm.deploy.record import read_record, record_path
+from rtdetr_slurm.deploy.record import read_record
 from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.artefacts import engine_record
 
 SIZE = (64, 96)
 WITHIN = {"FP32": 1e-3, "FP16": 0.05}
@@ -103,6 +104,6 @@ def test_a_record_of_another_engine(engine: Path, tmp_path: Path) -> None:
     copy = tmp_path / engine.name
     copy.write_bytes(engine.read_bytes())
     wrong = replace(read_record(engine), num_queries=11)
-    record_path(copy).write_text(wrong.text())
+    engine_record(copy).write_text(wrong.text())
     with pytest.raises(RequestError, match="the engine's inputs and outputs are"):
         open_detector(copy, None, GPU)

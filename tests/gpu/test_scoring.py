@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_support import Workspace, fresh_detector, open_workspace
-from onnx_support import scramble
+from engine_support import Workspace, open_workspace
+from onnx_support import scrambled_weights
 
 from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.actions.evaluate import trt_evaluate
@@ -24,9 +24,7 @@ from rtdetr_slurm.engine.process.session import Session
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with open_workspace(tmp_path_factory.mktemp("work")) as opened:
-        model = fresh_detector(opened.session())
-        scramble(model)
-        torch.save(model.state_dict(), opened.root / "weights.pth")
+        scrambled_weights(opened)
         yield opened
 
 

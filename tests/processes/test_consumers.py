@@ -16,7 +16,8 @@ import torch
 from onnx_support import METADATA, exported, tiny_detector
 from PIL import Image
 
-from rtdetr_slurm.deploy.record import EngineRecord, record_path
+from rtdetr_slurm.deploy.record import EngineRecord
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision import deepstream
 from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
@@ -91,7 +92,7 @@ def test_tensorrt(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:
     queries, classes = open_onnx(onnx_file).num_queries, open_onnx(onnx_file).num_classes
     facts = {"height": SIZE[0], "width": SIZE[1], "num_queries": queries, "num_classes": classes}
     facts |= {"num_select": METADATA.num_select, "classes": METADATA.classes}
-    record_path(engine).write_text(json.dumps(facts))
+    engine_record(engine).write_text(json.dumps(facts))
     assert {field.name for field in fields(EngineRecord)} >= {*facts}
     assert_same(run(program, engine, photograph), detections(onnx_file, photograph))
 

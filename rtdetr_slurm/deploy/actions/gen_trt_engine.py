@@ -13,7 +13,7 @@ from rtdetr_slurm.deploy.detector import ONNX_RUNTIME, open_detector
 from rtdetr_slurm.deploy.measure import IMAGES, measure, require
 from rtdetr_slurm.deploy.precision import Typed, typed
 from rtdetr_slurm.deploy.precision.calibration import open_calibration
-from rtdetr_slurm.deploy.record import EngineNames, EngineRecord, Profile, read_record, record_path
+from rtdetr_slurm.deploy.record import EngineNames, EngineRecord, Profile, read_record
 from rtdetr_slurm.deploy.source import SourceGraph, read_graph, with_batch
 from rtdetr_slurm.deploy.targets import capability_here, capability_to_build_for
 from rtdetr_slurm.deploy.tensorrt import Built, Log, Request, TensorRt, open_tensorrt
@@ -27,6 +27,7 @@ from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import replace_with, sha256_of, write_atomic
 from rtdetr_slurm.records import read_file
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.spec.gen_trt_engine import GenTrtEngineConfig
 
 
@@ -133,7 +134,7 @@ def made_before(session: Session, files: ModelFiles) -> bool:
         session.say(f"{files.target} is there: an earlier start of this job has made it")
         return True
     if session.start is not None and session.start.claim == record.claim:
-        for path in (*left, record_path(files.target)):
+        for path in (*left, engine_record(files.target)):
             path.unlink()
     return False
 

@@ -12,11 +12,11 @@ from onnx_support import METADATA, exported, outputs, tiny_detector
 
 from rtdetr_slurm.deploy import targets
 from rtdetr_slurm.deploy.detector import open_detector
-from rtdetr_slurm.deploy.record import record_path
 from rtdetr_slurm.deploy.targets import capability_to_build_for
 from rtdetr_slurm.deploy.tensorrt import TensorRt, open_tensorrt
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.files import sha256_of
+from rtdetr_slurm.runs.artefacts import engine_record
 
 CPU = torch.device("cpu")
 ENGINE = b"an engine"
@@ -40,12 +40,12 @@ def engine(tmp_path: Path, onnx: Path) -> Path:
         runtime="tensorrt_rtx",
         runtime_version=open_tensorrt("tensorrt_rtx").version,
     )
-    record_path(path).write_text(record.text())
+    engine_record(path).write_text(record.text())
     return path
 
 
 def changed(engine: Path, old: str, new: str) -> Path:
-    path = record_path(engine)
+    path = engine_record(engine)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))

@@ -10,15 +10,16 @@ import pytest
 from deploy_support import RECORD
 
 from rtdetr_slurm.contract import ENGINE_VERSION
-from rtdetr_slurm.deploy.record import read_record, record_path, verified
+from rtdetr_slurm.deploy.record import read_record, verified
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import sha256_of
+from rtdetr_slurm.runs.artefacts import engine_record
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     engine = tmp_path / "rtdetr.engine"
-    record_path(engine).write_text(RECORD.text())
+    engine_record(engine).write_text(RECORD.text())
     return engine
 
 
@@ -54,7 +55,7 @@ def test_an_engine_without_a_record_is_not_guessed_at(tmp_path: Path) -> None:
 def test_a_record_that_says_something_else_is_refused(
     engine: Path, change: dict[str, object], said: str
 ) -> None:
-    path = record_path(engine)
+    path = engine_record(engine)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(RequestError, match=said):
         read_record(engine)
@@ -62,19 +63,19 @@ def test_a_record_that_says_something_else_is_refused(
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\0", '{"schema_version": "1"}'])
 def test_a_damaged_record_is_refused(engine: Path, text: str) -> None:
-    record_path(engine).write_text(text)
+    engine_record(engine).write_text(text)
     with pytest.raises(RequestError, match=r"rtdetr\.engine\.json"):
         read_record(engine)
 
 
 def test_a_newer_record_says_so(engine: Path) -> None:
-    record_path(engine).write_text(json.dumps({"schema_version": ENGINE_VERSION + 1}))
+    engine_record(engine).write_text(json.dumps({"schema_version": ENGINE_VERSION + 1}))
     with pytest.raises(NewerVersion):
         read_record(engine)
 
 
 def test_a_file_is_the_one_that_was_recorded(engine: Path) -> None:
-    path = record_path(engine)
+    path = engine_record(engine)
     engine.write_bytes(b"engine")
     assert verified(engine, sha256_of(engine), path) == engine
     with pytest.raises(RequestError, match="damaged, or is not the file"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_support import tiny_spec
+from engine_support import Workspace, fresh_detector, tiny_spec
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models import RTDETR, build_model
@@ -36,6 +36,14 @@ def scramble(model: nn.Module, seed: int = 0) -> None:
     for name, parameter in model.named_parameters():
         if "head" in name or "sampling_offsets" in name:
             parameter.data.normal_(0, 0.1, generator=generator)
+
+
+def scrambled_weights(workspace: Workspace) -> Path:
+    """weights.pth of a workspace, as of a trained detector."""
+    model, path = fresh_detector(workspace.session()), workspace.root / "weights.pth"
+    scramble(model)
+    torch.save(model.state_dict(), path)
+    return path
 
 
 def tiny_detector(num_classes: int = 3, **changes: Any) -> RTDETR:
