@@ -13,6 +13,7 @@ from typing import Any, Literal
 from rtdetr_slurm.actions import EngineName, get_action
 from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.plan.search import Search
 
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
 """Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
@@ -249,6 +250,9 @@ class Stage:
         command: what runs, in a private folder that holds `spec.yaml`.
         results_dir: absolute folder of the action's results; an array's tasks have folders in it.
         target: the kind of GPU that it is for, where the site lists some; it ends the name.
+        search: what its tasks do instead of running the action once.
+        best_of: the stage before that searches, of which this one finds the best trial; its action
+            is that one's, and it runs on the host.
     """
 
     name: str
@@ -262,6 +266,8 @@ class Stage:
     array: Array | None = None
     inputs: tuple[Input, ...] = ()
     target: str | None = None
+    search: Search | None = None
+    best_of: str | None = None
 
     def __post_init__(self) -> None:
         # The name becomes a folder, and more: it is never a path, and no option of a command.
@@ -285,19 +291,29 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageTask:
-    """What one job runs: a stage, or one task of its array."""
+    """What one job runs: a stage, or one task of its array; or a trial, which a task runs.
+
+    Attributes:
+        trial: number of the trial, of a stage that searches.
+    """
 
     stage: Stage
     index: int | None = None
+    trial: int | None = None
 
     @property
     def name(self) -> str:
-        """`train`, or `train.4` of an array."""
+        """`train`, or `train.4` of an array, or `train.trial.7`, which is no stage's name."""
+        if self.trial is not None:
+            return f"{self.stage.name}.trial.{self.trial}"
         return self.stage.name if self.index is None else f"{self.stage.name}.{self.index}"
 
     @property
     def results_dir(self) -> Path:
         folder = Path(self.stage.results_dir)
+        if self.trial is not None:
+            assert self.stage.search is not None
+            return self.stage.search.trials_folder / str(self.trial) / self.stage.action
         return folder if self.index is None else folder / str(self.index)
 
     def job_id(self, submitted: str) -> str:
@@ -331,6 +347,8 @@ class Plan:
         for stage in self.stages:
             if stage.name in before:
                 raise RequestError(f"there are two stages called {stage.name!r}")
+            if stage.best_of is not None and stage.best_of not in before:
+                raise RequestError(f"{stage.name}: there is no stage {stage.best_of!r} before it")
             for origin in stage.origins():
                 if origin.run is None and origin.stage not in before:
                     raise RequestError(f"{stage.name} needs {origin}, which is no stage before it")
