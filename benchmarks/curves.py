@@ -3,8 +3,8 @@
     python benchmarks/curves.py 96 benchmarks/curves.csv
 
 trains a small detector on generated images once for each draw, one after another, and appends one
-line per epoch: the draw's number, its hyper-parameters, the epoch, val_mAP, and the seconds that the
-epoch took. A table that was begun is gone on with. About a minute per draw on one core.
+line per epoch: the draw's number, its hyper-parameters, the epoch, val_mAP, and the seconds of an
+epoch. A table that was begun is gone on with. About a minute per draw on one core.
 """
 
 from __future__ import annotations
