@@ -28,6 +28,7 @@ from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node_errors import node_name, write_node_error
 from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
+from rtdetr_slurm.launch.step import task_of_words
 from rtdetr_slurm.places import refusal, with_home
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
 from rtdetr_slurm.records import checked, read_file, read_json
@@ -47,16 +48,16 @@ def run_node(arguments: Sequence[str]) -> int:
     """Start one node of a stage; returns only where a check refuses.
 
     Args:
-        arguments: run folder, stage, and the task of an array.
+        arguments: run folder, and the task (step.task_words).
     """
     try:
         run = patiently(lambda: open_run(Path(arguments[0])))
-        stage = run.plan.stage(arguments[1])
+        task = task_of_words(run, arguments[1:])
     except UserError as error:
         say(str(error))
         return error.exit_code
-    task = StageTask(stage, int(arguments[2]) if len(arguments) > 2 else None)
-    rank = int(os.environ.get("SLURM_PROCID", "0")) if stage.launch.scheduler == "slurm" else 0
+    slurm = task.stage.launch.scheduler == "slurm"
+    rank = int(os.environ.get("SLURM_PROCID", "0")) if slurm else 0
     try:
         start(run, task, os.environ)
     except (UserError, OSError) as caught:

@@ -1,6 +1,6 @@
-"""One step of a stage: starts the node wrappers, watches them, passes stop signals on.
+"""One step of a job: starts the node wrappers, watches them, passes stop signals on.
 
-A stage runs one step today; a worker of a sweep runs one after another.
+A stage runs one step; a worker of a search runs one after another.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rtdetr_slurm.launch.arrivals import Arrivals
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, reserve_port
 from rtdetr_slurm.lifetime import ends_with_me
+from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.records import BadRecord, read_file
 from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.run import Run, python_archive
@@ -32,6 +33,8 @@ from rtdetr_slurm.runs.run import Run, python_archive
 _POLL_S = 0.5
 _SIGNAL_EVERY_S = 5.0
 _SIGN_EVERY_S = 30.0
+LOOK_EVERY_S = 2.0
+"""How often it is asked whether a step is still wanted."""
 _KILLED_S = 60.0
 """How long a step may take to end when it is killed; what the kernel holds may never."""
 _RECORD_MARGIN_S = 10.0
@@ -83,6 +86,21 @@ def this_code() -> list[str]:
     return package if archive is None else python_archive(Path(archive))
 
 
+def task_words(task: StageTask) -> list[str]:
+    """A task on the command line of the node wrapper: stage, task of its array, trial."""
+    numbers = (task.index, task.trial)
+    return [task.stage.name, *(str(number) for number in numbers if number is not None)]
+
+
+def task_of_words(run: Run, words: Sequence[str]) -> StageTask:
+    """What `task_words` has written.
+
+    Raises:
+        RequestError: the run has no such stage.
+    """
+    return StageTask(run.plan.stage(words[0]), *map(int, words[1:3]))
+
+
 @dataclass(frozen=True)
 class StepEnd:
     """How a step ended.
@@ -98,15 +116,17 @@ class StepEnd:
 
 @dataclass
 class _Watch:
-    """What may bring a running step to its end: a signal, that its time is over, or that it does
-    not begin."""
+    """What may bring a running step to its end: a signal, that its time is over, that it is not
+    wanted any more, or that it does not begin."""
 
     stop: StopRequest
     why: Callable[[int], StopReason]
     stop_at: float
     sign_of_life: Callable[[], None]
+    wanted: Callable[[], bool]
     arrivals: Arrivals
     next_sign: float = 0.0
+    next_look: float = 0.0
 
     def reason(self, now: float) -> StopReason | None:
         if now >= self.next_sign:
@@ -114,28 +134,41 @@ class _Watch:
             self.next_sign = now + _SIGN_EVERY_S
         if self.stop.signum is not None:
             return self.why(self.stop.signum)
-        return StopReason(FailureClass.TIMEOUT) if now >= self.stop_at else None
+        if now >= self.stop_at:
+            return StopReason(FailureClass.TIMEOUT)
+        if now >= self.next_look:
+            self.next_look = now + LOOK_EVERY_S
+            return None if self.wanted() else StopReason(FailureClass.CANCELLED)
+        return None
 
 
 class Step:
-    """One srun of a stage.
+    """One srun of a job.
 
     Args:
-        start: of the stage; together with `number`, of the step within it, it gives the port.
+        task: what it runs: the stage or the task that the allocation is for, or a trial.
+        start: of the task's action.
+        number: of the step within its job's start, with which it gives the port.
         resume: whether the engine goes on from an earlier start's checkpoints.
     """
 
     def __init__(
-        self, run: Run, allocation: Allocation, start: Start, *, number: int, resume: bool
+        self,
+        run: Run,
+        allocation: Allocation,
+        task: StageTask,
+        start: Start,
+        *,
+        number: int,
+        resume: bool,
     ) -> None:
-        self.run, self.allocation, self.start = run, allocation, start
+        self.run, self.allocation, self.task, self.start = run, allocation, task, start
         self.number, self.resume = number, resume
 
     def command(self) -> list[str]:
         """What starts the node wrapper on every node."""
-        task = self.allocation.task
-        index = [] if task.index is None else [str(task.index)]
-        wrapper = [*this_code(), "node", str(self.run.path), task.stage.name, *index]
+        task = self.task
+        wrapper = [*this_code(), "node", str(self.run.path), *task_words(task)]
         return [*self.allocation.prefix(task.stage.resources), *wrapper]
 
     def environment(self, port: int) -> dict[str, str]:
@@ -162,6 +195,7 @@ class Step:
         *,
         seconds_left: float | None,
         sign_of_life: Callable[[], None],
+        wanted: Callable[[], bool] = lambda: True,
     ) -> StepEnd:
         """Run it to its end, whatever brings that about.
 
@@ -169,9 +203,10 @@ class Step:
             why: what a stop signal means.
             seconds_left: after which it must have ended, as at a time limit; None: no limit.
             sign_of_life: called now and then while it runs.
+            wanted: asked likewise; False has it stop as if somebody had cancelled it.
         """
         if seconds_left is not None:
-            lead = self.allocation.task.stage.launch.signal_lead_s
+            lead = self.task.stage.launch.signal_lead_s
             stop_at = time.monotonic() + seconds_left - lead
         else:
             stop_at = math.inf
@@ -180,18 +215,18 @@ class Step:
             say(f"starts nothing, for it has been asked to stop already ({reason.why.value})")
             return StepEnd(ExitCode.INTERRUPTED, reason.why)
         argv = self.command()
-        own = (self.allocation.job_id, self.start.restart, self.number)
+        own = (self.allocation.job_id, self.allocation.restart, self.number)
         reserved = reserve_port(*own)
         if (port := reserved.getsockname()[1]) != (first := master_port(*own)):
             say(f"port {first} is in use by another process, so the ranks meet at {port}")
-        stage = self.allocation.task.stage
+        stage = self.task.stage
         if stage.launch.engine == "tao" and stage.resources.nodes > 1:
             reserved.close()  # TAO binds it once itself, without reuse, and falls back if it cannot
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
         sign_of_life()  # also of a step that is over at once
-        arrivals = Arrivals(self.run, self.allocation.task, time.monotonic())
-        watch = _Watch(stop, why, stop_at, sign_of_life, arrivals)
+        arrivals = Arrivals(self.run, self.task, time.monotonic())
+        watch = _Watch(stop, why, stop_at, sign_of_life, wanted, arrivals)
         with (
             reserved,
             subprocess.Popen(
@@ -224,7 +259,7 @@ class Step:
                     continue
                 interruption = reason.why
                 next_signal = math.inf if reason.by_scheduler else 0.0
-                lead = self.allocation.task.stage.launch.signal_lead_s
+                lead = self.task.stage.launch.signal_lead_s
                 if reason.by_scheduler:
                     lead = min(lead, self.allocation.kill_wait_s())
                 deadline = now + max(lead - _RECORD_MARGIN_S, lead / 2)

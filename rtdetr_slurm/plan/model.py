@@ -322,8 +322,11 @@ class StageTask:
 
     def event_facts(self, job_id: str | None) -> dict[str, Any]:
         """What every event about this task and its job, where it has one, holds."""
-        task = {} if self.index is None else {"task": self.index}
         job = {} if job_id is None else {"job_id": job_id}
+        if self.trial is not None:  # which no event of the job is mistaken for
+            worker = {} if self.index is None else {"worker": self.index}
+            return {"search": self.stage.name, "trial": self.trial, **worker, **job}
+        task = {} if self.index is None else {"task": self.index}
         return {"stage": self.stage.name, **job, **task}
 
 

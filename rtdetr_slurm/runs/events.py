@@ -70,6 +70,11 @@ class Event(_Stamp, total=False):
 
     stage: str
     task: int
+    search: str
+    """Of what is about a search, and no job of it: the stage that searches."""
+    trial: int
+    worker: int
+    """Of a trial: the task of the array that trains it."""
     job_id: str
     cluster: str
     restart: int

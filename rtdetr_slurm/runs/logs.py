@@ -7,19 +7,23 @@ from pathlib import Path
 
 from rtdetr_slurm.records import exists, open_file
 
-_TAIL_BYTES = 64 * 1024
+_TAIL_LINES, _TAIL_BYTES = 200, 64 * 1024
 
 
-def tail(path: Path, lines: int = 200) -> list[str]:
-    """The last lines of a text file, at most 64 KiB of them; empty when there is none yet."""
+def tail(path: Path, since: int = 0) -> list[str]:
+    """The last 200 lines of a text file, at most 64 KiB of them; empty when there is none yet.
+
+    Args:
+        since: bytes at its beginning that are left out.
+    """
     try:
         with open_file(path) as stream:
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _TAIL_BYTES))
+            stream.seek(max(since, size - _TAIL_BYTES))
             text = stream.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    return text.splitlines()[-lines:]
+    return text.splitlines()[-_TAIL_LINES:]
 
 
 class LogReader:

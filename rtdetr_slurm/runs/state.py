@@ -103,6 +103,8 @@ def task_history(events: Sequence[Event], task: StageTask) -> list[Event]:
 
 
 def _is_about(event: Event, task: StageTask) -> bool:
+    if task.trial is not None:
+        return (event.get("search"), event.get("trial")) == (task.stage.name, task.trial)
     if event.get("stage") != task.stage.name or event.get("task") not in (None, task.index):
         return False
     return task.index is None or task.index in event.get("tasks", [task.index])

@@ -69,7 +69,7 @@ def test_the_inner_srun(run: Run) -> None:
 def step(run: Run, environ: Mapping[str, str], *, restart: int = 0, resume: bool = False) -> Step:
     allocation = SlurmAllocation(run, STAGE, environ)
     start = Start(claim_id(run.id, "train"), restart)
-    return Step(run, allocation, start, number=0, resume=resume)
+    return Step(run, allocation, allocation.task, start, number=0, resume=resume)
 
 
 def test_address_port_and_resume_of_each_start(

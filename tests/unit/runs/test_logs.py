@@ -12,8 +12,10 @@ def test_tail_of_a_long_file(tmp_path: Path) -> None:
     path = tmp_path / "log"
     assert tail(path) == []
     path.write_text("".join(f"line {i} {'x' * 100}\n" for i in range(10_000)))
-    lines = tail(path, lines=3)
-    assert [line.split()[1] for line in lines] == ["9997", "9998", "9999"]
+    lines = tail(path)
+    assert [line.split()[1] for line in lines] == [str(i) for i in range(9800, 10_000)]
+    path.write_text("of an earlier step\nof this one\n")
+    assert tail(path, since=len("of an earlier step\n")) == ["of this one"]
 
 
 def test_only_whole_new_lines_are_handed_out(tmp_path: Path) -> None:
