@@ -37,6 +37,8 @@ PARITY_VERSION = 1
 """parity.json"""
 SWEEP_VERSION = 1
 """sweep.json"""
+BEST_VERSION = 1
+"""best.json"""
 CALIBRATION_VERSION = 1
 """Version of the file that keeps a calibration of INT8."""
 LAUNCH_VERSION = 2
@@ -152,6 +154,8 @@ PARITY_JSON = "parity.json"
 each takes."""
 SWEEP_JSON = "sweep.json"
 """What a checkpoint is worth at several sizes, and how long each takes."""
+BEST_JSON = "best.json"
+"""Which checkpoint of which trial a search has chosen."""
 REPORT_HTML = "report.html"
 PREDICTIONS_JSON = "predictions.json"
 IMAGES_JSON = "images.json"

@@ -33,6 +33,14 @@ def with_value(spec: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]
     return {**spec, key: with_value(spec.get(key) or {}, rest, value)}
 
 
+def with_values(spec: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `spec` with the values at their dotted paths."""
+    filled = dict(spec)
+    for path, value in values.items():
+        filled = with_value(filled, path, value)
+    return filled
+
+
 def value_at(spec: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path; None where there is none."""
     node: Any = spec

@@ -25,7 +25,7 @@ from rtdetr_slurm.launch.step import Step, StepEnd
 from rtdetr_slurm.launch.tao import going_on, tao_spec
 from rtdetr_slurm.launch.verdict import Kind, Verdict, Witnesses
 from rtdetr_slurm.plan.model import StageTask
-from rtdetr_slurm.resolved_spec import spec_text, with_value
+from rtdetr_slurm.resolved_spec import spec_text, with_values
 from rtdetr_slurm.runs.claim import Start
 from rtdetr_slurm.runs.logs import tail
 from rtdetr_slurm.runs.run import Run
@@ -80,9 +80,7 @@ class Attempt:
         inputs = [*resolve_inputs(self.run, self.task), *more]
         if self.engine == "tao" and self.results.begun and self.action.resumable:
             inputs += going_on(self.results.path, self.run.spec, self.results.verify)
-        self.spec = filled_in(self.run.spec, inputs)
-        for field, value in values.items():
-            self.spec = with_value(self.spec, field, value)
+        self.spec = filled_in(with_values(self.run.spec, values), inputs)
         shown = tao_spec(self.spec) if self.engine == "tao" else self.spec
         write_atomic(self.run.task_spec(self.task), spec_text(shown), mode=PRIVATE_FILE)
         folder = self.run.job_dir(self.task.name)

@@ -10,7 +10,7 @@ from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import Input, StageTask
-from rtdetr_slurm.resolved_spec import value_at, with_value
+from rtdetr_slurm.resolved_spec import value_at, with_values
 from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.inference import infer
 from rtdetr_slurm.runs.run import Run
@@ -47,10 +47,7 @@ def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
 
 def filled_in(spec: Mapping[str, Any], values: list[Resolved]) -> dict[str, Any]:
     """A copy of the frozen spec with the inputs in their places."""
-    filled = dict(spec)
-    for one in values:
-        filled = with_value(filled, one.field, one.value)
-    return filled
+    return with_values(spec, {one.field: one.value for one in values})
 
 
 def _resolved(run: Run, task: StageTask, one: Input) -> Resolved:

@@ -13,6 +13,7 @@ from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.launch.verdict import Kind, Verdict, decide
 from rtdetr_slurm.runs.alive import say_alive
 from rtdetr_slurm.runs.artefacts import made_files, verified_checkpoints
+from rtdetr_slurm.runs.best import values_before
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.efficiency import keep_efficiency
 from rtdetr_slurm.runs.run import Run
@@ -33,10 +34,13 @@ class StageRun(JobRun):
         self.attempt.results.look_for_claim()
 
     def prepare(self) -> None:
-        self.attempt.prepare(self._record_inputs)
+        searched = values_before(self.run, self.task.stage)
 
-    def _record_inputs(self, inputs: list[Resolved]) -> None:
-        self.record("resolved", inputs=[asdict(one) for one in inputs])
+        def record(inputs: list[Resolved]) -> None:
+            values = {"values": searched} if searched else {}
+            self.record("resolved", inputs=[asdict(one) for one in inputs], **values)
+
+        self.attempt.prepare(record, values=searched)
 
     def work(self) -> Verdict:
         end = self.attempt.step().execute(

@@ -164,10 +164,13 @@ def verified_checkpoints(
     }
 
 
-def results_of(task: StageTask, end: Event | None) -> Results:
+def results_of(task: StageTask, end: Event | None, made_in: Path | None = None) -> Results:
     """What a task has left so far; of an ended one, what its stage run has verified.
 
     Only looks at names: a checkpoint of a stage that still runs is listed unread.
+
+    Args:
+        made_in: the folder of the checkpoints of `end`; None: the task's own.
     """
     folder = task.results_dir
     picture, report = (
@@ -176,12 +179,12 @@ def results_of(task: StageTask, end: Event | None) -> Results:
     if not get_action(task.stage.action).trains:
         return Results(picture=picture, report=report)
     if end is not None:
-        recorded = end.get("checkpoints", {})
+        recorded, made_in = end.get("checkpoints", {}), made_in or folder
         best, last = recorded.get("best"), recorded.get("last")
         return Results(
-            best=folder / best["file"] if best else None,
+            best=made_in / best["file"] if best else None,
             best_metric=best["metric"] if best else None,
-            last=folder / last["file"] if last else None,
+            last=made_in / last["file"] if last else None,
             picture=picture,
             report=report,
         )

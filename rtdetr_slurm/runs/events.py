@@ -73,6 +73,7 @@ class Event(_Stamp, total=False):
     search: str
     """Of what is about a search, and no job of it: the stage that searches."""
     trial: int
+    """Of the stage that finds the best trial: which that is."""
     worker: int
     """Of a trial: the task of the array that trains it."""
     job_id: str
@@ -91,6 +92,8 @@ class Event(_Stamp, total=False):
     made: Mapping[str, str]
     """Of an end: files that the action has left, with their digests."""
     inputs: list[TakenInput]
+    values: Mapping[str, Any]
+    """Of what comes after a search: what the best trial has in the spec, by dotted path."""
     manifest_sha256: str
     """Of a start: of run.json."""
     recorded_by: Prose

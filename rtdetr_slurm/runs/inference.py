@@ -18,6 +18,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Input, Origin, StageTask
 from rtdetr_slurm.resolved_spec import local_path
 from rtdetr_slurm.runs.artefacts import file_problem, made_file
+from rtdetr_slurm.runs.best import Best, best_of, chosen_checkpoint
 from rtdetr_slurm.runs.choice import Chosen, best_or_last, checkpoint_of
 from rtdetr_slurm.runs.claim import claim_id, read_claim
 from rtdetr_slurm.runs.run import Run, open_run
@@ -30,11 +31,13 @@ class Maker:
 
     Attributes:
         spec: the frozen one of its run.
+        best: of a trial that a search has chosen: which of its checkpoints.
     """
 
     action: Action
     results_dir: Path
     spec: Mapping[str, Any]
+    best: Best | None = None
 
 
 def infer(run: Run, task: StageTask, one: Input) -> Chosen:
@@ -67,15 +70,19 @@ def maker_of(run: Run | None, origin: Origin) -> Maker:
     """The stage that an origin names, of `run` where it names no other.
 
     Raises:
-        RequestError: its run cannot be read, has no such stage or trial, or another run writes to
-            the stage's results folder by now, whose models are not to be taken for its own.
+        RequestError: its run cannot be read, has no such stage or trial, has chosen no trial yet,
+            or another run writes to the stage's results folder by now, whose models are not to be
+            taken for its own.
     """
     if origin.run is not None:
         run = open_run(Path(origin.run))
     assert run is not None
     stage = run.plan.stage(origin.stage)
+    best = None
     if origin.trial is not None:
         folder = trial_folder(run, origin.trial)
+    elif stage.best_of is not None:
+        folder, best = best_of(run, stage)
     else:
         folder = StageTask(stage).results_dir
         held = read_claim(folder)
@@ -84,14 +91,16 @@ def maker_of(run: Run | None, origin: Origin) -> Maker:
                 f"{folder} belongs to {held} by now, and no longer to {origin}: continue that run, "
                 "or name the file itself"
             )
-    return Maker(get_action(stage.action), folder, run.spec)
+    return Maker(get_action(stage.action), folder, run.spec, best)
 
 
 # --- the functions -------------------------------------------------------------------------
 def parent_model(maker: Maker, choice: str | None = None) -> Chosen:
     """The model that a stage has left: of a training the best checkpoint by val_mAP, else the last,
-    unless another is asked for; of an export the ONNX file; of a quantization what it has made; of
-    an engine build the engine."""
+    unless another is asked for; of a search the checkpoint that it has chosen; of an export the
+    ONNX file; of a quantization what it has made; of an engine build the engine."""
+    if maker.best is not None and choice in (None, "best"):
+        return chosen_checkpoint(maker.results_dir, maker.best)
     if maker.action.leaves == "checkpoint":
         if choice is None:
             return best_or_last(maker.results_dir)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +28,10 @@ from rtdetr_slurm.records import checked, exists, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.artefacts import engine_record, made_file
 from rtdetr_slurm.runs.claim import read_claim
-from rtdetr_slurm.runs.events import read_events
+from rtdetr_slurm.runs.events import Event, read_events
 from rtdetr_slurm.runs.images import FileRecord
 from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.runs.trials import folder_of
 
 T = TypeVar("T")
 
@@ -202,7 +204,7 @@ class _Walk:
             one["sha256"]
             for event in self.read(read_events, run.path / EVENTS_DIR, run.path / EVENTS_DIR) or ()
             for one in (event.get("checkpoints") or {}).values()
-            if isinstance(one, dict) and one["file"] == path.name
+            if isinstance(one, dict) and _is_about(run, event, one["file"], path)
         ]
         for sha256 in recorded:
             self.link("checkpoint", path, sha256, run.path / EVENTS_DIR)
@@ -251,6 +253,14 @@ class _Walk:
             self.unknown.append(f"whether {one.path} is as it was: a folder has no digest")
         else:
             self.link(what, Path(one.path), one.sha256, record)
+
+
+def _is_about(run: Run, event: Event, name: str, path: Path) -> bool:
+    """Whether a checkpoint of an event is the file `path`: every trial of a search has its own."""
+    stages = {stage.name for stage in run.plan.stages}
+    if name != path.name or (event.get("search") or event.get("stage")) not in stages:
+        return False
+    return os.path.realpath(folder_of(run.plan, event)) == os.path.realpath(path.parent)
 
 
 def _read_engine(path: Path) -> _Engine:

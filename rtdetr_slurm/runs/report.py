@@ -38,6 +38,7 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.runs.status import StatusLine, status_lines_of
 from rtdetr_slurm.runs.summary import RunReport, StageReport, read_summary
+from rtdetr_slurm.runs.trials import folder_of
 from rtdetr_slurm.runs.usage import usage_of
 from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
@@ -189,7 +190,7 @@ def _report_task(
         job=job,
         restarts=max(map(restart_of, own), default=0),
         progress=progress_of(lines),
-        results=results_of(task, end) if begun else Results(),
+        results=results_of(task, end, end and folder_of(run.plan, end)) if begun else Results(),
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
         live=live if found.state is StageState.RUNNING else None,

@@ -1,24 +1,20 @@
-"""The trainings of a search, each in a folder of its own below its run's results: RUN/trials/K.
-
-Standard library only.
-"""
+"""The trainings of a search, each in a folder of its own: RUN/trials/K. Standard library only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from rtdetr_slurm.contract import RESULTS_DIR, STATUS_JSON, Status
+from rtdetr_slurm.contract import STATUS_JSON, Status
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.plan.model import Plan, Stage, StageTask
+from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.records import exists, names_in
-from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import read_status
 
 _REFERENCE = re.compile(r"(?P<run>.+)/trials/(?P<trial>[0-9]{1,9})/?")
-_SEARCHES, _TRIALS, _TRAINING = "automl", "trials", "train"
 
 
 def split_reference(reference: str) -> tuple[str, int | None]:
@@ -27,21 +23,31 @@ def split_reference(reference: str) -> tuple[str, int | None]:
     return (reference, None) if match is None else (match["run"], int(match["trial"]))
 
 
+def searching_stage(run: Run) -> tuple[Stage, Search]:
+    """The stage of a run that searches, and what it searches.
+
+    Raises:
+        RequestError: none does.
+    """
+    for stage in run.plan.stages:
+        if stage.search is not None:
+            return stage, stage.search
+    raise RequestError(f"run {run.id} has searched nothing, and so has no trials")
+
+
 def trial_folder(run: Run, trial: int) -> Path:
     """The folder with the checkpoints of one trial of a run.
 
     Raises:
-        RequestError: there is none, or in several searches; says which trials there are.
+        RequestError: there is none; says which trials there are.
     """
-    folders = _trials(run)
-    found = [folder / str(trial) for folder in folders if str(trial) in names_in(folder)]
-    if len(found) != 1:
-        numbers = sorted({int(n) for f in folders for n in names_in(f) if n.isdecimal()})
+    stage, search = searching_stage(run)
+    folder = StageTask(stage, trial=trial).results_dir
+    if not exists(folder):
+        numbers = sorted(int(name) for name in names_in(search.trials_folder) if name.isdecimal())
         there = ", ".join(map(str, numbers)) or "none"
-        what = "several trials" if found else "no trial"
-        raise RequestError(f"run {run.id} has {what} {trial}; it has {there}")
-    inside = found[0] / _TRAINING
-    return inside if exists(inside) else found[0]
+        raise RequestError(f"run {run.id} has no trial {trial}; it has {there}")
+    return folder
 
 
 def trial_problem(run: Run, trial: int) -> str | None:
@@ -57,9 +63,10 @@ def trial_problem(run: Run, trial: int) -> str | None:
     return f"trial {trial} of {run.id} has not succeeded ({state or 'nothing is on record'})"
 
 
-def _trials(run: Run) -> list[Path]:
-    """The folders that trials of the run's searches are in."""
-    results: Mapping[str, Any] = run.spec
-    root = Path(value_at(results, "results_dir") or run.path / RESULTS_DIR) / _SEARCHES
-    searches = [root, *(root / name for name in names_in(root) if (root / name).is_dir())]
-    return [place / _TRIALS for place in searches if exists(place / _TRIALS)]
+def folder_of(plan: Plan, event: Event) -> Path:
+    """The results folder that the checkpoints of an event are in."""
+    stage = plan.stage(event.get("search") or event["stage"])
+    if stage.best_of is not None:
+        stage = plan.stage(stage.best_of)
+    trial = None if stage.search is None else event.get("trial")
+    return StageTask(stage, event.get("task"), trial).results_dir

@@ -14,16 +14,24 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.chain import Parent, ParentStage
 from rtdetr_slurm.plan.model import Origin, Plan, Stage
-from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.resolved_spec import value_at, with_values
+from rtdetr_slurm.runs.best import chosen_by
 from rtdetr_slurm.runs.inference import from_stage, maker_of
 from rtdetr_slurm.runs.run import Run, find_run, open_run
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.summary import StageReport
-from rtdetr_slurm.runs.trials import split_reference, trial_folder, trial_problem
+from rtdetr_slurm.runs.trials import (
+    searching_stage,
+    split_reference,
+    trial_folder,
+    trial_problem,
+)
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec.experiment import ExperimentConfig
+from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.submission.survey import survey_run
-from rtdetr_slurm.yaml_source import load_yaml
+from rtdetr_slurm.yaml_source import dotted, load_yaml
 
 
 def find_parent(reference: str, site: FoundSite) -> Parent:
@@ -43,7 +51,7 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
         for stage in run.plan.stages
         if (leaves := get_action(stage.action).leaves) is not None and stage.array is None
     ]
-    return Parent(f"run {run.id}", stages, run.spec, _classes(run))
+    return Parent(f"run {run.id}", stages, _run_spec(run), _classes(run))
 
 
 def parent_spec(reference: str, site: FoundSite) -> Mapping[str, Any]:
@@ -54,7 +62,7 @@ def parent_spec(reference: str, site: FoundSite) -> Mapping[str, Any]:
     """
     run, trial = _open(reference, site)
     with _named():
-        return run.spec if trial is None else _trial_spec(run, trial)
+        return _run_spec(run) if trial is None else _trial_spec(run, trial)
 
 
 def _open(reference: str, site: FoundSite) -> tuple[Run, int | None]:
@@ -72,12 +80,18 @@ def _named() -> Iterator[None]:
 
 
 def _trial(run: Run, trial: int) -> Parent:
-    searches = [s for s in run.plan.stages if get_action(s.action).leaves == "checkpoint"]
-    if not searches:
-        raise RequestError(f"run {run.id} has no stage that trains")
-    origin = Origin(searches[-1].name, str(run.path), trial)
+    searching, _ = searching_stage(run)
+    origin = Origin(searching.name, str(run.path), trial)
     stage = ParentStage(origin, "checkpoint", ended=True, problem=trial_problem(run, trial))
     return Parent(str(origin), [stage], _trial_spec(run, trial), _classes(run))
+
+
+def _run_spec(run: Run) -> Mapping[str, Any]:
+    """The spec that a run goes by; of a search that has chosen, with what the best trial has."""
+    for stage in run.plan.stages:
+        if (best := chosen_by(run, stage)) is not None:
+            return with_values(run.spec, best.values)
+    return run.spec
 
 
 def _trial_spec(run: Run, trial: int) -> Mapping[str, Any]:
@@ -104,7 +118,20 @@ def _stage(
             f"{origin} has not ended, and a job of site '{site.site.name}' cannot wait for one of "
             f"scheduler '{stage.launch.scheduler}'; submit again when it has ended"
         )
+    elif not ended and (searched := _searched_and_carried(run, stage)):
+        problem = (
+            f"{run.id} still searches {', '.join(searched)}, which carries over to what continues "
+            "it; submit again when it has ended"
+        )
     return ParentStage(origin, leaves, ended, problem, stage.target)
+
+
+def _searched_and_carried(run: Run, stage: Stage) -> list[str]:
+    """Fields of the model that a search tries values of, where `stage` finds its best trial."""
+    search = None if stage.best_of is None else run.plan.stage(stage.best_of).search
+    fields = {parameter.field for parameter in search.space} if search is not None else set()
+    carried = (dotted(ref.path) for ref in walk(ExperimentConfig) if ref.extra("x-carried"))
+    return [path for path in carried if path in fields]
 
 
 def check_inputs(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan, parent: Parent) -> None:

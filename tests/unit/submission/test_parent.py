@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launch_support import claim_results, local_stage, make_run, write_checkpoint, write_dataset
+from search_support import choose, searching_run
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.model import Input, Origin
+from rtdetr_slurm.model_check import InvalidInput
+from rtdetr_slurm.plan.model import Input, Origin, StageTask
 from rtdetr_slurm.runs.inference import infer
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.runs.trials import trial_folder
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.submission.prepare import Prepared, prepare
 
@@ -127,46 +132,60 @@ def test_classes_that_mean_something_else_now_are_noted(machine: Machine, tmp_pa
     assert not any("mean nothing" in note for note in again.plan.notes)
 
 
-# --- trials --------------------------------------------------------------------------------
-def lay_out_trial(machine: Machine, trial: int, *, ended: bool = True) -> Path:
-    """What a search leaves of one training."""
-    folder = machine.run.path / "results" / "automl" / "trials" / str(trial)
-    folder.mkdir(parents=True)
-    queries = "model.num_queries=60"
-    resolved = load_spec(machine.spec, [queries, "model.num_select=50"]).resolved()
-    (folder / "experiment.yaml").write_text(json.dumps(resolved))
-    if ended:
-        train(folder)
-    return folder
+# --- searches ------------------------------------------------------------------------------
+@pytest.fixture
+def search(machine: Machine) -> Run:
+    """A run whose trial 3 has ended, and whose trial 4 has not; the numbers of queries differ."""
+    run = searching_run(machine.run.path.parent, "train-20260102-030405-beef", machine.run.spec)
+    for number, queries in ((3, 60), (4, 70)):
+        folder = StageTask(run.plan.stages[0], trial=number).results_dir
+        folder.mkdir(parents=True)
+        overrides = [f"model.num_queries={queries}", "model.num_select=50"]
+        resolved = load_spec(machine.spec, overrides).resolved()
+        (folder / "experiment.yaml").write_text(json.dumps(resolved))
+    train(trial_folder(run, 3))
+    return run
 
 
-def test_a_trial_is_continued_with_its_own_model(machine: Machine) -> None:
-    folder = lay_out_trial(machine, 3)
-    lay_out_trial(machine, 4, ended=False)
-    made = machine.ask(parent=f"{machine.run.id}/trials/3")
+def test_a_trial_is_continued_with_its_own_model(machine: Machine, search: Run) -> None:
+    made = machine.ask(parent=f"{search.id}/trials/3/")
     [evaluate] = made.plan.stages
     [model] = [one for one in evaluate.inputs if one.function == "parent_model"]
-    assert model.origin == Origin("train", str(machine.run.path), trial=3)
-    assert model.source == f"parent_model of trial 3 of {machine.run.id}"
+    assert model.origin == Origin("train", str(search.path), trial=3)
+    assert model.source == f"parent_model of trial 3 of {search.id}"
+    assert replace(model, choice="last").source.startswith("parent_model (last) of trial 3")
     assert made.spec["model"]["num_queries"] == 60
-    assert infer(machine.run, evaluate.tasks()[0], model).path == folder / "model_epoch_000.pth"
+    found = infer(machine.run, evaluate.tasks()[0], model)
+    assert found.path == trial_folder(search, 3) / "model_epoch_000.pth"
     assert evaluate.depends_on == ()
     for reference, said in {
-        f"{machine.run.id}/trials/9": "has no trial 9; it has 3, 4",
-        f"{machine.run.path}/trials/4": r"trial 4 of train-2026.* has not succeeded \(nothing is",
+        f"{search.id}/trials/9": "has no trial 9; it has 3, 4",
+        f"{search.path}/trials/4": r"trial 4 of train-2026.* has not succeeded \(nothing is",
+        f"{machine.run.id}/trials/0": "has searched nothing, and so has no trials",
         "train-1999/trials/0": "there is no run 'train-1999'",
     }.items():
         with pytest.raises(RequestError, match=f"job.parent: .*{said}"):
             machine.ask(parent=reference)
 
 
-def test_of_a_search_whose_trainings_have_folders_of_their_own(machine: Machine) -> None:
-    folder = lay_out_trial(machine, 0, ended=False)
-    (folder / "train").mkdir()
-    (folder / "experiment.yaml").rename(folder / "train" / "experiment.yaml")
-    train(folder / "train")
-    made = machine.ask(parent=f"{machine.run.id}/trials/0/")
-    [model] = [one for one in made.plan.stages[0].inputs if one.function == "parent_model"]
-    found = infer(machine.run, made.plan.stages[0].tasks()[0], model)
-    assert found.path == folder / "train" / "model_epoch_000.pth"
-    assert replace(model, choice="last").source.startswith("parent_model (last) of trial 0")
+def test_a_search_is_continued_with_the_model_of_its_best_trial(
+    machine: Machine, search: Run
+) -> None:
+    pid = str(os.getpid())
+    for stage in search.plan.stages:
+        search.record("submitted", stage=stage.name, job_id=pid, **process_facts(pid))
+    with pytest.raises(RequestError, match=r"still searches model\.num_queries, which carries"):
+        machine.ask(parent=search.id)
+    choose(search, 3, 0, **{"model.num_queries": 60, "train.optim.lr": 0.01})
+    for task in search.plan.tasks():
+        end = task.event_facts(None)
+        search.record("finished", **end, state="success")
+    made = machine.ask(parent=search.id)
+    [evaluate] = made.plan.stages
+    [model] = [one for one in evaluate.inputs if one.function == "parent_model"]
+    assert model.origin == Origin("best", str(search.path))
+    assert (evaluate.depends_on, made.spec["model"]["num_queries"]) == ((), 60)
+    found = infer(machine.run, evaluate.tasks()[0], model)
+    assert found.path == trial_folder(search, 3) / "model_epoch_000.pth"
+    with pytest.raises(InvalidInput, match=r"found 55; train-.* has 60"):
+        machine.ask("model.num_queries=55", parent=search.id)
