@@ -230,6 +230,12 @@ class Kpi:
     VAL_MAP50 = "val_mAP50"
     TEST_MAP = "test_mAP"
     TEST_MAP50 = "test_mAP50"
+    PARAMETERS = "parameters"
+    LATENCY_MS = "latency_ms"
+
+
+COSTS = (Kpi.PARAMETERS, Kpi.LATENCY_MS)
+"""KPIs of what a detector costs whoever runs it, for who asks for them (`--costs`)."""
 
 
 class Status(str, Enum):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rtdetr_slurm.contract import PARITY_JSON
-from rtdetr_slurm.deploy import latency
+from rtdetr_slurm.deploy.clocks import gpu_clocks
 from rtdetr_slurm.deploy.detector import Detector
 from rtdetr_slurm.deploy.forms import Form, Missing, forms_of
 from rtdetr_slurm.deploy.parity import MAX_DROP, Parity, Scored, said_of
@@ -24,6 +24,7 @@ from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.vision import timing
 from rtdetr_slurm.vision.tradeoff import Latency
 
 IMAGES: Mapping[str, int] = {"cpu": 100, "cuda": 500}
@@ -91,8 +92,8 @@ def _timed(
     the GPU is clocked at, once it is warm."""
     sizes = sizes_timed(detector, most)
     chosen = sizes if form.predict is detector else sizes[:1]
-    found = latency.time_batches(form.predict, detector.size, chosen, form.device, latency.PACE)
-    return found, latency.gpu_clocks(form.device)
+    found = timing.time_batches(form.predict, detector.size, chosen, form.device, timing.PACE)
+    return found, gpu_clocks(form.device)
 
 
 def sizes_timed(detector: Detector, most: int) -> list[int]:
@@ -100,8 +101,14 @@ def sizes_timed(detector: Detector, most: int) -> list[int]:
     it takes, else up to `most`."""
     if detector.record is not None:
         profile = detector.record.profile
-        return latency.batch_sizes(profile.min, profile.max, profile.opt)
-    return [detector.max_batch] if detector.max_batch else latency.batch_sizes(1, most)
+        return batch_sizes(profile.min, profile.max, profile.opt)
+    return [detector.max_batch] if detector.max_batch else batch_sizes(1, most)
+
+
+def batch_sizes(low: int, high: int, *also: int) -> list[int]:
+    """The ends of a range of batch sizes, the powers of two in it, and what else is in it."""
+    powers = [2**n for n in range(high.bit_length())]
+    return sorted({low, high, *(n for n in (*powers, *also) if low <= n <= high)})
 
 
 def tell(session: Session, parity: Parity) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import PARITY_VERSION
-from rtdetr_slurm.deploy import latency
+from rtdetr_slurm.deploy import clocks
 from rtdetr_slurm.deploy.forms import Form, Missing
 from rtdetr_slurm.engine.comparison import Compared
 from rtdetr_slurm.vision.tradeoff import Latency, Measured, Tradeoff
@@ -139,7 +139,7 @@ class Parity:
             "not_known": self.unknown,
             "forms": [{**described(one), "drop_points": self.lost_by(one)} for one in self.forms],
             "not_compared": {one.kind: one.why for one in self.missing},
-            "timed_with": latency.clock_facts() if self.forms else None,
+            "timed_with": clocks.clock_facts() if self.forms else None,
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -171,7 +171,7 @@ def described(one: Scored) -> dict[str, Any]:
 
 def timed_note(compared: Compared) -> str:
     """On what, and with which clock, for a report."""
-    said = latency.clock_facts()
+    said = clocks.clock_facts()
     return (
         f"On {said_of(compared)}. Each was timed where it runs, by {said['clock']}; the processor "
         f"is {said['cpu']}, with {said['threads']} threads."
@@ -185,4 +185,4 @@ def said_of(compared: Compared) -> str:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else latency.cpu_model()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else clocks.cpu_model()

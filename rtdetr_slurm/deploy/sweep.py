@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.contract import REPORT_HTML, SWEEP_JSON, SWEEP_VERSION, Env, ExitCode
-from rtdetr_slurm.deploy import latency
+from rtdetr_slurm.deploy import clocks
 from rtdetr_slurm.deploy.actions.gen_trt_engine import engine_of
 from rtdetr_slurm.deploy.detector import ONNX_RUNTIME, open_detector
 from rtdetr_slurm.deploy.forms import form_of
@@ -198,7 +198,7 @@ def write(session: Session, tried: Sequence[Tried], compared: Compared) -> None:
         "schema_version": SWEEP_VERSION,
         "version": __version__,
         **facts,
-        "timed_with": latency.clock_facts(),
+        "timed_with": clocks.clock_facts(),
         "forms": [
             {
                 "name": shown.name,

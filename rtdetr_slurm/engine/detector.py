@@ -62,11 +62,11 @@ def new_detector(session: Session, *, pretrained: bool = True) -> RTDETR:
     )
     if cfg.pretrained_model_path and pretrained:
         path = Path(cfg.pretrained_model_path)
-        _refuse_other_detector(path, session.key, experiment.model)
+        refuse_other_detector(path, session.key, experiment.model)
         session.say(str(load_weights(model, path, part="detector", key=session.key)))
     elif (backbone := experiment.model.pretrained_backbone_path) and pretrained:
         path = Path(backbone)
-        _refuse_other_detector(path, session.key, experiment.model, part="backbone")
+        refuse_other_detector(path, session.key, experiment.model, part="backbone")
         session.say(str(load_weights(model, path, part="backbone", key=session.key)))
         if constant:
             session.say("the pretrained backbone's stem and batch norms are kept as they are")
@@ -93,7 +93,7 @@ def trained_detector(
     """
     num_classes = session.experiment.dataset.num_classes
     config = model_config or session.experiment.model
-    described = _refuse_other_detector(path, session.key, config, num_classes, at=at)
+    described = refuse_other_detector(path, session.key, config, num_classes, at=at)
     model = build_model(config, num_classes)
     if is_quantized:
         return _quantized_detector(session, path, model)
@@ -109,7 +109,7 @@ def trained_detector(
     return TrainedDetector(_placed(model, session), classes or described.classes or None, epoch)
 
 
-def _refuse_other_detector(
+def refuse_other_detector(
     path: Path,
     key: str | None,
     config: ModelConfig,
@@ -117,7 +117,13 @@ def _refuse_other_detector(
     part: Part = "detector",
     at: tuple[str, ...] = ("model",),
 ) -> Described:
-    """What is known of a file's weights; what their shapes do not tell, `load_weights` finds out.
+    """What is known of a file's weights; what their shapes do not tell, whoever loads them finds
+    out.
+
+    Args:
+        num_classes: of the spec; None where class heads of another size do no harm.
+        part: of the detector that the file is needed for.
+        at: where the spec has `config`.
 
     Raises:
         RequestError: its weights are not of the detector that is to have them, or encrypted and

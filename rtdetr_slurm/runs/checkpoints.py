@@ -126,6 +126,19 @@ def is_checkpoint_name(name: str) -> bool:
     return _EPOCH.fullmatch(name) is not None
 
 
+def nothing_left(checkpoint: Path, num_epochs: int) -> str | None:
+    """Why a training that goes on from a checkpoint has nothing to do; None where it has, and where
+    the file's name does not tell.
+
+    Args:
+        num_epochs: that the training has in all.
+    """
+    match = _EPOCH.fullmatch(Path(os.path.realpath(checkpoint)).name)
+    if match is None or (done := int(match[1]) + 1) < num_epochs:
+        return None
+    return f"found {num_epochs}; {checkpoint} has {done} epochs done; allowed: more than that"
+
+
 def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     """The epoch checkpoints of a results folder, by epoch, with the val_mAP of their epoch."""
     metrics = kpi_by_epoch(results_dir).get(Kpi.VAL_MAP, {})

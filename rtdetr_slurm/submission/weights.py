@@ -17,6 +17,7 @@ from rtdetr_slurm.runs.checkpoint_record import (
     quantization_of,
     read_weights_record,
 )
+from rtdetr_slurm.runs.checkpoints import nothing_left
 from rtdetr_slurm.spec import ExperimentConfig
 from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
@@ -24,6 +25,7 @@ from rtdetr_slurm.spec.quantization import opset_has
 from rtdetr_slurm.yaml_source import KeyPath
 
 RESUMED = ("train", "resume_training_checkpoint_path")
+_EPOCHS = ("train", "num_epochs")
 STARTED_WITH = ("train", "pretrained_model_path")
 _BACKBONE = ("model", "pretrained_backbone_path")
 _EXPORTED = ("export", "checkpoint")
@@ -58,6 +60,8 @@ def weights_are_the_models(
             )
         else:
             yield from other_detector(record, path, model, classes, at)
+            if problem := nothing_left(path, train.num_epochs):
+                yield Problem(_EPOCHS, problem, also=(at,))
     elif train.resume_training_checkpoint_path and at in (STARTED_WITH, _BACKBONE):
         return
     elif at == STARTED_WITH:

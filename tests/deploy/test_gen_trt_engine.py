@@ -13,7 +13,6 @@ import torch
 from engine_support import Workspace, open_workspace, stopping_at
 from onnx_support import METADATA, exported, tiny_detector
 
-from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.actions.gen_trt_engine import gen_trt_engine
 from rtdetr_slurm.deploy.detector import open_detector
 from rtdetr_slurm.deploy.record import EngineRecord, Profile, read_record
@@ -24,6 +23,7 @@ from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.errors import ActionError, RequestError, UserError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.runs.claim import Start
+from rtdetr_slurm.vision import timing
 
 CPU = torch.device("cpu")
 SIZE = (64, 96)
@@ -37,7 +37,7 @@ LEFT = ["parity.json", *FILES]
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("work")
     with open_workspace(folder) as opened, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "PACE", latency.Pace(0, 1, 0, 0))
+        patch.setattr(timing, "PACE", timing.Pace(0, 1, 0, 0))
         yield opened
 
 

@@ -22,10 +22,8 @@ from engine_support import Workspace, fresh_detector, open_workspace
 from onnx_support import scramble
 from PIL import Image
 
-from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.actions.evaluate import trt_evaluate
 from rtdetr_slurm.deploy.actions.inference import trt_inference
-from rtdetr_slurm.deploy.latency import Pace
 from rtdetr_slurm.engine.actions.evaluate import evaluate
 from rtdetr_slurm.engine.actions.export import export
 from rtdetr_slurm.engine.actions.inference import inference
@@ -34,6 +32,7 @@ from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.engine.training.checkpoint import save_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
+from rtdetr_slurm.vision import timing
 from rtdetr_slurm.vision.images import load_image
 from rtdetr_slurm.vision.postprocess import postprocess
 from rtdetr_slurm.vision.preprocess import preprocess
@@ -104,7 +103,7 @@ def _annotate(folder: Path, model: RTDETR) -> None:
 def workspace(made: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """With results of its own, and in a hurry: no process is started to load five images."""
     monkeypatch.setattr(sources, "workers", lambda _: 0)
-    monkeypatch.setattr(latency, "PACE", Pace(0, 1, 0, 0))
+    monkeypatch.setattr(timing, "PACE", timing.Pace(0, 1, 0, 0))
     made.results = tmp_path
     return made
 

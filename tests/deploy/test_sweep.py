@@ -13,16 +13,15 @@ from engine_support import Workspace, open_workspace
 from onnx_support import exported, scrambled_weights, tiny_detector
 
 from rtdetr_slurm.contract import Env
-from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.detector import open_detector
 from rtdetr_slurm.deploy.entry import main
-from rtdetr_slurm.deploy.latency import Pace
 from rtdetr_slurm.deploy.sweep import made_in
 from rtdetr_slurm.deploy.tensorrt import Built, TensorRt
 from rtdetr_slurm.engine.datasets import sources
 from rtdetr_slurm.engine.process import loading
 from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.engine.process.stop import StopFlag
+from rtdetr_slurm.vision import timing
 
 CPU = torch.device("cpu")
 
@@ -38,7 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started beside the test, nor changed in its process."""
     monkeypatch.setenv(Env.ACCELERATOR, "cpu")
-    monkeypatch.setattr(latency, "PACE", Pace(0, 1, 0, 0))
+    monkeypatch.setattr(timing, "PACE", timing.Pace(0, 1, 0, 0))
     monkeypatch.setattr(sources, "workers", lambda _: 0)
     monkeypatch.setattr(loading, "start_server", lambda: None)
     monkeypatch.setattr(StopFlag, "listen", lambda _: None)

@@ -12,13 +12,12 @@ import torch
 from engine_support import Workspace, open_workspace
 from onnx_support import scrambled_weights
 
-from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.actions.evaluate import trt_evaluate
 from rtdetr_slurm.deploy.actions.gen_trt_engine import gen_trt_engine
-from rtdetr_slurm.deploy.latency import Pace
 from rtdetr_slurm.engine.actions.export import export
 from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.vision import timing
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def on_gpu(session: Session) -> Session:
 
 
 def test_scores_and_times(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "PACE", Pace(0.1, 2, 0.1, 0))
+    monkeypatch.setattr(timing, "PACE", timing.Pace(0.1, 2, 0.1, 0))
     size = ("export.input_height=64", "export.input_width=96")
     weights = f"export.checkpoint={workspace.root / 'weights.pth'}"
     export(on_gpu(workspace.session(weights, *size, name="export")))

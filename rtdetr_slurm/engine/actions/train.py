@@ -16,12 +16,13 @@ from rtdetr_slurm.engine.datasets.sources import (
     open_training_data,
     share_evaluation,
 )
-from rtdetr_slurm.engine.detector import new_detector
+from rtdetr_slurm.engine.detector import new_detector, refuse_other_detector
 from rtdetr_slurm.engine.evaluation import predictor, write_examples
 from rtdetr_slurm.engine.losses import build_criterion
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.costs import detector_costs
 from rtdetr_slurm.engine.training.loop import train_epochs
 from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
 from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn
@@ -30,7 +31,8 @@ from rtdetr_slurm.engine.training.report import describe
 from rtdetr_slurm.engine.training.scalars import open_scalars
 from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
-from rtdetr_slurm.runs.checkpoints import resume_point
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.runs.checkpoints import nothing_left, resume_point
 from rtdetr_slurm.vision.scoring import open_evaluation_data
 
 
@@ -54,6 +56,8 @@ def train(
     sources = open_sources(session)
     start = on_main(lambda: find_start(session))
     begun = None if start is None else load_checkpoint(start, session.key)
+    if start is not None:
+        check_start(start, session)
     seed = choose_seed(cfg.seed, begun)
 
     data = open_training_data(session, sources["train"], seed)
@@ -64,6 +68,7 @@ def train(
         torch.manual_seed(seed)  # the same initial weights on all ranks
         model = new_detector(session, pretrained=begun is None)
         criterion = build_criterion(experiment.model)
+        costs = detector_costs(session, model)
         objective = build_objective(session, model, criterion, data.table.classes)
         state = build_state(session, model, objective, seed)
         if begun is not None and start is not None:
@@ -80,7 +85,7 @@ def train(
         show_progress(cfg.num_epochs, steps, images_per_step, main=context.is_main) as progress,
         open_scalars(session.results_dir, main=context.is_main) as scalars,
     ):
-        training = Training(session, data, validation, state, criterion, progress, scalars)
+        training = Training(session, data, validation, state, criterion, costs, progress, scalars)
         describe(training)
         kpi = train_epochs(training)
     shown = scored[0] if scored else open_evaluation_data(experiment, sources["train"][0])
@@ -104,6 +109,20 @@ def find_start(session: Session) -> Path | None:
         session.say(f"no checkpoint to go on from in {session.results_dir}: starts over")
         return explicit
     return furthest.path
+
+
+def check_start(start: Path, session: Session) -> None:
+    """Refuse a checkpoint of another detector, or of another folder with all epochs done: what is
+    in this one is complete then.
+
+    Raises:
+        RequestError: naming the fields of the spec.
+    """
+    experiment = session.experiment
+    refuse_other_detector(start, session.key, experiment.model, experiment.dataset.num_classes)
+    problem = nothing_left(start, experiment.train.num_epochs)
+    if problem and start.resolve().parent != session.results_dir.resolve():
+        raise RequestError(f"train.num_epochs: {problem}")
 
 
 def choose_seed(wanted: int, begun: Mapping[str, Any] | None) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import ACTIONS, DEPLOY, ENGINE, deploy_action, get_action
-from rtdetr_slurm.contract import RUNTIMES
+from rtdetr_slurm.contract import COSTS, RUNTIMES
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
 
@@ -50,18 +50,21 @@ class Arguments:
     Attributes:
         action: by its name in the table.
         bad_images: `stop`, `skip`, or None where the spec decides.
+        costs: of COSTS, what a training reports besides its scores.
     """
 
     action: str
     spec: Path
     overrides: tuple[str, ...]
     bad_images: str | None
+    costs: tuple[str, ...] = ()
     deploy: DeployOptions = DeployOptions()
 
     def command_line(self) -> list[str]:
         """The arguments that parse to this."""
         line = [self.action, "-e", str(self.spec), *self.overrides]
         line += ["--bad-images", self.bad_images] if self.bad_images else []
+        line += ["--costs", ",".join(self.costs)] if self.costs else []
         return line + self.deploy.command_line()
 
 
@@ -79,10 +82,15 @@ def parse(argv: Sequence[str] | None, program: str) -> Arguments:
         raise RequestError(f"unexpected argument '{malformed[0]}': overrides are written key=value")
     if options.spec is None and action != DEFAULT_SPECS:
         raise RequestError(f"{program} {options.action} needs a spec file: -e FILE")
+    costs: tuple[str, ...] = ()
+    if program == ENGINE:
+        costs = options.costs
+        if costs and not get_action(options.action).trains:
+            raise RequestError(f"--costs: {options.action} reports none; train and distill do")
     deploy = DeployOptions()
     if program == DEPLOY:
         deploy = DeployOptions(options.runtime, options.max_map_drop, options.compute_capability)
-    return Arguments(action, options.spec or Path(), overrides, options.bad_images, deploy)
+    return Arguments(action, options.spec or Path(), overrides, options.bad_images, costs, deploy)
 
 
 _FLAGS = {
@@ -149,6 +157,14 @@ def _points(text: str) -> float:
     return points
 
 
+def _costs(text: str) -> tuple[str, ...]:
+    """Names of COSTS, with commas between them."""
+    names = tuple(text.split(","))
+    if {*names} - {*COSTS} or len({*names}) < len(names):
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: {','.join(COSTS)}, or one")
+    return names
+
+
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=_ABOUT[program])
     parser.add_argument("action", help=f"one of {_runs(program)}")
@@ -171,6 +187,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="what to do at an image that is missing, broken or not as annotated (default: the "
         "spec's job.bad_images)",
     )
+    if program == ENGINE:
+        parser.add_argument(
+            "--costs",
+            type=_costs,
+            default=(),
+            metavar="NAME,…",
+            help="with every epoch of a training, what its detector costs: parameters (how many), "
+            "latency_ms (of one image on this device)",
+        )
     if program == DEPLOY:
         parser.add_argument(
             "--runtime",

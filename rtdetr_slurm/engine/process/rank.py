@@ -66,6 +66,7 @@ def run(loaded: LoadedSpec, arguments: Arguments, stop: StopFlag) -> int:
         results_dir=folder,
         stop=stop,
         skip_bad_images=skips_bad_images(loaded, arguments.bad_images),
+        costs=arguments.costs,
         start=start_of(os.environ),
         key=loaded.key,
         deploy=arguments.deploy,

@@ -32,6 +32,7 @@ class Session:
         name: of the action.
         resolved: the spec as plain data, every default filled in.
         skip_bad_images: go on without images that cannot be decoded.
+        costs: of COSTS, what a training reports with every epoch.
         start: under which this process writes to the results folder.
         phases: what this rank is doing; the code of the action says so.
         key: that model files are encrypted with; None: they are not.
@@ -46,6 +47,7 @@ class Session:
     results_dir: Path
     stop: StopFlag
     skip_bad_images: bool = False
+    costs: tuple[str, ...] = ()
     start: Start | None = None
     phases: Phases = field(default_factory=Phases)
     key: str | None = field(default=None, repr=False)

@@ -148,17 +148,6 @@ def _is_ours(content: Mapping[str, Any]) -> bool:
     return content.get("tao_model") == MODEL_NAME and "schema_version" in content
 
 
-def check_num_classes(checkpoint: TrainingCheckpoint, num_classes: int, path: Path) -> None:
-    """Refuse a checkpoint whose class heads have another size than the spec asks for."""
-    there = checkpoint["spec"]["dataset"]["num_classes"]
-    if there != num_classes:
-        raise RequestError(
-            f"checkpoint {path} was trained with dataset.num_classes {there}, the spec has "
-            f"{num_classes}: use {there}, or start from its weights with "
-            "train.pretrained_model_path, which leaves out the class heads"
-        )
-
-
 def keep_epoch(saved: Path, epoch: int) -> None:
     """Give the state that was saved after the steps of an epoch the epoch's name.
 

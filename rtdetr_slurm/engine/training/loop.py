@@ -89,7 +89,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     train_loss = torch.tensor(position.loss_sum / steps)
     train_loss = train_loss.to(session.context.device)
     average_over_ranks([train_loss])
-    kpi = {Kpi.TRAIN_LOSS: train_loss.item()}
+    kpi = {Kpi.TRAIN_LOSS: train_loss.item(), **training.costs}
     last = epoch + 1 == cfg.num_epochs
     saved: Path | None = None
     scores: Scores | None = None
@@ -151,7 +151,7 @@ def train_steps(training: Training) -> None:
 
         where = f"epoch {shown_epoch(position.epoch, cfg.num_epochs)}"
         where += f" step {position.step_in_epoch}/{sampler.steps_per_epoch}"
-        training.progress.update(where, position.step, value, rate)
+        training.progress.update(where, training.steps_left, value, rate)
         session.numbers.update(training.progress.numbers)
         write_scalars(training, value, rate, read_terms)
         if stop:

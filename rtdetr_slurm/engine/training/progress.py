@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -28,6 +29,8 @@ class TrainingProgress:
         images_per_step: over all ranks.
         bar: where to show it; None prints lines.
         quiet: show nothing.
+
+    What is done may have been done in batches of another size: all that counts is what is left.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class TrainingProgress:
         *,
         quiet: bool = False,
     ) -> None:
-        self.num_epochs, self.steps_per_epoch = num_epochs, steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self.total_steps = num_epochs * steps_per_epoch
         self.images_per_step, self.quiet = images_per_step, quiet
         self._bar = bar
@@ -57,27 +60,27 @@ class TrainingProgress:
         """Over the last steps."""
         return sum(self._steps) / max(len(self._steps), 1)
 
-    def remaining(self, step: int) -> timedelta:
-        """Expected time until the end of training, from `step` on.
+    def remaining(self, steps_left: int) -> timedelta:
+        """Expected time until the end of training, with so many steps still to make.
 
         What comes after an epoch's steps counts as soon as one epoch has shown how long it takes.
         """
-        ended = (step - self._within_epoch) // self.steps_per_epoch
+        ends_left = math.ceil((steps_left + self._within_epoch) / self.steps_per_epoch)
         each_end = sum(self._ends) / max(len(self._ends), 1)
-        seconds = self.seconds_per_step * (self.total_steps - step)
-        return timedelta(seconds=round(seconds + each_end * (self.num_epochs - ended)))
+        seconds = self.seconds_per_step * steps_left
+        return timedelta(seconds=round(seconds + each_end * ends_left))
 
     def end_epoch(self) -> None:
         """After what follows an epoch's steps: writing and validation are no part of a step."""
         self._ends.append(self._lap())
         self._within_epoch = False
 
-    def update(self, where: str, step: int, loss: float, rate: float) -> None:
+    def update(self, where: str, steps_left: int, loss: float, rate: float) -> None:
         """After a step.
 
         Args:
             where: `epoch 3/10 step 7/50`.
-            step: steps done of the whole training.
+            steps_left: of the whole training.
             rate: learning rate.
         """
         self._steps.append(self._lap())
@@ -86,11 +89,12 @@ class TrainingProgress:
         self.numbers = {
             "loss": sum(self._losses) / len(self._losses),
             "images_per_second": self.images_per_step / max(self.seconds_per_step, 1e-9),
-            "eta_s": self.remaining(step).total_seconds(),
+            "eta_s": self.remaining(steps_left).total_seconds(),
         }
         text = f"{where}  {self._text(rate)}"
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, description=text)
+            done = self.total_steps - steps_left
+            self._bar.update(self._task, completed=done, description=text)
         elif not self.quiet and self._clock - self._last_line >= LINE_SECONDS:
             self._last_line = self._clock
             print(text, flush=True)

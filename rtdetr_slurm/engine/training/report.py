@@ -58,10 +58,10 @@ def report_epoch(
         epoch=position.epoch,
         step=position.step,
         max_epoch=cfg.num_epochs - 1,
-        max_step=training.data.sampler.steps_per_epoch * cfg.num_epochs,
+        max_step=position.step + training.steps_left,
         time_per_epoch=_milliseconds(seconds),
         time_per_step=_milliseconds(per_step),
-        eta=str(training.progress.remaining(position.step)),
+        eta=str(training.progress.remaining(training.steps_left)),
     )
     values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())
     session.say(f"epoch {shown}  {values}  {seconds:.1f} s")

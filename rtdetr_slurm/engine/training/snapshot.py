@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +14,10 @@ from torch.optim import AdamW
 from rtdetr_slurm import __version__
 from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint, check_num_classes
+from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint
 from rtdetr_slurm.engine.training.state import Position, TrainingState
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 
 
@@ -53,13 +56,14 @@ def capture(
 def restore(
     state: TrainingState, checkpoint: TrainingCheckpoint, path: Path, session: Session
 ) -> None:
-    """Put `checkpoint` into a freshly built state.
+    """Put `checkpoint` into a freshly built state, whose rates, decay and batches are those of the
+    present spec.
 
     Raises:
-        RequestError: it belongs to another model, or it stands within an epoch and the samples of
-            this start would come in another order.
+        RequestError: it belongs to another model, or has trained other parameters of it; or it
+            stands within an epoch, and the samples of this start would come in another order.
     """
-    check_num_classes(checkpoint, session.experiment.dataset.num_classes, path)
+    _check_same_parameters(checkpoint, path, session)
     done = is_checkpoint_name(path.resolve().name)  # of what a latest.pth leads to
     if not done:
         _check_same_order(checkpoint, path, session)
@@ -98,6 +102,23 @@ def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Sessi
             )
 
 
+def _check_same_parameters(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
+    """Each of the optimizer's moments is of one parameter, which only its place tells."""
+    for name in ("train.freeze", "model.train_backbone"):
+        there, now = value_at(checkpoint["spec"], name), value_at(session.resolved, name)
+        if _unordered(there) != _unordered(now):
+            raise RequestError(
+                f"{name}: found {json.dumps(now)}; checkpoint {path} trained with "
+                f"{json.dumps(there)}, and so other "
+                "parameters; allowed: the same, or a training that starts from its weights "
+                "(train.pretrained_model_path)"
+            )
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value or []
+
+
 def _load_auxiliary(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in weights.items()}:
@@ -132,8 +153,8 @@ def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     if sizes != [len(group["params"]) for group in stored["param_groups"]]:
         raise RequestError(
-            f"checkpoint {path} trained other parameters: train.freeze, model.train_backbone and "
-            "model.pretrained_backbone_path must be as they were"
+            f"checkpoint {path} trained other parameters: model.pretrained_backbone_path must be "
+            "as it was"
         )
     now = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(stored)

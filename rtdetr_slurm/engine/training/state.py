@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -94,6 +95,7 @@ class Training:
     Attributes:
         validation: None where nothing is scored.
         criterion: of the validation loss.
+        costs: KPI to value, of each epoch besides its scores.
         scalars: on rank 0.
     """
 
@@ -102,8 +104,16 @@ class Training:
     validation: EvaluationShare | None
     state: TrainingState
     criterion: Criterion
+    costs: Mapping[str, float]
     progress: TrainingProgress
     scalars: Scalars | None
+
+    @property
+    def steps_left(self) -> int:
+        """Of all epochs; those that are done may have had other batches, and so more or fewer."""
+        position = self.state.position
+        epochs = self.session.experiment.train.num_epochs - position.epoch
+        return epochs * self.data.sampler.steps_per_epoch - position.step_in_epoch
 
 
 def build_state(

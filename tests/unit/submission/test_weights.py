@@ -101,6 +101,12 @@ def test_what_a_training_goes_on_from(tmp_path: Path, ask: Callable[..., Prepare
     assert f"model.nheads: found 8; {whole} has 4; allowed" in (
         refusal(ask, field, whole, action="train")
     )
+    done = whole.rename(tmp_path / "model_epoch_004.pth")
+    few = ("model.nheads=4", "train.num_epochs=5")
+    assert f"train.num_epochs: found 5; {done} has 5 epochs done; allowed: more" in (
+        refusal(ask, field, done, *few, action="train")
+    )
+    whole = done.rename(whole)
     # Then no other file is read.
     other = write_safetensors(tmp_path / "w.safetensors")
     started = f"train.pretrained_model_path={other}"

@@ -18,12 +18,12 @@ from tao_specs import FORMS, as_overrides
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.data.sample import write_sample
-from rtdetr_slurm.deploy import latency
 from rtdetr_slurm.deploy.tensorrt import Built, TensorRt
 from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import FieldRef, Section, is_list, visit, walk
+from rtdetr_slurm.vision import timing
 from rtdetr_slurm.yaml_source import dotted, to_yaml
 
 SHORT = ("train.num_epochs=1", "train.checkpoint_interval=1", "train.enable_ema=true")
@@ -133,7 +133,7 @@ def run(workspace: Workspace, name: str, number: int, given: Sequence[str], read
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("work")
     with open_workspace(folder) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "PACE", latency.Pace(0, 1, 0, 0))
+        patch.setattr(timing, "PACE", timing.Pace(0, 1, 0, 0))
         # Built for real in tests/deploy; here it would take most of the time.
         patch.setattr(TensorRt, "build", lambda *arguments: Built(b"a plan", None, ""))
         shutil.rmtree(made.data)

@@ -28,12 +28,14 @@ from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
 
-def session_of(workspace: Workspace, path: Path, *overrides: str, bindings: Any = None) -> Session:
+def session_of(
+    workspace: Workspace, path: Path, *overrides: str, bindings: Any = None, epochs: int = 1
+) -> Session:
     return workspace.session(
         f"distill.pretrained_teacher_model_path={path}",
         f"distill.bindings={json.dumps(bindings or BINDINGS)}",
         "train.enable_ema=true",
-        "train.num_epochs=1",
+        f"train.num_epochs={epochs}",
         "train.checkpoint_interval=1",
         "dataset.val_data_sources=null",
         *overrides,
@@ -69,6 +71,18 @@ def test_an_interrupted_distillation_is_the_same(
     assert [tuple(tensor.shape) for tensor in whole["auxiliary"].values()] == [
         (48, 32, 1, 1), (48,), (48, 32, 1, 1), (48,)
     ]  # fmt: skip
+
+    # An epoch that is done is where the rates may change, also in another folder.
+    monkeypatch.delenv("RTDETR_RESUME")
+    of_whole = f"train.resume_training_checkpoint_path={workspace.root / 'whole' / name}"
+    further = workspace.root / "further"
+    changed = ("train.optim.lr=1e-6", f"distill.results_dir={further}")
+    distill(session_of(workspace, teacher, of_whole, *changed, epochs=2))
+    last = load_checkpoint(further / "model_epoch_001.pth")
+    groups = last["optimizer"]["param_groups"]
+    assert [one["lr"] for one in groups] == pytest.approx([1e-4, 1e-6, 1e-6])
+    for key, tensor in whole["auxiliary"].items():
+        torch.testing.assert_close(tensor, last["auxiliary"][key], rtol=0, atol=1e-5, msg=key)
 
 
 def test_a_teacher_of_other_classes_is_noted(workspace: Workspace) -> None:

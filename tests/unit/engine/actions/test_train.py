@@ -200,18 +200,46 @@ class TestResume:
         assert_same_weights(last, whole.last, "ema")
         assert reported(last.parent) == reported(whole.folder)
 
-    def test_from_a_link_to_an_epoch(
+    def test_with_other_values_in_another_folder(
         self, workspace: Workspace, whole: Whole, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """That epoch is done, so that the next one may have other batches."""
+        """An epoch that is done is where rates, decay and batches may change, by whatever name it
+        is found; what the optimizer has gathered stays. So do a search's trials go on."""
         link = workspace.root / "latest.pth"
         link.symlink_to(whole.last)
         resume = f"train.resume_training_checkpoint_path={link}"
-        train(workspace.session(resume, "train.num_epochs=3", "dataset.batch_size=6"))
+        with pytest.raises(
+            RequestError, match=r"train\.num_epochs: found 2; \S+ has 2 epochs done"
+        ):
+            train(workspace.session(resume))
+        other = ("lr=1e-6", "lr_backbone=2e-6", "weight_decay=0.5", "warmup_steps=0")
+        optim = [f"train.optim.{one}" for one in other]
+        session = workspace.session(resume, "train.num_epochs=3", "dataset.batch_size=6", *optim)
+        train(replace(session, costs=("parameters",)))
         assert f"goes on from {link}: 2 of 3 epochs are done" in capsys.readouterr().out
-        assert [path.name for path in (workspace.results / "train").glob("*.pth")] == [
-            "model_epoch_002.pth"
-        ]
+        folder = workspace.results / "train"
+        assert [path.name for path in folder.glob("*.pth")] == ["model_epoch_002.pth"]
+        (line,) = (line for line in workspace.status() if "epoch" in line)
+        # Six steps of four images before, two of six now.
+        assert (line["epoch"], line["step"], line["max_step"], line["eta"]) == (2, 8, 8, "0:00:00")
+        detector = fresh_detector(session)
+        fused = sum(one.numel() for one in detector.fuse().parameters())
+        assert line["kpi"]["parameters"] == fused
+
+        before, after = (
+            load_checkpoint(one) for one in (whole.last, folder / "model_epoch_002.pth")
+        )
+        rates = {
+            one["name"]: (one["lr"], one["weight_decay"])
+            for one in after["optimizer"]["param_groups"]
+        }
+        assert rates == {"backbone": (2e-6, 0.5), "no_decay": (1e-6, 0.0), "decay": (1e-6, 0.5)}
+        steps = {int(one["step"]) for one in after["optimizer"]["state"].values()}
+        assert steps == {8}
+        for name, _ in detector.named_parameters():  # moved by steps of the new rate
+            torch.testing.assert_close(
+                after["model"][name], before["model"][name], rtol=0, atol=1e-5, msg=name
+            )
 
     @pytest.mark.parametrize("stop_at", [1, 5, 7])
     def test_from_an_interruption(
@@ -309,10 +337,12 @@ class TestResume:
         for change, message in (
             (
                 "dataset.num_classes=6",
-                r"was trained with dataset\.num_classes 4, the spec has 6",
+                r"dataset\.num_classes: found 6; \S+ has class heads for 4 classes",
             ),
-            ("model.dec_layers=1", r"belongs to another model(.|\n)*is not in the model"),
-            ("train.freeze=[backbone]", "trained other parameters"),
+            ("model.dec_layers=1", r"model\.dec_layers: found 1; \S+ has 2; allowed: the same"),
+            ("model.nheads=4", r"model\.nheads: found 4; \S+ has 8; allowed: the same"),
+            ("train.freeze=[encoder]", r'train\.freeze: found \["encoder"\]; .* with \[\], and so'),
+            ("model.train_backbone=false", r"model\.train_backbone: found false; .* with true"),
             ("dataset.batch_size=3", "the middle of epoch 1, .* with batch_size 4; this .* has 3"),
         ):
             with pytest.raises(RequestError, match=message):

@@ -33,6 +33,13 @@ class TestArguments:
         assert parse(expected.command_line(), ENGINE) == expected
         assert expected.overrides == ("a=1", "b.c=2")
 
+    def test_costs_are_what_a_training_reports(self) -> None:
+        parsed = parse(["distill", "-e", "s.yaml", "--costs", "latency_ms,parameters"], ENGINE)
+        assert parsed.costs == ("latency_ms", "parameters")
+        assert parse(parsed.command_line(), ENGINE) == parsed
+        with pytest.raises(RequestError, match="--costs: evaluate reports none"):
+            parse(["evaluate", "-e", "s.yaml", "--costs", "parameters"], ENGINE)
+
     def test_a_value_with_spaces_and_quotes_is_one(self) -> None:
         """TAO joins the overrides and takes them apart at spaces again."""
         value = """results_dir='/data/a  b/"c" $d'"""

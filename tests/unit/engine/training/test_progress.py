@@ -24,12 +24,12 @@ def test_the_time_left_has_the_validations_to_come(monkeypatch: pytest.MonkeyPat
     left = []
     for step in range(1, 13):
         now += 2
-        shown.update("", step, 1.0, 1.0)
-        left.append(shown.remaining(step))
+        shown.update("", 12 - step, 1.0, 1.0)
+        left.append(shown.remaining(12 - step))
         if step % 4 == 0:
             now += 10
             shown.end_epoch()
-            left.append(shown.remaining(step))
+            left.append(shown.remaining(12 - step))
     assert left[3] == timedelta(seconds=16)  # nothing is known of an epoch's end yet
     # 16 s of steps and 20 s of validations after the first epoch, and so on to the end
     assert [one.seconds for one in left[4:]] == [36, 34, 32, 30, 28, 18, 16, 14, 12, 10, 0]
