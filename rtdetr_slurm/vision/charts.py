@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rtdetr_slurm.vision.markup import Markup, element, joined
+from rtdetr_slurm.markup import Markup, element, joined
 
 COLOURS = (
     *("#4477cc", "#cc6633", "#339966", "#aa4499", "#997700"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rtdetr_slurm.contract import Kpi
+from rtdetr_slurm.markup import Markup, element, page, text_table
 from rtdetr_slurm.vision.analysis import KINDS, NO_THRESHOLD, RECALLS, Analysis
 from rtdetr_slurm.vision.assessment import Assessment
 from rtdetr_slurm.vision.charts import (
@@ -25,7 +26,6 @@ from rtdetr_slurm.vision.charts import (
     matrix_chart,
     spanning,
 )
-from rtdetr_slurm.vision.markup import Markup, element
 from rtdetr_slurm.vision.pictures import PICTURES, SIDE, Picture
 from rtdetr_slurm.vision.report_style import STYLE
 from rtdetr_slurm.vision.tradeoff import Tradeoff, tradeoff_section
@@ -76,7 +76,7 @@ class Report:
 
 def render_report(report: Report) -> bytes:
     """The whole file, UTF-8."""
-    parts = [element("h1", report.title), _facts(report.facts)]
+    parts = [_facts(report.facts)]
     if report.assessment is not None:
         parts.append(_key_numbers(report.assessment))
     if report.tradeoff is not None:
@@ -90,16 +90,7 @@ def render_report(report: Report) -> bytes:
         parts += _confusion(report.assessment)
         parts += _pictures(report.pictures)
         parts += _coco(report.assessment)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=SAFE),
-        element("meta", name="viewport", content="width=device-width"),
-        element("title", report.title),
-        element("style", Markup(STYLE)),
-    )
-    page = element("html", head, element("body", *parts), lang="en")
-    return f"<!doctype html>\n{page}\n".encode()
+    return page(report.title, parts, policy=SAFE, style=STYLE)
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> Markup:
@@ -176,10 +167,8 @@ def _class_table(assessment: Assessment) -> Iterator[Markup]:
         result, ap = results[one], assessment.metrics.per_class[names[one]]
         at_threshold = (result.threshold, result.precision, result.recall, result.f1)
         numbers = map(_number, (ap["AP"], ap["AP50"], *at_threshold))
-        cells = (names[one], str(one), str(result.boxes), *numbers)
-        rows.append(element("tr", *(element("td", cell) for cell in cells)))
-    titles = element("tr", *(element("th", name) for name in head))
-    yield element("div", element("table", titles, *rows), class_="wide")
+        rows.append((names[one], str(one), str(result.boxes), *numbers))
+    yield text_table(head, rows)
 
 
 def _errors(analysis: Analysis) -> Iterator[Markup]:
@@ -271,11 +260,8 @@ def _picture(picture: Picture) -> Markup:
 
 def _coco(assessment: Assessment) -> Iterator[Markup]:
     yield element("h2", "COCO's twelve numbers")
-    rows = [
-        element("tr", element("td", name), element("td", _number(value)))
-        for name, value in assessment.metrics.summary.items()
-    ]
-    yield element("table", *rows)
+    numbers = assessment.metrics.summary.items()
+    yield text_table((), [(name, _number(value)) for name, value in numbers])
 
 
 def _limited(shown: int, there_are: int, which: str) -> str:

@@ -1,20 +1,7 @@
-"""How report.html looks, on a bright and on a dark screen."""
+"""How the charts and pictures of report.html look; the rest is as in all reports."""
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --truth: #00b7c7;
-  --missed: #f2a900; --right: #2fae4a; --wrong: #e5383b; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { margin-top: 2.4rem; font-size: 1.2rem; }
-p, figcaption { max-width: 75ch; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
-  unicode-bidi: isolate; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }
-.numbers div { background: var(--soft); border-radius: 8px; padding: .6rem 1rem; }
-.numbers b { display: block; font-size: 1.5rem; }
+:root { --truth: #00b7c7; --missed: #f2a900; --right: #2fae4a; --wrong: #e5383b; }
 svg text { font: 12px system-ui, sans-serif; fill: currentColor; unicode-bidi: isolate; }
 svg .grid { stroke: var(--line); } svg .cell { stroke: var(--line); }
 svg circle:not([fill]) { fill: currentColor; opacity: .55; } svg text.on-dark { fill: #fff; }

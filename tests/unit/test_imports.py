@@ -27,6 +27,7 @@ GROUND = {
     "errors",
     "files",
     "lifetime",
+    "markup",
     "places",
     "records",
     "resolved_spec",
