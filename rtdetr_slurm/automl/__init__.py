@@ -1,0 +1,1 @@
+"""A hyper-parameter search: what is tried, by which algorithm, and what came of it."""

@@ -1,0 +1,1 @@
+"""How each algorithm decides; pure functions of the trials so far."""
