@@ -42,7 +42,7 @@ _SILENCE_S = 120.0
 def run_here(probe: Probe) -> None:
     """The probe of site `local`, on this machine."""
     log = probe.folder / "probe.log"
-    argv = [sys.executable, "-m", "rtdetr_slurm.launch", PROBE, str(probe.folder)]
+    argv = [sys.executable, "-m", "rtdetr_slurm.controller", PROBE, str(probe.folder)]
     with log.open("wb") as stream:
         subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False)
     _read(probe)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import FailureClass
@@ -27,6 +28,14 @@ class StopReason:
 
     why: FailureClass
     by_scheduler: bool = False
+
+
+class Standing(Enum):
+    """Where a job stands, for who may take over what it holds."""
+
+    WAITS = "waits"
+    RUNS = "runs"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,10 @@ class Allocation(ABC):
     @abstractmethod
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes, in order; none where the scheduler does not say."""
+
+    @abstractmethod
+    def standing(self, job_ids: Collection[str], /) -> dict[str, Standing]:
+        """Where other jobs of the run stand; those of which nobody can tell are left out."""
 
     @abstractmethod
     def kill_wait_s(self) -> int:

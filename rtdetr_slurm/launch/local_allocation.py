@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rtdetr_slurm.contract import Env, FailureClass
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.allocation import KILL_WAIT_S, Allocation, Exclusion, StopReason
+from rtdetr_slurm.launch.allocation import KILL_WAIT_S, Allocation, Exclusion, Standing, StopReason
 from rtdetr_slurm.plan.model import Resources, Stage, StageTask
 
 
@@ -51,6 +51,10 @@ class LocalAllocation(Allocation):
 
     def nodes(self) -> tuple[str, ...]:
         return (os.uname().nodename,)
+
+    def standing(self, job_ids: Collection[str], /) -> dict[str, Standing]:
+        # One task after the other runs here, and this is the one that does.
+        return {i: Standing.RUNS if i == self.job_id else Standing.ENDED for i in job_ids}
 
     def kill_wait_s(self) -> int:
         return KILL_WAIT_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rtdetr_slurm.contract import BATCH_SCRIPT, FailureClass
 from rtdetr_slurm.errors import SiteError
@@ -12,6 +12,7 @@ from rtdetr_slurm.launch.allocation import (
     KILL_WAIT_S,
     Allocation,
     Exclusion,
+    Standing,
     StopReason,
     topology_of,
 )
@@ -21,11 +22,12 @@ from rtdetr_slurm.launch.suspects import left_out
 from rtdetr_slurm.plan.model import Resources, Stage, StageTask
 from rtdetr_slurm.runs.logs import LogReader
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.slurm.answers import OwnFacts
+from rtdetr_slurm.slurm.answers import JobInfo, OwnFacts
 from rtdetr_slurm.slurm.commands import Slurm
 from rtdetr_slurm.slurm.environment import job_environment
 from rtdetr_slurm.slurm.job_ids import array_task, own_job_id
 from rtdetr_slurm.slurm.parse import parse_notice
+from rtdetr_slurm.slurm.states import ENDED, PENDING
 
 EARLIEST_WARNING_S = 90
 """Slurm may send the warning signal a minute early; the rest is the clocks' and ours."""
@@ -103,6 +105,19 @@ class SlurmAllocation(Allocation):
             say(f"Slurm does not say which nodes these are: {error}")
             return ()
 
+    def standing(self, job_ids: Collection[str], /) -> dict[str, Standing]:
+        if not job_ids:
+            return {}
+        try:
+            listing = self._slurm.squeue()
+        except SiteError as error:
+            say(f"whether other jobs still run is not known: {error}")
+            return {}
+        found = {i: standing_of(listing.jobs.get(i)) for i in job_ids}
+        # What cannot be read may be the job that is not there.
+        doubt = listing.unreadable is not None
+        return {i: one for i, one in found.items() if i in listing.jobs or not doubt}
+
     def kill_wait_s(self) -> int:
         known = self._slurm.kill_wait()
         return KILL_WAIT_S if known is None else known
@@ -174,6 +189,13 @@ def srun_prefix(resources: Resources) -> list[str]:
     if resources.cpus_per_task is not None:
         argv += [f"--cpus-per-task={resources.cpus_per_task}"]
     return argv
+
+
+def standing_of(job: JobInfo | None) -> Standing:
+    """Where a job stands, by what squeue lists; one that it does not is over."""
+    if job is None or job.state in ENDED:
+        return Standing.ENDED
+    return Standing.WAITS if job.state in PENDING else Standing.RUNS
 
 
 def judge_warning(facts: OwnFacts, lead_s: int) -> StopReason:

@@ -82,7 +82,7 @@ def _noted(path: str | None) -> list[str]:
 def this_code() -> list[str]:
     """What starts this very code again: the run's archive that it came from, or the package."""
     archive = getattr(getattr(__spec__, "loader", None), "archive", None)
-    package = [sys.executable, "-m", "rtdetr_slurm.launch"]
+    package = [sys.executable, "-m", "rtdetr_slurm.controller"]
     return package if archive is None else python_archive(Path(archive))
 
 

@@ -147,7 +147,7 @@ class Runner:
 
     def command(self, task: StageTask) -> list[str]:
         """What a stage's job is on this machine."""
-        return stage_command(self.run.path, task.stage.name, self._number(task))
+        return stage_command(self.run.path, task.stage, self._number(task))
 
     def _number(self, task: StageTask) -> int:
         """Of the start that comes now."""

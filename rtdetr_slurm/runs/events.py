@@ -62,7 +62,7 @@ class _Stamp(TypedDict):
     timestamp: Moment
     event: str
     """submitting, resumed, submitted, refused, unclear, withdrawn, started, resolved, requeued,
-    cancelling, not_cancelled, finished, told"""
+    cancelling, not_cancelled, finished, told; of a search also extended, stopping, going_on"""
 
 
 class Event(_Stamp, total=False):
@@ -76,6 +76,10 @@ class Event(_Stamp, total=False):
     """Of the stage that finds the best trial: which that is."""
     worker: int
     """Of a trial: the task of the array that trains it."""
+    trials: int
+    gpu_hours: float
+    deadline: Moment
+    """Of an extension: what is added to the budget, and the deadline that holds from then on."""
     job_id: str
     cluster: str
     restart: int

@@ -29,7 +29,7 @@ from rtdetr_slurm.contract import (
 from rtdetr_slurm.errors import NewerVersion, RequestError, SiteError
 from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, write_atomic
 from rtdetr_slurm.places import expanded
-from rtdetr_slurm.plan.model import Plan, StageTask
+from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.records import BadRecord, Prose, checked, exists, names_in, read_json
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
@@ -171,19 +171,24 @@ class Run:
         record_event(self.path / EVENTS_DIR, event, **data)
 
 
-def stage_command(run_dir: Path, stage: str, first: int = 0) -> list[str]:
+def stage_command(run_dir: Path, stage: Stage, first: int = 0) -> list[str]:
     """What runs a stage, or a task of its array, inside its job: the run's own launch code.
 
     Args:
         first: number of the job's first start.
     """
-    controller = python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP)
-    return [*controller, "stage", str(run_dir), stage, *([str(first)] if first else [])]
+    searches = stage.search is not None or stage.best_of is not None
+    controller = python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP, installed=searches)
+    return [*controller, "stage", str(run_dir), stage.name, *([str(first)] if first else [])]
 
 
-def python_archive(path: Path) -> list[str]:
-    """This Python on an archive of code, isolated from all that is installed."""
-    return [sys.executable, "-I", "-S", "-u", str(path)]
+def python_archive(path: Path, *, installed: bool = False) -> list[str]:
+    """This Python on an archive of code, isolated from the environment.
+
+    Args:
+        installed: whether it sees what is installed for all; else the standard library alone.
+    """
+    return [sys.executable, "-I", *([] if installed else ["-S"]), "-u", str(path)]
 
 
 def status_path(task: StageTask) -> Path:

@@ -165,7 +165,7 @@ def batch_executor(
         after=after,
         tasks=sending.tasks,
     )
-    return BatchExecutor(job_dir, stage_command(run_dir, stage.name, first), parameters)
+    return BatchExecutor(job_dir, stage_command(run_dir, stage, first), parameters)
 
 
 def _by_place(tasks: Sequence[OpenTask]) -> dict[tuple[str | None, int | None], list[int]]:

@@ -21,7 +21,7 @@ from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.runs.run import Run
 
 _PACKAGE = Path(rtdetr_slurm.__file__).parent
-_ENTRY = "rtdetr_slurm.launch.__main__"
+_ENTRY = "rtdetr_slurm.controller"
 _MAIN = f"import sys\n\nfrom {_ENTRY} import main\n\nsys.exit(main())\n"
 
 

@@ -10,8 +10,8 @@ import pytest
 from launch_support import local_stage, make_run
 
 from rtdetr_slurm.contract import RUN_JSON, FailureClass
+from rtdetr_slurm.controller import _opened
 from rtdetr_slurm.launch import patience
-from rtdetr_slurm.launch.__main__ import _opened
 from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.records import BadRecord, read_file
 from rtdetr_slurm.runs.run import Run

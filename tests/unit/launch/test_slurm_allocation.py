@@ -63,7 +63,7 @@ def test_the_inner_srun(run: Run) -> None:
         "--mpi=none",
         "--cpus-per-task=8",
     ]
-    assert argv[-5:] == ["-m", "rtdetr_slurm.launch", "node", str(run.path), "train"]
+    assert argv[-5:] == ["-m", "rtdetr_slurm.controller", "node", str(run.path), "train"]
 
 
 def step(run: Run, environ: Mapping[str, str], *, restart: int = 0, resume: bool = False) -> Step:

@@ -174,7 +174,7 @@ def test_records_of_an_earlier_start_are_gone(run: Run, stage: Stage) -> None:
 
 def test_the_real_launch_runs_by_itself(run: Run) -> None:
     """As the batch script calls it, in a process of its own; the node wrapper starts the engine."""
-    argv = [sys.executable, "-m", "rtdetr_slurm.launch", "stage", str(run.path), "train"]
+    argv = [sys.executable, "-m", "rtdetr_slurm.controller", "stage", str(run.path), "train"]
     env = os.environ | {"RTDETR_SLURM_LOCAL_JOB_ID": "77", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(argv, env=env, capture_output=True, check=False)
     assert done.returncode == 1

@@ -24,7 +24,7 @@ from rtdetr_slurm.submission.sending import Sending
 # All modules of ours that are loaded once the entry point is, and where they come from.
 LOADED = """
 import sys; sys.path.insert(0, sys.argv[1])
-import rtdetr_slurm.launch.__main__
+import rtdetr_slurm.controller
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "rtdetr_slurm":
         print(module.__file__)
@@ -66,7 +66,7 @@ def test_a_job_runs_the_code_it_was_submitted_with(tmp_path: Path) -> None:
         "RTDETR_SLURM_LOCAL_JOB_ID": "77",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    argv = stage_command(run.path, "train")
+    argv = stage_command(run.path, run.plan.stage("train"))
     done = subprocess.run(argv, env=env, cwd=tmp_path / "new", capture_output=True, text=True)
     assert done.returncode == 1
     node = " ".join([*python_archive(run.path / "jobs" / "controller.zip"), "node"])

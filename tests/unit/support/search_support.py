@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch_support import local_stage, make_run, write_checkpoint
+from launch_support import STAGE, local_stage, make_run, write_checkpoint
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.files import sha256_of
@@ -37,6 +37,13 @@ def search_in(folder: Path, **changes: Any) -> Search:
         epochs=3,
     )
     return replace(plain, **changes)
+
+
+def searching(folder: Path, **changes: Any) -> Stage:
+    """The workers alone, two of them, each with two GPUs on two nodes of a cluster."""
+    workers = str(folder / "automl" / "workers")
+    search = search_in(folder / "automl", **{"trials": 4, **changes})
+    return replace(STAGE, results_dir=workers, array=Array(2), search=search, container=None)
 
 
 def searching_stages(root: Path, **changes: Any) -> list[Stage]:

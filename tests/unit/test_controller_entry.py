@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from launch_support import STAGE, local_stage, make_run
 
+from rtdetr_slurm.controller import make_allocation
 from rtdetr_slurm.errors import SiteError
-from rtdetr_slurm.launch.__main__ import make_allocation
 from rtdetr_slurm.plan.model import Stage
 
 

@@ -1,5 +1,7 @@
-"""`python -m rtdetr_slurm.launch stage RUN STAGE`, what the batch script runs on node 0, and
-`… node RUN STAGE [TASK]`, the node wrapper. A run's own archive of this code is called alike."""
+"""`python -m rtdetr_slurm.controller stage RUN STAGE`, what the batch script runs on node 0, and
+`… node RUN STAGE [TASK [TRIAL]]`, the node wrapper. A run's own archive of this code is called
+alike.
+"""
 
 from __future__ import annotations
 
