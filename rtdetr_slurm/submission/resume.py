@@ -4,7 +4,7 @@ and as it was frozen."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from rtdetr_slurm.contract import CONTROLLER_ZIP, JOBS_DIR, LAUNCH_VERSION, SUMM
 from rtdetr_slurm.encryption import key_problem, read_key
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.limits import check_limits
-from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.records import exists
 from rtdetr_slurm.runs.checkpoints import resume_candidates
 from rtdetr_slurm.runs.events import Event
@@ -51,15 +51,20 @@ class Missing:
 
     Attributes:
         sendings: in the plan's order.
-        jobs: of the other stages, by name; None of one that has succeeded.
+        jobs: by stage, those that have yet to end and are left alone; none of one that has
+            succeeded.
     """
 
     sendings: Sequence[Sending]
-    jobs: Mapping[str, Job | None]
+    jobs: Mapping[str, Sequence[Job]]
 
 
 def resume_run(
-    run: Run, *, again: bool = False, on_note: Callable[[str], object] = lambda _: None
+    run: Run,
+    *,
+    again: bool = False,
+    reopened: Collection[str] = (),
+    on_note: Callable[[str], object] = lambda _: None,
 ) -> dict[str, str]:
     """Queue the stages that have neither succeeded nor wait or run; returns stage name → job id,
     nothing where none is missing.
@@ -68,6 +73,7 @@ def resume_run(
 
     Args:
         again: also where another run that does the same is under way.
+        reopened: stages that have something to do again though they have succeeded.
         on_note: is told what its jobs will not have, before they are sent.
 
     Raises:
@@ -92,7 +98,7 @@ def resume_run(
     if times_sent(events) != times_sent(before):  # the report may not know of it
         raise Overtaken(f"{run.id} has just been submitted by another process")
     _see_that_it_stands_still(run, report, events, notes)
-    missing = find_missing(run, report, events)
+    missing = find_missing(run, report, events, reopened)
     if not missing.sendings:
         return {}
     _see_that_nothing_outlives_its_runner(run, missing)
@@ -152,38 +158,70 @@ def _hold_limits(run: Run) -> None:
         check_limits(run.plan.stages, site)
 
 
-def find_missing(run: Run, report: RunReport, events: Sequence[Event]) -> Missing:
-    """What a run that stands still lacks. Pure."""
+def find_missing(
+    run: Run, report: RunReport, events: Sequence[Event], reopened: Collection[str] = ()
+) -> Missing:
+    """What a run that stands still lacks. Pure.
+
+    Args:
+        reopened: stages that have something to do again though they have succeeded.
+
+    Raises:
+        RequestError: a stage is at work on what is about to become something else.
+    """
     reports = {one.name: one for one in report.stages}
     sendings: list[Sending] = []
-    jobs: dict[str, Mapping[str, Any] | None] = {}
+    jobs: dict[str, Sequence[Job]] = {}
+    sent: set[str] = set()
+    renewed = {*reopened}
     for stage in run.plan.stages:
         tasks = [(task, reports[task.name]) for task in stage.tasks()]
+        before = [d for d in stage.depends_on if d.on.run is None and d.on.stage in sent]
+        # What came after something that had failed, or has succeeded with what that had left, has
+        # not seen what comes now.
+        outdated = any(d.kind == "afterany" or d.on.stage in renewed for d in before)
+        if outdated:
+            renewed.add(stage.name)
+            _see_that_it_rests(run, tasks)
         # What waits for a job that is gone, or for one that has failed, waits in vain.
-        in_vain = any(d.on.run is None and d.on.stage not in jobs for d in stage.depends_on)
-        live = {StageState.RUNNING} if in_vain else _LIVE
-        well = {StageState.SUCCESS, *live}
+        live = {StageState.RUNNING} if before else _LIVE
+        well = live if stage.name in renewed else {StageState.SUCCESS, *live}
         lacking = [(task, one) for task, one in tasks if one.state not in well]
         if lacking:
             whole = len(lacking) == len(tasks)
             numbers = None if whole else tuple(task.index or 0 for task, _ in lacking)
             first = next_start(events, stage.name)
             sendings.append(Sending(stage, first, numbers, _why(lacking[0][1])))
-        else:
-            jobs[stage.name] = _live_job(stage, [one for _, one in tasks], events)
+            sent.add(stage.name)
+        left = [(task, one) for task, one in tasks if (task, one) not in lacking]
+        jobs[stage.name] = _live_jobs(left, events)
     return Missing(sendings, jobs)
 
 
-def _live_job(stage: Stage, reports: Iterable[StageReport], events: Sequence[Event]) -> Job | None:
-    """The job of a stage that lacks nothing, where it has not succeeded yet."""
-    live = next((one for one in reports if one.state in _LIVE), None)
-    if live is None:
-        return None
-    own = [event for task in stage.tasks() for event in task_events(events, task)]
-    return {"job_id": array_of(live.job_id or ""), "cluster": cluster_of(own)}
+def _live_jobs(
+    tasks: Sequence[tuple[StageTask, StageReport]], events: Sequence[Event]
+) -> list[Job]:
+    """The jobs of tasks that have not succeeded yet, an array as one."""
+    found = {
+        array_of(one.job_id or ""): cluster_of(task_events(events, task))
+        for task, one in tasks
+        if one.state in _LIVE
+    }
+    return [{"job_id": job_id, "cluster": cluster} for job_id, cluster in found.items()]
+
+
+def _see_that_it_rests(run: Run, tasks: Sequence[tuple[StageTask, StageReport]]) -> None:
+    for _, one in tasks:
+        if one.state is StageState.RUNNING:
+            raise RequestError(
+                f"{run.id}: {one.name} is at work on what there is so far; resume the run when it "
+                "has ended"
+            )
 
 
 def _why(report: StageReport) -> str:
+    if report.state is StageState.SUCCESS:
+        return "there is more for it to do"
     reason = report.failure.evidence if report.failure else report.detail
     return f"{report.state.value}: {reason}" if reason else report.state.value
 
@@ -210,7 +248,7 @@ def _see_that_it_stands_still(
 def _see_that_nothing_outlives_its_runner(run: Run, missing: Missing) -> None:
     """On this machine a stage ends some time after its runner was killed, and another runner cannot
     wait for it: it would start it a second time."""
-    running = [name for name, job in missing.jobs.items() if job is not None]
+    running = [name for name, jobs in missing.jobs.items() if jobs]
     if running and run.plan.stages[0].launch.scheduler == "local":
         raise RequestError(f"{run.id}: {', '.join(running)} has not ended yet; resume it then")
 
@@ -218,7 +256,7 @@ def _see_that_nothing_outlives_its_runner(run: Run, missing: Missing) -> None:
 def _end_what_is_left(run: Run, missing: Missing, events: Sequence[Event]) -> None:
     """End the jobs in whose place others come: what waits in vain, what is about to end."""
     backend = backend_of(run.plan)
-    tasks = [task for one in missing.sendings for task in one.stage.tasks()]
+    tasks = [task for one in missing.sendings for task in one.its_tasks()]
     known = [(task, task_events(events, task)) for task in tasks]
     old = [OpenTask(run, task, job_id_of(own, task), own) for task, own in known if own]
     if left := found_jobs(backend, old):

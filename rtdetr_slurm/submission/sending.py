@@ -42,6 +42,10 @@ class Sending:
     why: str | None = None
     key: str | None = field(default=None, repr=False)
 
+    def its_tasks(self) -> list[StageTask]:
+        """What of the stage is sent."""
+        return [one for one in self.stage.tasks() if self.tasks is None or one.index in self.tasks]
+
     def secrets(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Where the values of its secrets are; the key is never taken from `environ` as it is."""
         found = {name: value for name, value in environ.items() if name != Env.ENCRYPTION_KEY}

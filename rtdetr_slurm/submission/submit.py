@@ -56,7 +56,7 @@ def submit_run(run: Run, *, key: str | None = None, again: bool = False) -> dict
 def send(
     run: Run,
     sendings: Sequence[Sending],
-    jobs: Mapping[str, Facts | None],
+    jobs: Mapping[str, Sequence[Facts]],
     *,
     again: bool,
     known: Sequence[Event] = (),
@@ -67,7 +67,8 @@ def send(
     folders are as they were, and the record says so.
 
     Args:
-        jobs: of the run's other stages, by name; None of one that has ended well.
+        jobs: by stage, what else is to end before those that depend on it begin; nothing of one
+            that has ended well.
         again: also where a run that does the same is under way.
         known: events of the run that were heeded already; a wish to cancel that is not among them
             holds for all that is sent.
@@ -82,6 +83,7 @@ def send(
     backend = backend_of(run.plan)
     claims: list[Taken] = []
     sent: dict[str, Facts] = {}
+    before = {name: [*others] for name, others in jobs.items()}
     alone = again
     try:
         for one in sendings:
@@ -89,7 +91,8 @@ def send(
                 claims += _claim_stage(run, one)
         for one in sendings:
             with _taken_back(run, one, sendings, backend):
-                sent[one.stage.name] = _submit_stage(run, one, backend, {**jobs, **sent}, alone)
+                facts = sent[one.stage.name] = _submit_stage(run, one, backend, before, alone)
+                before.setdefault(one.stage.name, []).append(facts)
                 alone = True
                 _see_that_it_is_wanted(run, one, known)
     except Overtaken:
@@ -139,7 +142,7 @@ def _claim_stage(run: Run, one: Sending) -> list[Taken]:
 
 
 def _submit_stage(
-    run: Run, one: Sending, backend: Backend, jobs: Mapping[str, Facts | None], alone: bool
+    run: Run, one: Sending, backend: Backend, jobs: Mapping[str, Sequence[Facts]], alone: bool
 ) -> Facts:
     """Send one stage.
 
@@ -148,7 +151,7 @@ def _submit_stage(
     """
     try:
         depends_on = one.stage.depends_on
-        after = [(d.kind, job) for d in depends_on if (job := _job_of(d, jobs, backend))]
+        after = [(d.kind, job) for d in depends_on for job in _jobs_of(d, jobs, backend)]
         # A job can only wait for one of its own cluster.
         cluster = next((c for _, facts in after if (c := facts.get("cluster"))), None)
         _announce(run, one, cluster)
@@ -170,7 +173,7 @@ def _submit_stage(
 def _see_that_it_is_wanted(run: Run, one: Sending, known: Sequence[Event]) -> None:
     """See that nobody has cancelled the run meanwhile, be it a stage that was not yet sent then."""
     events = run.events()
-    wished = any(is_to_end(task_events(events, task)) for task in one.stage.tasks())
+    wished = any(is_to_end(task_events(events, task)) for task in one.its_tasks())
     if wished or _wishes(events) > _wishes(known):
         reason = f"{run.id} was cancelled while it was being submitted"
         note(run, "withdrawn", **one.facts(), reason=reason)
@@ -220,10 +223,10 @@ def _see_alone(run: Run) -> None:
         time.sleep(reconcile.LOOK_EVERY_S)
 
 
-def _job_of(
-    dependency: Dependency, jobs: Mapping[str, Facts | None], backend: Backend
-) -> Facts | None:
-    """The job that a dependency is on; None for one that has ended well already.
+def _jobs_of(
+    dependency: Dependency, jobs: Mapping[str, Sequence[Facts]], backend: Backend
+) -> Sequence[Facts]:
+    """The jobs that a dependency is on; none of a stage that has ended well already.
 
     Slurm forgets ended jobs, and a dependency on one that it does not know is refused.
 
@@ -238,7 +241,7 @@ def _job_of(
     own = task_events(events, task)
     if (end := recorded_end(own)) is not None:
         if end["state"] == StageState.SUCCESS.value or dependency.kind == "afterany":
-            return None
+            return []
         raise SiteError(
             f"{dependency.on} is {end['state']}, so nothing can come after it: "
             f"`rtdetr-slurm resume {other.id}` goes on with it"
@@ -250,4 +253,4 @@ def _job_of(
         raise SiteError(f"{dependency.on} cannot be waited for: {error}") from error
     if not found:
         raise SiteError(f"{dependency.on} has no job that could be waited for")
-    return {"job_id": found[0].job_id, "cluster": cluster_of(own)}
+    return [{"job_id": found[0].job_id, "cluster": cluster_of(own)}]

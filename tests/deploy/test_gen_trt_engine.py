@@ -161,6 +161,11 @@ class TestAroundTheBuild:
         assert "an earlier start of this job has made it" in capsys.readouterr().out
         with pytest.raises(RequestError, match="exists already"):
             start("another:gen_trt_engine", 0)
+        model = onnx.load(source)
+        model.doc_string = "another"
+        onnx.save(model, source)
+        start("run:gen_trt_engine", 1)
+        assert engine.stat().st_ino != first
         engine.unlink()  # killed after the record had its name, and before the engine had
         start("run:gen_trt_engine", 2)
         as_recorded(engine)

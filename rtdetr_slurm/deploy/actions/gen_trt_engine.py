@@ -122,7 +122,7 @@ def make(
 
 def made_before(session: Session, files: ModelFiles) -> bool:
     """Whether an earlier start of this job has made all files, and was ended before it could say
-    so. What it has made of them only in part is removed."""
+    so. What it has made of them only in part, or of another ONNX file, is removed."""
     try:
         record = read_record(files.target)
     except RequestError:
@@ -130,7 +130,8 @@ def made_before(session: Session, files: ModelFiles) -> bool:
     own = {files.target.name: record.engine_sha256, record.onnx: record.onnx_sha256}
     own |= {record.build_log: record.build_log_sha256}
     left = files.left_by(session.start, record.claim, own)
-    if files.target in left:
+    source = Path(session.experiment.gen_trt_engine.onnx_file)
+    if files.target in left and record.source_onnx_sha256 == sha256_of(source):
         session.say(f"{files.target} is there: an earlier start of this job has made it")
         return True
     if session.start is not None and session.start.claim == record.claim:

@@ -59,6 +59,7 @@ class _Told(TypedDict, total=False):
     """What export.json says of the files."""
 
     onnx_file: str
+    checkpoint_sha256: str
     claim: str | None
     files: Mapping[str, str]
 
@@ -140,7 +141,7 @@ def export(session: Session) -> dict[str, float]:
 
 def made_before(session: Session, files: ModelFiles) -> bool:
     """Whether an earlier start of this job has made all files, and was ended before it could say
-    so. What it has made of them only in part is removed."""
+    so. What it has made of them only in part, or of another checkpoint, is removed."""
     record = session.results_dir / EXPORT_JSON
     try:
         told = checked(_Told, read_json(record), record)
@@ -149,7 +150,8 @@ def made_before(session: Session, files: ModelFiles) -> bool:
     if told.get("onnx_file") != str(files.target):
         return False
     own = files.left_by(session.start, told.get("claim"), told.get("files", {}))
-    if files.target in own:
+    same = told.get("checkpoint_sha256") == sha256_of(Path(session.experiment.export.checkpoint))
+    if files.target in own and same:
         session.say(f"{files.target} is there: an earlier start of this job has made it")
         return True
     for path in own:

@@ -13,7 +13,7 @@ from slurm_support import FakeSlurm, queue_line, submitted, survey
 
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.plan.model import Array, StageTask
+from rtdetr_slurm.plan.model import Array, Dependency, Origin, StageTask
 from rtdetr_slurm.runs.claim import Start, claim_id, read_claim
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
@@ -341,6 +341,65 @@ def test_only_the_missing_tasks_of_an_array(slurm: FakeSlurm, tmp_path: Path) ->
         ("success", "42_2"),
         ("queued", "52_3"),
     ]
+
+
+def after_any(root: Path) -> Run:
+    """An array of three as job 42, and as 43 what comes after it whatever became of it; later ones
+    are 52 and 53."""
+    after = (Dependency(Origin("train"), "afterany"),)
+    return make_run(
+        root / "runs", replace(STAGE, array=Array(3)), replace(EVALUATE, depends_on=after)
+    )
+
+
+@pytest.fixture
+def gathered(tmp_path: Path, slurm: FakeSlurm) -> Run:
+    run = after_any(tmp_path)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo 43;; *) echo 42;; esac")
+    submit_run(run)
+    slurm.answer("sbatch", "case $* in *evaluate*) echo 53;; *) echo 52;; esac")
+    return run
+
+
+def task_ended(run: Run, number: int, **how: str) -> None:
+    facts = {"stage": "train", "job_id": f"42_{number}", "task": number, "restart": 0}
+    run.record("started", **facts)
+    run.record("finished", **facts, **(how or {"state": "success"}))
+
+
+def test_what_gathers_waits_for_old_and_new_tasks(slurm: FakeSlurm, gathered: Run) -> None:
+    task_ended(gathered, 0)
+    task_ended(gathered, 1, **FAILED)
+    lines = [
+        queue_line(gathered, "42_2", "RUNNING"),
+        queue_line(gathered, "43", "PENDING", "evaluate", "Dependency"),
+    ]
+    slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in lines))
+    assert resume_run(gathered) == {"train": "52", "evaluate": "53"}
+    assert slurm.calls("scancel") == ["43"], "and not the task that runs"
+    assert "#SBATCH --array=1%1\n" in script(gathered)
+    assert "--dependency=afterany:42:52\n" in script(gathered, "evaluate")
+
+
+def test_what_gathered_before_all_was_there_does_so_again(slurm: FakeSlurm, gathered: Run) -> None:
+    for number in range(3):
+        task_ended(gathered, number, **(FAILED if number == 1 else {}))
+    slurm.answer("squeue", f"echo '{queue_line(gathered, '43', 'RUNNING', 'evaluate')}'")
+    with pytest.raises(RequestError, match="evaluate is at work on what there is so far"):
+        resume_run(gathered)
+    ended(gathered, "evaluate", "43")
+    assert resume_run(gathered) == {"train": "52", "evaluate": "53"}
+    assert "--dependency=afterany:52\n" in script(gathered, "evaluate")
+
+
+def test_a_stage_with_more_to_do_is_sent_again(slurm: FakeSlurm, gathered: Run) -> None:
+    for number in range(3):
+        task_ended(gathered, number)
+    ended(gathered, "evaluate", "43")
+    assert resume_run(gathered) == {}
+    assert resume_run(gathered, reopened=["train"]) == {"train": "52", "evaluate": "53"}
+    why = [event["reason"] for event in gathered.events() if event["event"] == "resumed"]
+    assert why == ["there is more for it to do"] * 2
 
 
 def test_a_run_of_an_older_version_is_refused(slurm: FakeSlurm, run: Run) -> None:

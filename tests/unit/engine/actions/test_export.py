@@ -141,6 +141,10 @@ class TestExport:
         first = made.stat().st_ino
         start("run:export", 1)
         assert made.stat().st_ino == first
+        content = torch.load(checkpoint, weights_only=True)
+        save_checkpoint(checkpoint, content | {"epoch": 7})  # it has become another
+        start("run:export", 1)
+        assert open_onnx(made).metadata.epoch == 7
         made.unlink()  # killed before it got its name, and after labels.txt had
         start("run:export", 2)
         assert made.is_file()
