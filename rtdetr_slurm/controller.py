@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from rtdetr_slurm.automl.worker import Worker
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.launch.allocation import Allocation
+from rtdetr_slurm.launch.job_run import JobRun
 from rtdetr_slurm.launch.local_allocation import LocalAllocation
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node import run_node
@@ -42,7 +44,15 @@ def _run_stage(arguments: Sequence[str]) -> int:
         problem = explained(error)
         say(str(problem))
         return problem.exit_code
-    return StageRun(run, allocation, stop).execute()
+    return _job_run(run, allocation, stop).execute()
+
+
+def _job_run(run: Run, allocation: Allocation, stop: StopRequest) -> JobRun:
+    """What this job does."""
+    search = allocation.task.stage.search
+    if search is not None:
+        return Worker(run, allocation, stop, search)
+    return StageRun(run, allocation, stop)
 
 
 def _opened(arguments: Sequence[str]) -> tuple[Run, Allocation]:

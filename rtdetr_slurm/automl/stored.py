@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.history import Continued, TrialRecord, TrialState, best_epoch
@@ -83,11 +84,16 @@ def record_of(search: Search, trial: FrozenTrial, epochs: int) -> TrialRecord:
         step=attrs.step,
         failure=(failure[0], failure[1]) if failure is not None and len(failure) == 2 else None,
         facts=attrs.facts,
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
+        started=_aware(trial.datetime_start),
+        ended=_aware(trial.datetime_complete),
     )
 
 
 def _ours(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a dashboard or a person has added."""
     return {name: value for name, value in attrs.items() if name in _Attrs.__dataclass_fields__}
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """Optuna writes this machine's time, without its zone."""
+    return None if moment is None else moment.astimezone(timezone.utc)

@@ -143,7 +143,8 @@ class Attempt:
         if verdict.kind is Kind.REQUEUE and verdict.write_status:
             self.results.status.write(Status.PREEMPTED, verdict.reason)
         elif verdict.kind is Kind.SUCCESS and closes:
-            self.results.status.write(Status.SUCCESS, f"{self.task.name} has succeeded")
+            reason = verdict.reason or f"{self.task.name} has succeeded"
+            self.results.status.write(Status.SUCCESS, reason)
         elif verdict.kind in (Kind.FAILED, Kind.CANCELLED) and closes:
             failure_class = verdict.failure_class or FailureClass.UNKNOWN
             self.results.status.fail(failure_class, verdict.reason)

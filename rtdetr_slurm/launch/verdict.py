@@ -78,6 +78,7 @@ class Verdict:
         refusal: why nothing was started, in words that name no node.
         misplaced: whether the job only goes back because it stands on a bad node.
         by_slurm: whether Slurm puts it back by itself, for a node that failed; no retry of ours.
+        evidence: of a failure that is tried again: what it was.
     """
 
     kind: Kind
@@ -88,6 +89,7 @@ class Verdict:
     refusal: str | None = None
     misplaced: bool = False
     by_slurm: bool = False
+    evidence: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -155,6 +157,7 @@ def _ended_badly(end: Witnesses, failure: Failure, *, write: bool) -> Verdict:
             log_tail=end.log_tail,
         ),
         refusal=min(refusals, default=None),
+        evidence=failure.evidence,
     )
 
 
