@@ -42,17 +42,17 @@ def port_of(reserved: socket.socket) -> int:
 
 def test_two_jobs_on_a_node_never_get_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when they would begin with the same one, and the ranks of neither listen yet."""
-    with reserve_port("77", 0) as first, reserve_port("77", 0) as second:
+    with reserve_port("8642", 0) as first, reserve_port("8642", 0) as second:
         assert port_of(first) != port_of(second)
         with socket.socket() as ranks:
             ranks.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             ranks.bind(("", port_of(first)))
             ranks.listen()
         monkeypatch.setattr(rendezvous, "_ATTEMPTS", 2)
-        with pytest.raises(SiteError, match=r"none of the 2 ports .* job 77 can be used"):
-            reserve_port("77", 0)
-    with reserve_port("77", 0) as again:
-        assert port_of(again) == master_port("77", 0)
+        with pytest.raises(SiteError, match=r"none of the 2 ports .* job 8642 can be used"):
+            reserve_port("8642", 0)
+    with reserve_port("8642", 0) as again:
+        assert port_of(again) == master_port("8642", 0)
 
 
 def test_rank_and_nodes_are_those_of_the_task() -> None:

@@ -24,7 +24,7 @@ from rtdetr_slurm.submission.sending import Sending
 # All modules of ours that are loaded once the entry point is, and where they come from.
 LOADED = """
 import sys; sys.path.insert(0, sys.argv[1])
-import rtdetr_slurm.controller
+import importlib; [importlib.import_module(name) for name in sys.argv[2:]]
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "rtdetr_slurm":
         print(module.__file__)
@@ -34,12 +34,20 @@ for name, module in sorted(sys.modules.items()):
 
 
 def test_it_runs_alone_and_holds_nothing_else(tmp_path: Path) -> None:
+    """But for what a search alone needs, which is loaded where one begins."""
     path = tmp_path / "controller.zip"
     path.write_bytes(controller_archive())
-    argv = [sys.executable, "-I", "-S", "-c", LOADED, str(path)]
+    argv = [sys.executable, "-I", "-S", "-c", LOADED, str(path), "rtdetr_slurm.controller"]
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     held = [f"{path}/{name}" for name in zipfile.ZipFile(path).namelist() if name != "__main__.py"]
-    assert sorted(loaded) == sorted(held)
+    more = {*held} - {*loaded}
+    assert sorted(loaded) == sorted({*held} - more)
+    assert all(name.startswith(f"{path}/rtdetr_slurm/automl/") for name in more)
+
+    found = [name.removeprefix(f"{path}/").removesuffix(".py").replace("/", ".") for name in more]
+    argv = [sys.executable, "-I", "-c", LOADED, str(path), "rtdetr_slurm.controller", *found]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert sorted(line for line in done if not line.startswith("foreign")) == sorted(held)
 
 
 def test_files_without_a_date_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
