@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from enum import Enum
+from typing import Literal
 
 # --- schema versions: each kind of file has its own, so that a change of one leaves the others
 # readable ------------------------------------------------------------------------------------
@@ -220,6 +221,17 @@ MODEL_FILES = {
     Infer.CREATE_CAL_CACHE: "rtdetr.cal",
 }
 """By the function that makes up its path: the name of a file in the stage's results folder."""
+
+
+# --- searches for hyper-parameters ---------------------------------------------------------
+Algorithm = Literal[
+    "bayesian", "random", "grid", "qmc", "hyperband", "asha", "bohb", "hyperband_es", "pbt", "dehb"
+]
+Direction = Literal["maximize", "minimize"]
+Retention = Literal["best", "topk", "all"]
+"""Whose checkpoints are left when a search is over."""
+AUTOML_DIR = "automl"
+"""In a results folder: what belongs to a search, and is not one of the later stages'."""
 
 
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------

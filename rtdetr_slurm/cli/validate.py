@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rtdetr_slurm.spec import load_spec, refuse_unavailable
+    from rtdetr_slurm.spec import load_spec
 
     notes: list[str] = []
 
@@ -50,10 +50,6 @@ def run(args: argparse.Namespace) -> int:
         terminal.document({"valid": False, "problems": _problems(error)})
         return ExitCode.BAD_REQUEST
     notes += loaded.notes
-    try:
-        refuse_unavailable(loaded)
-    except RequestError as error:
-        notes += str(error).splitlines()
     if args.json:
         report = {
             "valid": True,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_slurm.actions import ENGINE
-from rtdetr_slurm.plan.make import check_run_dir, container_of, launch_of
+from rtdetr_slurm.plan.make import check_run_dir
 from rtdetr_slurm.plan.model import Bind, Endurance, Resources, Stage
+from rtdetr_slurm.plan.stages import container_of, launch_of
 from rtdetr_slurm.site.profile import ROLES, TENSORRT_ROLE, TRAIN_ROLE, Role, RoleName, Site
 from rtdetr_slurm.slurm.configuration import Cluster, Node
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import DEPLOY, MODEL_WORDS, Model, get_action
 from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.model import STAGE_NAME, Dependency, Input, Origin
+from rtdetr_slurm.plan.model import STAGE_NAME, Array, Dependency, Input, Origin
+from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import as_asked, walk
@@ -20,6 +22,16 @@ from rtdetr_slurm.yaml_source import KeyPath, dotted
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import LoadedSpec
     from rtdetr_slurm.spec.job import FollowUp
+
+
+BEST, EVALUATE_BEST, BASELINE = "best", "evaluate_best", "baseline"
+"""Stages that a search brings with it: what finds its best trial, what scores that, and what scores
+the weights that every trial starts from."""
+OF_SEARCH = (BEST, EVALUATE_BEST, BASELINE)
+STARTED_FROM = ("train.resume_training_checkpoint_path", "train.pretrained_model_path")
+"""Fields with the weights of a whole detector that a training starts from, the first that is given
+counts."""
+_SCORED = "evaluate.checkpoint"
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,31 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Searching:
+    """That the spec's own training is a search.
+
+    Attributes:
+        workers: the array whose tasks train.
+        evaluates: whether the best trial is scored once more.
+        has_baseline: whether the weights that every trial starts from are scored, too.
+    """
+
+    search: Search
+    workers: Array
+    evaluates: bool = True
+    has_baseline: bool = False
+
+
+@dataclass(frozen=True)
 class Position:
     """A stage's place in the chain.
 
     Attributes:
-        follow_up: its entry in job.then; None for the spec's own action.
+        follow_up: its entry in job.then; None for the spec's own action, and what belongs to it.
         target: the kind of GPU that it is for, of those that the site lists.
+        searching: of the spec's own training, where that is a search.
+        is_of_search: whether it is one that a search brings with it.
+        best_of: the search that it finds the best trial of.
     """
 
     name: str
@@ -72,6 +103,9 @@ class Position:
     target: str | None = None
     depends_on: tuple[Dependency, ...] = ()
     inputs: tuple[Input, ...] = ()
+    searching: Searching | None = None
+    is_of_search: bool = False
+    best_of: str | None = None
 
 
 def chain(
@@ -79,20 +113,23 @@ def chain(
     spec: Mapping[str, Any],
     parent: Parent | None,
     targets: Sequence[str] = (),
+    searching: Searching | None = None,
 ) -> list[Position]:
     """The spec's own action and its follow-ups, in order; a deploy action once for each target.
 
     A follow-up waits for the stage that its inputs come from; one without such inputs waits for
-    the stage before it.
+    the stage before it. What follows on a search follows on its best trial.
 
     Args:
         targets: the kinds of GPU to deploy on; none where the site lists none.
+        searching: that the first of them, a training, is a search.
 
     Raises:
         RequestError: two stages have one name, a name is none for a folder, or the parent has not
             what is taken from it, or nothing is.
     """
     positions: list[Position] = []
+    line: list[Position] = []  # what a later stage can follow on
     for index, entry, target in _stages(loaded, targets):
         name = loaded.action if entry is None else entry.name or entry.action
         name = name if target is None else f"{name}.{target}"
@@ -107,9 +144,17 @@ def chain(
                 f"job.then: there are two stages called '{name}'; give one of them a name of its "
                 f"own: {{action: {action}, name: {action}-2}}"
             )
-        inputs = tuple(_inputs(loaded, spec, index, target, positions, parent))
-        depends_on = _dependencies(inputs, positions, parent)
-        positions.append(Position(name, action, entry, target, depends_on, inputs))
+        inputs = tuple(_inputs(loaded, spec, index, target, line, parent))
+        depends_on = _dependencies(inputs, line, parent)
+        position = Position(name, action, entry, target, depends_on, inputs)
+        if searching is not None and index == 0:
+            position = replace(position, searching=searching)
+            best, *scored = _of_search(position, searching, spec, parent)
+            positions += [position, best, *scored]
+            line = [position, best]
+        else:
+            positions.append(position)
+            line.append(position)
     if parent is not None and not any(
         one.origin and one.origin.run for position in positions for one in position.inputs
     ):
@@ -118,6 +163,37 @@ def chain(
             "field that wants a model empty"
         )
     return positions
+
+
+def _of_search(
+    searched: Position, searching: Searching, spec: Mapping[str, Any], parent: Parent | None
+) -> Iterator[Position]:
+    """What a search brings with it: first the stage that finds its best trial, then those that
+    score that and what every trial starts from."""
+    over = Dependency(Origin(searched.name), "afterany")
+    yield Position(
+        BEST, searched.action, depends_on=(over,), is_of_search=True, best_of=searched.name
+    )
+    if searching.evaluates:
+        best = Input(_SCORED, Infer.PARENT_MODEL, Origin(BEST))
+        yield _scoring(EVALUATE_BEST, best, (Dependency(Origin(BEST)),))
+    if searching.has_baseline:
+        start = _start_of(searched, spec)
+        yield _scoring(BASELINE, start, _dependencies((start,), (), parent))
+
+
+def _scoring(name: str, scored: Input, depends_on: tuple[Dependency, ...]) -> Position:
+    inputs = (Input("evaluate.results_dir", Infer.OUTPUT_DIR), scored)
+    return Position(name, "evaluate", depends_on=depends_on, inputs=inputs, is_of_search=True)
+
+
+def _start_of(searched: Position, spec: Mapping[str, Any]) -> Input:
+    """The weights that a training starts from, as what is to be scored."""
+    for one in searched.inputs:
+        if one.function == Infer.RESUME_MODEL:
+            return Input(_SCORED, Infer.PARENT_MODEL, one.origin, choice=one.choice or "last")
+    named = next(value for name in STARTED_FROM if (value := value_at(spec, name)))
+    return Input(_SCORED, Infer.FETCH, uri=named if is_uri(named) else Path(named).as_uri())
 
 
 def _stages(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.plan.chain import OF_SEARCH
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.slurm.times import format_minutes
 
@@ -60,26 +61,32 @@ def notes_on_time(stages: Sequence[Stage]) -> Iterator[str]:
 
 
 def gpu_hours(stage: Stage) -> float | None:
-    """What a stage may use at most in one start of each of its jobs; None without a time limit."""
+    """What a stage may use at most in one start of each of its jobs, or as a search; None where
+    nothing limits it."""
     resources = stage.resources
     gpus = resources.nodes * resources.gpus_per_node * len(stage.tasks())
     if not gpus:
         return 0.0
-    return None if resources.time_min is None else gpus * resources.time_min / 60
+    budget = None if stage.search is None else stage.search.gpu_hours
+    asked = None if resources.time_min is None else gpus * resources.time_min / 60
+    return min((hours for hours in (budget, asked) if hours is not None), default=None)
 
 
 def _jobs(stages: Sequence[Stage]) -> list[str]:
     """The section of the spec that each stage's job has its own settings from; those of one action
-    for several targets have one."""
-    entries = list(dict.fromkeys(map(_entry, stages)))
+    for several targets have one, and so have those of a search."""
+    searches = any(stage.search is not None for stage in stages)
+
+    def entry(stage: Stage) -> str:
+        if searches and stage.name in OF_SEARCH:
+            return stages[0].name
+        return stage.name.removesuffix(f".{stage.target}") if stage.target else stage.name
+
+    entries = list(dict.fromkeys(map(entry, stages)))
     return [
-        f"job.then[{number - 1}]" if (number := entries.index(_entry(stage))) else "job"
+        f"job.then[{number - 1}]" if (number := entries.index(entry(stage))) else "job"
         for stage in stages
     ]
-
-
-def _entry(stage: Stage) -> str:
-    return stage.name.removesuffix(f".{stage.target}") if stage.target else stage.name
 
 
 def _problems(stage: Stage, limits: Limits, job: str) -> Iterator[str]:

@@ -9,13 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rtdetr_slurm.contract import Algorithm, Direction, Retention
 from rtdetr_slurm.errors import RequestError
-
-Algorithm = Literal[
-    "bayesian", "random", "grid", "qmc", "hyperband", "asha", "bohb", "hyperband_es", "pbt", "dehb"
-]
-Direction = Literal["maximize", "minimize"]
-Retention = Literal["best", "topk", "all"]
 
 _MOST_TRIALS = 10_000
 

@@ -7,7 +7,6 @@ from rtdetr_slurm.spec.load import (
     check_for_any_image,
     dump_spec,
     load_spec,
-    refuse_unavailable,
 )
 from rtdetr_slurm.spec.topology import Topology
 from rtdetr_slurm.yaml_source import to_yaml
@@ -20,6 +19,5 @@ __all__ = [
     "dump_spec",
     "in_lines",
     "load_spec",
-    "refuse_unavailable",
     "to_yaml",
 ]

@@ -51,7 +51,6 @@ class LoadedSpec:
         action: the spec's own.
         actions: all that it asks for, in the order they run: its own, then those of job.then.
         experiment: TAO's sections; `model_fields_set` are those given or used by the actions.
-        automl_explicit: whether the spec itself sets automl.policy.
         source: where each value stands.
         notes: lines for the user about what was filled in or passed over.
         key: that model files are encrypted with, as given; it is nowhere else in here.
@@ -63,7 +62,6 @@ class LoadedSpec:
     experiment: ExperimentConfig
     job: JobConfig
     automl: AutoMLConfig
-    automl_explicit: bool
     source: YamlSource
     notes: tuple[str, ...] = ()
     key: str | None = field(default=None, repr=False)
@@ -178,7 +176,6 @@ def load_spec(
         experiment=experiment,
         job=spec.job,
         automl=spec.automl,
-        automl_explicit=spec.automl.policy is not None,
         source=assembled.source,
         notes=tuple(notes),
         key=key or key_of_spec,
@@ -206,23 +203,6 @@ def check_for_any_image(
         else:
             return
     raise wrong[0]
-
-
-def refuse_unavailable(loaded: LoadedSpec) -> None:
-    """Refuse what a spec may say but this version cannot do: automl.
-
-    Raises:
-        RequestError: naming each.
-    """
-    reasons = []
-    automl, search = loaded.automl, "hyper-parameter search is not available in this version"
-    if automl.policy == "on":
-        reasons.append(f"automl.policy: found on; {search}")
-    elif automl.policy is None and automl.model_fields_set - {"policy"}:
-        names = ", ".join(f"automl.{name}" for name in sorted(automl.model_fields_set))
-        reasons.append(f"{names}: found settings for a search; {search}")
-    if reasons:
-        raise RequestError("\n".join(reasons))
 
 
 def _without_missing(data: dict[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,10 @@ SHORTHANDS: Mapping[str, str] = {
     "export_onnx": "export.onnx_file",
     "input_width": "export.input_width",
     "input_height": "export.input_height",
+    "automl_policy": "automl.policy",
 }
-"""TAO's short names; num_gpus goes to the section that the action takes its GPUs from."""
+"""TAO's short names, and automl_policy; num_gpus goes to the section that the action takes its GPUs
+from."""
 
 ALIASES: Mapping[KeyPath, KeyPath] = {
     (*ref.path[:-1], also): ref.path

@@ -92,7 +92,7 @@ def _shorthands() -> dict[str, Any]:
     short = {}
     for key, path in SHORTHANDS.items():
         target = "num_gpus of the action's section" if key == NUM_GPUS else path
-        short[key] = {"description": f"TAO's short name for {target}."}
+        short[key] = {"description": f"Short name of {target}."}
     return short
 
 

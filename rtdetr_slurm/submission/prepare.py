@@ -29,7 +29,7 @@ from rtdetr_slurm.runs.run import (
 )
 from rtdetr_slurm.site.discover import FoundSite, find_site
 from rtdetr_slurm.slurm.names import JOB_NAME
-from rtdetr_slurm.spec import LoadedSpec, check_for_any_image, load_spec, refuse_unavailable
+from rtdetr_slurm.spec import LoadedSpec, check_for_any_image, load_spec
 from rtdetr_slurm.spec.keys import without_key
 from rtdetr_slurm.submission.claims import check_results
 from rtdetr_slurm.submission.controller import write_controller
@@ -37,6 +37,7 @@ from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
+from rtdetr_slurm.submission.search import find_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
@@ -50,6 +51,7 @@ class Prepared:
         run_dir: the folder that `freeze` makes.
         pretrained: the site's weights that were filled in.
         classes: id to name, of what is trained or was trained before.
+        policy_given: whether somebody has said whether training is a search.
     """
 
     loaded: LoadedSpec
@@ -61,6 +63,7 @@ class Prepared:
     name: str | None
     pretrained: Pretrained | None = None
     classes: Mapping[int, str] = field(default_factory=dict)
+    policy_given: bool = False
 
 
 def prepare(
@@ -73,6 +76,7 @@ def prepare(
     then: Sequence[str] = (),
     parent: str | None = None,
     checkpoint: str | None = None,
+    automl: str | None = None,
 ) -> Prepared:
     """Check a spec, the data it names and the site, and plan the stages.
 
@@ -85,6 +89,7 @@ def prepare(
         parent: a run id or folder, or RUN/trials/K; it takes the place of job.parent.
         checkpoint: best, last, latest or epoch:N; it takes the place of job.checkpoint, and of what
             an entry of job.then says.
+        automl: on or off: whether training is a search; it takes the place of automl.policy.
 
     Raises:
         RequestError: the request is wrong.
@@ -96,6 +101,7 @@ def prepare(
     extra = [f"job.then={json.dumps(follow_ups)}"] if follow_ups else []
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     extra += [f"job.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
+    extra += [f"automl.policy={json.dumps(automl)}"] if automl else []
     try:
         found = find_site(site, os.environ)
     except SiteError:
@@ -113,13 +119,16 @@ def prepare(
     loaded = loaded.with_key_of(os.environ)
     if checkpoint:
         loaded = _without_other_choices(loaded)
-    refuse_unavailable(loaded)
     run_dir = found.run_root / new_run_id(loaded.action)
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     pretrained = find_pretrained(loaded, frozen, found.site)
     frozen = filled_in(frozen, pretrained)
+    loaded, asked = find_search(loaded, frozen, found.site)
+    frozen = filled_in(frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd()), pretrained)
     before = continued(loaded.job.parent) if loaded.job.parent else None
-    plan = make_plan(loaded, frozen, found.site, run_dir=run_dir, parent=before)
+    plan = make_plan(
+        loaded, frozen, found.site, run_dir=run_dir, parent=before, searching=asked.searching
+    )
     if before is not None:
         check_inputs(loaded, frozen, plan, before)
     check_files(loaded, frozen, plan)
@@ -127,7 +136,8 @@ def prepare(
     check_results(plan, frozen, run_dir)
     data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
     model_notes = () if pretrained is None else (pretrained.note,)
-    plan = replace(plan, notes=(*found.notes, *plan.notes, *model_notes, *data.notes))
+    notes = (*found.notes, *asked.notes, *plan.notes, *model_notes, *data.notes)
+    plan = replace(plan, notes=notes)
     for stage in plan.stages:
         if stage.container is not None:
             glance(Path(stage.container.image.path))
@@ -141,6 +151,7 @@ def prepare(
         name or loaded.job.name or None,
         pretrained,
         data.classes,
+        asked.explicit,
     )
 
 

@@ -75,6 +75,17 @@ def weights_are_the_models(
         yield from other_detector(record, path, model, classes, at)
 
 
+def weights_can_be_scored(experiment: ExperimentConfig, path: Path) -> str | None:
+    """Why weights that a training starts from are not those of the detector that it trains, class
+    heads included; None where they are, or where that cannot be known without torch."""
+    record = _record(path)
+    if record is None:
+        return None
+    classes = experiment.dataset.num_classes
+    found = other_detector(record, path, experiment.model, classes, STARTED_WITH)
+    return next((problem.message for problem in found), None)
+
+
 def _is_as_said(
     experiment: ExperimentConfig, record: WeightsRecord, path: Path, at: KeyPath
 ) -> Iterator[Problem]:

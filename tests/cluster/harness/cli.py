@@ -161,6 +161,7 @@ def train_spec(dataset: Dataset, **train: Any) -> dict[str, Any]:
             },
         },
         "train": {"num_epochs": 2, "num_gpus": 1, "gpu_ids": [0], **train},
+        "automl_policy": "off",
     }
 
 

@@ -60,7 +60,7 @@ def test_a_dry_run_shows_plan_and_script_and_touches_nothing(
     assert err == ""
     assert "resources 2 nodes × 1 GPU, no time limit of its own, partition gpu" in out
     assert "command   rtdetr train -e spec.yaml" in out
-    assert "note        plain training: no AutoML sweep" in out
+    assert "note        plain training: AutoML has nothing to go by without" in out
     assert "#SBATCH --job-name=first" in out
     assert "#SBATCH --nodes=2" in out
 

@@ -256,13 +256,6 @@ def test_a_run_root_that_sbatch_would_misread_is_refused(tmp_path: Path) -> None
             make_plan(loaded, spec, site(), run_dir=run_dir)
 
 
-def test_plain_training_is_said_and_not_for_those_who_know(tmp_path: Path) -> None:
-    assert plan(tmp_path, site()).notes == (
-        "plain training: no AutoML sweep (automl.policy was left at its default)",
-    )
-    assert plan(tmp_path, site(), "automl.policy=off").notes == ()
-
-
 def test_a_plan_survives_json() -> None:
     launch = replace(STAGE.launch, env={"A": None, "B": "b"}, python="/venv/bin/python")
     other = replace(
@@ -305,12 +298,12 @@ def test_a_time_limit_within_the_signals_lead_is_said(
     tmp_path: Path, minutes: int | None, overrides: list[str], named: list[str]
 ) -> None:
     test = "dataset.test_data_sources={image_dir: /i, json_file: /j}"
-    chain = [test, "job.then=[evaluate]", "automl.policy=off", *overrides]
+    chain = [test, "job.then=[evaluate]", *overrides]
     notes = plan(tmp_path, site(time=minutes), *chain).notes
     assert [note[: len(name)] for note, name in zip(notes, named, strict=True)] == named
     for note in notes:
         assert note.endswith("so as soon as it starts; give it more time")
-    assert plan(tmp_path, site(scheduler="local", time=1), "automl.policy=off").notes == ()
+    assert plan(tmp_path, site(scheduler="local", time=1)).notes == ()
 
 
 def test_hours_that_are_used_up_at_once_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import (
     dump_spec,
     load_spec,
-    refuse_unavailable,
 )
 from rtdetr_slurm.spec.template import template_yaml
 
@@ -28,7 +27,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     assert (source.image_dir, source.json_file) == ("/data/images", "/data/train.json")
     assert loaded.experiment.dataset.val_data_sources is None
     assert loaded.section is loaded.experiment.train
-    assert not loaded.automl_explicit
+    assert loaded.automl.policy is None
 
 
 # --- which action ----------------------------------------------------------------------------
@@ -174,7 +173,6 @@ def test_resolved_has_what_is_used_and_what_is_given(tmp_path: Path) -> None:
 def test_policy_in_both_spellings(tmp_path: Path, word: str, policy: str) -> None:
     loaded = load(tmp_path, TRAIN + f"automl: {{policy: {word}}}\n", action="train")
     assert loaded.automl.policy == policy
-    assert loaded.automl_explicit
     assert load(tmp_path, TRAIN, f"automl.policy={word}", action="train").automl.policy == policy
 
 
@@ -188,19 +186,6 @@ def test_searched_parameters_are_fields(tmp_path: Path) -> None:
     line = only(problems(tmp_path, text, action="train"))
     assert line.startswith("spec.yaml:6:32: automl.parameters[1]: found 'train.optim.lrr'")
     assert line.endswith("did you mean 'train.optim.lr'?")
-
-
-def test_refused_until_it_exists(tmp_path: Path) -> None:
-    refuse_unavailable(load(tmp_path, TRAIN, action="train"))
-    refuse_unavailable(load(tmp_path, TRAIN, "automl={policy: off, trials: 3}", action="train"))
-    for override, names in {
-        "automl.policy=on": "automl.policy: found on; hyper-parameter search is not available",
-        "automl.trials=3": "automl.trials: found settings for a search",
-    }.items():
-        loaded = load(tmp_path, TRAIN, override, action="train")
-        with pytest.raises(RequestError) as error:
-            refuse_unavailable(loaded)
-        assert names in str(error.value)
 
 
 # --- the rest --------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ VALUES = {
     "export_onnx": ("/f", "/f"),
     "input_width": ("320", 320),
     "input_height": ("352", 352),
+    "automl_policy": ("no HPO", "off"),
 }
 
 
@@ -42,8 +43,9 @@ def test_short_names_work_in_both_places(tmp_path: Path, name: str) -> None:
         load(tmp_path, TRAIN, f"{name}={text}", action="train"),
         load(tmp_path, TRAIN + f"{name}: {text}\n", action="train"),
     ):
-        value = loaded.experiment
-        for part in SHORTHANDS[name].split("."):
+        section, *parts = SHORTHANDS[name].split(".")
+        value = loaded.automl if section == "automl" else getattr(loaded.experiment, section)
+        for part in parts:
             value = getattr(value, part)
         assert value == expected
 

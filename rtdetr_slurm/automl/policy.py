@@ -1,0 +1,273 @@
+"""Whether a spec's training is a search, and which search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.automl.space import Space, search_space
+from rtdetr_slurm.contract import AUTOML_DIR, COSTS, Kpi
+from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.model_check import InvalidInput, Problem, locate
+from rtdetr_slurm.plan.chain import EVALUATE_BEST, Searching
+from rtdetr_slurm.plan.model import Array
+from rtdetr_slurm.plan.search import Objective, Search
+from rtdetr_slurm.resources import schemas_dir, specs_dir
+from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
+from rtdetr_slurm.spec.automl import MULTI_FIDELITY
+from rtdetr_slurm.spec.experiment import used_sections
+from rtdetr_slurm.spec.needs import check_chain
+from rtdetr_slurm.spec.rules import check_experiment
+from rtdetr_slurm.yaml_source import load_yaml
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.site.profile import Site
+
+_BY_DEFAULT = "train"
+"""What searches unless something is said; other trainings do when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a spec's training is to be.
+
+    Attributes:
+        searching: None: one plain training.
+        explicit: whether somebody has said so, be it in the spec or on the command line.
+        notes: what the user should know about it.
+    """
+
+    searching: Searching | None = None
+    explicit: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class _Plain(Exception):
+    """Why a training that nobody has said anything about is a plain one."""
+
+
+def asked_of(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> Asked:
+    """The search that a spec asks for, or that its training is by default.
+
+    Args:
+        spec: frozen, of `loaded`.
+
+    Raises:
+        RequestError: it asks for a search that cannot be.
+        SiteError: the site's limits do not allow it.
+    """
+    policy, action = loaded.automl.policy, get_action(loaded.action)
+    if policy == "off" or not action.trains:
+        never = () if policy != "on" else (f"AutoML: {action.name} is never searched around",)
+        return Asked(explicit=policy is not None, notes=never)
+    if policy is None and action.name != _BY_DEFAULT:
+        return Asked()
+    try:
+        schema = _schema_for(loaded, site)
+    except _Plain as why:
+        if policy == "on":
+            raise RequestError(f"automl.policy: found on; {why}") from None
+        return Asked(notes=(f"plain training: {why}",))
+    space = search_space(loaded, spec, schema, site.engine_of)
+    search, notes = _search(loaded, spec, site, space)
+    workers, data = _workers(loaded, site, search), loaded.experiment.dataset
+    scored = data.test_data_sources is not None or data.val_data_sources is not None
+    notes += [] if scored else [f"{EVALUATE_BEST}: left out, as there are no data to score on"]
+    return Asked(Searching(search, workers, scored), policy is not None, tuple(notes))
+
+
+def _schema_for(loaded: LoadedSpec, site: Site) -> Mapping[str, Any]:
+    """The schema that the space comes from.
+
+    Raises:
+        _Plain: there is to be no search, or there can be none.
+    """
+    schema = read_schema(loaded.action)
+    if site.scheduler == "local" and loaded.automl.policy is None:
+        raise _Plain("AutoML searches on this machine, one trial at a time, with --automl on only")
+    without = loaded.experiment.dataset.val_data_sources is None
+    if without and {*loaded.automl.directions} != {Kpi.TRAIN_LOSS}:
+        raise _Plain(
+            "AutoML has nothing to go by without dataset.val_data_sources; give them, or "
+            "automl.metric: train_loss"
+        )
+    return schema
+
+
+def read_schema(action: str) -> Mapping[str, Any]:
+    """The packaged schema of an action that trains.
+
+    Raises:
+        RequestError: (as _Plain) the model has no AutoML, or its schema or template is not there.
+    """
+    try:
+        manifest = json.loads((schemas_dir() / "manifest.json").read_text(encoding="utf-8"))
+        schema = json.loads((schemas_dir() / f"{action}.schema.json").read_text(encoding="utf-8"))
+        enabled = manifest["automl_enabled"] is True
+        found: Mapping[str, Any] = {
+            key: schema[key]
+            for key in (
+                "properties",
+                "$defs",
+                "automl_default_parameters",
+                "automl_disabled_parameters",
+            )
+        }
+        load_yaml(specs_dir() / f"{action}.yaml")
+    except (OSError, ValueError, LookupError, TypeError, RequestError):
+        raise _Plain(
+            "AutoML is enabled, but not runnable until the schemas are generated "
+            f"(schemas/{action}.schema.json and specs/{action}.yaml; python -m "
+            "rtdetr_slurm.spec.generate)"
+        ) from None
+    if not enabled:
+        raise _Plain("AutoML is not enabled for this model (schemas/manifest.json)")
+    return found
+
+
+def _search(
+    loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, space: Space
+) -> tuple[Search, list[str]]:
+    automl, experiment = loaded.automl, loaded.experiment
+    _check_algorithm(loaded)
+    _check_measures(loaded, site)
+    trials, notes = _trials(loaded, site)
+    search = Search(
+        folder=str(search_folder(loaded, spec)),
+        algorithm=automl.algorithm,
+        seed=automl.seed,
+        space=space.parameters,
+        objectives=tuple(Objective(*one) for one in automl.directions.items()),
+        trials=trials,
+        epochs=experiment.train.num_epochs,
+        gpu_hours=automl.max_gpu_hours,
+        deadline=automl.deadline,
+        reduction_factor=automl.reduction_factor,
+        min_epochs=automl.min_epochs,
+        population=automl.population,
+        interval=automl.interval,
+        retention=automl.retention,
+        keep=automl.keep,
+        python_path=python_path(),
+    )
+    return search, notes
+
+
+def search_folder(loaded: LoadedSpec, spec: Mapping[str, Any]) -> Path:
+    """Where a search is in the results; those of the action's own folder, where it names one."""
+    section = spec.get(get_action(loaded.action).section) or {}
+    return Path(section.get("results_dir") or spec["results_dir"]) / AUTOML_DIR
+
+
+def python_path() -> tuple[str, ...]:
+    """Where this Python finds Optuna and what that needs: the folders of installed packages."""
+    found = find_spec("optuna")
+    assert found is not None, "optuna is a dependency"
+    assert found.origin is not None
+    first = str(Path(found.origin).parents[1])
+    installed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    return tuple(dict.fromkeys([first, *installed]))
+
+
+def _workers(loaded: LoadedSpec, site: Site, search: Search) -> Array:
+    """No more than there are trials; on this machine one."""
+    size = 1 if site.scheduler == "local" else min(loaded.automl.parallel, search.trials)
+    most = loaded.automl.max_concurrent
+    return Array(size, most if most is not None and most < size else None)
+
+
+def _trials(loaded: LoadedSpec, site: Site) -> tuple[int, list[str]]:
+    """How many, and what to say where the site allows fewer than nobody has asked for."""
+    trials, most = loaded.automl.trials, site.limits.max_trials
+    if most is None or trials <= most:
+        return trials, []
+    at = site.limits.place("max_trials")
+    if "trials" in loaded.automl.model_fields_set:
+        raise SiteError(
+            f"the limits of site '{site.name}' are exceeded:\n"
+            f"  automl.trials: found {trials}; at most {most}{at}"
+        )
+    return most, [f"automl.trials: {most}, the most that site '{site.name}' allows{at}"]
+
+
+def _check_algorithm(loaded: LoadedSpec) -> None:
+    """See that what ends trainings early has something to go by when it does."""
+    automl, train = loaded.automl, loaded.experiment.train
+    if automl.algorithm not in MULTI_FIDELITY:
+        return
+    problems = []
+    name = "interval" if automl.algorithm == "pbt" else "min_epochs"
+    first = getattr(automl, name)
+    if first > train.num_epochs:
+        problems.append(
+            Problem(
+                ("automl", name),
+                f"found {first}; allowed: ≤ {train.num_epochs}, which is train.num_epochs",
+                also=(("train", "num_epochs"),),
+            )
+        )
+    scored = {*automl.directions} - {Kpi.TRAIN_LOSS}
+    if scored and train.validation_interval > first:
+        problems.append(
+            Problem(
+                ("train", "validation_interval"),
+                f"found {train.validation_interval}; allowed with automl.algorithm "
+                f"{automl.algorithm}: ≤ {first}, the epochs after which trials are compared "
+                f"(automl.{name})",
+                also=(("automl", name), ("automl", "algorithm")),
+            )
+        )
+    if problems:
+        raise InvalidInput(locate(loaded.source, problems))
+
+
+def _check_measures(loaded: LoadedSpec, site: Site) -> None:
+    """See that the engine reports what the search goes by."""
+    measured = [name for name in loaded.automl.directions if name in COSTS]
+    if measured and site.engine_of(loaded.action) == "tao":
+        problem = Problem(
+            ("automl", "objectives"),
+            f"found {measured[0]}, which TAO's image does not report; allowed there: metrics of "
+            "the detections and losses",
+        )
+        raise InvalidInput(locate(loaded.source, [problem]))
+    if Kpi.VAL_LOSS in loaded.automl.directions and not loaded.experiment.dataset.val_data_sources:
+        raise RequestError("automl.metric: found val_loss, and there are no val_data_sources")
+
+
+def with_evaluation(loaded: LoadedSpec, site: Site) -> tuple[LoadedSpec, str]:
+    """The same spec with what the best trial is scored on, and a line that says what that is.
+
+    Args:
+        loaded: of a search that has data to score on.
+
+    Raises:
+        InvalidInput: the spec is wrong about the scoring.
+    """
+    experiment = loaded.experiment
+    data = experiment.dataset
+    source = "test" if data.test_data_sources is not None else "val"
+    scored_on = getattr(data, f"{source}_data_sources")
+    experiment = experiment.model_copy(
+        update={"dataset": data.model_copy(update={"test_data_sources": scored_on})}
+    )
+    given = experiment.model_fields_set | set(used_sections("evaluate"))
+    values = {name: getattr(experiment, name) for name in ExperimentConfig.model_fields}
+    experiment = ExperimentConfig.model_construct(_fields_set=given, **values)
+    job = loaded.job.model_copy(update={"then": [], "checkpoint": None})
+    actions = (loaded.action, "evaluate")
+    problems = [*check_experiment(experiment)]
+    problems += check_chain(experiment, actions, job, site.engine_of)
+    if experiment.evaluate.is_quantized:
+        why = "found true; what a search leaves is not quantized; allowed with AutoML: false"
+        problems.append(Problem(("evaluate", "is_quantized"), why))
+    if problems:
+        raise InvalidInput(locate(loaded.source, problems))
+    note = f"{EVALUATE_BEST}: the best trial is scored on dataset.{source}_data_sources"
+    return replace(loaded, experiment=experiment), note
