@@ -1,4 +1,4 @@
-"""Searches for hyper-parameters: what is tried, by which algorithm, who runs it, and what came of it.
+"""Searches for hyper-parameters: what is tried, how it is chosen, who runs it, what came of it.
 
 `policy` and `space` read specs, for the login node; what runs in jobs has the standard library and
 Optuna.

@@ -92,7 +92,7 @@ class Position:
     Attributes:
         follow_up: its entry in job.then; None for the spec's own action, and what belongs to it.
         target: the kind of GPU that it is for, of those that the site lists.
-        searching: of the spec's own training, where that is a search.
+        searching: of the spec's own training, where that is a search, and of what finds its best.
         is_of_search: whether it is one that a search brings with it.
         best_of: the search that it finds the best trial of.
     """
@@ -172,7 +172,12 @@ def _of_search(
     score that and what every trial starts from."""
     over = Dependency(Origin(searched.name), "afterany")
     yield Position(
-        BEST, searched.action, depends_on=(over,), is_of_search=True, best_of=searched.name
+        BEST,
+        searched.action,
+        depends_on=(over,),
+        searching=searching,
+        is_of_search=True,
+        best_of=searched.name,
     )
     if searching.evaluates:
         best = Input(_SCORED, Infer.PARENT_MODEL, Origin(BEST))

@@ -138,7 +138,8 @@ class Search:
         return self.path / TRIALS_DIR
 
 
-TRIALS_DIR = "trials"
+TRIALS_DIR, WORKERS_DIR = "trials", "workers"
+"""In the folder of a search: what belongs to its trials, and to the tasks that train them."""
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:

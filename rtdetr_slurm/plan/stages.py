@@ -23,7 +23,7 @@ from rtdetr_slurm.plan.model import (
     Resources,
     Stage,
 )
-from rtdetr_slurm.plan.search import Search
+from rtdetr_slurm.plan.search import WORKERS_DIR, Search
 from rtdetr_slurm.spec.paths import fields_of, path_problem, read_paths, written_paths
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def _best(position: Position, loaded: LoadedSpec, site: Site, results_dir: str) 
 def _results_dir(spec: Mapping[str, Any], position: Position) -> str:
     """The action's own `results_dir`, else a folder of the stage's name in the common one."""
     if position.searching is not None:
-        return str(position.searching.search.path / "workers")
+        search = position.searching.search
+        return search.folder if position.best_of is not None else str(search.path / WORKERS_DIR)
     section = spec.get(get_action(position.action).section) or {}
     own = None if position.is_of_search else section.get("results_dir")
     return str(own or Path(spec["results_dir"]) / position.name)

@@ -65,6 +65,7 @@ def test_workers_then_the_best_and_what_follows_on_it(tmp_path: Path) -> None:
     assert (train.resources.nodes, train.resources.gpus_per_node) == (2, 4)
     assert train.tasks()[0].results_dir == Path(FOLDER, "workers", "0")
     assert best.depends_on == (Dependency(Origin("train"), "afterany"),)
+    assert (best.results_dir, best.command) == (FOLDER, ())
     assert (best.best_of, best.container, best.resources.gpu_ids) == ("train", None, ())
     assert (best.resources.partition, best.resources.gpu_request) == ("cpu", "none")
     after = (Dependency(Origin("best")),)
