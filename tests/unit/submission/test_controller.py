@@ -44,7 +44,8 @@ def test_it_runs_alone_and_holds_nothing_else(tmp_path: Path) -> None:
     assert sorted(loaded) == sorted({*held} - more)
     assert all(name.startswith(f"{path}/rtdetr_slurm/automl/") for name in more)
 
-    found = [name.removeprefix(f"{path}/").removesuffix(".py").replace("/", ".") for name in more]
+    names = [name.removeprefix(f"{path}/").removesuffix("/__init__.py") for name in more]
+    found = [name.removesuffix(".py").replace("/", ".") for name in names]
     argv = [sys.executable, "-I", "-c", LOADED, str(path), "rtdetr_slurm.controller", *found]
     done = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     assert sorted(line for line in done if not line.startswith("foreign")) == sorted(held)
