@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from rtdetr_slurm.automl.finalize import BestRun
 from rtdetr_slurm.automl.worker import Worker
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.launch.allocation import Allocation
@@ -49,9 +50,11 @@ def _run_stage(arguments: Sequence[str]) -> int:
 
 def _job_run(run: Run, allocation: Allocation, stop: StopRequest) -> JobRun:
     """What this job does."""
-    search = allocation.task.stage.search
-    if search is not None:
-        return Worker(run, allocation, stop, search)
+    stage = allocation.task.stage
+    if stage.search is not None:
+        return Worker(run, allocation, stop, stage.search)
+    if stage.best_of is not None:
+        return BestRun(run, allocation, stop)
     return StageRun(run, allocation, stop)
 
 

@@ -15,9 +15,9 @@ from rtdetr_slurm.automl.space import Space, search_space
 from rtdetr_slurm.contract import AUTOML_DIR, COSTS, Kpi
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
-from rtdetr_slurm.plan.chain import EVALUATE_BEST, Searching
+from rtdetr_slurm.plan.chain import Searching
 from rtdetr_slurm.plan.model import Array
-from rtdetr_slurm.plan.search import Objective, Search
+from rtdetr_slurm.plan.search import EVALUATE_BEST, Objective, Search
 from rtdetr_slurm.resources import schemas_dir, specs_dir
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.automl import MULTI_FIDELITY

@@ -12,7 +12,7 @@ from rtdetr_slurm.actions import DEPLOY, MODEL_WORDS, Model, get_action
 from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Array, Dependency, Input, Origin
-from rtdetr_slurm.plan.search import Search
+from rtdetr_slurm.plan.search import BASELINE, BEST, EVALUATE_BEST, Search
 from rtdetr_slurm.resolved_spec import is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import as_asked, walk
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from rtdetr_slurm.spec.job import FollowUp
 
 
-BEST, EVALUATE_BEST, BASELINE = "best", "evaluate_best", "baseline"
-"""Stages that a search brings with it: what finds its best trial, what scores that, and what scores
-the weights that every trial starts from."""
 OF_SEARCH = (BEST, EVALUATE_BEST, BASELINE)
 STARTED_FROM = ("train.resume_training_checkpoint_path", "train.pretrained_model_path")
 """Fields with the weights of a whole detector that a training starts from, the first that is given

@@ -138,6 +138,9 @@ class Search:
         return self.path / TRIALS_DIR
 
 
+BEST, EVALUATE_BEST, BASELINE = "best", "evaluate_best", "baseline"
+"""Stages that a search brings with it: what finds its best trial, what scores that, and what scores
+the weights that every trial starts from."""
 TRIALS_DIR, WORKERS_DIR = "trials", "workers"
 """In the folder of a search: what belongs to its trials, and to the tasks that train them."""
 

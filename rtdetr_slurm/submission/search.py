@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.policy import Asked, asked_of, with_evaluation
-from rtdetr_slurm.plan.chain import BASELINE, STARTED_FROM
+from rtdetr_slurm.plan.chain import STARTED_FROM
+from rtdetr_slurm.plan.search import BASELINE
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.submission.weights import weights_can_be_scored
