@@ -15,7 +15,7 @@ from typing import Any
 
 from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.cli import terminal
-from rtdetr_slurm.cli.main import COMMANDS, PROGRAM
+from rtdetr_slurm.cli.main import COMMANDS, PROGRAM, named
 from rtdetr_slurm.cli.runs import run_root
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import UserError
@@ -91,11 +91,12 @@ def candidates(line: str) -> list[str]:
     if not line or line[-1].isspace():
         words.append("")
     _, *before, word = words if len(words) > 1 else ["", *words]
-    if not before:
-        return _beginning_with(word, COMMANDS)
-    if before[0] not in COMMANDS:
-        return []
-    return _of_a_command(before[0], before[1:], word)
+    name, rest = named(before) if before else ("", [])
+    if name in COMMANDS:
+        return _of_a_command(name, rest, word)
+    beginning = [*before, ""]  # of a command of several words
+    names = [one.split() for one in COMMANDS if one.startswith(" ".join(beginning))]
+    return _beginning_with(word, dict.fromkeys(words[len(before)] for words in names))
 
 
 def _of_a_command(command: str, before: Sequence[str], word: str) -> list[str]:

@@ -15,13 +15,17 @@ from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained, n
 
 PROGRAM = "rtdetr-slurm"
 
-# Name → module and what --help says. A module is imported only when its command is chosen.
+# Name, of one word or two → module and what --help says. A module is imported only when its command
+# is chosen.
 COMMANDS = {
     "submit": ("rtdetr_slurm.cli.submit", "check a spec, freeze it, and queue it"),
     "status": ("rtdetr_slurm.cli.status", "all runs in a table, or one run in detail"),
     "logs": ("rtdetr_slurm.cli.logs", "the log of a run"),
     "resume": ("rtdetr_slurm.cli.resume", "go on with a run: queue what is missing of it"),
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
+    "automl extend": ("rtdetr_slurm.cli.automl.extend", "add to the budget of a search"),
+    "automl stop": ("rtdetr_slurm.cli.automl.stop", "have no further trial of a search begin"),
+    "automl resume": ("rtdetr_slurm.cli.automl.resume", "go on with a search"),
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
     "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),
@@ -86,7 +90,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         terminal.out(f"{PROGRAM} {__version__}")
         return ExitCode.OK
-    name = arguments[0]
+    name, rest = named(arguments)
     if name not in COMMANDS:
         hint = near(name, COMMANDS)
         terminal.note(f"{PROGRAM}: there is no command '{name}'{hint}\n\n{_help()}")
@@ -97,8 +101,15 @@ def _run(arguments: list[str]) -> int:
     parser = _Parser(f"{PROGRAM} {name}", description=summary)
     command.add_arguments(parser)
     # Overrides (key=value) and options may come in any order.
-    code: int = command.run(parser.parse_intermixed_args(arguments[1:]))
+    code: int = command.run(parser.parse_intermixed_args(rest))
     return code
+
+
+def named(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that a line begins with, and the rest of the line."""
+    two = " ".join(words[:2])
+    number = 2 if two in COMMANDS or any(one.startswith(f"{words[0]} ") for one in COMMANDS) else 1
+    return " ".join(words[:number]), [*words[number:]]
 
 
 def _help() -> str:

@@ -30,7 +30,10 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rtdetr-slurm ", [*COMMANDS]),
+        ("rtdetr-slurm ", {name.split()[0] for name in COMMANDS}),
+        ("rtdetr-slurm automl st", ["stop"]),
+        ("rtdetr-slurm automl extend --tr", ["--trials"]),
+        ("rtdetr-slurm automl extend tr", [RUN]),
         ("rtdetr-slurm st", ["status"]),
         ("rtdetr-slurm nothing ", []),
         ("rtdetr-slurm status ", [RUN]),

@@ -28,7 +28,7 @@ def test_help_names_every_command(capsys: Capture) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert end.value.code == 0
     assert f"rtdetr-slurm {name}" in capsys.readouterr().out
 
@@ -53,6 +53,11 @@ def test_without_a_command_there_is_help_and_exit_code_2(capsys: Capture) -> Non
 def test_an_unknown_command_is_named_with_the_nearest(capsys: Capture) -> None:
     assert main(["stauts"]) == 2
     assert "there is no command 'stauts'; did you mean 'status'?" in capsys.readouterr().err
+    assert main(["automl", "stopp", "RUN"]) == 2
+    said = "there is no command 'automl stopp'; did you mean 'automl stop'?"
+    assert said in capsys.readouterr().err
+    assert main(["automl"]) == 2
+    assert "there is no command 'automl'" in capsys.readouterr().err
 
 
 def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path: Path, capsys: Capture) -> None:

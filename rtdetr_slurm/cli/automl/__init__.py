@@ -1,0 +1,1 @@
+"""The commands `rtdetr-slurm automl …`, one module each."""
