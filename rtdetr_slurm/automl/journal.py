@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rtdetr_slurm.automl.quiet import silence
 from rtdetr_slurm.records import BadRecord
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def open_journal(path: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-    logging.getLogger("optuna").setLevel(logging.WARNING)
+    silence()
     name = str(path.absolute())  # the lock is a link to it
     lock = JournalFileSymlinkLock(name, grace_period=_GRACE_SECONDS)
     try:

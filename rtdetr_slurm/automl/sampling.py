@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.draws import bounds, contains, is_log, rounded
 from rtdetr_slurm.automl.history import TrialRecord, TrialState
+from rtdetr_slurm.automl.quiet import silence
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.plan.search import Parameter, Search
 
@@ -31,7 +31,7 @@ def model_draw(search: Search, number: int, trials: Sequence[TrialRecord]) -> di
     """
     import optuna
 
-    logging.getLogger("optuna").setLevel(logging.WARNING)
+    silence()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(

@@ -1,4 +1,4 @@
-"""A trial in Optuna's storage as a plain value; what the journal says is data, and checked."""
+"""Trials in Optuna's storage, as plain values; what the journal says is data, and checked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.history import Continued, TrialRecord, TrialState, best_epoch
+from rtdetr_slurm.automl.sampling import distributions, parameters_of
 from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.records import Prose, checked
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 
@@ -22,7 +24,6 @@ class Attr:
     """Effective ones by field; of a trial that waits, those that are fixed."""
     ADJUSTED = "adjusted"
     """Why some are not those drawn; it is there once the values are final."""
-    EPOCHS = "epochs"
     STEP = "step"
     CONTINUES = "continues"
     OTHER_SCORES = "other_scores"
@@ -37,7 +38,6 @@ class Attr:
 class _Attrs:
     values: dict[str, Any] = field(default_factory=dict)
     adjusted: dict[str, Prose] = field(default_factory=dict)
-    epochs: int | None = None
     step: Prose = ""
     continues: Continued | None = None
     other_scores: dict[str, float] = field(default_factory=dict)
@@ -55,11 +55,8 @@ _STATES = {
 }
 
 
-def record_of(search: Search, trial: FrozenTrial, epochs: int) -> TrialRecord:
+def record_of(search: Search, trial: FrozenTrial) -> TrialRecord:
     """
-    Args:
-        epochs: what a trial of the budget with its number is to train to.
-
     Raises:
         BadRecord: the journal holds what no study of ours has written.
     """
@@ -79,7 +76,7 @@ def record_of(search: Search, trial: FrozenTrial, epochs: int) -> TrialRecord:
         curve=curve,
         scores={**scores, **attrs.other_scores},
         best_epoch=best,
-        epochs=attrs.epochs or epochs,
+        epochs=search.epochs,
         continues=attrs.continues,
         step=attrs.step,
         failure=(failure[0], failure[1]) if failure is not None and len(failure) == 2 else None,
@@ -97,3 +94,115 @@ def _ours(attrs: Mapping[str, Any]) -> dict[str, Any]:
 def _aware(moment: datetime | None) -> datetime | None:
     """Optuna writes this machine's time, without its zone."""
     return None if moment is None else moment.astimezone(timezone.utc)
+
+
+class StoredTrials:
+    """Those of a study."""
+
+    def __init__(self, search: Search, storage: BaseStorage, study: str) -> None:
+        """
+        Raises:
+            KeyError: there is no such study.
+        """
+        self._search, self._storage = search, storage
+        self._id = storage.get_study_id_from_name(study)
+        self._kinds = distributions(search)
+
+    def records(self, known: bool = False) -> list[TrialRecord]:
+        """By number. Of what two workers have added at the same time, the first counts.
+
+        Args:
+            known: those of other searches too.
+        """
+        records, steps = [], set[str]()
+        for stored in self._storage.get_all_trials(self._id, deepcopy=False):
+            record = record_of(self._search, stored)
+            if (Attr.KNOWN in stored.user_attrs and not known) or record.step in steps:
+                continue
+            steps |= {record.step} - {""}
+            records.append(record)
+        return records
+
+    def record(self, number: int) -> TrialRecord:
+        return record_of(self._search, self._storage.get_trial(self._key(number)))
+
+    def add_waiting(self, attrs: Mapping[str, Any]) -> None:
+        import optuna
+
+        self._add(state=optuna.trial.TrialState.WAITING, user_attrs=dict(attrs))
+
+    def add_known(
+        self, origin: str, values: Mapping[str, Any], scores: Mapping[str, float]
+    ) -> None:
+        import optuna
+
+        params = parameters_of(self._search, values)
+        self._add(
+            state=optuna.trial.TrialState.COMPLETE,
+            values=[scores[objective.metric] for objective in self._search.objectives],
+            params=params,
+            distributions={name: self._kinds[name] for name in params},
+            user_attrs={Attr.KNOWN: origin, Attr.VALUES: dict(values)},
+        )
+
+    def begin(self, number: int) -> bool:
+        """Whether a trial that waited is the caller's from now on."""
+        import optuna
+
+        try:
+            return self._storage.set_trial_state_values(
+                self._key(number), optuna.trial.TrialState.RUNNING
+            )
+        except optuna.exceptions.UpdateFinishedTrialError:  # another has begun and ended it
+            return False
+
+    def is_drawn(self, number: int) -> bool:
+        """Whether the values of a trial are final, however far whoever drew them came."""
+        return Attr.ADJUSTED in self._storage.get_trial(self._key(number)).user_attrs
+
+    def draw(self, number: int, values: Mapping[str, Any], adjusted: Mapping[str, str]) -> None:
+        key = self._key(number)
+        for name, value in parameters_of(self._search, values).items():
+            kind = self._kinds[name]
+            self._storage.set_trial_param(key, name, kind.to_internal_repr(value), kind)
+        self._storage.set_trial_user_attr(key, Attr.VALUES, dict(values))
+        self._storage.set_trial_user_attr(key, Attr.ADJUSTED, dict(adjusted))
+
+    def score(self, number: int, epoch: int, value: float) -> None:
+        self._storage.set_trial_intermediate_value(self._key(number), epoch, value)
+
+    def score_others(self, number: int, scores: Mapping[str, float]) -> None:
+        self._storage.set_trial_user_attr(self._key(number), Attr.OTHER_SCORES, dict(scores))
+
+    def end(
+        self,
+        number: int,
+        state: TrialState,
+        facts: Mapping[str, Any],
+        failure: tuple[str, str] | None = None,
+    ) -> None:
+        """Does nothing to a trial that has ended: whoever was first is right."""
+        import optuna
+
+        trial, key = self.record(number), self._key(number)
+        scores = [trial.scores.get(objective.metric) for objective in self._search.objectives]
+        told = [score for score in scores if score is not None]
+        whole = state is not TrialState.FAILED and len(told) == len(scores)
+        stored = next(name for name, ours in _STATES.items() if ours is state)
+        try:
+            self._storage.set_trial_user_attr(key, Attr.FACTS, dict(facts))
+            if failure is not None:
+                self._storage.set_trial_user_attr(key, Attr.FAILURE, [*failure])
+            self._storage.set_trial_state_values(
+                key, optuna.trial.TrialState[stored], told if whole else None
+            )
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return
+
+    def _add(self, **trial: Any) -> None:
+        import optuna
+
+        self._storage.create_new_trial(self._id, optuna.trial.create_trial(**trial))
+
+    def _key(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)

@@ -26,8 +26,8 @@ from rtdetr_slurm.automl.history import (
 )
 from rtdetr_slurm.automl.history import Continued as Continued
 from rtdetr_slurm.automl.journal import JOURNAL, open_journal
-from rtdetr_slurm.automl.sampling import distributions, parameters_of
-from rtdetr_slurm.automl.stored import Attr, record_of
+from rtdetr_slurm.automl.quiet import silence
+from rtdetr_slurm.automl.stored import Attr, StoredTrials
 from rtdetr_slurm.automl.warm import Known, best_known, known_trials
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import RequestError
@@ -36,7 +36,6 @@ from rtdetr_slurm.records import BadRecord, exists
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
 STUDY = "search"
 
@@ -73,6 +72,7 @@ def create_study(search: Search, storage: BaseStorage | None = None) -> Study:
     """
     import optuna
 
+    silence()
     known = known_trials(search)
     draws = _first_draws(search, known)
     if storage is None:
@@ -131,14 +131,13 @@ class Study:
 
     def __init__(self, search: Search, storage: BaseStorage) -> None:
         self.search = search
-        self._storage = storage
-        self._id = storage.get_study_id_from_name(STUDY)
+        self._stored = StoredTrials(search, storage, STUDY)
         self._algorithm = algorithm_of(search)
 
     # --- what is there ---------------------------------------------------------------------
     def trials(self) -> list[TrialRecord]:
         """Every trial, by number."""
-        return self._records(known=False)
+        return self._stored.records()
 
     def best(self) -> TrialRecord | None:
         """The trial with the best score of any epoch; None while there is none."""
@@ -168,15 +167,14 @@ class Study:
             if not waiting:
                 return None
             for trial in sorted(waiting, key=lambda trial: (not trial.step, trial.number)):
-                if self._begin(trial.number):
+                if self._stored.begin(trial.number):
                     return self.assignment(trial.number)
 
     def assignment(self, number: int) -> Assignment:
         """What a running trial is, for whoever goes on with it."""
-        stored = self._stored(number)
-        if Attr.ADJUSTED not in stored.user_attrs:  # else it was drawn, however far that one came
-            self._draw(number, stored.user_attrs.get(Attr.VALUES))
-        record = self._record(number)
+        if not self._stored.is_drawn(number):
+            self._draw(number)
+        record = self._stored.record(number)
         return Assignment(number, record.values, record.epochs, record.continues)
 
     def report(self, number: int, epoch: int, kpis: Mapping[str, float]) -> bool:
@@ -188,40 +186,46 @@ class Study:
         Returns:
             Whether the trial is to go on.
         """
-        trial = self._record(number)
+        trial = self._stored.record(number)
         if trial.state is not TrialState.RUNNING:
             return False
-        value = kpis.get(self.search.objective.metric)
+        decides, *others = self.search.objectives
+        value = kpis.get(decides.metric)
         scored = value is not None and math.isfinite(value)
-        if scored:
-            assert value is not None
-            self._storage.set_trial_intermediate_value(self._key(number), epoch, value)
-        self._note_others(trial, epoch, kpis)
+        curve = {**trial.curve, epoch: value} if value is not None and scored else trial.curve
+        if value is not None and scored:
+            self._stored.score(number, epoch, value)
+        if others:
+            # What belongs to the best epoch, and what was not reported then as it is known first.
+            at_best = best_epoch(curve, decides) == epoch
+            metrics = [o.metric for o in others if o.metric in kpis]
+            told = {m: kpis[m] for m in metrics if at_best or m not in trial.scores}
+            known = {m: value for m, value in trial.scores.items() if m != decides.metric}
+            self._stored.score_others(number, {**known, **told})
         if not scored or epoch + 1 >= trial.epochs:
             return True
         trials = self.trials()
-        [trial] = [trial for trial in trials if trial.number == number]
-        return self._algorithm.goes_on(trial, trials)
+        return self._algorithm.goes_on(next(t for t in trials if t.number == number), trials)
 
     def complete(self, number: int, facts: Mapping[str, Any]) -> None:
         """A trial was trained to its end. One without a score has failed."""
         metric = self.search.objective.metric
-        if self._record(number).best_epoch is None:
+        if self._stored.record(number).best_epoch is None:
             reason = f"it was trained to its end, and no epoch reported {metric}"
             self.fail(number, FailureClass.CONFIG, reason, facts)
         else:
-            self._end(number, TrialState.COMPLETE, facts)
+            self._stored.end(number, TrialState.COMPLETE, facts)
 
     def prune(self, number: int, facts: Mapping[str, Any]) -> None:
         """A trial was stopped because `report` said so."""
-        self._end(number, TrialState.PRUNED, facts)
+        self._stored.end(number, TrialState.PRUNED, facts)
 
     def fail(
         self, number: int, failure_class: str, evidence: str, facts: Mapping[str, Any]
     ) -> None:
         """A trial cannot be trained; FailureClass.OOM_GPU keeps others from its batch size."""
-        failure = [FailureClass(failure_class).value, evidence]
-        self._end(number, TrialState.FAILED, facts, failure)
+        failure = (FailureClass(failure_class).value, evidence)
+        self._stored.end(number, TrialState.FAILED, facts, failure)
 
     # --- whoever submits -------------------------------------------------------------------
     def extend(self, trials: int) -> int:
@@ -234,126 +238,25 @@ class Study:
 
     def add_slots(self, draws: Sequence[Values | None]) -> None:
         for draw in draws:
-            self._add_waiting({} if draw is None else {Attr.VALUES: draw})
+            self._stored.add_waiting({} if draw is None else {Attr.VALUES: dict(draw)})
 
     def add_known(self, known: Sequence[Known]) -> None:
         """Trials of other searches, which the model of the results goes by."""
-        import optuna
-
         for trial in known:
-            params = parameters_of(self.search, trial.values)
-            self._add(
-                state=optuna.trial.TrialState.COMPLETE,
-                values=[trial.scores[o.metric] for o in self.search.objectives],
-                params=params,
-                distributions={name: distributions(self.search)[name] for name in params},
-                user_attrs={Attr.KNOWN: trial.origin, Attr.VALUES: dict(trial.values)},
-            )
+            self._stored.add_known(trial.origin, trial.values, trial.scores)
 
-    # --- the storage -----------------------------------------------------------------------
-    def _records(self, known: bool) -> list[TrialRecord]:
-        """Without what two workers have added at the same time: the first counts."""
-        records, steps = [], set()
-        for stored in self._storage.get_all_trials(self._id, deepcopy=False):
-            record = record_of(self.search, stored, self._algorithm.epochs(stored.number))
-            if (Attr.KNOWN in stored.user_attrs and not known) or record.step in steps:
-                continue
-            steps |= {record.step} - {""}
-            records.append(record)
-        return records
-
+    # --- within ----------------------------------------------------------------------------
     def _add_continuation(self) -> None:
         wanted = self._algorithm.continuation(self.trials())
         if wanted is not None:
-            self._add_waiting(_attrs(wanted))
+            self._stored.add_waiting(_attrs(wanted))
 
-    def _begin(self, number: int) -> bool:
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState as Stored
-
-        try:
-            return self._storage.set_trial_state_values(self._key(number), Stored.RUNNING)
-        except UpdateFinishedTrialError:  # another has begun and ended it meanwhile
-            return False
-
-    def _draw(self, number: int, values: Values | None) -> None:
-        if values is None:
-            others = [t for t in self._records(known=True) if t.number != number]
+    def _draw(self, number: int) -> None:
+        values = self._stored.record(number).values
+        if not values:
+            others = [t for t in self._stored.records(known=True) if t.number != number]
             values = self._algorithm.draw(number, others)
-        values, reasons = adjusted(self.search, values, self.trials())
-        key, kinds = self._key(number), distributions(self.search)
-        for name, value in parameters_of(self.search, values).items():
-            self._storage.set_trial_param(
-                key, name, kinds[name].to_internal_repr(value), kinds[name]
-            )
-        self._storage.set_trial_user_attr(key, Attr.VALUES, dict(values))
-        self._storage.set_trial_user_attr(key, Attr.ADJUSTED, reasons)
-
-    def _note_others(self, trial: TrialRecord, epoch: int, kpis: Mapping[str, float]) -> None:
-        """Of the objectives that do not decide, what belongs to the best epoch; what was not
-        reported then, as it is known first."""
-        decides, *others = self.search.objectives
-        curve = {**trial.curve}
-        if decides.metric in kpis:
-            curve[epoch] = kpis[decides.metric]
-        best = best_epoch(curve, decides) == epoch
-        told = {
-            o.metric: kpis[o.metric]
-            for o in others
-            if o.metric in kpis and (best or o.metric not in trial.scores)
-        }
-        if told:
-            known = {o.metric: trial.scores[o.metric] for o in others if o.metric in trial.scores}
-            key = self._key(trial.number)
-            self._storage.set_trial_user_attr(key, Attr.OTHER_SCORES, {**known, **told})
-
-    def _end(
-        self,
-        number: int,
-        state: TrialState,
-        facts: Mapping[str, Any],
-        failure: list[str] | None = None,
-    ) -> None:
-        """Does nothing to a trial that has ended: whoever was first is right."""
-        import optuna
-
-        trial, key = self._record(number), self._key(number)
-        scores = [trial.scores.get(o.metric) for o in self.search.objectives]
-        if state is TrialState.FAILED or None in scores:
-            scores = []
-        try:
-            self._storage.set_trial_user_attr(key, Attr.FACTS, dict(facts))
-            if failure is not None:
-                self._storage.set_trial_user_attr(key, Attr.FAILURE, failure)
-            self._storage.set_trial_state_values(
-                key,
-                optuna.trial.TrialState[_STORED[state]],
-                [s for s in scores if s is not None] or None,
-            )
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return
-
-    def _add_waiting(self, attrs: Mapping[str, Any]) -> None:
-        import optuna
-
-        self._add(state=optuna.trial.TrialState.WAITING, user_attrs=dict(attrs))
-
-    def _add(self, **trial: Any) -> None:
-        import optuna
-
-        self._storage.create_new_trial(self._id, optuna.trial.create_trial(**trial))
-
-    def _record(self, number: int) -> TrialRecord:
-        return record_of(self.search, self._stored(number), self._algorithm.epochs(number))
-
-    def _stored(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._key(number))
-
-    def _key(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
-
-
-_STORED = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAILED: "FAIL"}
+        self._stored.draw(number, *adjusted(self.search, values, self.trials()))
 
 
 def _attrs(wanted: Continuation) -> dict[str, Any]:
@@ -361,5 +264,4 @@ def _attrs(wanted: Continuation) -> dict[str, Any]:
         Attr.VALUES: dict(wanted.values),
         Attr.STEP: wanted.step,
         Attr.CONTINUES: {"trial": wanted.continues.trial, "epoch": wanted.continues.epoch},
-        Attr.EPOCHS: wanted.epochs,
     }

@@ -116,6 +116,8 @@ class Search:
             raise RequestError(f"the folder of a search, {self.folder!r}, is not absolute")
         if not 1 <= self.trials <= _MOST_TRIALS:
             raise RequestError(f"trials: found {self.trials}; expected 1 to {_MOST_TRIALS}")
+        if self.reduction_factor < 2 or min(self.min_epochs, self.population, self.interval) < 1:
+            raise RequestError("a search stops one in two or more, after an epoch or more")
         if not self.space or not self.objectives:
             raise RequestError("a search needs something to search, and something to go by")
         _distinct("fields", [parameter.field for parameter in self.space])

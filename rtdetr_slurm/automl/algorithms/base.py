@@ -18,13 +18,11 @@ class Continuation:
     Attributes:
         step: as TrialRecord.step.
         values: what it trains with.
-        epochs: to train to, those before included.
     """
 
     step: str
     continues: Continued
     values: Values
-    epochs: int
 
 
 class Algorithm:
@@ -46,10 +44,6 @@ class Algorithm:
     def draw(self, number: int, trials: Sequence[TrialRecord]) -> Values:
         """Values for a trial that has none yet."""
         return model_draw(self.search, number, trials)
-
-    def epochs(self, number: int) -> int:  # noqa: ARG002
-        """What a trial of the budget is to train to."""
-        return self.search.epochs
 
     def goes_on(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:  # noqa: ARG002
         """Whether a running trial goes on after the last epoch of its curve."""

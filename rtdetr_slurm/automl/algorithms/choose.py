@@ -9,6 +9,9 @@ from rtdetr_slurm.automl.algorithms.base import (
     RandomSearch,
     SpreadSearch,
 )
+from rtdetr_slurm.automl.algorithms.halving import BOHB, DEHB, Halving, Hyperband, HyperbandES
+from rtdetr_slurm.automl.algorithms.pbt import PBT
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Search
 
 _BY_NAME: dict[str, type[Algorithm]] = {
@@ -16,6 +19,12 @@ _BY_NAME: dict[str, type[Algorithm]] = {
     "random": RandomSearch,
     "grid": GridSearch,
     "qmc": SpreadSearch,
+    "asha": Halving,
+    "hyperband": Hyperband,
+    "hyperband_es": HyperbandES,
+    "bohb": BOHB,
+    "dehb": DEHB,
+    "pbt": PBT,
 }
 
 
@@ -24,4 +33,10 @@ def algorithm_of(search: Search) -> Algorithm:
     Raises:
         RequestError: the algorithm cannot do what the search asks for.
     """
-    return _BY_NAME[search.algorithm](search)
+    kind = _BY_NAME[search.algorithm]
+    if len(search.objectives) > 1 and issubclass(kind, Halving | PBT):
+        raise RequestError(
+            f"{search.algorithm} stops trials by one metric, which would lose those that are good "
+            "in another: with several objectives take the algorithm bayesian, random, grid or qmc"
+        )
+    return kind(search)

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from study_support import BATCH, LAYERS, LR, memory, score, search, train
 
 from rtdetr_slurm.automl.history import TrialState
-from rtdetr_slurm.automl.study import Study, create_study, first_draws, open_study
+from rtdetr_slurm.automl.study import create_study, first_draws, open_study
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.search import Objective, Parameter, Search
-
-LR = Parameter("train.optim.lr", "float", 1e-4, low=1e-5, high=1e-2, log=True)
-LAYERS = Parameter("model.dec_layers", "int", 6, low=1, high=6)
-BATCH = Parameter("dataset.batch_size", "categorical", 4, choices=(2, 4, 8))
-
-
-def search(folder: Path, algorithm: Any = "random", **fields: Any) -> Search:
-    given: dict[str, Any] = {
-        "seed": 1,
-        "space": (LR, LAYERS, BATCH),
-        "objectives": (Objective("val_mAP", "maximize"),),
-        "trials": 8,
-        "epochs": 9,
-    }
-    return Search(str(folder), algorithm, **{**given, **fields})
-
-
-def score(values: Any) -> float:
-    """Best at a learning rate of 1e-3 and many layers."""
-    import math
-
-    return 1 - abs(math.log10(values[LR.field]) + 3) / 3 + values[LAYERS.field] / 100
-
-
-def train(study: Study, epochs: int = 1) -> Any:
-    """Take one trial, and train it as far as it is let."""
-    assignment = study.take()
-    assert assignment is not None
-    for epoch in range(epochs):
-        if not study.report(assignment.number, epoch, {"val_mAP": score(assignment.values)}):
-            study.prune(assignment.number, {})
-            return assignment
-    study.complete(assignment.number, {"seconds": 1.5})
-    return assignment
+from rtdetr_slurm.plan.search import Objective, Parameter
 
 
 @pytest.mark.parametrize("algorithm", ["random", "qmc", "grid", "bayesian"])
@@ -70,12 +36,6 @@ def test_a_search_from_its_first_trial_to_its_last(tmp_path: Path, algorithm: st
     assert best is not None
     assert best.scores == {"val_mAP": max(score(one.values) for one in taken)}
     assert (best.best_epoch, best.facts, best.state) == (0, {"seconds": 1.5}, TrialState.COMPLETE)
-
-
-def memory() -> Any:
-    from optuna.storages import InMemoryStorage
-
-    return InMemoryStorage()
 
 
 def test_a_sequential_search_is_repeatable_across_restarts(tmp_path: Path) -> None:
@@ -105,7 +65,7 @@ def test_whoever_takes_a_trial_over_gets_what_it_is(tmp_path: Path) -> None:
     storage = memory()
     study = create_study(wanted, storage)
     train(study)
-    assert study._begin(1)  # and the worker dies before it has drawn anything
+    assert study._stored.begin(1)  # and the worker dies before it has drawn anything
     taken_over = open_study(wanted, storage).assignment(1)
     assert taken_over == study.assignment(1)
     assert set(taken_over.values) == {LR.field, LAYERS.field, BATCH.field}
