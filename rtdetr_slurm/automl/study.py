@@ -207,6 +207,11 @@ class Study:
         trials = self.trials()
         return self._algorithm.goes_on(next(t for t in trials if t.number == number), trials)
 
+    def kept(self, curve: Mapping[int, float]) -> set[int]:
+        """Of a trial with that curve so far, the epochs besides its best and its last whose
+        checkpoints another trial may begin with."""
+        return self._algorithm.kept(curve)
+
     def complete(self, number: int, facts: Mapping[str, Any]) -> None:
         """A trial was trained to its end. One without a score has failed."""
         metric = self.search.objective.metric

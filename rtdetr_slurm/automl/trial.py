@@ -197,9 +197,9 @@ class TrialStart:
             self._thin_out(curve)
 
     def _thin_out(self, curve: Mapping[int, float]) -> None:
-        best = best_epoch(curve, self.search.objective)
+        kept = {best_epoch(curve, self.search.objective), *self.study.kept(curve)}
         for one in list_checkpoints(self.attempt.results.path)[:-1]:
-            if one.epoch != best and one.epoch in self._told:
+            if one.epoch not in kept and one.epoch in self._told:
                 with suppress(OSError):
                     one.path.unlink()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rtdetr_slurm.automl.draws import Values, grid, random_draw, spec_values, spread_draws
@@ -48,6 +48,11 @@ class Algorithm:
     def goes_on(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:  # noqa: ARG002
         """Whether a running trial goes on after the last epoch of its curve."""
         return True
+
+    def kept(self, curve: Mapping[int, float]) -> set[int]:  # noqa: ARG002
+        """Of a trial with that curve so far, the epochs besides its best and its last whose
+        checkpoints another trial may begin with."""
+        return set()
 
     def continuation(self, trials: Sequence[TrialRecord]) -> Continuation | None:  # noqa: ARG002
         """What can be continued now, and is not yet."""

@@ -4,7 +4,7 @@ its checkpoint, with its values changed a little."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtdetr_slurm.automl.algorithms.base import Algorithm, Continuation
@@ -52,6 +52,12 @@ class PBT(Algorithm):
         return all(
             self._comparable(members, end) and own not in self._worst(members, end) for end in ended
         )
+
+    def kept(self, curve: Mapping[int, float]) -> set[int]:
+        firsts = (
+            min((epoch for epoch in curve if epoch + 1 >= e), default=None) for e in self.ends
+        )
+        return {epoch for epoch in firsts if epoch is not None}
 
     def continuation(self, trials: Sequence[TrialRecord]) -> Continuation | None:
         steps = {trial.step for trial in trials}
