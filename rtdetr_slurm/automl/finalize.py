@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.automl.baseline import Baseline, baseline_of
 from rtdetr_slurm.automl.budget import gpu_hours, search_events, why_over, why_stopped
 from rtdetr_slurm.automl.choice import Choice, choose, kept_trials, remove_checkpoints
 from rtdetr_slurm.automl.history import TrialState
-from rtdetr_slurm.automl.leaderboard import Baseline, Entry, leaderboard, leaderboard_csv
+from rtdetr_slurm.automl.leaderboard import Entry, leaderboard, leaderboard_csv
 from rtdetr_slurm.automl.report import SearchReport, render
 from rtdetr_slurm.automl.study import Study, open_study
 from rtdetr_slurm.contract import REPORT_HTML, FailureClass, Kpi, Status
@@ -24,15 +25,13 @@ from rtdetr_slurm.launch.stage_run import StageRun
 from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.launch.verdict import Kind, Verdict
 from rtdetr_slurm.plan.model import StageTask
-from rtdetr_slurm.plan.search import BASELINE, TRIALS_DIR
+from rtdetr_slurm.plan.search import TRIALS_DIR
 from rtdetr_slurm.resolved_spec import spec_text, value_at, with_values
 from rtdetr_slurm.runs.artefacts import verified_checkpoints
 from rtdetr_slurm.runs.best import Best, keep_best
 from rtdetr_slurm.runs.checkpoints import kpi_by_epoch
-from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.events import RecordedCheckpoints
-from rtdetr_slurm.runs.run import Run, status_path
-from rtdetr_slurm.runs.status import status_lines_of
+from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.trials import searching_stage
 
 LEADERBOARD_CSV = "leaderboard.csv"
@@ -162,18 +161,6 @@ def best_spec(run: Run, best: Best) -> str:
         spec["results_dir"] = ""
     head = f"# As {chosen_words(best)} of {run.id} was trained.\n"
     return head + spec_text(spec)
-
-
-def baseline_of(run: Run) -> Baseline | None:
-    """The score of what all trials start from; None where it was not evaluated (yet)."""
-    if not any(stage.name == BASELINE for stage in run.plan.stages):
-        return None
-    task = StageTask(run.plan.stage(BASELINE))
-    found: Mapping[str, Any] = {}
-    for line in status_lines_of(status_path(task), claim_id(run.id, task.name)):
-        found = {**found, **line.get("kpi", {})}
-    value = found.get(Kpi.TEST_MAP)
-    return Baseline(Kpi.TEST_MAP, float(value)) if isinstance(value, int | float) else None
 
 
 def _recorded(folder: Path, best: Best) -> RecordedCheckpoints:

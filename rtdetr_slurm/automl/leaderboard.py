@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rtdetr_slurm.automl.baseline import Baseline
 from rtdetr_slurm.automl.history import TrialRecord, TrialState, pareto_front
 from rtdetr_slurm.plan.search import Search
 
@@ -28,18 +29,6 @@ class Entry:
     trial: TrialRecord
     rank: int | None = None
     on_front: bool = False
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What the model that all trials start from is worth without any training.
-
-    Attributes:
-        metric: of its evaluation.
-    """
-
-    metric: str
-    value: float
 
 
 def leaderboard(search: Search, trials: Sequence[TrialRecord]) -> list[Entry]:

@@ -23,6 +23,10 @@ COMMANDS = {
     "logs": ("rtdetr_slurm.cli.logs", "the log of a run"),
     "resume": ("rtdetr_slurm.cli.resume", "go on with a run: queue what is missing of it"),
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
+    "automl status": (
+        "rtdetr_slurm.cli.automl.status",
+        "leaderboard, trials, budget and time left of a search",
+    ),
     "automl extend": ("rtdetr_slurm.cli.automl.extend", "add to the budget of a search"),
     "automl stop": ("rtdetr_slurm.cli.automl.stop", "have no further trial of a search begin"),
     "automl resume": ("rtdetr_slurm.cli.automl.resume", "go on with a search"),

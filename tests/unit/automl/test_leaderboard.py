@@ -8,9 +8,9 @@ from typing import Any
 
 from search_support import search_in
 
+from rtdetr_slurm.automl.baseline import Baseline
 from rtdetr_slurm.automl.history import Continued, TrialRecord, TrialState
 from rtdetr_slurm.automl.leaderboard import (
-    Baseline,
     leaderboard,
     leaderboard_csv,
     short_names,
