@@ -38,6 +38,7 @@ from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.search import find_search
+from rtdetr_slurm.submission.studies import check_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
@@ -134,6 +135,7 @@ def prepare(
     check_files(loaded, frozen, plan)
     check_teacher(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
+    check_search(plan)
     data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
     model_notes = () if pretrained is None else (pretrained.note,)
     notes = (*found.notes, *asked.notes, *plan.notes, *model_notes, *data.notes)

@@ -30,6 +30,7 @@ from rtdetr_slurm.submission.backends import Backend, backend_of
 from rtdetr_slurm.submission.claims import Taken, claim_results, release_results
 from rtdetr_slurm.submission.reconcile import adopted, note, withdraw
 from rtdetr_slurm.submission.sending import Sending, being_sent, open_tasks
+from rtdetr_slurm.submission.studies import make_study
 from rtdetr_slurm.submission.twins import find_twin, refusal
 
 Facts = Mapping[str, Any]
@@ -89,6 +90,7 @@ def send(
         for one in sendings:
             with _taken_back(run, one, sendings, backend):
                 claims += _claim_stage(run, one)
+                make_study(one.stage)
         for one in sendings:
             with _taken_back(run, one, sendings, backend):
                 facts = sent[one.stage.name] = _submit_stage(run, one, backend, before, alone)
