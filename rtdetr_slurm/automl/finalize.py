@@ -13,6 +13,7 @@ from rtdetr_slurm.automl.baseline import Baseline, baseline_of
 from rtdetr_slurm.automl.budget import gpu_hours, search_events, why_over, why_stopped
 from rtdetr_slurm.automl.choice import Choice, choose, kept_trials, remove_checkpoints
 from rtdetr_slurm.automl.history import TrialState
+from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.automl.leaderboard import Entry, leaderboard, leaderboard_csv
 from rtdetr_slurm.automl.report import SearchReport, render
 from rtdetr_slurm.automl.study import Study, open_study
@@ -49,6 +50,7 @@ class BestRun(StageRun):
         self.best: Best | None = None
 
     def prepare(self) -> None:
+        see_installed(self.search)
         results = self.attempt.results
         results.make()
         results.look()

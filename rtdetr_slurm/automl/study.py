@@ -134,6 +134,11 @@ class Study:
         self._stored = StoredTrials(search, storage, STUDY)
         self._algorithm = algorithm_of(search)
 
+    @property
+    def awaits_others(self) -> bool:
+        """Whether what can begin next is up to trials that still run."""
+        return self._algorithm.awaits_others
+
     # --- what is there ---------------------------------------------------------------------
     def trials(self) -> list[TrialRecord]:
         """Every trial, by number."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtdetr_slurm.automl.history import Assignment, TrialRecord, best_epoch
+from rtdetr_slurm.automl.study import Study
 from rtdetr_slurm.contract import CHECKPOINT_PATTERN, FailureClass, Kpi
 from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.launch.attempt import Attempt
@@ -27,9 +28,6 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_checkpoint,
 )
 from rtdetr_slurm.runs.claim import Start, claim_id
-
-if TYPE_CHECKING:
-    from rtdetr_slurm.automl.study import Study
 
 _INTERRUPTIONS = (FailureClass.PREEMPTED, FailureClass.TIMEOUT, FailureClass.CANCELLED)
 EPOCHS_FIELD = "train.num_epochs"

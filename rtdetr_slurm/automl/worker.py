@@ -7,18 +7,18 @@ matter how many there are, when they come, and which of them Slurm takes away.
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtdetr_slurm.automl.budget import failing, search_events, seconds_of, why_over
 from rtdetr_slurm.automl.history import Assignment, TrialRecord, TrialState
+from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.automl.leases import Lease, holders, lease_of, may_take, take
+from rtdetr_slurm.automl.study import Study, open_study
 from rtdetr_slurm.automl.trial import Outcome, TrialEnd, TrialStart
 from rtdetr_slurm.contract import FailureClass
-from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import PRIVATE_DIR
 from rtdetr_slurm.launch.allocation import Allocation
 from rtdetr_slurm.launch.history import history_of
@@ -33,9 +33,6 @@ from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import task_history
 
-if TYPE_CHECKING:
-    from rtdetr_slurm.automl.study import Study
-
 INFRA_RETRIES = 1
 """So often is a trial tried again that has ended because the cluster failed."""
 WAIT_S = 10.0
@@ -44,8 +41,6 @@ _JITTER_S = 30.0
 _PER_WORKER_S = 0.5
 _MOST_LOST = 2
 """After so many trials in a row that the cluster has failed here, a worker takes no more."""
-_WAITERS = ("pbt", "dehb")
-"""Algorithms whose next trial may depend on one that still runs, so that a worker waits for it."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +75,7 @@ class Worker(JobRun):
         pass
 
     def prepare(self) -> None:
-        sys.path += [path for path in self.search.python_path if path not in sys.path]
-        try:
-            from rtdetr_slurm.automl.study import open_study
-        except ImportError as error:
-            raise SiteError(
-                f"{sys.executable} of this node has no Optuna ({error}): rtdetr-slurm must be "
-                "installed where compute nodes see it too"
-            ) from error
+        see_installed(self.search)
         # All tasks of an array start at once, and all read the same journal first.
         workers = 1 if self.task.stage.array is None else self.task.stage.array.size
         time.sleep(random.uniform(0, min(_JITTER_S, _PER_WORKER_S * (workers - 1))))
@@ -121,7 +109,7 @@ class Worker(JobRun):
                 continue
             if self.stop.signum is not None:
                 return self._interrupted()
-            if self.study.is_over() or self.search.algorithm not in _WAITERS:
+            if not self.study.awaits_others or self.study.is_over():
                 return Verdict(Kind.SUCCESS, f"{self._told()}; none is left")
             self._wait()
 

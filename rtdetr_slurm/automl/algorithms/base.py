@@ -29,6 +29,10 @@ class Algorithm:
     """Everything is asked with all trials of the search, and answered from them alone: whoever
     asks, and in whichever process, gets the same answer."""
 
+    awaits_others = False
+    """Whether what can begin next is up to trials that still run, so that a worker without one
+    waits for them."""
+
     def __init__(self, search: Search) -> None:
         self.search = search
 

@@ -28,6 +28,8 @@ class PBT(Algorithm):
     end where too few of the others are there to be compared with, or where it is among the worst;
     it goes on, as itself or as a better one, when half of the others are there."""
 
+    awaits_others = True
+
     def __init__(self, search: Search) -> None:
         super().__init__(search)
         self.ends: list[int] = [*range(search.interval, search.epochs, search.interval)]

@@ -1,0 +1,39 @@
+"""What a job of a search finds installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from search_support import search_in
+
+import rtdetr_slurm
+from rtdetr_slurm.automl.installed import see_installed
+from rtdetr_slurm.errors import SiteError
+
+PROGRAM = """
+import sys; sys.path.insert(0, sys.argv[1])
+from rtdetr_slurm.automl.installed import see_installed
+from types import SimpleNamespace
+see_installed(SimpleNamespace(python_path=sys.argv[2:]))
+"""
+
+
+def test_a_job_finds_a_users_own_installation() -> None:
+    """Which an isolated Python does not look for."""
+    ours = str(Path(rtdetr_slurm.__file__).parent.parent)
+    at = [str(Path(optuna.__file__).parent.parent)]
+    for path, code in ((at, 0), ([], 1)):
+        argv = [sys.executable, "-I", "-S", "-c", PROGRAM, ours, *path]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+    assert "has no Optuna" in done.stderr
+
+
+def test_a_node_without_it_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SiteError, match="this node has no Optuna"):
+        see_installed(search_in(tmp_path))
