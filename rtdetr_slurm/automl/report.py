@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from plotly.graph_objects import Figure
 
+_FEWEST = 10
+"""Trials that importances take: they compare the best tenth with the others."""
 TABLE_TRIALS = 50
 """Trials in the table at most."""
 POLICY = (
@@ -120,6 +122,13 @@ def _wanted(search: Search) -> Iterator[tuple[str, str, Callable[[Study], Figure
     target: dict[str, Any] = {"target_name": decides}
     if several:
         target["target"] = lambda trial: trial.values[0]
+
+    def importances(study: Study) -> Figure:
+        if sum(trial.values is not None for trial in study.trials) < _FEWEST:
+            raise ValueError(f"fewer than {_FEWEST} trials have a result")
+        evaluator = PedAnovaImportanceEvaluator()
+        return visualization.plot_param_importances(study, evaluator=evaluator, **target)
+
     if len(search.objectives) in (2, 3):
         names = [objective.metric for objective in search.objectives]
         yield (
@@ -137,9 +146,7 @@ def _wanted(search: Search) -> Iterator[tuple[str, str, Callable[[Study], Figure
         "Importances",
         f"How much of the difference between good and other trials each field explains "
         f"({decides}, by PED-ANOVA).",
-        lambda study: visualization.plot_param_importances(
-            study, evaluator=PedAnovaImportanceEvaluator(), **target
-        ),
+        importances,
     )
     yield (
         "Parallel coordinates",
