@@ -15,11 +15,13 @@ from rtdetr_slurm.errors import ActionError, UserError, explained
 from rtdetr_slurm.launch.attempt import Attempt
 from rtdetr_slurm.launch.inputs import Resolved
 from rtdetr_slurm.launch.job_run import JobRun
+from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.verdict import Kind, Verdict, decide
 from rtdetr_slurm.plan.model import StageTask
 from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.alive import say_alive
+from rtdetr_slurm.runs.best import read_best
 from rtdetr_slurm.runs.checkpoints import (
     RESUME_FIELD,
     kpi_by_epoch,
@@ -149,7 +151,8 @@ class TrialStart:
         }
 
     def _start_from(self) -> list[Resolved]:
-        """The checkpoint of the trial that this one continues.
+        """The checkpoint of the trial that this one continues; none where it has not been kept, as
+        when a search is extended that was over.
 
         Raises:
             ActionError: it is not there, or is torn.
@@ -159,6 +162,9 @@ class TrialStart:
             return []
         task = StageTask(self.task.stage, self.task.index, before.trial)
         path = task.results_dir / CHECKPOINT_PATTERN.format(epoch=before.epoch)
+        if not path.exists() and read_best(self.search) is not None:
+            say(f"the checkpoints of trial {before.trial} are not kept: it starts over")
+            return []
         if problem := verify_checkpoint(path):
             raise ActionError(f"{self.task.name} continues trial {before.trial}: {problem}")
         return [Resolved(RESUME_FIELD, str(path), f"trial {before.trial}")]
