@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rtdetr_slurm.errors import SiteError, refusals_explained
 from rtdetr_slurm.runs.artefacts import Results
@@ -120,6 +121,7 @@ def submit(
     then: Sequence[str] = (),
     parent: str | None = None,
     checkpoint: str | None = None,
+    automl: Literal["on", "off"] | None = None,
     again: bool = False,
 ) -> SubmittedRun:
     """Check a spec, freeze it into a run folder, and queue its stages.
@@ -134,6 +136,8 @@ def submit(
         parent: a run id or folder to continue, or RUN/trials/K; it takes the place of job.parent.
         checkpoint: best, last, latest or epoch:N of what went before; it takes the place of
             job.checkpoint.
+        automl: whether training is a search; it takes the place of automl.policy. None: as the spec
+            says, else it is one on a cluster.
         again: also where a run that does the same is under way.
 
     Raises:
@@ -152,6 +156,7 @@ def submit(
         then=then,
         parent=parent,
         checkpoint=checkpoint,
+        automl=automl,
     )
     run = freeze(prepared, _ignore, again=again)
     submit_run(run, key=prepared.loaded.key, again=again)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import EngineOf, get_action
 from rtdetr_slurm.automl.space import Space, search_space
 from rtdetr_slurm.contract import AUTOML_DIR, COSTS, Kpi
 from rtdetr_slurm.errors import RequestError, SiteError
@@ -48,63 +48,80 @@ class Asked:
     notes: tuple[str, ...] = ()
 
 
-class _Plain(Exception):
-    """Why a training that nobody has said anything about is a plain one."""
+class NoSearch(RequestError):
+    """Why a training cannot be a search; one that nobody has said anything about is a plain one."""
 
 
-def asked_of(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> Asked:
+def asked_of(
+    loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, warm_start: tuple[str, ...] = ()
+) -> Asked:
     """The search that a spec asks for, or that its training is by default.
 
     Args:
         spec: frozen, of `loaded`.
+        warm_start: the journals of automl.warm_start.
 
     Raises:
         RequestError: it asks for a search that cannot be.
         SiteError: the site's limits do not allow it.
     """
     policy, action = loaded.automl.policy, get_action(loaded.action)
-    if policy == "off" or not action.trains:
+    if not may_search(loaded):
         never = () if policy != "on" else (f"AutoML: {action.name} is never searched around",)
         return Asked(explicit=policy is not None, notes=never)
-    if policy is None and action.name != _BY_DEFAULT:
-        return Asked()
     try:
-        schema = _schema_for(loaded, site)
-    except _Plain as why:
+        if site.scheduler == "local" and policy is None:
+            raise NoSearch(
+                "on this machine AutoML searches only where it is asked to (--automl on), one "
+                "trial at a time"
+            )
+        space = space_of(loaded, spec, site.engine_of)
+    except NoSearch as why:
         if policy == "on":
-            raise RequestError(f"automl.policy: found on; {why}") from None
+            raise NoSearch(f"automl.policy: found on; {why}") from None
         return Asked(notes=(f"plain training: {why}",))
-    space = search_space(loaded, spec, schema, site.engine_of)
     search, notes = _search(loaded, spec, site, space)
+    search = replace(search, warm_start=warm_start)
     workers, data = _workers(loaded, site, search), loaded.experiment.dataset
     scored = data.test_data_sources is not None or data.val_data_sources is not None
     notes += [] if scored else [f"{EVALUATE_BEST}: left out, as there are no data to score on"]
     return Asked(Searching(search, workers, scored), policy is not None, tuple(notes))
 
 
-def _schema_for(loaded: LoadedSpec, site: Site) -> Mapping[str, Any]:
-    """The schema that the space comes from.
+def may_search(loaded: LoadedSpec) -> bool:
+    """Whether the spec's own action is one that searches, as far as the policy goes."""
+    policy = loaded.automl.policy
+    by_default = policy is None and loaded.action == _BY_DEFAULT
+    return get_action(loaded.action).trains and (policy == "on" or by_default)
+
+
+def space_of(loaded: LoadedSpec, spec: Mapping[str, Any], engine_of: EngineOf) -> Space:
+    """What a training has searched, by the packaged schema of its action.
+
+    Args:
+        spec: as for search_space.
 
     Raises:
-        _Plain: there is to be no search, or there can be none.
+        NoSearch: nothing tells which trial is better, or there is no schema.
+        RequestError: as search_space.
     """
     schema = read_schema(loaded.action)
-    if site.scheduler == "local" and loaded.automl.policy is None:
-        raise _Plain("AutoML searches on this machine, one trial at a time, with --automl on only")
     without = loaded.experiment.dataset.val_data_sources is None
-    if without and {*loaded.automl.directions} != {Kpi.TRAIN_LOSS}:
-        raise _Plain(
+    if without and {*loaded.automl.directions} - {Kpi.TRAIN_LOSS, *COSTS}:
+        raise NoSearch(
             "AutoML has nothing to go by without dataset.val_data_sources; give them, or "
             "automl.metric: train_loss"
         )
-    return schema
+    _check_algorithm(loaded)
+    _check_costs(loaded, engine_of)
+    return search_space(loaded, spec, schema, engine_of)
 
 
 def read_schema(action: str) -> Mapping[str, Any]:
     """The packaged schema of an action that trains.
 
     Raises:
-        RequestError: (as _Plain) the model has no AutoML, or its schema or template is not there.
+        NoSearch: the model has no AutoML, or its schema or template is not there.
     """
     try:
         manifest = json.loads((schemas_dir() / "manifest.json").read_text(encoding="utf-8"))
@@ -121,13 +138,13 @@ def read_schema(action: str) -> Mapping[str, Any]:
         }
         load_yaml(specs_dir() / f"{action}.yaml")
     except (OSError, ValueError, LookupError, TypeError, RequestError):
-        raise _Plain(
+        raise NoSearch(
             "AutoML is enabled, but not runnable until the schemas are generated "
             f"(schemas/{action}.schema.json and specs/{action}.yaml; python -m "
             "rtdetr_slurm.spec.generate)"
         ) from None
     if not enabled:
-        raise _Plain("AutoML is not enabled for this model (schemas/manifest.json)")
+        raise NoSearch("AutoML is not enabled for this model (schemas/manifest.json)")
     return found
 
 
@@ -135,8 +152,6 @@ def _search(
     loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, space: Space
 ) -> tuple[Search, list[str]]:
     automl, experiment = loaded.automl, loaded.experiment
-    _check_algorithm(loaded)
-    _check_measures(loaded, site)
     trials, notes = _trials(loaded, site)
     search = Search(
         folder=str(search_folder(loaded, spec)),
@@ -197,48 +212,31 @@ def _trials(loaded: LoadedSpec, site: Site) -> tuple[int, list[str]]:
 
 
 def _check_algorithm(loaded: LoadedSpec) -> None:
-    """See that what ends trainings early has something to go by when it does."""
+    """See that what ends trainings early has a score to go by when it does."""
     automl, train = loaded.automl, loaded.experiment.train
-    if automl.algorithm not in MULTI_FIDELITY:
-        return
-    problems = []
     name = "interval" if automl.algorithm == "pbt" else "min_epochs"
-    first = getattr(automl, name)
-    if first > train.num_epochs:
-        problems.append(
-            Problem(
-                ("automl", name),
-                f"found {first}; allowed: ≤ {train.num_epochs}, which is train.num_epochs",
-                also=(("train", "num_epochs"),),
-            )
-        )
-    scored = {*automl.directions} - {Kpi.TRAIN_LOSS}
-    if scored and train.validation_interval > first:
-        problems.append(
-            Problem(
-                ("train", "validation_interval"),
-                f"found {train.validation_interval}; allowed with automl.algorithm "
-                f"{automl.algorithm}: ≤ {first}, the epochs after which trials are compared "
-                f"(automl.{name})",
-                also=(("automl", name), ("automl", "algorithm")),
-            )
-        )
-    if problems:
-        raise InvalidInput(locate(loaded.source, problems))
-
-
-def _check_measures(loaded: LoadedSpec, site: Site) -> None:
-    """See that the engine reports what the search goes by."""
-    measured = [name for name in loaded.automl.directions if name in COSTS]
-    if measured and site.engine_of(loaded.action) == "tao":
+    first, scored = getattr(automl, name), {*automl.directions} - {Kpi.TRAIN_LOSS}
+    if automl.algorithm in MULTI_FIDELITY and scored and train.validation_interval > first:
         problem = Problem(
-            ("automl", "objectives"),
-            f"found {measured[0]}, which TAO's image does not report; allowed there: metrics of "
-            "the detections and losses",
+            ("train", "validation_interval"),
+            f"found {train.validation_interval}; allowed with automl.algorithm "
+            f"{automl.algorithm}: ≤ {first}, the epochs after which trials are compared "
+            f"(automl.{name})",
+            also=(("automl", name), ("automl", "algorithm")),
         )
         raise InvalidInput(locate(loaded.source, [problem]))
-    if Kpi.VAL_LOSS in loaded.automl.directions and not loaded.experiment.dataset.val_data_sources:
-        raise RequestError("automl.metric: found val_loss, and there are no val_data_sources")
+
+
+def _check_costs(loaded: LoadedSpec, engine_of: EngineOf) -> None:
+    """See that the engine reports what the search goes by."""
+    costs = [name for name in loaded.automl.directions if name in COSTS]
+    if costs and engine_of(loaded.action) == "tao":
+        problem = Problem(
+            ("automl", "objectives"),
+            f"found {costs[0]}, which TAO's image does not report; allowed there: metrics of the "
+            "detections, and losses",
+        )
+        raise InvalidInput(locate(loaded.source, [problem]))
 
 
 def with_evaluation(loaded: LoadedSpec, site: Site) -> tuple[LoadedSpec, str]:

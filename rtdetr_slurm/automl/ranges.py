@@ -68,6 +68,14 @@ def _of_integers(found: Parameter) -> Parameter:
     return replace(found, low=low, high=high, step=step) if low < high else replace(found, step=1)
 
 
+def up_to(found: Parameter, most: int) -> Parameter | None:
+    """A range of integers without what is above a limit, which its default is not; None where
+    nothing else is left."""
+    assert found.low is not None
+    high = int(found.low) + (most - int(found.low)) // found.step * found.step
+    return replace(found, high=high) if found.low < high else None
+
+
 # --- ranges of particular fields --------------------------------------------------------------
 Bounds = tuple[float, float, bool]
 """Lowest, highest, and whether the scale is logarithmic."""

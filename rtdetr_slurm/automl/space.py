@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtdetr_slurm.actions import EngineOf
-from rtdetr_slurm.automl.effects import SPEED_ONLY, why_idle
+from rtdetr_slurm.automl.effects import SAME_FOR_ALL, SPEED_ONLY, why_idle
 from rtdetr_slurm.automl.ranges import own_range
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
@@ -52,11 +52,10 @@ def search_space(
         InvalidInput: the spec names fields that cannot be searched, or ranges that cannot be.
         RequestError: nothing is left to search.
     """
-    draft = _Draft(loaded, spec, schema, engine_of)
     named = named_fields(loaded.automl)
-    wanted = named or schema["automl_default_parameters"]
-    if loaded.automl.ranges and not loaded.automl.parameters:
-        wanted = [*dict.fromkeys([*schema["automl_default_parameters"], *named])]
+    by_default = [] if loaded.automl.parameters else schema["automl_default_parameters"]
+    wanted = [*dict.fromkeys([*by_default, *named])]
+    draft = _Draft(loaded, spec, schema, engine_of, wanted)
     found: list[Parameter] = []
     left_out: dict[str, str] = {}
     problems: list[Problem] = []
@@ -93,6 +92,7 @@ class _Draft:
     """A space under construction.
 
     Attributes:
+        wanted: dotted paths of what is to be searched.
         refs: the fields of a spec, by their dotted paths.
     """
 
@@ -102,7 +102,9 @@ class _Draft:
         spec: Mapping[str, Any],
         schema: Mapping[str, Any],
         engine_of: EngineOf,
+        wanted: Sequence[str],
     ) -> None:
+        self.wanted = wanted
         self.loaded, self.spec, self.schema, self.engine_of = loaded, spec, schema, engine_of
         self.experiment = loaded.experiment
         self.refs = {dotted(ref.path): ref for ref in walk(ExperimentConfig)}
@@ -142,10 +144,13 @@ class _Draft:
             raise _NoUse(f"{name} cannot change: {why}" if asked else why)
 
     def _why_fixed(self, ref: FieldRef) -> str | None:
-        """Why all trials have the detector of the spec; None where they need not, or the field is
-        not of the detector."""
-        if self.loaded.action not in (ref.extra("x-carried") or ()) or ref.path[0] != "model":
+        """Why a field is the same for all trials; None where it need not be."""
+        if dotted(ref.path) in SAME_FOR_ALL:
+            return "trials are compared epoch by epoch, on the same GPUs"
+        if self.loaded.action not in (ref.extra("x-carried") or ()):
             return None
+        if ref.path[0] == "dataset":
+            return "it is what the data are"
         if self.loaded.job.parent:
             return f"training goes on from {self.loaded.job.parent}, which has this detector"
         for name in STARTED_FROM:
@@ -163,6 +168,13 @@ class _Draft:
         if limit is None or default > value_at(self._resolved, limit):
             return None
         return limit
+
+    def _limited_by(self, name: str) -> Iterator[str]:
+        """The fields that are searched, too, and never exceed this one."""
+        for other in self.wanted:
+            ref = self.refs[other]
+            if self._limit(ref, value_at(self._resolved, other)) == name:
+                yield other
 
     def _valid(self, found: Parameter, *, asked: bool) -> Parameter:
         """The parameter with nothing in it that a spec may not say.
@@ -205,6 +217,8 @@ class _Draft:
         data = with_value(self._resolved, found.field, value)
         if found.at_most is not None and value > value_at(self._resolved, found.at_most):
             data = with_value(data, found.at_most, value)
+        for name in self._limited_by(found.field):
+            data = with_value(data, name, min(value, value_at(self._resolved, name)))
         experiment, problems = find_problems(ExperimentConfig, data)
         if experiment is not None:
             experiment = ExperimentConfig.model_construct(

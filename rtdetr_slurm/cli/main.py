@@ -23,6 +23,7 @@ COMMANDS = {
     "logs": ("rtdetr_slurm.cli.logs", "the log of a run"),
     "resume": ("rtdetr_slurm.cli.resume", "go on with a run: queue what is missing of it"),
     "cancel": ("rtdetr_slurm.cli.cancel", "cancel a run"),
+    "automl space": ("rtdetr_slurm.cli.automl.space", "what a spec has searched, and how far"),
     "automl status": (
         "rtdetr_slurm.cli.automl.status",
         "leaderboard, trials, budget and time left of a search",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.encryption import restart_without_key
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.run import Run
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         help="the run to continue; takes the place of job.parent",
     )
     parser.add_argument(
+        "--automl",
+        choices=("on", "off"),
+        help="search for hyper-parameters, or train once; takes the place of automl.policy",
+    )
+    parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
         help="best, last, latest or epoch:N of what went before; takes the place of job.checkpoint",
@@ -53,6 +59,7 @@ def prepared_request(args: argparse.Namespace) -> Prepared:
         then=[word.strip() for word in args.then.split(",")] if args.then else (),
         parent=args.parent,
         checkpoint=args.checkpoint,
+        automl=args.automl,
     )
 
 
@@ -60,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request(parser)
     parser.add_argument(
         "--again", action="store_true", help="also where a run that does the same is under way"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="begin a search that nobody has asked for unasked"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print plan and batch scripts, touch nothing"
@@ -78,10 +88,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:
             terminal.note(note)
+        for line in _search_lines(prepared):
+            terminal.note(line)
     if args.dry_run:
         if not args.again and (reason := why_refused(prepared, complete=False)):
             terminal.note(f"submit would refuse this: {reason}")
         return _dry_run(prepared, as_json=args.json)
+    if _has_search_by_default(prepared) and not args.yes:
+        _ask(args)
     return _submit(args, freeze(prepared, terminal.note, again=args.again), prepared.loaded.key)
 
 
@@ -101,9 +115,38 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
         terminal.document(document)
         return ExitCode.OK
     terminal.out_lines(render_plan(plan, run_dir=str(run_dir), site_name=site))
+    if lines := _search_lines(prepared):
+        terminal.out_lines("\n" + "\n".join(lines))
     for stage_name, text in texts.items():
         terminal.out_lines(f"\nsbatch script of stage {stage_name}:\n\n{text}")
     return ExitCode.OK
+
+
+def _search_lines(prepared: Prepared) -> list[str]:
+    """What a search is about to do; nothing where there is none."""
+    from rtdetr_slurm.automl.describe import search_text, searching_stage
+
+    stage = searching_stage(prepared.plan)
+    return [] if stage is None else [*search_text(stage, prepared.draws)]
+
+
+def _has_search_by_default(prepared: Prepared) -> bool:
+    asked = prepared.asked
+    return asked.searching is not None and not asked.explicit
+
+
+def _ask(args: argparse.Namespace) -> None:
+    """Whether a search is meant that nobody has asked for, where there is somebody to ask.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if args.json or not terminal.is_answered():
+        terminal.note("AutoML is the default; --automl off trains once")
+    elif not terminal.agreed("Begin this search?"):
+        raise RequestError(
+            "nothing was submitted; --automl off trains once, and --automl on or --yes does not ask"
+        )
 
 
 def _hide_key() -> None:

@@ -81,6 +81,17 @@ def note(text: object) -> None:
         print(shown_lines(str(text)), file=sys.stderr, flush=True)
 
 
+def is_answered() -> bool:
+    """Whether there is a person to ask: messages go to a terminal, and answers come from one."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agreed(question: str) -> bool:
+    """Whether the person says yes; anything else is no."""
+    print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def note_log(line: str) -> None:
     """A line of a log beside a result."""
     note(line.replace("\r", "\n"))

@@ -6,12 +6,15 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import EngineOf, own_engine
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError, SiteError, UserError
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec import LoadedSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        loaded, engine_of, notes = loaded_request(args)
+        notes += _notes_on_search(loaded, engine_of)
+    except RequestError as error:
+        if not args.json:
+            raise
+        terminal.document({"valid": False, "problems": _problems(error)})
+        return ExitCode.BAD_REQUEST
+    if args.json:
+        report = {
+            "valid": True,
+            "spec": str(args.spec),
+            "action": loaded.action,
+            "actions": loaded.actions,
+            "notes": notes,
+        }
+        terminal.document(report)
+        return ExitCode.OK
+    plural = "s" if len(loaded.actions) > 1 else ""
+    terminal.out(f"{args.spec}: valid for action{plural} {', '.join(loaded.actions)}")
+    for note in notes:
+        terminal.note(f"note: {note}")
+    return ExitCode.OK
+
+
+def loaded_request(args: argparse.Namespace) -> tuple[LoadedSpec, EngineOf, list[str]]:
+    """The spec that the arguments name, checked, whose images it would run in, and what the user
+    should know about it.
+
+    Raises:
+        RequestError: the spec is wrong.
+        SiteError: the profile is wrong.
+    """
     from rtdetr_slurm.spec import load_spec
 
     notes: list[str] = []
@@ -39,32 +75,32 @@ def run(args: argparse.Namespace) -> int:
             notes.append(f"{why}; so what carries over from {reference} is left to submit")
             return {}
 
+    engine_of = _engine_of(args)
+    loaded = load_spec(
+        args.spec, args.overrides, args.action, parent_spec=carried, engine_of=engine_of
+    )
+    return loaded, engine_of, [*notes, *loaded.notes]
+
+
+def _notes_on_search(loaded: LoadedSpec, engine_of: EngineOf) -> list[str]:
+    """What is searched where training is a search.
+
+    Raises:
+        RequestError: it is to be one, and cannot be.
+    """
+    from rtdetr_slurm.automl.policy import NoSearch, may_search, space_of
+
+    if not may_search(loaded):
+        return []
     try:
-        engine_of = _engine_of(args)
-        loaded = load_spec(
-            args.spec, args.overrides, args.action, parent_spec=carried, engine_of=engine_of
-        )
-    except RequestError as error:
-        if not args.json:
+        space = space_of(loaded, loaded.resolved(), engine_of)
+    except NoSearch as why:
+        if loaded.automl.policy == "on":
             raise
-        terminal.document({"valid": False, "problems": _problems(error)})
-        return ExitCode.BAD_REQUEST
-    notes += loaded.notes
-    if args.json:
-        report = {
-            "valid": True,
-            "spec": str(args.spec),
-            "action": loaded.action,
-            "actions": loaded.actions,
-            "notes": notes,
-        }
-        terminal.document(report)
-        return ExitCode.OK
-    plural = "s" if len(loaded.actions) > 1 else ""
-    terminal.out(f"{args.spec}: valid for action{plural} {', '.join(loaded.actions)}")
-    for note in notes:
-        terminal.note(f"note: {note}")
-    return ExitCode.OK
+        return [f"plain training: {why}"]
+    fields = ", ".join(parameter.field for parameter in space.parameters)
+    by_default = " on a cluster" if loaded.automl.policy is None else ""
+    return [f"AutoML searches{by_default}: {fields}"]
 
 
 def _engine_of(args: argparse.Namespace) -> EngineOf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import get_action
@@ -30,6 +31,22 @@ def check_limits(stages: Sequence[Stage], site: Site) -> None:
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SiteError(f"the limits of site '{site.name}' are exceeded:{lines}")
+
+
+def within_gpu_hours(stages: tuple[Stage, ...], limits: Limits) -> tuple[Stage, ...]:
+    """The stages with a budget for a search that has none and could otherwise take more GPU hours
+    than one submission may: what the others leave of them."""
+    most = limits.max_gpu_hours
+    search = next((stage for stage in stages if stage.search is not None), None)
+    if most is None or search is None or search.search is None:
+        return stages
+    own = gpu_hours(search)
+    others = [gpu_hours(stage) for stage in stages if stage is not search]
+    left = most - sum(hours for hours in others if hours is not None)
+    if search.search.gpu_hours is not None or (own is not None and own <= left) or left <= 0:
+        return stages
+    limited = replace(search, search=replace(search.search, gpu_hours=round(left, 3)))
+    return tuple(limited if stage is search else stage for stage in stages)
 
 
 def check_hours(stages: Sequence[Stage]) -> None:
@@ -125,9 +142,10 @@ def _too_many_gpu_hours(stages: Sequence[Stage], limits: Limits) -> Iterator[str
             yield f"{job}.time: none given; name one, for at most {most} GPU hours{at}"
             return
         total += hours
+    searches = any(stage.search is not None for stage in stages)
     if total > limits.max_gpu_hours:
         yield (
             f"{total:g} GPU hours (nodes × GPUs × time limit of {len(stages)} "
             f"{'stages' if len(stages) > 1 else 'stage'}); at most {most}{at}: lower job.time, "
-            "the nodes or the GPUs"
+            f"the nodes or the GPUs{', or automl.max_gpu_hours' if searches else ''}"
         )

@@ -12,7 +12,7 @@ from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.chain import Parent, Searching, chain
 from rtdetr_slurm.plan.deploy import targets_of
 from rtdetr_slurm.plan.hardware import notes_on_hardware
-from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time
+from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time, within_gpu_hours
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.plan.stages import check_paths, make_stage
@@ -64,6 +64,7 @@ def make_plan(
     stages = tuple(make_stage(position, loaded, spec, site, run_dir) for position in positions)
     stages = with_mail(stages, loaded.job.notify, site)
     _check_results_folders(stages)
+    stages = within_gpu_hours(stages, site.limits)
     check_limits(stages, site)
     check_hours(stages)
     notes = [*loaded.notes, *notes_on_time(stages)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from rtdetr_slurm.plan.model import Container, Dependency, Plan, Stage
+from rtdetr_slurm.plan.model import Array, Container, Dependency, Plan, Stage
 from rtdetr_slurm.slurm.times import format_minutes
 
 
@@ -21,7 +21,8 @@ def render_plan(plan: Plan, *, run_dir: str, site_name: str) -> str:
 def _facts(stage: Stage) -> list[tuple[str, str]]:
     facts = [
         ("resources", _resources(stage)),
-        ("command", shlex.join(stage.command)),
+        *([] if stage.array is None else [("array", _array(stage.array))]),
+        ("command", shlex.join(stage.command) or f"finds the best trial of {stage.best_of}"),
         ("results", stage.results_dir),
         ("after", ", ".join(map(_after, stage.depends_on)) or "nothing: starts at once"),
     ]
@@ -35,6 +36,11 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
     return facts
 
 
+def _array(array: Array) -> str:
+    throttle = "" if array.throttle is None else f", {array.throttle} at a time"
+    return f"{array.size} {'jobs' if array.size > 1 else 'job'} of these{throttle}"
+
+
 def _after(dependency: Dependency) -> str:
     return f"{dependency.on} ({dependency.kind})"
 
@@ -43,9 +49,10 @@ def _resources(stage: Stage) -> str:
     r = stage.resources
     unit = "process" if stage.launch.accelerator == "cpu" else "GPU"
     kind = f" ({r.gpu_type})" if r.gpu_type else ""
+    plural = ("es" if unit == "process" else "s") * (r.gpus_per_node != 1)
     parts = [
-        f"{r.nodes} node{'s' * (r.nodes != 1)} × {r.gpus_per_node} {unit}"
-        f"{('es' if unit == 'process' else 's') * (r.gpus_per_node != 1)}{kind}",
+        f"{r.nodes} node{'s' * (r.nodes != 1)}"
+        + (f" × {r.gpus_per_node} {unit}{plural}{kind}" if r.gpus_per_node else ""),
         f"{r.cpus_per_task} CPUs per node" if r.cpus_per_task else "",
         f"{r.mem_gb:g} GiB per node" if r.mem_gb else "",
         f"time limit {format_minutes(r.time_min)}" if r.time_min else "no time limit of its own",

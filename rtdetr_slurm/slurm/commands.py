@@ -20,6 +20,7 @@ from rtdetr_slurm.slurm.parse import (
     SQUEUE_FORMAT,
     parse_as_kept,
     parse_kill_wait,
+    parse_max_array_size,
     parse_own_facts,
     parse_partition_nodes,
     parse_sacct,
@@ -196,6 +197,13 @@ class Slurm:
         """Seconds between TERM and KILL when Slurm ends a job itself; None: it does not say."""
         try:
             return parse_kill_wait(self.output(["scontrol", "show", "config"]))
+        except SiteError:
+            return None
+
+    def max_array_size(self) -> int | None:
+        """Tasks that an array may have; None: it does not say."""
+        try:
+            return parse_max_array_size(self.output(["scontrol", "show", "config"]))
         except SiteError:
             return None
 

@@ -191,6 +191,12 @@ def parse_kill_wait(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def parse_max_array_size(text: str) -> int | None:
+    """Tasks that an array may have, from `scontrol show config`."""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:
     """`code:signal` as two numbers; (None, None) when it is not that."""
     match = re.fullmatch(r"(\d+):(\d+)", text)

@@ -59,6 +59,14 @@ def _moment(value: Any) -> Any:
     return (moment if moment.tzinfo else moment.astimezone()).isoformat()
 
 
+RANGE_KEYS = {
+    "min": "low", "max": "high", "log": "log", "step": "step", "values": "values",
+    "weights": "weights", "valid_min": "low", "valid_max": "high", "valid_options": "values",
+    "option_weights": "weights",
+}  # fmt: skip
+"""What a range says, by TAO's words and ours."""
+
+
 Policy = Annotated[
     Literal["on", "off"] | None,
     BeforeValidator(policy_of),
@@ -193,14 +201,6 @@ class Range:
     weights: tuple[float, ...] = ()
 
 
-_KEYS = {
-    "min": "low", "max": "high", "log": "log", "step": "step", "values": "values",
-    "weights": "weights", "valid_min": "low", "valid_max": "high", "valid_options": "values",
-    "option_weights": "weights",
-}  # fmt: skip
-"""TAO's words and ours."""
-
-
 def range_of(value: Any) -> Range:
     """What one entry of `automl.ranges` says.
 
@@ -215,13 +215,13 @@ def range_of(value: Any) -> Range:
                 f"{high}]}} for these two alone"
             )
         value = {"values": value}
-    if not isinstance(value, dict) or not value or set(value) - set(_KEYS):
+    if not isinstance(value, dict) or not value or set(value) - set(RANGE_KEYS):
         raise ValueError("{min, max, log, step}, a list of values, or {values, weights}")
     given: dict[str, Any] = {}
     for key, each in value.items():
-        if _KEYS[key] in given:
+        if RANGE_KEYS[key] in given:
             raise ValueError(f"each of its parts once, and '{key}' is there twice")
-        given[_KEYS[key]] = tuple(each) if isinstance(each, list) else each
+        given[RANGE_KEYS[key]] = tuple(each) if isinstance(each, list) else each
     found = Range(**given)
     _check_values(found) if found.values or found.weights else _check_bounds(found)
     return found

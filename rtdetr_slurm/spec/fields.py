@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import field as dataclass_field
+from functools import cache, partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -226,7 +227,7 @@ class FieldRef:
     """
 
     path: KeyPath
-    info: FieldInfo
+    info: FieldInfo = dataclass_field(hash=False)
     section: type[Section]
     nested: type[Section] | None
     used_by: tuple[str, ...]
@@ -260,8 +261,13 @@ def extra(info: FieldInfo, key: str) -> Any:
     return info.json_schema_extra.get(key)
 
 
-def declared(section: type[Section], above: FieldRef | None = None) -> Iterator[FieldRef]:
+@cache
+def declared(section: type[Section], above: FieldRef | None = None) -> tuple[FieldRef, ...]:
     """The fields of one section; `above` is the field that holds the section."""
+    return tuple(_declared(section, above))
+
+
+def _declared(section: type[Section], above: FieldRef | None) -> Iterator[FieldRef]:
     for name, info in section.model_fields.items():
         nested = nested_model(info.annotation)
         assert nested is None or issubclass(nested, Section)

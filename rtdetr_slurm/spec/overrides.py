@@ -15,6 +15,7 @@ from typing import Any
 from rtdetr_slurm.actions import ACTIONS, deploy_action
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import LocatedProblem, Problem
+from rtdetr_slurm.spec.automl import RANGE_KEYS
 from rtdetr_slurm.spec.experiment import ACTION_SECTIONS, SpecFile
 from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.yaml_source import KeyPath, Position, YamlSource, dotted, parse_value, show
@@ -47,6 +48,8 @@ ALIASES: Mapping[KeyPath, KeyPath] = {
     if (also := ref.extra("x-also-named")) is not None
 }
 """Second name of a field to the field."""
+
+_RANGES: KeyPath = ("automl", "ranges")
 
 MISSING = "???"
 """OmegaConf's word for a value that is still to be given."""
@@ -178,6 +181,10 @@ def parse_override(text: str) -> Override:
 def field_path(key: str) -> KeyPath:
     """The field that a key names, be it by a short or a second name."""
     path = parse_key(SHORTHANDS.get(key, key))
+    if path[: len(_RANGES)] == _RANGES:  # a mapping whose keys are dotted paths
+        end = -1 if path[-1] in RANGE_KEYS else None
+        name, rest = path[len(_RANGES) : end], path[end:] if end else ()
+        return (*_RANGES, dotted(name), *rest) if name else path
     return ALIASES.get(path, path)
 
 

@@ -26,10 +26,12 @@ class Findings:
 
     Attributes:
         classes: id to name, of what is trained; else of what was trained before.
+        images: that are trained on; None where nothing is trained.
     """
 
     notes: tuple[str, ...]
     classes: Mapping[int, str]
+    images: int | None = None
 
 
 def check_data(
@@ -50,7 +52,7 @@ def check_data(
     experiment = ExperimentConfig.model_validate(frozen)
     read = cache(read_annotations)
     notes: list[str] = []
-    classes = trained
+    classes, images = trained, None
     for stage in stages:
         trains = get_action(stage.action).trains
         skip = trains and loaded.job.bad_images == "skip"
@@ -77,7 +79,7 @@ def check_data(
             check_batch_fits(images, experiment.dataset.batch_size, ranks)
         if stage.container is not None:
             notes += _led_away(every, stage.container)
-    return Findings(tuple(dict.fromkeys(notes)), classes)
+    return Findings(tuple(dict.fromkeys(notes)), classes, images)
 
 
 def _known_classes(

@@ -14,6 +14,7 @@ from typing import Any
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import last_that_leaves
+from rtdetr_slurm.automl.policy import Asked
 from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
@@ -37,7 +38,7 @@ from rtdetr_slurm.submission.data import check_data
 from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
-from rtdetr_slurm.submission.search import find_search
+from rtdetr_slurm.submission.search import draws_of, find_search, fitted
 from rtdetr_slurm.submission.studies import check_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
@@ -50,9 +51,10 @@ class Prepared:
     Attributes:
         spec: frozen: resolved, with absolute paths.
         run_dir: the folder that `freeze` makes.
+        asked: what training is to be.
+        draws: of the trials of its search, in order; None for one that is drawn when it begins.
         pretrained: the site's weights that were filled in.
         classes: id to name, of what is trained or was trained before.
-        policy_given: whether somebody has said whether training is a search.
     """
 
     loaded: LoadedSpec
@@ -62,9 +64,10 @@ class Prepared:
     site: FoundSite
     run_dir: Path
     name: str | None
+    asked: Asked
+    draws: Sequence[Mapping[str, Any] | None] = ()
     pretrained: Pretrained | None = None
     classes: Mapping[int, str] = field(default_factory=dict)
-    policy_given: bool = False
 
 
 def prepare(
@@ -124,7 +127,8 @@ def prepare(
     frozen = frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd())
     pretrained = find_pretrained(loaded, frozen, found.site)
     frozen = filled_in(frozen, pretrained)
-    loaded, asked = find_search(loaded, frozen, found.site)
+    searched = find_search(loaded, frozen, found)
+    loaded, asked = searched.loaded, searched.asked
     frozen = filled_in(frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd()), pretrained)
     before = continued(loaded.job.parent) if loaded.job.parent else None
     plan = make_plan(
@@ -138,6 +142,7 @@ def prepare(
     check_search(plan)
     data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
     model_notes = () if pretrained is None else (pretrained.note,)
+    plan = fitted(plan, loaded, data.images)
     notes = (*found.notes, *asked.notes, *plan.notes, *model_notes, *data.notes)
     plan = replace(plan, notes=notes)
     for stage in plan.stages:
@@ -151,9 +156,10 @@ def prepare(
         found,
         run_dir,
         name or loaded.job.name or None,
+        asked,
+        draws_of(plan),
         pretrained,
         data.classes,
-        asked.explicit,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from rtdetr_slurm.automl.study import create_study, journal_of
+from rtdetr_slurm.automl.history import TrialState
+from rtdetr_slurm.automl.study import create_study, journal_of, open_study
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.plan.model import Plan, Stage
+from rtdetr_slurm.plan.model import Plan
+from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.records import exists
+from rtdetr_slurm.submission.sending import Sending
 
 
 def check_search(plan: Plan) -> None:
@@ -15,20 +18,33 @@ def check_search(plan: Plan) -> None:
         RequestError: saying which, and what to do.
     """
     for stage in plan.stages:
-        if stage.search is not None and exists(journal_of(stage.search)):
-            raise RequestError(
-                f"results_dir: {stage.search.folder} holds a search already; choose another "
-                "results_dir, or go on with that one (rtdetr-slurm automl extend, or resume)"
-            )
+        if stage.search is not None:
+            _see_that_none_has_begun(stage.search)
 
 
-def make_study(stage: Stage) -> None:
-    """Make the study of a stage that searches, unless this run has one from an earlier submission;
-    of another stage nothing.
+def make_study(sending: Sending) -> None:
+    """Make the study of a stage that searches and is sent for the first time; of another stage
+    nothing.
 
     Raises:
-        RequestError: the algorithm cannot do what the search asks for.
+        RequestError: another search has begun in its folder, or the algorithm cannot do what this
+            one asks for.
         OSError: its journal cannot be written.
     """
-    if stage.search is not None and not exists(journal_of(stage.search)):
-        create_study(stage.search)
+    search = sending.stage.search
+    if search is None or sending.why is not None:
+        return
+    _see_that_none_has_begun(search)
+    journal_of(search).unlink(missing_ok=True)
+    create_study(search)
+
+
+def _see_that_none_has_begun(search: Search) -> None:
+    """A study of which no trial has begun is what a submission has left that was refused."""
+    if not exists(journal_of(search)):
+        return
+    if any(one.state is not TrialState.WAITING for one in open_study(search).trials()):
+        raise RequestError(
+            f"results_dir: {search.folder} holds a search already; choose another results_dir, or "
+            "go on with that one (rtdetr-slurm automl extend, or resume)"
+        )

@@ -90,7 +90,7 @@ def send(
         for one in sendings:
             with _taken_back(run, one, sendings, backend):
                 claims += _claim_stage(run, one)
-                make_study(one.stage)
+                make_study(one)
         for one in sendings:
             with _taken_back(run, one, sendings, backend):
                 facts = sent[one.stage.name] = _submit_stage(run, one, backend, before, alone)
