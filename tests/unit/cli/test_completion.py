@@ -31,7 +31,7 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("line", "expected"),
     [
         ("rtdetr-slurm ", {name.split()[0] for name in COMMANDS}),
-        ("rtdetr-slurm automl st", ["stop"]),
+        ("rtdetr-slurm automl st", ["status", "stop"]),
         ("rtdetr-slurm automl extend --tr", ["--trials"]),
         ("rtdetr-slurm automl extend tr", [RUN]),
         ("rtdetr-slurm st", ["status"]),
