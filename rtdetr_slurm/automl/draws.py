@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rtdetr_slurm.errors import RequestError
@@ -111,20 +110,42 @@ def random_draw(search: Search, number: int) -> dict[str, Any]:
 
 
 def spread_draws(search: Search, numbers: range) -> list[dict[str, Any]]:
-    """Points of a scrambled Sobol sequence: more even than independent ones, as long as it is."""
-    from scipy.stats import qmc
-
-    if not numbers:
-        return []
-    sequence = qmc.Sobol(len(search.space), scramble=True, seed=search.seed % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a power of two would be evener yet
-        sequence.fast_forward(numbers.start)
-        points = sequence.random(len(numbers))
-    return [
-        {p.field: value_at(p, float(at)) for p, at in zip(search.space, point, strict=True)}
-        for point in points
+    """Points of a scrambled Halton sequence: more even than independent ones, as long as it is."""
+    axes = [
+        (parameter, base, _shuffled_digits(f"{search.seed}/{parameter.field}", base))
+        for parameter, base in zip(search.space, _primes(), strict=False)
     ]
+    return [
+        {
+            parameter.field: value_at(parameter, _inverse(n, base, digits))
+            for parameter, base, digits in axes
+        }
+        for n in numbers
+    ]
+
+
+def _inverse(number: int, base: int, digits: Sequence[Sequence[int]]) -> float:
+    """The digits of a number, each replaced by another, read backwards behind the point."""
+    at, scale = 0.0, 1.0
+    for shuffled in digits:
+        number, digit = divmod(number, base)
+        scale /= base
+        at += shuffled[digit] * scale
+    return at
+
+
+def _shuffled_digits(seed: str, base: int) -> list[list[int]]:
+    """A permutation of the digits for each place, as many as a float holds."""
+    chance = random.Random(seed)
+    return [chance.sample(range(base), base) for _ in range(math.ceil(32 / math.log2(base)))]
+
+
+def _primes() -> Iterator[int]:
+    found: list[int] = []
+    for number in itertools.count(2):
+        if all(number % prime for prime in found):
+            found.append(number)
+            yield number
 
 
 def grid(search: Search, most: int) -> list[dict[str, Any]]:

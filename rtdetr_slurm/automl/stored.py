@@ -107,6 +107,9 @@ class StoredTrials:
         self._search, self._storage = search, storage
         self._id = storage.get_study_id_from_name(study)
         self._kinds = distributions(search)
+        self._seen: dict[int, tuple[FrozenTrial, TrialRecord]] = {}
+        """By number: what was read last. Optuna puts another object in a trial's place when it
+        changes."""
 
     def records(self, known: bool = False) -> list[TrialRecord]:
         """By number. Of what two workers have added at the same time, the first counts.
@@ -116,7 +119,7 @@ class StoredTrials:
         """
         records, steps = [], set[str]()
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
-            record = record_of(self._search, stored)
+            record = self._record_of(stored)
             if (Attr.KNOWN in stored.user_attrs and not known) or record.step in steps:
                 continue
             steps |= {record.step} - {""}
@@ -124,7 +127,7 @@ class StoredTrials:
         return records
 
     def record(self, number: int) -> TrialRecord:
-        return record_of(self._search, self._storage.get_trial(self._key(number)))
+        return self._record_of(self._storage.get_trial(self._key(number)))
 
     def add_waiting(self, attrs: Mapping[str, Any]) -> None:
         import optuna
@@ -198,6 +201,12 @@ class StoredTrials:
             )
         except optuna.exceptions.UpdateFinishedTrialError:
             return
+
+    def _record_of(self, stored: FrozenTrial) -> TrialRecord:
+        last = self._seen.get(stored.number)
+        if last is None or last[0] is not stored:
+            last = self._seen[stored.number] = (stored, record_of(self._search, stored))
+        return last[1]
 
     def _add(self, **trial: Any) -> None:
         import optuna

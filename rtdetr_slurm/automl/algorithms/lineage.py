@@ -27,7 +27,7 @@ class Lineage:
 
     @cached_property
     def curve(self) -> dict[int, float]:
-        """Of the whole training, by epoch."""
+        """Of the whole training, by epoch, in order."""
         return {epoch: value for trial in self.trials for epoch, value in trial.curve.items()}
 
     @property
@@ -37,16 +37,15 @@ class Lineage:
 
     def scored_at(self, epochs: int) -> int | None:
         """The first scored epoch when it had trained so many; None: it has not yet."""
-        return min((epoch for epoch in self.curve if epoch + 1 >= epochs), default=None)
+        return next((epoch for epoch in self.curve if epoch + 1 >= epochs), None)
 
     def best_at(self, epochs: int, objective: Objective) -> float | None:
         """The best score of the epochs up to there; None: it has not come so far."""
         last = self.scored_at(epochs)
         if last is None:
             return None
-        curve = {epoch: value for epoch, value in self.curve.items() if epoch <= last}
-        best = best_epoch(curve, objective)
-        return None if best is None else curve[best]
+        best = max if objective.direction == "maximize" else min
+        return best(value for epoch, value in self.curve.items() if epoch <= last)
 
     def checkpoint(self, epoch: int) -> Continued:
         """Of an epoch that was scored."""

@@ -46,7 +46,7 @@ def test_a_search_is_worked_off(tmp_path: Path, algorithm: str, workers: int) ->
     assert best.state is TrialState.COMPLETE
     draws = [draw for draw in first_draws(wanted, 24) if draw is not None]
     if algorithm != "hyperband_es" or workers == 1:
-        assert best.scores["val_mAP"] >= 0.95 * max(rising(draw, epochs - 1) for draw in draws)
+        assert best.scores["val_mAP"] >= 0.9 * max(rising(draw, epochs - 1) for draw in draws)
 
 
 def test_the_best_third_of_each_rung_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
