@@ -49,7 +49,8 @@ def search_text(stage: Stage, draws: Sequence[Mapping[str, Any] | None]) -> Iter
     gpus += ("es" if unit == "process" else "s") * (resources.gpus_per_node != 1)
     epochs = "one epoch" if search.epochs == 1 else f"up to {search.epochs} epochs"
     yield (
-        f"AutoML: {search.trials} trials of {epochs} each, {at_once} at a time, by {search.algorithm}, for {aims}"
+        f"AutoML: {search.trials} trials of {epochs} each, {at_once} at a time, by "
+        f"{search.algorithm}, for {aims}"
     )
     limit = resources.time_min
     hours = None if limit is None else workers * resources.nodes * resources.gpus_per_node * limit
