@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from rtdetr_slurm.contract import Env
@@ -48,10 +49,10 @@ def stop(names: Iterable[str], state: Path, grace: float) -> None:
         (state / "pid" / name).unlink(missing_ok=True)
 
 
-def stop_job_steps(state: Path, grace: float = 2) -> None:
-    """Kill what Slurm daemons that died left running: each slurmstepd of ours, and all below it;
-    `grace` seconds after TERM."""
-    steps = [pid for pid in _all_pids() if _is_our_step(pid, state)]
+def stop_job_steps(state: Path, grace: float = 2, node: str = "*") -> None:
+    """Kill what Slurm daemons that died left running: each slurmstepd of ours, or of one of our
+    nodes, and all below it; `grace` seconds after TERM."""
+    steps = [pid for pid in _all_pids() if _is_our_step(pid, state, node)]
     _end(_with_descendants(steps), grace)
 
 
@@ -134,8 +135,8 @@ def _all_pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def _is_our_step(pid: int, state: Path) -> bool:
-    """Whether this is a slurmstepd that has one of our node's logs open."""
+def _is_our_step(pid: int, state: Path, node: str) -> bool:
+    """Whether this is a slurmstepd that has the log of one of our nodes open."""
     process = Path(f"/proc/{pid}")
     try:
         if not (process / "exe").readlink().name.startswith("slurmstepd"):
@@ -143,7 +144,7 @@ def _is_our_step(pid: int, state: Path) -> bool:
         opened = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
-    return any(target.startswith(f"{state}/log/") for target in opened)
+    return any(fnmatch(target, f"{state}/log/slurmd-{node}.log") for target in opened)
 
 
 def _with_descendants(roots: list[int]) -> list[int]:

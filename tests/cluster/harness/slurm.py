@@ -274,10 +274,11 @@ def _start_node(cluster: Slurm, node: str) -> None:
 
 @contextmanager
 def failed_node(cluster: Slurm, node: str) -> Iterator[None]:
-    """A node that is gone, with all that ran on any node, for the length of the block; Slurm has
-    noticed it."""
+    """A node that is gone, with all that ran on it, for the length of the block; Slurm has noticed
+    it."""
     processes.stop([f"slurmd-{node}"], cluster.state, grace=0)
-    processes.stop_job_steps(cluster.state, grace=0)  # nothing is asked to stop when a node dies
+    # Nothing is asked to stop when a node dies.
+    processes.stop_job_steps(cluster.state, grace=0, node=node)
     change = ("scontrol", "update", f"NodeName={node}")
     cluster.command(*change, "State=DOWN", "Reason=test")
     try:
