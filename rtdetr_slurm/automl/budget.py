@@ -63,15 +63,18 @@ def gpu_hours(stage: Stage, events: Sequence[Event], now: datetime | None = None
 
 
 def seconds_of(events: Sequence[Event], now: datetime | None = None) -> float:
-    """How long trials were trained, those that are not on record as ended until now."""
+    """How long trials were trained; a start that was cut off, until it was last heard of by the one
+    that went on with the trial, and the latest without an end until now."""
     moment = now or datetime.now(timezone.utc)
-    ends = {_start_of(e): e for e in events if e["event"] in ("requeued", "finished")}
+    ends = {_start_of(e): _time(e) for e in events if e["event"] in ("requeued", "finished")}
+    starts = {_start_of(e): e for e in events if e["event"] == "started" and "trial" in e}
     seconds = 0.0
-    for event in events:
-        if event["event"] == "started" and "trial" in event:
-            end = ends.get(_start_of(event))
-            until = _time(end) if end is not None else moment
-            seconds += max((until - _time(event)).total_seconds(), 0.0)
+    for (trial, number), event in starts.items():
+        until = ends.get((trial, number))
+        if until is None and (later := starts.get((trial, number + 1))) is not None:
+            sign = later.get("last_sign")
+            until = _time(event) if sign is None else datetime.fromisoformat(sign)
+        seconds += max(((until or moment) - _time(event)).total_seconds(), 0.0)
     return seconds
 
 

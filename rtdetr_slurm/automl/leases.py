@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from rtdetr_slurm.contract import EVENTS_DIR
 from rtdetr_slurm.launch.allocation import Standing
 from rtdetr_slurm.plan.model import StageTask
+from rtdetr_slurm.runs.alive import last_alive
 from rtdetr_slurm.runs.events import Event, record_once
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import restart_of, task_history
@@ -108,7 +109,9 @@ def take(run: Run, task: StageTask, start: int, job_id: str) -> bool:
     """
     name = f"trial-{task.stage.name}-{task.trial}-{start}"
     facts = task.event_facts(job_id)
-    return record_once(run.path / EVENTS_DIR, name, "started", **facts, restart=start)
+    sign = last_alive(run, task)
+    told = {} if sign is None else {"last_sign": sign.isoformat()}
+    return record_once(run.path / EVENTS_DIR, name, "started", **facts, restart=start, **told)
 
 
 def holders(leases: Iterable[Lease | None]) -> set[str]:

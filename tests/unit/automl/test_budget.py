@@ -47,6 +47,17 @@ def test_hours_count_every_start_of_every_trial(stage: Stage) -> None:
     assert gpu_hours(stage, events, BEGAN + 3.5 * HOUR) == pytest.approx(4 * (1 + 2 + 0.5))
 
 
+def test_a_start_that_was_cut_off_counts_until_it_was_last_heard_of(stage: Stage) -> None:
+    """Its worker was killed, and another goes on with the trial a day later."""
+    sign = (BEGAN + HOUR).isoformat()
+    events = [
+        event("started", trial=0, restart=0),
+        event("started", 24 * HOUR, trial=0, restart=1, last_sign=sign),
+        event("finished", 26 * HOUR, trial=0, restart=1, state="success"),
+    ]
+    assert gpu_hours(stage, events) == pytest.approx(4 * (1 + 2))
+
+
 def test_no_trial_begins_once_the_hours_are_spent(stage: Stage) -> None:
     assert stage.search is not None
     stage = replace(stage, search=replace(stage.search, gpu_hours=4.0))
