@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli.results import result_lines
@@ -107,14 +109,49 @@ def page_facts(report: RunReport) -> list[tuple[str, str]]:
     facts += [("folder", report.run_dir), ("submitted", f"{report.created} by {report.user}")]
     if len(report.stages) > 1:
         facts.append(("stages", chain(report)))
-    for stage in report.stages:
-        facts += [("", ""), *_stage_facts(stage)]
+    for array, stages in _by_array(report):
+        if array:
+            facts += [("", ""), *((stage.name, _task_words(stage)) for stage in stages)]
+        told = [stage for stage in stages if not array or stage.failure is not None]
+        for stage in told:
+            facts += [("", ""), *_stage_facts(stage)]
     return facts
 
 
 def chain(report: RunReport) -> str:
-    """The stages in their order: `train success → evaluate queued`."""
-    return " → ".join(f"{stage.name} {stage.state.value}" for stage in report.stages)
+    """The stages in their order: `train success → evaluate queued`; of an array how many of its
+    tasks are in which state: `train 3 running, 1 success → …`."""
+    parts = []
+    for array, stages in _by_array(report):
+        if array:
+            counts = Counter(stage.state.value for stage in stages)
+            states = ", ".join(f"{number} {state}" for state, number in counts.items())
+            parts.append(f"{array} {states}")
+        else:
+            parts += [f"{stage.name} {stage.state.value}" for stage in stages]
+    return " → ".join(parts)
+
+
+def _by_array(report: RunReport) -> Iterator[tuple[str, list[StageReport]]]:
+    """The stages, with the tasks of an array together under its name; else the name is empty."""
+    for array, stages in groupby(report.stages, lambda stage: _array_of(stage.name)):
+        yield array, [*stages]
+
+
+def _array_of(name: str) -> str:
+    stage, _, index = name.rpartition(".")
+    return stage if index.isdecimal() else ""
+
+
+def _task_words(stage: StageReport) -> str:
+    """A task of an array in one line."""
+    parts = [stage.state.value]
+    parts += [f"job {stage.job_id}"] if stage.job_id else []
+    parts += [stage.job.nodes] if stage.job is not None and stage.job.nodes else []
+    parts += [stage.detail] if stage.detail else []
+    parts += [f"epoch {epoch}"] if (epoch := shown_epoch(stage)) else []
+    parts += [shown_live(stage.live)] if stage.live is not None else []
+    return ", ".join(parts)
 
 
 def _stage_facts(stage: StageReport) -> Iterator[tuple[str, str]]:

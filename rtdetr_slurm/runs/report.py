@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from rtdetr_slurm.runs.state import (
 )
 from rtdetr_slurm.runs.status import StatusLine, status_lines_of
 from rtdetr_slurm.runs.summary import RunReport, StageReport, read_summary
-from rtdetr_slurm.runs.trials import folder_of
+from rtdetr_slurm.runs.trials import folder_of, trial_at_work
 from rtdetr_slurm.runs.usage import usage_of
 from rtdetr_slurm.slurm.answers import JobInfo
 from rtdetr_slurm.slurm.states import NEVER_SATISFIED
@@ -180,6 +181,11 @@ def _report_task(
     waits = found.state is StageState.QUEUED
     forgotten = job is not None and job.gone
     now = None if found.state.ended or forgotten else datetime.now(timezone.utc)
+    running, told = found.state is StageState.RUNNING, live
+    if running and task.stage.search is not None:
+        trial = trial_at_work(events, task)
+        told = trial and read_live(trial.results_dir, claim_id(run.id, trial.name))
+        found = replace(found, detail=found.detail or (f"trial {trial.trial}" if trial else ""))
     return StageReport(
         name=task.name,
         action=task.stage.action,
@@ -193,7 +199,7 @@ def _report_task(
         results=results_of(task, end, end and folder_of(run.plan, end)) if begun else Results(),
         results_dir=str(task.results_dir),
         log=None if log is None else str(log),
-        live=live if found.state is StageState.RUNNING else None,
+        live=told if running else None,
         usage=usage_of(task, history, live, now, alive=alive, on_nodes=not waits),
     )
 

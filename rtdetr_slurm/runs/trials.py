@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetr_slurm.contract import STATUS_JSON, Status
@@ -12,6 +13,7 @@ from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.records import exists, names_in
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import restart_of
 from rtdetr_slurm.runs.status import read_status
 
 _REFERENCE = re.compile(r"(?P<run>.+)/trials/(?P<trial>[0-9]{1,9})/?")
@@ -61,6 +63,24 @@ def trial_problem(run: Run, trial: int) -> str | None:
     if state == Status.SUCCESS.value:
         return None
     return f"trial {trial} of {run.id} has not succeeded ({state or 'nothing is on record'})"
+
+
+def trial_at_work(events: Sequence[Event], worker: StageTask) -> StageTask | None:
+    """The trial that a task of a search trains; None where it trains none.
+
+    Args:
+        events: of the run.
+    """
+    begun: dict[tuple[int, int], StageTask] = {}
+    for event in events:
+        if event.get("search") != worker.stage.name or "trial" not in event:
+            continue
+        start = event["trial"], restart_of(event)
+        if event["event"] == "started" and event.get("worker") == worker.index:
+            begun[start] = StageTask(worker.stage, worker.index, event["trial"])
+        elif event["event"] in ("requeued", "finished"):
+            begun.pop(start, None)
+    return [*begun.values()][-1] if begun else None
 
 
 def folder_of(plan: Plan, event: Event) -> Path:

@@ -113,3 +113,24 @@ def test_the_table_has_a_row_for_each_run() -> None:
 )
 def test_times_are_clocks(seconds: float, text: str) -> None:
     assert shown_time(seconds) == text
+
+
+def test_the_tasks_of_an_array_take_a_line_each() -> None:
+    tasks = [
+        replace(TRAIN, name="train.0", detail="trial 7", live=live(), progress=Progress()),
+        replace(TRAIN, name="train.1", state=StageState.SUCCESS, progress=Progress()),
+        replace(
+            TRAIN,
+            name="train.2",
+            state=StageState.FAILED,
+            failure=Failure(FailureClass.INFRA, "the node went down"),
+        ),
+    ]
+    found = page(*tasks, EVALUATE)
+    assert found["stages"] == ["train 1 running, 1 success, 1 failed → evaluate queued"]
+    [running] = found["train.0"]
+    assert running.startswith("running, job 7, node[1-2], trial 7, epoch 3/10, stepping, step 7/50")
+    assert found["train.1"] == ["success, job 7, node[1-2]"]
+    # One that failed is told of as a stage is.
+    assert found["stage"] == ["train.2", "evaluate"]
+    assert found["evidence"] == ["the node went down"]

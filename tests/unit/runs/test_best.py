@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,18 @@ from search_support import MODEL, choose, lay_out_trial, searching_run
 from rtdetr_slurm.contract import BEST_JSON
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import sha256_of
-from rtdetr_slurm.plan.model import Input, Origin
+from rtdetr_slurm.plan.model import Input, Origin, StageTask
 from rtdetr_slurm.records import BadRecord
 from rtdetr_slurm.runs.best import read_best, values_before
+from rtdetr_slurm.runs.claim import claim_id
 from rtdetr_slurm.runs.inference import infer
 from rtdetr_slurm.runs.lineage import lineage_of
+from rtdetr_slurm.runs.live import STARTING, Live, StartTimes, write_live
+from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import report_run
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.trials import searching_stage
+from rtdetr_slurm.slurm.answers import JobInfo
 
 
 @pytest.fixture
@@ -107,3 +113,23 @@ def test_status_and_verify_know_whose_checkpoint_it_is(run: Run) -> None:
     assert lineage_of(namesake).broken == []
     write_checkpoint(chosen, "others")
     assert [link.what for link in lineage_of(chosen).broken] == ["checkpoint"]
+
+
+def test_status_tells_which_trial_a_worker_trains(run: Run) -> None:
+    workers = run.plan.stage("train").tasks()
+    pid = str(os.getpid())
+    facts = {"job_id": pid, **process_facts(pid)}
+    run.record("submitted", stage="train", **facts)
+    for worker in workers:
+        assert worker.index is not None
+        run.record("started", stage="train", task=worker.index, pid=os.getpid(), **facts)
+        trial = StageTask(worker.stage, worker.index, worker.index)
+        run.record("started", **trial.event_facts(pid), restart=0)
+    start = StartTimes(0, datetime.now(timezone.utc).isoformat(), dict.fromkeys(STARTING, 0.0))
+    live = Live(claim_id(run.id, trial.name), "cpu", "stepping", start, epoch=1, epochs=3)
+    write_live(trial.results_dir, live)
+    run.record("requeued", **StageTask(worker.stage, 0, 0).event_facts(pid), restart=0)
+    jobs = {worker.name: JobInfo(pid, "RUNNING") for worker in workers}
+    [idle, busy, *_] = report_run(run, jobs, run.events()).stages
+    assert (idle.detail, idle.live) == ("", None)
+    assert (busy.detail, busy.live) == ("trial 1", live)
