@@ -184,8 +184,10 @@ def _report_task(
     running, told = found.state is StageState.RUNNING, live
     if running and task.stage.search is not None:
         trial = trial_at_work(events, task)
-        told = trial and read_live(trial.results_dir, claim_id(run.id, trial.name))
-        found = replace(found, detail=found.detail or (f"trial {trial.trial}" if trial else ""))
+        told = None
+        if trial is not None:
+            told = read_live(trial.results_dir, claim_id(run.id, trial.name))
+            found = replace(found, detail=found.detail or f"trial {trial.trial}")
     return StageReport(
         name=task.name,
         action=task.stage.action,
