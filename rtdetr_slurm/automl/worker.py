@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rtdetr_slurm.automl.budget import failing, search_events, seconds_of, why_over
+from rtdetr_slurm.automl.dismissal import dismiss_waiting
 from rtdetr_slurm.automl.history import Assignment, TrialRecord, TrialState
 from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.automl.leases import Lease, holders, lease_of, may_take, take
@@ -99,9 +100,9 @@ class Worker(JobRun):
     def work(self) -> Verdict:
         while True:
             events = self._of_the_search()
-            if self.stop.signum is None and (reason := why_over(self.task.stage, events)):
-                return Verdict(Kind.SUCCESS, f"{self._told()}; {reason}")
-            taken = None if self.stop.signum is not None else self._next(events)
+            over = why_over(self.task.stage, events)
+            stopped = self.stop.signum is not None
+            taken = None if stopped else self._next(events, begins=over is None)
             if taken is not None:
                 verdict = self._train(taken)
                 if verdict is not None:
@@ -109,9 +110,20 @@ class Worker(JobRun):
                 continue
             if self.stop.signum is not None:
                 return self._interrupted()
-            if not self.study.awaits_others or self.study.is_over():
-                return Verdict(Kind.SUCCESS, f"{self._told()}; none is left")
+            if over or not self.study.awaits_others or self.study.is_over():
+                self._dismiss_waiting(over)
+                return Verdict(Kind.SUCCESS, f"{self._told()}; {over or 'none is left'}")
             self._wait()
+
+    def _dismiss_waiting(self, over: str | None) -> None:
+        """Unless a trial still runs, which one of those that wait may be there to go on with.
+
+        Args:
+            over: why no trial begins.
+        """
+        running = any(one.state is TrialState.RUNNING for one in self.study.trials())
+        if not running and (over or self.study.is_over()):
+            self.note(lambda: dismiss_waiting(self.run, self.allocation))
 
     def _told(self) -> str:
         return f"{self._ended} trials have ended here"
@@ -132,14 +144,18 @@ class Worker(JobRun):
         return Verdict(Kind.SUCCESS, f"{self._told()}; {why.value}, and requeue is not allowed")
 
     # --- which trial -------------------------------------------------------------------------
-    def _next(self, events: Sequence[Event]) -> _Taken | None:
+    def _next(self, events: Sequence[Event], *, begins: bool) -> _Taken | None:
         """A trial to train, which this worker has from now on: its own first that was interrupted,
-        then those that nobody stands by any more, then a new one."""
+        then those that nobody stands by any more, then a new one.
+
+        Args:
+            begins: whether a new one may begin.
+        """
         running = [one for one in self.study.trials() if one.state is TrialState.RUNNING]
         for idle in (False, True):
             if (found := self._left_behind(running, events, idle=idle)) is not None:
                 return found
-            if not idle and (new := self.study.take()) is not None:
+            if not idle and begins and (new := self.study.take()) is not None:
                 if not take(self.run, self._task(new.number), 0, self.allocation.job_id):
                     return None  # this process was held up for minutes, and another has it by now
                 return _Taken(new, 0)

@@ -99,6 +99,10 @@ class Allocation(ABC):
         """Where other jobs of the run stand; those of which nobody can tell are left out."""
 
     @abstractmethod
+    def dismiss_waiting(self) -> None:
+        """Take the tasks of this job's array out of the queue that wait there; raises SiteError."""
+
+    @abstractmethod
     def kill_wait_s(self) -> int:
         """What the scheduler leaves between TERM and KILL when it ends a job itself."""
 

@@ -56,6 +56,9 @@ class LocalAllocation(Allocation):
         # One task after the other runs here, and this is the one that does.
         return {i: Standing.RUNS if i == self.job_id else Standing.ENDED for i in job_ids}
 
+    def dismiss_waiting(self) -> None:
+        pass  # nothing waits beside what runs
+
     def kill_wait_s(self) -> int:
         return KILL_WAIT_S
 

@@ -25,7 +25,7 @@ from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.slurm.answers import JobInfo, OwnFacts
 from rtdetr_slurm.slurm.commands import Slurm
 from rtdetr_slurm.slurm.environment import job_environment
-from rtdetr_slurm.slurm.job_ids import array_task, own_job_id
+from rtdetr_slurm.slurm.job_ids import array_of, array_task, own_job_id
 from rtdetr_slurm.slurm.parse import parse_notice
 from rtdetr_slurm.slurm.states import ENDED, PENDING
 
@@ -117,6 +117,9 @@ class SlurmAllocation(Allocation):
         # What cannot be read may be the job that is not there.
         doubt = listing.unreadable is not None
         return {i: one for i, one in found.items() if i in listing.jobs or not doubt}
+
+    def dismiss_waiting(self) -> None:
+        self._slurm.scancel_waiting(array_of(self.job_id))
 
     def kill_wait_s(self) -> int:
         known = self._slurm.kill_wait()

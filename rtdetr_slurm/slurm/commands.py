@@ -213,13 +213,24 @@ class Slurm:
         Raises:
             SiteError: scancel says no.
         """
-        answer = self.call(["scancel", *self._there, *job_ids])
+        self._scancel(job_ids)
+
+    def scancel_waiting(self, job_id: str) -> None:
+        """Cancel what of a job, or of its array, waits in the queue.
+
+        Raises:
+            SiteError: scancel says no.
+        """
+        self._scancel(["--state=PENDING", job_id])
+
+    def _scancel(self, words: Sequence[str]) -> None:
+        answer = self.call(["scancel", *self._there, *words])
         over = ("already completed", "completing or completed", "Invalid job id")
         errors = [line for line in answer.err.splitlines() if "error" in line]
         # Each job has its own line, and one that has ended says nothing of the others.
         all_over = errors and all(any(words in line for words in over) for line in errors)
         if answer.code != 0 and not all_over:
-            raise SiteError(f"scancel {' '.join(job_ids)}: {answer.message}")
+            raise SiteError(f"scancel {' '.join(words)}: {answer.message}")
 
     def signal_steps(self, job_id: str, signum: int) -> None:
         """Signal every process of a job's steps, and not its batch script.

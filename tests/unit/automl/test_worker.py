@@ -26,6 +26,7 @@ from rtdetr_slurm.plan.model import Input, Stage, StageTask
 from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.runs.checkpoints import list_checkpoints
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import recorded_end, task_events
 from rtdetr_slurm.runs.status import StatusLog
 
 Behave = Callable[[Step, StatusLog], StepEnd | None]
@@ -105,6 +106,10 @@ class Node(ShellAllocation):
         self.task = StageTask(stage_of(run), index)
         self.job_id = f"77_{index}"
         self.others = standing
+        self.dismissed = 0
+
+    def dismiss_waiting(self) -> None:
+        self.dismissed += 1
 
     def standing(self, job_ids: Any, /) -> dict[str, Standing]:
         return {i: self.others[i] for i in job_ids if i in self.others}
@@ -264,6 +269,39 @@ def test_no_trial_begins_once_the_search_is_stopped(run: Run, engine: Engine) ->
     run.record("going_on", search="train")
     assert start(run, restart=1)[0] == 0
     assert len(engine.started) == 3
+
+
+def test_what_has_begun_is_trained_to_its_end_all_the_same(run: Run, engine: Engine) -> None:
+    engine.stop_after = (1, lambda stop: stop._note(15, None))
+    node = start(run)[1]
+    assert node.requeued == 1
+    engine.stop_after = None
+    run.record("stopping", search="train", reason="enough")
+    assert start(run, restart=1)[0] == 0
+    assert engine.started == [(0, False), (0, True)]
+    assert trials(run)[0].state is TrialState.COMPLETE
+
+
+def test_workers_that_wait_are_not_waited_for(run: Run, engine: Engine) -> None:
+    """Once nothing is left for them; and a worker that has begun says itself how it ends."""
+    waits = {"77_1": Standing.WAITS}
+    study = open_study(search_of(run))
+    taken = study.take()
+    assert taken is not None
+    assert take(run, StageTask(stage_of(run), 1, taken.number), 0, "77_1")
+    run.record("stopping", search="train", reason="enough")
+    code, node = start(run, 0, {"77_1": Standing.RUNS})
+    assert (code, node.dismissed) == (0, 0), "a trial runs"
+    study.prune(taken.number, {})
+    code, node = start(run, 0, waits, restart=1)
+    assert (code, node.dismissed) == (0, 1)
+    [end] = [e for e in told(run, "finished") if e.get("task") == 1]
+    assert (end["state"], end["job_id"], end["restart"]) == ("success", "77_1", 0)
+    run.record("finished", stage="train", task=1, job_id="77_1", restart=0, state="failed",
+               failure_class="infra", reason="")  # fmt: skip
+    found = recorded_end(task_events(run.events(), StageTask(stage_of(run), 1)))
+    assert found is not None
+    assert found["state"] == "failed"
 
 
 def test_a_trial_that_is_not_worth_it_is_stopped_and_the_worker_goes_on(

@@ -100,8 +100,10 @@ def test_an_array_task_is_addressed_by_array_and_index(run: Run, programs: Path)
     assert (allocation.task.index, allocation.task.name) == (3, "train.3")
     allocation.signal_step(None, STOP_SIGNAL)  # type: ignore[arg-type]
     allocation.requeue()
+    allocation.dismiss_waiting()
     calls = (programs / "calls").read_text().splitlines()
-    assert calls == ["scancel --signal=URG 8_3", "--oneliner show job 8_3", "requeue 8_3"]
+    assert calls == ["scancel --signal=URG 8_3", "--oneliner show job 8_3", "requeue 8_3",
+                     "scancel --state=PENDING 8"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
