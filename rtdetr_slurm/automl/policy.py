@@ -84,6 +84,9 @@ def asked_of(
     search = replace(search, warm_start=warm_start)
     workers, data = _workers(loaded, site, search), loaded.experiment.dataset
     scored = data.test_data_sources is not None or data.val_data_sources is not None
+    searched = [parameter.field for parameter in space.parameters]
+    if "model.backbone" in searched and site.models:
+        notes.append("model.backbone is searched, so no pretrained weights of the site are used")
     notes += [] if scored else [f"{EVALUATE_BEST}: left out, as there are no data to score on"]
     return Asked(Searching(search, workers, scored), policy is not None, tuple(notes))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.submit import add_request, prepared_request
 from rtdetr_slurm.contract import ExitCode
@@ -23,8 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.submission.templates import commands, render
 
+    if args.automl == "on":
+        raise RequestError("--automl on: templates train once; `submit` searches")
+    args.automl = "off"
     prepared = prepared_request(args)
     scripts = render(prepared)
+    if get_action(prepared.loaded.action).trains:
+        terminal.note("templates train once; `submit` searches for hyper-parameters (AutoML)")
     for note in prepared.plan.notes:
         terminal.note(note)
     if args.output is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rtdetr_slurm.actions import last_that_leaves
+from rtdetr_slurm.automl.policy import may_search
 from rtdetr_slurm.errors import SiteError, near
 from rtdetr_slurm.model_check import InvalidInput, locate
 from rtdetr_slurm.resolved_spec import value_at, with_value
@@ -15,6 +16,7 @@ from rtdetr_slurm.runs.checkpoints import verify_weights
 from rtdetr_slurm.runs.inference import ptm_if_no_resume_model
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec.automl import named_fields
 from rtdetr_slurm.spec.model import Backbone
 from rtdetr_slurm.spec.needs import frozen_names_exist
 
@@ -44,7 +46,7 @@ class Pretrained:
 
 def find_pretrained(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> Pretrained | None:
     """The site's weights for what is trained; None where the spec names some, goes on from a
-    checkpoint, or the site has none.
+    checkpoint, or searches for a backbone, or the site has none.
 
     Args:
         spec: frozen, of `loaded`.
@@ -63,6 +65,8 @@ def find_pretrained(loaded: LoadedSpec, spec: Mapping[str, Any], site: Site) -> 
             )
     if "train" not in loaded.actions or any(value_at(spec, one) for one in _FIELDS.values()):
         return None
+    if may_search(loaded) and "model.backbone" in named_fields(loaded.automl):
+        return None  # they are of one
     before = loaded.actions[: loaded.actions.index("train")]
     continued = loaded.job.parent is not None and last_that_leaves("checkpoint", before) is None
     resumes = continued or bool(value_at(spec, _RESUMED))

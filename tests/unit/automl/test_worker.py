@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,24 +11,31 @@ from typing import Any
 
 import pytest
 import yaml
-from launch_support import write_checkpoint
+from launch_support import local_stage, make_run, write_checkpoint
 from search_support import searching_run
 from stage_run_support import ShellAllocation, quick  # noqa: F401
 
 from rtdetr_slurm.automl import worker
 from rtdetr_slurm.automl.history import TrialRecord, TrialState
 from rtdetr_slurm.automl.leases import take
+from rtdetr_slurm.automl.policy import asked_of
 from rtdetr_slurm.automl.study import create_study, open_study
 from rtdetr_slurm.automl.worker import Worker
 from rtdetr_slurm.contract import ExitCode, FailureClass, Status
 from rtdetr_slurm.launch.allocation import Standing
 from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
-from rtdetr_slurm.plan.model import Input, Stage, StageTask
+from rtdetr_slurm.plan.chain import Parent, ParentStage
+from rtdetr_slurm.plan.make import frozen_spec, make_plan
+from rtdetr_slurm.plan.model import Input, Origin, Stage, StageTask
 from rtdetr_slurm.plan.search import Search
-from rtdetr_slurm.runs.checkpoints import list_checkpoints
+from rtdetr_slurm.runs.checkpoints import RESUME_FIELD, list_checkpoints
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import recorded_end, task_events
 from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.site.discover import local_site
+from rtdetr_slurm.spec import load_spec
+
+BEFORE, AFTER = "train-20260102-030405-0001", "train-20260102-030405-0002"
 
 Behave = Callable[[Step, StatusLog], StepEnd | None]
 """What the engine does before its first epoch: it ends like this, or goes on."""
@@ -317,3 +325,47 @@ def test_a_trial_that_is_not_worth_it_is_stopped_and_the_worker_goes_on(
     assert trials(run)[1].state is TrialState.PRUNED
     lines = (StageTask(stage_of(run), 0, 1).results_dir / "status.json").read_text().splitlines()
     assert "stopped by the search after epoch 0" in lines[-1]
+
+
+def test_a_trial_has_all_else_as_the_user_asks_for_it(tmp_path: Path, engine: Engine) -> None:
+    """Data, other fields, output folder, nodes and GPUs, and the checkpoint of the parent."""
+    before = make_run(tmp_path / "before", local_stage(tmp_path / "before" / "out"), run_id=BEFORE)
+    checkpoint = tmp_path / "before" / "out" / "model_epoch_000.pth"
+    checkpoint.parent.mkdir(parents=True)
+    write_checkpoint(checkpoint)
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        "dataset:\n"
+        "  train_data_sources: [{image_dir: /d/a, json_file: /d/a.json}]\n"
+        "  val_data_sources: {image_dir: /d/b, json_file: /d/b.json}\n"
+        f"train: {{num_epochs: 3, num_gpus: 2, results_dir: {tmp_path}/mine, seed: 7}}\n"
+        "automl: {trials: 2, parameters: [train.optim.lr], algorithm: random}\n"
+        f"job: {{parent: {before.path}}}\n"
+    )
+    loaded, site = load_spec(path, ["automl_policy=on"]), local_site()
+    frozen = frozen_spec(loaded, run_dir=tmp_path / "runs" / AFTER, cwd=tmp_path)
+    searching = asked_of(loaded, frozen, site).searching
+    assert searching is not None
+    parent = Parent("", [ParentStage(Origin("train", str(before.path)), "checkpoint", True)], {})
+    plan = make_plan(
+        loaded, frozen, site, run_dir=tmp_path / "runs" / AFTER, parent=parent, searching=searching
+    )
+    made = make_run(tmp_path / "runs", *plan.stages, run_id=AFTER, spec=frozen)
+    create_study(searching.search)
+    node = ShellAllocation("")
+    node.task = plan.stage("train").tasks()[0]
+    assert Worker(made, node, StopRequest({}), searching.search).execute() == 0
+    rates = set()
+    for number in (0, 1):
+        task = replace(node.task, trial=number)
+        assert task.results_dir == tmp_path / "mine" / "automl" / "trials" / str(number) / "train"
+        spec = yaml.safe_load(made.task_spec(task).read_text())
+        rates.add(spec["train"]["optim"].pop("lr"))
+        own = {"results_dir": str(task.results_dir), RESUME_FIELD.split(".")[1]: str(checkpoint)}
+        assert own.items() <= spec["train"].items()
+        wanted = copy.deepcopy(frozen)
+        wanted["train"]["optim"].pop("lr")
+        wanted["train"] |= own
+        assert spec == wanted
+        assert task.stage.resources.gpu_ids == (0, 1)
+    assert len(rates) == 2
