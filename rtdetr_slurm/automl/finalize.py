@@ -158,7 +158,9 @@ def _failure_class(entries: Sequence[Entry]) -> FailureClass:
 
 def best_spec(run: Run, best: Best) -> str:
     """A spec that trains once as the best trial did."""
-    spec = with_values(run.spec, {**best.values, "automl.policy": "off"})
+    job = {"job.action": best.action, "job.parent": run.manifest.parent, "automl.policy": "off"}
+    values = {path: value for path, value in job.items() if value is not None}
+    spec = with_values(run.spec, {**best.values, **values})
     if Path(str(value_at(spec, "results_dir") or run.path)).is_relative_to(run.path):
         spec["results_dir"] = ""
     head = f"# As {chosen_words(best)} of {run.id} was trained.\n"

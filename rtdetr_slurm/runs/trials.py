@@ -11,6 +11,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.records import exists, names_in
+from rtdetr_slurm.runs.checkpoints import list_checkpoints
 from rtdetr_slurm.runs.events import Event
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.state import restart_of
@@ -58,10 +59,13 @@ def trial_problem(run: Run, trial: int) -> str | None:
     Raises:
         RequestError: there is no such trial.
     """
-    lines = read_status(trial_folder(run, trial) / STATUS_JSON)
+    folder = trial_folder(run, trial)
+    lines = read_status(folder / STATUS_JSON)
     state = lines[-1].get("status") if lines else None
-    if state == Status.SUCCESS.value:
+    if state == Status.SUCCESS.value and list_checkpoints(folder):
         return None
+    if state == Status.SUCCESS.value:
+        return f"the checkpoints of trial {trial} of {run.id} were not kept (automl.retention)"
     return f"trial {trial} of {run.id} has not succeeded ({state or 'nothing is on record'})"
 
 

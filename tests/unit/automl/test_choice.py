@@ -74,7 +74,8 @@ def test_the_spec_of_the_best_trial(tmp_path: Path) -> None:
     head, _, text = best_spec(run, best).partition("\n")
     assert head == f"# As trial 0, epoch 0: val_mAP 0.5000 of {run.id} was trained."
     assert text == (
-        'results_dir: "/elsewhere"\ntrain:\n  optim:\n    lr: 0.01\nautoml:\n  policy: "off"\n'
+        'results_dir: "/elsewhere"\ntrain:\n  optim:\n    lr: 0.01\n'
+        'job:\n  action: "train"\nautoml:\n  policy: "off"\n'
     )
     own = searching_run(tmp_path, "train-20260102-030405-beef", spec={"results_dir": f"{tmp_path}"})
     own.manifest.spec.resolved["results_dir"] = f"{own.path}/results"  # type: ignore[index]
