@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.automl.history import TrialRecord
+from rtdetr_slurm.automl.history import TrialRecord, best_trial
 from rtdetr_slurm.automl.leaderboard import Entry, short_names, shown_value, whole_curve
 from rtdetr_slurm.automl.sampling import distributions, parameters_of
 from rtdetr_slurm.markup import Markup, element, page, text_table
@@ -156,7 +156,9 @@ def _wanted(search: Search) -> Iterator[tuple[str, str, Callable[[Study], Figure
     yield (
         "Learning curves",
         f"{decides} by epoch, counted from 0, of each trial.",
-        visualization.plot_intermediate_values,
+        lambda study: visualization.plot_intermediate_values(study).update_layout(
+            xaxis_title="epoch", yaxis_title=decides
+        ),
     )
 
 
@@ -184,40 +186,38 @@ def study_of(search: Search, trials: Sequence[TrialRecord]) -> Study:
     """The trials as Optuna's plots are to see them, each with its number.
 
     One that was stopped early counts with its best epoch, as one that was not; of several that
-    continue each other with the same values the last counts, with the epochs of all.
+    continue each other with the same values the last counts, with the best and the epochs of all.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=[one.direction for one in search.objectives])
     numbered = {trial.number: trial for trial in trials}
-    replaced = {
-        trial.continues.trial
-        for trial in trials
-        if trial.continues is not None
-        and trial.finished
-        and trial.continues.trial in numbered
-        and numbered[trial.continues.trial].values == trial.values
-    }
-    metrics = [objective.metric for objective in search.objectives]
+    chains = {one.number: [*_alike(one, numbered)] for one in trials if one.finished}
+    for _, *earlier in [*chains.values()]:
+        for trial in earlier:
+            chains.pop(trial.number, None)
     for number in range(max(numbered, default=-1) + 1):
-        trial = numbered.get(number)
-        counts = trial is not None and trial.finished and number not in replaced
-        if trial is None or not counts or any(metric not in trial.scores for metric in metrics):
-            study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
-            continue
-        study.add_trial(_complete(search, trial, numbered))
+        best = best_trial(chains.get(number, ()), search.objective)
+        if best is None or any(one.metric not in best.scores for one in search.objectives):
+            made = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+        else:
+            params, kinds = parameters_of(search, best.values), distributions(search)
+            made = optuna.trial.create_trial(
+                values=[best.scores[objective.metric] for objective in search.objectives],
+                params=params,
+                distributions={name: kinds[name] for name in params},
+                intermediate_values=whole_curve(numbered[number], numbered),
+            )
+        study.add_trial(made)
     return study
 
 
-def _complete(search: Search, trial: TrialRecord, trials: Mapping[int, TrialRecord]) -> Any:
-    import optuna
-
-    params = parameters_of(search, trial.values)
-    kinds = distributions(search)
-    return optuna.trial.create_trial(
-        values=[trial.scores[objective.metric] for objective in search.objectives],
-        params=params,
-        distributions={name: kinds[name] for name in params},
-        intermediate_values=whole_curve(trial, trials),
-    )
+def _alike(trial: TrialRecord, trials: Mapping[int, TrialRecord]) -> Iterator[TrialRecord]:
+    """A trial, and those before that it goes on from with the same values."""
+    seen: set[int] = set()
+    found: TrialRecord | None = trial
+    while found is not None and found.number not in seen and found.values == trial.values:
+        yield found
+        seen.add(found.number)
+        found = None if found.continues is None else trials.get(found.continues.trial)

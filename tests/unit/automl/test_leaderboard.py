@@ -16,6 +16,7 @@ from rtdetr_slurm.automl.leaderboard import (
     short_names,
     whole_curve,
 )
+from rtdetr_slurm.automl.report import study_of
 from rtdetr_slurm.plan.search import Objective, Parameter
 
 
@@ -78,3 +79,16 @@ def test_a_curve_goes_back_to_the_trials_that_were_continued() -> None:
     # A damaged journal may go round in circles.
     trials[0] = replace(first, continues=Continued(2, 3))
     assert len(whole_curve(third, trials)) == 5
+
+
+def test_plots_take_trials_that_continue_each_other_as_one() -> None:
+    first = trial(0, TrialState.PRUNED, 0.1, 0.4)
+    other = trial(1, TrialState.FAILED)
+    same = replace(first, number=2, curve={2: 0.3}, scores={"val_mAP": 0.3}, best_epoch=2)
+    same = replace(same, continues=Continued(0, 1))
+    # A member of a population goes on with other values, and is another trial.
+    changed = replace(same, number=3, values={**first.values, "train.optim.lr": 0.002})
+    found = study_of(search_in(Path("/x")), [first, other, same, changed]).trials
+    assert [one.values for one in found] == [None, None, [0.4], [0.3]]
+    assert found[2].intermediate_values == {0: 0.1, 1: 0.4, 2: 0.3}
+    assert found[3].params["train.optim.lr"] == 0.002
