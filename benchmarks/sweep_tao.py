@@ -1,0 +1,79 @@
+"""NVIDIA TAO's search for benchmarks/sweep.py, which starts this in an interpreter that has
+nvidia-tao-automl, and asks it by lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from tao_automl import AutoML
+
+EPOCHS = "train.num_epochs"
+
+
+def begin(asked: dict[str, Any]) -> AutoML:
+    specs: dict[str, Any] = {"train": {"num_epochs": asked["epochs"]}}
+    for name, value in asked["defaults"].items():
+        *sections, last = name.split(".")
+        node = specs
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    ranges = {
+        name: {"valid_min": low, "valid_max": high} for name, (low, high) in asked["ranges"].items()
+    }
+    batch, smallest, largest = asked["batch"]
+    ranges[batch] = {"valid_min": smallest, "valid_max": largest}
+    interval = 3
+    return AutoML(
+        workspace=asked["workspace"],
+        network="rtdetr",
+        train_specs=specs,
+        settings={
+            "algorithm": asked["algorithm"],
+            "metric": asked["metric"],
+            "session_id": f"sweep{asked['seed']}",
+            "automl_max_recommendations": asked["trials"],
+            "automl_max_epochs": asked["epochs"],
+            "automl_max_concurrent": 8,
+            "automl_max_trials": 12 * asked["trials"] if asked["algorithm"] == "asha" else None,
+            "automl_eval_interval": interval,
+            "automl_max_generations": asked["epochs"] // interval,
+        },
+        automl_hyperparameters=list(ranges),
+        custom_param_ranges=ranges,
+    )
+
+
+def recommended(search: AutoML, asked: dict[str, Any]) -> list[dict[str, Any]] | None:
+    if search.is_complete():
+        return None
+    return [
+        {
+            "id": one.id,
+            "values": {
+                name: one.specs.get(name, asked["defaults"][name]) for name in asked["defaults"]
+            },
+            "first": one.resume_from_epoch or 0,
+            "epochs": int(one.specs.get(EPOCHS, asked["epochs"])),
+        }
+        for one in search.next_recommendation()
+    ]
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)
+    out, sys.stdout = sys.stdout, sys.stderr
+    asked = json.loads(sys.stdin.readline())
+    search = begin(asked)
+    print("[]", file=out, flush=True)
+    for line in sys.stdin:
+        for number, score in json.loads(line)["results"]:
+            search.report_result(number, score)
+        print(json.dumps(recommended(search, asked)), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
