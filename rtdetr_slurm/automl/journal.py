@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,19 +47,21 @@ class _MendingBackend:
     def __init__(self, path: Path, backend: JournalFileBackend, lock: Any) -> None:
         self._path, self._backend, self._lock = path, backend, lock
 
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        return self._backend.read_logs(log_number_from)
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._backend.read_logs(log_number_from)
+        except ValueError as error:
+            raise BadRecord(self._path, f"this is not the journal of a search: {error}") from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        from optuna.storages.journal._file import get_lock_file
-
-        if not _ends_whole(
-            self._path
-        ):  # or another is writing right now: look again when it is done
-            with get_lock_file(self._lock):
+        if not _ends_whole(self._path):
+            self._lock.acquire()  # another may be writing right now: look when it is done
+            try:
                 if not _ends_whole(self._path):
-                    whole = self._path.read_bytes().rpartition(b"\n")
-                    os.truncate(self._path, len(whole[0]) + len(whole[1]))
+                    whole, newline, _ = self._path.read_bytes().rpartition(b"\n")
+                    os.truncate(self._path, len(whole) + len(newline))
+            finally:
+                self._lock.release()
         self._backend.append_logs(logs)
 
 

@@ -191,6 +191,14 @@ def test_a_line_that_a_crashed_node_left_unfinished_is_cut_off(tmp_path: Path) -
     assert study.trials()[0].state is TrialState.COMPLETE
 
 
+def test_a_journal_that_is_damaged_while_it_is_open_is_named(tmp_path: Path) -> None:
+    study = create_study(search(tmp_path))
+    with (tmp_path / "journal.log").open("ab") as stream:
+        stream.write(b'{"op_code":5,"wor\n{"op_code":9}\n')
+    with pytest.raises(RequestError, match=r"journal.log: this is not the journal of a search"):
+        study.trials()
+
+
 def test_what_is_no_study_is_refused_by_name(tmp_path: Path) -> None:
     wanted = search(tmp_path)
     with pytest.raises(RequestError, match=r"journal.log: there is no such file"):
