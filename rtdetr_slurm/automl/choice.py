@@ -79,10 +79,8 @@ def _candidates(
 
 # --- what is left --------------------------------------------------------------------------
 def kept_trials(search: Search, entries: Sequence[Entry], best: Best) -> set[int]:
-    """The trials whose checkpoints stay: the best one, and where there are several objectives all
-    that no other beats; the `keep` best of retention `topk`; or all."""
-    if search.retention == "all":
-        return {entry.trial.number for entry in entries}
+    """The trials whose checkpoints stay where not all do: the best one, where there are several
+    objectives all that no other beats, and the `keep` best of retention `topk`."""
     kept = {best.trial} | {entry.trial.number for entry in entries if entry.on_front}
     if search.retention == "topk":
         ranked = (entry.trial.number for entry in entries if entry.rank is not None)

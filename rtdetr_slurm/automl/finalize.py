@@ -117,6 +117,8 @@ class BestRun(StageRun):
 
     def _clean_up(self, study: Study, entries: Sequence[Entry], best: Best) -> None:
         """Remove checkpoints that are not to stay; none while the search may go on with them."""
+        if self.search.retention == "all":
+            return
         events = search_events(self.run.events(), self.searching)
         spent = why_stopped(events) is None and why_over(self.searching, events) is not None
         if not (spent or study.is_over()):
@@ -153,7 +155,8 @@ def why_none(entries: Sequence[Entry], choice: Choice) -> str:
 def _failure_class(entries: Sequence[Entry]) -> FailureClass:
     """The commonest of the trials."""
     found = Counter(entry.trial.failure[0] for entry in entries if entry.trial.failure is not None)
-    return FailureClass(found.most_common(1)[0][0]) if found else FailureClass.UNKNOWN
+    commonest = found.most_common(1)[0][0] if found else ""
+    return next((one for one in FailureClass if one.value == commonest), FailureClass.UNKNOWN)
 
 
 def best_spec(run: Run, best: Best) -> str:

@@ -68,6 +68,13 @@ def shown_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def shown_score(score: float | None) -> str:
+    """A score as people read it; empty where there is none."""
+    if score is None:
+        return ""
+    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.0f}"
+
+
 def whole_curve(trial: TrialRecord, trials: Mapping[int, TrialRecord]) -> dict[int, float]:
     """Deciding metric by epoch, with the epochs of the trials that it continues.
 

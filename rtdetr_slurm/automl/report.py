@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.history import TrialRecord, best_trial
-from rtdetr_slurm.automl.leaderboard import Entry, short_names, shown_value, whole_curve
+from rtdetr_slurm.automl.leaderboard import (
+    Entry,
+    short_names,
+    shown_score,
+    shown_value,
+    whole_curve,
+)
 from rtdetr_slurm.automl.sampling import distributions, parameters_of
 from rtdetr_slurm.markup import Markup, element, page, text_table
 from rtdetr_slurm.plan.search import Search
@@ -74,7 +80,7 @@ def _table(report: SearchReport) -> Iterator[Markup]:
             [
                 *("–" if entry.rank is None else str(entry.rank), str(trial.number)),
                 trial.state.value,
-                *("–" if score is None else f"{score:.4g}" for score in scores),
+                *(shown_score(score) or "–" for score in scores),
                 "–" if trial.best_epoch is None else str(trial.best_epoch + 1),
                 f"{max(trial.curve, default=-1) + 1}/{trial.epochs}",
                 *(shown_value(trial.values.get(field, "–")) for field in names),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.text import Text
 
 from rtdetr_slurm.automl.history import TrialState
-from rtdetr_slurm.automl.leaderboard import Entry, short_names, shown_value
+from rtdetr_slurm.automl.leaderboard import Entry, short_names, shown_score, shown_value
 from rtdetr_slurm.automl.status import RunningTrial, SearchStatus
 from rtdetr_slurm.cli.page import COLOURS as OF_STAGES
 from rtdetr_slurm.cli.page import shown_live, shown_time
@@ -139,7 +139,7 @@ def _row(entry: Entry, metrics: Sequence[str], fields: Sequence[str]) -> list[st
         "" if entry.rank is None else str(entry.rank),
         str(trial.number),
         trial.state.value,
-        *("" if score is None else f"{score:.4f}" for score in scores),
+        *map(shown_score, scores),
         "" if trial.best_epoch is None else str(trial.best_epoch + 1),
         f"{max(trial.curve, default=-1) + 1}/{trial.epochs}",
         shown_time(seconds) if isinstance(seconds, int | float) else "",

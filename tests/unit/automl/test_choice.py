@@ -87,7 +87,6 @@ def test_the_spec_of_the_best_trial(tmp_path: Path) -> None:
     [
         ({"retention": "best"}, {1}),
         ({"retention": "topk", "keep": 2}, {0, 1}),
-        ({"retention": "all"}, {0, 1, 2, 3}),
         (
             # Trial 2 has the fewest parameters; trial 0 is worse than 1 in both.
             {"objectives": (Objective("val_mAP", "maximize"), Objective("parameters", "minimize"))},

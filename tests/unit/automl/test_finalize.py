@@ -113,6 +113,12 @@ def test_what_is_left_while_the_search_may_go_on(tmp_path: Path) -> None:
     assert checkpoints(run) == {0: [0, 1, 2], 1: [0, 1, 2], 2: []}
 
 
+def test_all_is_left_where_that_is_asked_for(tmp_path: Path) -> None:
+    run, _ = searched(tmp_path, retention="all")
+    assert find_best(run) == ExitCode.OK
+    assert checkpoints(run) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0]}
+
+
 def test_a_search_that_came_to_nothing(tmp_path: Path) -> None:
     run = searching_run(tmp_path)
     _, search = searching_stage(run)
