@@ -119,12 +119,18 @@ class TrialStart:
 
     def _outcome(self, verdict: Verdict) -> Outcome:
         if verdict.kind is Kind.SUCCESS:
-            return Outcome.PRUNED if self.pruned else Outcome.COMPLETE
+            ended_early = self.pruned and not self._trained_to_its_end()
+            return Outcome.PRUNED if ended_early else Outcome.COMPLETE
         if verdict.failure_class is FailureClass.INFRA and not verdict.by_slurm:
             return Outcome.FAILED  # whether it is tried again is the worker's to say
         # What was asked to stop has not failed, also where the job may not go on.
         asked = self.job.stop.signum is not None and verdict.failure_class in _INTERRUPTIONS
         return Outcome.FAILED if verdict.kind is Kind.FAILED and not asked else Outcome.PAUSED
+
+    def _trained_to_its_end(self) -> bool:
+        """Whether it has its last epoch, also where the search had wanted less by then."""
+        found = list_checkpoints(self.attempt.results.path)
+        return bool(found) and found[-1].epoch + 1 >= self.assignment.epochs
 
     def _stopped(self) -> Verdict:
         """The verdict on a training that the algorithm has stopped, which is as good as an end."""

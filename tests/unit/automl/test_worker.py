@@ -19,7 +19,7 @@ from rtdetr_slurm.automl import worker
 from rtdetr_slurm.automl.history import TrialRecord, TrialState
 from rtdetr_slurm.automl.leases import take
 from rtdetr_slurm.automl.policy import asked_of
-from rtdetr_slurm.automl.study import create_study, open_study
+from rtdetr_slurm.automl.study import Study, create_study, open_study
 from rtdetr_slurm.automl.worker import Worker
 from rtdetr_slurm.contract import ExitCode, FailureClass, Status
 from rtdetr_slurm.launch.allocation import Standing
@@ -46,6 +46,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.behave: Behave = lambda _step, _status: None
+        self.is_deaf = False
         self.started: list[tuple[int, bool]] = []
         self.stop_after: tuple[int, Callable[[StopRequest], None]] | None = None
 
@@ -65,7 +66,7 @@ class Engine:
             status.write(Status.RUNNING, epoch=epoch, kpi={"val_mAP": score})
             if self.stop_after is not None and self.stop_after[0] == epoch:
                 self.stop_after[1](stop)
-            if not how["wanted"]():
+            if not how["wanted"]() and not self.is_deaf:
                 return StepEnd(ExitCode.INTERRUPTED, FailureClass.CANCELLED)
             if stop.signum is not None:
                 status.write(Status.PREEMPTED, "stopped")
@@ -325,6 +326,17 @@ def test_a_trial_that_is_not_worth_it_is_stopped_and_the_worker_goes_on(
     assert trials(run)[1].state is TrialState.PRUNED
     lines = (StageTask(stage_of(run), 0, 1).results_dir / "status.json").read_text().splitlines()
     assert "stopped by the search after epoch 0" in lines[-1]
+
+
+def test_a_trial_that_ends_before_it_can_be_stopped_is_complete(
+    run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is to go on with what has all its epochs."""
+    report = Study.report
+    monkeypatch.setattr(Study, "report", lambda *told: report(*told) and False)
+    engine.is_deaf = True
+    assert start(run)[0] == 0
+    assert {trial.state for trial in trials(run).values()} == {TrialState.COMPLETE}
 
 
 def test_a_trial_has_all_else_as_the_user_asks_for_it(tmp_path: Path, engine: Engine) -> None:
