@@ -10,7 +10,7 @@ from rtdetr_slurm.spec.fields import FieldRef
 SPEED_ONLY = ("dataset.workers", "dataset.pin_memory", "dataset.dataset_type")
 """What changes how fast a detector is trained, and not which."""
 SAME_FOR_ALL = (
-    *("train.num_epochs", "train.validation_interval", "train.is_dry_run", "train.freeze"),
+    *("train.num_epochs", "train.validation_interval", "train.is_dry_run"),
     *("train.checkpoint_interval", "train.checkpoint_interval_unit"),
     *("train.num_nodes", "train.num_gpus", "train.gpu_ids", "train.distributed_strategy"),
 )

@@ -157,7 +157,7 @@ def _search(
     automl, experiment = loaded.automl, loaded.experiment
     trials, notes = _trials(loaded, site)
     search = Search(
-        folder=str(search_folder(loaded, spec)),
+        folder=str(_search_folder(loaded, spec)),
         algorithm=automl.algorithm,
         seed=automl.seed,
         space=space.parameters,
@@ -172,18 +172,18 @@ def _search(
         interval=automl.interval,
         retention=automl.retention,
         keep=automl.keep,
-        python_path=python_path(),
+        python_path=_python_path(),
     )
     return search, notes
 
 
-def search_folder(loaded: LoadedSpec, spec: Mapping[str, Any]) -> Path:
+def _search_folder(loaded: LoadedSpec, spec: Mapping[str, Any]) -> Path:
     """Where a search is in the results; those of the action's own folder, where it names one."""
     section = spec.get(get_action(loaded.action).section) or {}
     return Path(section.get("results_dir") or spec["results_dir"]) / AUTOML_DIR
 
 
-def python_path() -> tuple[str, ...]:
+def _python_path() -> tuple[str, ...]:
     """Where this Python finds Optuna and what that needs: the folders of installed packages."""
     found = find_spec("optuna")
     assert found is not None, "optuna is a dependency"

@@ -1,4 +1,4 @@
-"""What a spec has searched: its fields, and what each may be. Pure but for the schema's file."""
+"""What a spec has searched: its fields, and what each may be. Pure."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class _Draft:
         if self.loaded.action not in (ref.extra("x-carried") or ()):
             return None
         if ref.path[0] == "dataset":
-            return "it is what the data are"
+            return "all trials are scored alike, on the same data"
         if self.loaded.job.parent:
             return f"training goes on from {self.loaded.job.parent}, which has this detector"
         for name in STARTED_FROM:
@@ -244,6 +244,8 @@ def _as_asked(
     categorical = own is not None and own.kind == "categorical"
     if asked.values or (categorical and asked.weights):
         choices = asked.values or (own.choices if own is not None else ())
+        if isinstance(default, float):
+            choices = tuple(float(one) if type(one) is int else one for one in choices)
         if default not in choices:
             raise _NoUse(_without_own(list(choices), default))
         try:

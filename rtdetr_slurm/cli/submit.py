@@ -110,6 +110,7 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
             "run_dir": str(run_dir),
             "site": site,
             "plan": plan.to_json(),
+            "trials": [*prepared.draws],
             "scripts": texts,
         }
         terminal.document(document)

@@ -14,10 +14,10 @@ from rtdetr_slurm.spec.fields import Section, field
 
 MULTI_FIDELITY = ("hyperband", "asha", "bohb", "hyperband_es", "pbt", "dehb")
 """Algorithms that end trainings early, or take them up again."""
-WITHOUT_NUMBERS = ("llm", "hybrid", "autoresearch")
-"""TAO's that ask a language model."""
-WORDS_FOR_OFF = ("off", "turn off automl", "disable automl", "no hpo", "plain training")
-WORDS_FOR_ON = ("on",)
+_OF_LANGUAGE_MODELS = ("llm", "hybrid", "autoresearch")
+"""TAO's algorithms that ask one."""
+OFF_IN_WORDS = ("turn off AutoML", "disable AutoML", "no HPO", "plain training")
+"""What else means off, in whatever case."""
 
 Metric = Literal["val_mAP", "val_mAP50", "val_loss", "train_loss"]
 Measure = Literal["val_mAP", "val_mAP50", "val_loss", "train_loss", "parameters", "latency_ms"]
@@ -25,21 +25,23 @@ Measure = Literal["val_mAP", "val_mAP50", "val_loss", "train_loss", "parameters"
 _TAO_METRICS = {"mAP": Kpi.VAL_MAP, "mAP50": Kpi.VAL_MAP50}
 
 
-def policy_of(value: Any) -> Any:
-    """`on` or `off`, as one of the words for it says; anything else as it is."""
+def _policy(value: Any) -> Any:
+    """`on` or `off` where it is one of the words for it; anything else as it is."""
     if isinstance(value, bool):  # YAML 1.1 reads the words on and off as booleans
         return "on" if value else "off"
-    word = " ".join(value.lower().split()) if isinstance(value, str) else value
-    if word in WORDS_FOR_OFF:
+    if not isinstance(value, str):
+        return value
+    word = " ".join(value.lower().split())
+    if word in map(str.lower, OFF_IN_WORDS):
         return "off"
-    return "on" if word in WORDS_FOR_ON else value
+    return word if word in ("on", "off") else value
 
 
 def _algorithm(value: Any) -> Any:
-    if value in WITHOUT_NUMBERS:
+    if value in _OF_LANGUAGE_MODELS:
         raise ValueError(
             "an algorithm that goes by what was measured, such as bayesian; TAO's "
-            f"{', '.join(WITHOUT_NUMBERS)} ask a language model, and nothing is sent from here"
+            f"{', '.join(_OF_LANGUAGE_MODELS)} ask a language model, and nothing is sent from here"
         )
     return "bayesian" if value == "bfbo" else value
 
@@ -69,8 +71,8 @@ RANGE_KEYS = {
 
 Policy = Annotated[
     Literal["on", "off"] | None,
-    BeforeValidator(policy_of),
-    WithJsonSchema({"enum": [*WORDS_FOR_ON, *WORDS_FOR_OFF, True, False, None]}),
+    BeforeValidator(_policy),
+    WithJsonSchema({"enum": ["on", "off", *OFF_IN_WORDS, True, False, None]}),
 ]
 _METRIC_WORDS = WithJsonSchema({"enum": [*Metric.__args__, *_TAO_METRICS]})  # type: ignore[attr-defined]
 MetricName = Annotated[Metric, BeforeValidator(_metric), _METRIC_WORDS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.adjust import BATCH_SIZE, adjusted
@@ -15,7 +16,7 @@ from rtdetr_slurm.automl.study import first_draws, journal_of
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.chain import STARTED_FROM
 from rtdetr_slurm.plan.model import Array, Plan
-from rtdetr_slurm.plan.search import BASELINE
+from rtdetr_slurm.plan.search import BASELINE, Search
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.runs.run import find_run, open_run
 from rtdetr_slurm.site.discover import FoundSite
@@ -55,6 +56,7 @@ def find_search(loaded: LoadedSpec, spec: Mapping[str, Any], found: FoundSite) -
     searching = asked.searching
     if searching is None:
         return Searched(asked, loaded)
+    _see_that_there_is_time(searching.search)
     _see_that_slurm_takes(searching.workers, site)
     if not searching.evaluates:
         return Searched(asked, loaded)
@@ -107,6 +109,14 @@ def draws_of(plan: Plan) -> Sequence[Mapping[str, Any] | None]:
         return ()
     drawn = first_draws(stage.search, stage.search.trials)
     return [one and adjusted(stage.search, one, ())[0] for one in drawn]
+
+
+def _see_that_there_is_time(search: Search) -> None:
+    deadline = search.deadline
+    if deadline is not None and datetime.fromisoformat(deadline) <= datetime.now(timezone.utc):
+        raise RequestError(
+            f"automl.deadline: found {deadline}, which has passed; allowed: a later one, or null"
+        )
 
 
 def _see_that_slurm_takes(workers: Array, site: Site) -> None:

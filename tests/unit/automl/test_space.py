@@ -10,6 +10,7 @@ from spec_files import TRAIN, load
 
 from rtdetr_slurm.actions import own_engine
 from rtdetr_slurm.automl.policy import read_schema
+from rtdetr_slurm.automl.ranges import own_range
 from rtdetr_slurm.automl.space import Space, search_space
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Parameter
@@ -116,10 +117,25 @@ def test_fields_and_ranges_of_the_users_own(tmp_path: Path) -> None:
     assert len(found) == 6
 
 
+def test_values_of_a_real_number_are_real(tmp_path: Path) -> None:
+    overrides = ["automl.parameters=[model.gamma]", "automl.ranges.model.gamma=[1, 2, 3]"]
+    choices = named(space(tmp_path, *overrides))["model.gamma"].choices
+    assert choices == (1.0, 2.0, 3.0)
+    assert {type(one) for one in choices} == {float}
+
+
 def test_a_range_is_searched_beside_the_default_fields(tmp_path: Path) -> None:
     found = named(space(tmp_path, "automl.ranges.model.gamma={min: 1, max: 3}"))
     assert (found["model.gamma"].low, found["model.gamma"].log) == (1.0, True)
     assert "train.optim.lr" in found
+
+
+def test_weights_that_the_schema_has(tmp_path: Path) -> None:
+    experiment = load(tmp_path, DATA, action="train").experiment
+    node = {"enum": ["a", "b"], "option_weights": [1, 3]}
+    found = own_range("model.act", "a", node, experiment)
+    assert found is not None
+    assert (found.choices, found.weights) == (("a", "b"), (1, 3))
 
 
 def test_every_backbone_that_can_be_built(tmp_path: Path) -> None:
@@ -136,7 +152,7 @@ def test_every_backbone_that_can_be_built(tmp_path: Path) -> None:
         ("automl.parameters=[train.optim.momentum]", "changes nothing here: AdamW has no momentum"),
         ("automl.parameters=[model.hidden_dim]", "allowed: automl.override_disabled: true"),
         ("automl.parameters=[train.num_epochs]", "cannot change: trials are compared"),
-        ("automl.parameters=[dataset.num_classes]", "cannot change: it is what the data are"),
+        ("automl.parameters=[dataset.num_classes]", "cannot change: all trials are scored alike"),
         ("automl.parameters=[model.frozen_fm.enabled]", "only its default works in train"),
         ("automl.parameters=[train.pretrained_model_path]", "nothing that can be searched"),
         ("automl.ranges.train.optim.lr={min: 1e-3, max: 1e-2}", "the spec's own value, with which"),

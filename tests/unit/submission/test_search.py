@@ -161,6 +161,11 @@ def test_a_search_gets_what_is_left_of_the_sites_gpu_hours(tmp_path: Path) -> No
     assert within_gpu_hours((short,), site.limits) == (short,)
 
 
+def test_a_deadline_that_has_passed(submit: Callable[..., int], capsys: Capture) -> None:
+    assert submit("--dry-run", "automl.deadline=2026-01-31 08:00") == 2
+    assert "automl.deadline: found 2026-01-31T08:00:00" in capsys.readouterr().err
+
+
 # --- the study --------------------------------------------------------------------------------
 def test_a_study_is_made_once_and_never_in_place_of_another(tmp_path: Path) -> None:
     stage = searching(tmp_path / "out", algorithm="random")
