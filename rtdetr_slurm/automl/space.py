@@ -16,9 +16,10 @@ from rtdetr_slurm.plan.search import Parameter
 from rtdetr_slurm.resolved_spec import value_at, with_value
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.automl import Range, named_fields, range_of
-from rtdetr_slurm.spec.fields import FieldRef, walk
+from rtdetr_slurm.spec.fields import TRAIN, FieldRef, walk
 from rtdetr_slurm.spec.needs import check_chain
 from rtdetr_slurm.spec.rules import check_experiment
+from rtdetr_slurm.spec.teacher import TEACHER
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
 
@@ -147,11 +148,13 @@ class _Draft:
         """Why a field is the same for all trials; None where it need not be."""
         if dotted(ref.path) in SAME_FOR_ALL:
             return "trials are compared epoch by epoch, on the same GPUs"
+        if ref.path[: len(TEACHER)] == TEACHER:
+            return "the teacher is as it was trained"
         if self.loaded.action not in (ref.extra("x-carried") or ()):
             return None
         if ref.path[0] == "dataset":
             return "all trials are scored alike, on the same data"
-        if self.loaded.job.parent:
+        if self.loaded.job.parent and self.loaded.action in TRAIN:  # of a distillation the teacher
             return f"training goes on from {self.loaded.job.parent}, which has this detector"
         for name in STARTED_FROM:
             if value_at(self.spec, name):

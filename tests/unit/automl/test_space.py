@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spec_files import TRAIN, load
+from spec_files import NEEDED, TRAIN, load
 
 from rtdetr_slurm.actions import own_engine
 from rtdetr_slurm.automl.policy import read_schema
@@ -182,6 +182,15 @@ def test_with_weights_to_start_from_the_detector_stays(tmp_path: Path) -> None:
     assert "goes on with the same" in pbt.left_out["model.enc_layers"]
     both = ["model.pretrained_backbone_path=/b.pth", "automl.parameters=[model.backbone]"]
     assert "pretrained_backbone_path has weights of this one" in refused(tmp_path, *both)
+
+
+def test_the_teacher_of_a_distillation_stays(tmp_path: Path) -> None:
+    given = [one for one in NEEDED["distill"] if not one.startswith("dataset.")]
+    loaded = load(tmp_path, DATA, *given, "distill.teacher={}", action="distill")
+    found = search_space(loaded, loaded.resolved(), read_schema("distill"), own_engine)
+    assert {"model.dec_layers", "train.optim.lr"} <= {*named(found)}
+    assert not any(name.startswith("distill.") for name in named(found))
+    assert found.left_out["distill.teacher.num_queries"] == "the teacher is as it was trained"
 
 
 def test_disabled_fields_on_request(tmp_path: Path) -> None:
