@@ -57,7 +57,8 @@ def complete_ends(run: Run, report: RunReport, events: list[Event]) -> list[str]
         if end is None:
             with _noted(notes, told):
                 end = mine = _record(run, task, stage)
-        if end is None or not _is_a_readers(end):
+        # What a job that was not needed any more has left is nothing to close.
+        if end is None or not _is_a_readers(end) or end["state"] == StageState.SUCCESS.value:
             continue
         unclosed.add(task.name)
         if mine is None and _age(end) < _CLOSED_WITHIN:

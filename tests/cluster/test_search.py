@@ -108,7 +108,7 @@ def search(
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = small_spec(few)
-    spec["job"] = {"then": ["export"], "hang_minutes": 0.5}
+    spec["job"] = {"then": ["export"], "hang_minutes": 0.5, "time": 120}
     spec["automl"] = {
         "policy": "on",
         "algorithm": "random",

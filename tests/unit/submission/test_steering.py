@@ -16,6 +16,7 @@ from rtdetr_slurm.automl.study import Study, create_study, open_study
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.search import Search
 from rtdetr_slurm.runs.run import Run
+from rtdetr_slurm.runs.state import READER
 from rtdetr_slurm.submission.steering import Extension, extend_search, resume_search, stop_search
 from rtdetr_slurm.submission.submit import submit_run
 
@@ -65,15 +66,19 @@ def train_all(study: Study) -> None:
 
 
 def end_all(run: Run) -> None:
-    """The search and its chain have come to their end."""
+    """The search and its chain have come to their end; one of the workers was not needed."""
     train_all(study_of(run))
-    for worker in (0, 1):
-        end(run, "train", f"42_{worker}", worker)
+    end(run, "train", "42_0", 0)
+    dismissed = {"state": "success", "reason": "it was not needed", "recorded_by": READER}
+    run.record("finished", stage="train", task=1, job_id="42_1", restart=0, **dismissed)
     end(run, "best", "43")
     end(run, "evaluate_best", "44")
 
 
-def test_a_search_that_has_ended_goes_on_when_it_is_extended(run: Run) -> None:
+def test_a_search_that_has_ended_goes_on_when_it_is_extended(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtdetr_slurm.submission.ends._CLOSED_WITHIN", timedelta(0))
     end_all(run)
     notes: list[str] = []
     assert resume_search(run, notes.append) == {}
