@@ -32,7 +32,7 @@ from rtdetr_slurm.automl.warm import Known, best_known, known_trials
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Search
-from rtdetr_slurm.records import BadRecord, exists
+from rtdetr_slurm.records import BadRecord, open_file
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -112,8 +112,11 @@ def open_study(search: Search, storage: BaseStorage | None = None) -> Study:
     """
     if storage is None:
         path = journal_of(search)
-        if not exists(path):
-            raise BadRecord(path, "there is no such file: this search has no study")
+        try:
+            open_file(path).close()  # Optuna would wait for a pipe in its place
+        except FileNotFoundError:
+            message = "there is no such file: this search has no study"
+            raise BadRecord(path, message) from None
         storage = open_journal(path)
     try:
         return Study(search, storage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,11 @@ def test_what_is_no_study_is_refused_by_name(tmp_path: Path) -> None:
     create_study(wanted)
     with pytest.raises(RequestError, match="there is a search already"):
         create_study(wanted)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="this search has no study"):
+        open_study(search(tmp_path))
+    os.mkfifo(tmp_path / "journal.log")
+    with pytest.raises(RequestError, match=r"journal\.log: this is not a regular file"):
+        open_study(search(tmp_path))
