@@ -11,7 +11,6 @@ import os
 import random
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -203,75 +202,74 @@ def full_trainings(seed: int) -> list[dict[str, Any]]:
 
 # --- TAO's search --------------------------------------------------------------------------------
 @contextmanager
-def tao_search(python: str, algorithm: str, seed: int, epochs: int) -> Iterator[Callable[..., Any]]:
-    """What asks TAO's search: `ask()` → recommendations, None at its end; `ask(results=...)` tells
-    scores by recommendation first."""
-    with tempfile.TemporaryDirectory() as workspace:
-        process = subprocess.Popen(
-            [python, str(HERE / "sweep_tao.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": str(seed + 1),  # its seeds are hashes
-                "PYTHONWARNINGS": "ignore",
-            },
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
+def tao_search(python: str) -> Iterator[Callable[..., Any]]:
+    """What asks TAO's search, one after another: `ask(begin=...)`, then `ask(results=...)`, which
+    tells scores by recommendation and gets the next recommendations, None at the end."""
+    process = subprocess.Popen(
+        [python, str(HERE / "sweep_tao.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "1",  # its seeds are hashes of the session's name
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
 
-        def ask(**message: Any) -> Any:
-            stdin.write(json.dumps(message) + "\n")
-            stdin.flush()
-            return json.loads(stdout.readline())
+    def ask(**message: Any) -> Any:
+        stdin.write(json.dumps(message) + "\n")
+        stdin.flush()
+        return json.loads(stdout.readline())
 
-        try:
-            ask(
-                workspace=workspace,
-                algorithm=algorithm,
-                seed=seed,
-                epochs=epochs,
-                ranges=FIELDS,
-                batch=[BATCH, min(BATCH_SIZES), max(BATCH_SIZES)],
-                defaults=DEFAULTS,
-                metric=METRIC,
-                trials=20,  # as many as its quick start has
-            )
-            yield ask
-        finally:
-            stdin.close()
-            process.wait()
+    try:
+        yield ask
+    finally:
+        stdin.close()
+        process.wait()
 
 
 def run_tao(
-    python: str, algorithm: str, seed: int, curves: Curves, workers: int, target: float
+    ask: Callable[..., Any], algorithm: str, seed: int, curves: Curves, workers: int
 ) -> Outcome:
     """Its recommendations, a training each, `workers` at a time; what it gives out next, it gives
     out when all of those have ended, unless it does so before."""
+    ask(
+        begin={
+            "algorithm": algorithm,
+            "seed": seed,
+            "epochs": curves.epochs,
+            "ranges": FIELDS,
+            "batch": [BATCH, min(BATCH_SIZES), max(BATCH_SIZES)],
+            "defaults": DEFAULTS,
+            "metric": METRIC,
+            "trials": 20,  # as many as its quick start has
+        }
+    )
     outcome = Outcome()
     trained, now = 0, 0.0
     running: list[tuple[float, int, float]] = []
     queue: list[dict[str, Any]] = []
-    with tao_search(python, algorithm, seed, curves.epochs) as ask:
-        found = ask(results=[])
-        while found is not None and trained <= RANDOM_TRIALS * curves.epochs:
-            queue += found
-            while queue and len(running) < workers:
-                one = queue.pop(0)
-                took = curves.epoch_seconds(one["values"])
-                score, end = 0.0, now + START_EPOCHS * took
-                for epoch in range(one["first"], min(one["epochs"], curves.epochs)):
-                    trained, end = trained + 1, end + took
-                    score = curves.score(one["values"], epoch)
-                    outcome.scored(score, target, trained, end)
-                outcome.steps.append(end - now)
-                heapq.heappush(running, (end, one["id"], score))
-            if not running:
-                break
-            now, number, score = heapq.heappop(running)
-            found = ask(results=[[number, score]])  # it reads the last score of a training
+    found = ask(results=[])
+    while found is not None and trained <= RANDOM_TRIALS * curves.epochs:
+        queue += found
+        while queue and len(running) < workers:
+            one = queue.pop(0)
+            took = curves.epoch_seconds(one["values"])
+            score, end = 0.0, now + START_EPOCHS * took
+            for epoch in range(one["first"], min(one["epochs"], curves.epochs)):
+                trained, end = trained + 1, end + took
+                score = curves.score(one["values"], epoch)
+                outcome.scored(score, math.inf, trained, end)
+            outcome.steps.append(end - now)
+            heapq.heappush(running, (end, one["id"], score))
+        if not running:
+            break
+        now, number, score = heapq.heappop(running)
+        found = ask(results=[[number, score]])  # it reads the last score of a training
     outcome.held = workers * max([now, *(end for end, _, _ in running)])
     outcome.all_epochs = trained
     return outcome

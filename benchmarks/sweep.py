@@ -23,12 +23,21 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from journal import journal_table
-from simulation import RANDOM_TRIALS, Curves, Outcome, full_trainings, run_ours, run_tao, search_of
+from simulation import (
+    RANDOM_TRIALS,
+    Curves,
+    Outcome,
+    full_trainings,
+    run_ours,
+    run_tao,
+    search_of,
+    tao_search,
+)
 
 HERE = Path(__file__).resolve().parent
 OURS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -83,10 +92,11 @@ def curves_tables(table: Path, seeds: int, workers: int, tao: str | None, tao_se
         ]
         row(name, found, targets, whole, workers)
     if tao is not None:
-        beside_tao(tao, curves, tao_seeds, workers)
+        with tao_search(tao) as ask:
+            beside_tao(ask, curves, tao_seeds, workers)
 
 
-def beside_tao(python: str, curves: Curves, seeds: int, workers: int) -> None:
+def beside_tao(ask: Callable[..., Any], curves: Curves, seeds: int, workers: int) -> None:
     """What each of TAO's algorithms has found in the end, when it had found it, and when ours had
     found as much."""
     print(
@@ -95,9 +105,9 @@ def beside_tao(python: str, curves: Curves, seeds: int, workers: int) -> None:
     )
     median = statistics.median
     for name in TAOS:
-        alone = [run_tao(python, name, seed, curves, 1, math.inf) for seed in range(seeds)]
+        alone = [run_tao(ask, name, seed, curves, 1) for seed in range(seeds)]
         together = (
-            [run_tao(python, name, seed, curves, workers, math.inf) for seed in range(seeds)]
+            [run_tao(ask, name, seed, curves, workers) for seed in range(seeds)]
             if name != "bayesian"
             else alone
         )  # it gives out one at a time

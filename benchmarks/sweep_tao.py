@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import tempfile
 from typing import Any
 
 from tao_automl import AutoML
@@ -13,7 +14,7 @@ from tao_automl import AutoML
 EPOCHS = "train.num_epochs"
 
 
-def begin(asked: dict[str, Any]) -> AutoML:
+def begin(asked: dict[str, Any], workspace: str) -> AutoML:
     specs: dict[str, Any] = {"train": {"num_epochs": asked["epochs"]}}
     for name, value in asked["defaults"].items():
         *sections, last = name.split(".")
@@ -28,7 +29,7 @@ def begin(asked: dict[str, Any]) -> AutoML:
     ranges[batch] = {"valid_min": smallest, "valid_max": largest}
     interval = 3
     return AutoML(
-        workspace=asked["workspace"],
+        workspace=workspace,
         network="rtdetr",
         train_specs=specs,
         settings={
@@ -38,7 +39,7 @@ def begin(asked: dict[str, Any]) -> AutoML:
             "automl_max_recommendations": asked["trials"],
             "automl_max_epochs": asked["epochs"],
             "automl_max_concurrent": 8,
-            "automl_max_trials": 12 * asked["trials"] if asked["algorithm"] == "asha" else None,
+            "automl_max_trials": 3 * asked["trials"] if asked["algorithm"] == "asha" else None,
             "automl_eval_interval": interval,
             "automl_max_generations": asked["epochs"] // interval,
         },
@@ -66,13 +67,17 @@ def recommended(search: AutoML, asked: dict[str, Any]) -> list[dict[str, Any]] |
 def main() -> None:
     logging.disable(logging.CRITICAL)
     out, sys.stdout = sys.stdout, sys.stderr
-    asked = json.loads(sys.stdin.readline())
-    search = begin(asked)
-    print("[]", file=out, flush=True)
-    for line in sys.stdin:
-        for number, score in json.loads(line)["results"]:
-            search.report_result(number, score)
-        print(json.dumps(recommended(search, asked)), file=out, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, line in enumerate(sys.stdin):
+            message = json.loads(line)
+            if "begin" in message:
+                asked = message["begin"]
+                search = begin(asked, f"{folder}/{number}")
+                print("[]", file=out, flush=True)
+                continue
+            for identity, score in message["results"]:
+                search.report_result(identity, score)
+            print(json.dumps(recommended(search, asked)), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from rtdetr_slurm.plan.search import Search
+from rtdetr_slurm.plan.search import Objective, Search
 
 _FEWEST = 4
 """Scored epochs below which three constants fit anything."""
@@ -17,13 +18,22 @@ _ERRORS = 2.0
 def hopeless(curve: Mapping[int, float], others: Sequence[float], search: Search) -> bool:
     """Whether a training is going to end with less than the best of the other scores, even if it
     does better than predicted."""
-    if len(curve) < _FEWEST or not others:
+    if len(curve) < _FEWEST or not others or _gathers_speed(curve, search.objective):
         return False
     predicted, error = predict(curve, search.epochs)
     objective = search.objective
     if objective.direction == "maximize":
         return max(predicted + _ERRORS * error, *curve.values()) < max(others)
     return min(predicted - _ERRORS * error, *curve.values()) > min(others)
+
+
+def _gathers_speed(curve: Mapping[int, float], objective: Objective) -> bool:
+    """Whether its best score has gained as much in the second half as in the first: no power law
+    says where that ends."""
+    better = max if objective.direction == "maximize" else min
+    bests = [*accumulate((curve[epoch] for epoch in sorted(curve)), better)]
+    first, middle, last = bests[0], bests[len(bests) // 2], bests[-1]
+    return abs(last - middle) >= abs(middle - first)
 
 
 def predict(curve: Mapping[int, float], epochs: int) -> tuple[float, float]:

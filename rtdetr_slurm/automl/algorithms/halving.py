@@ -126,6 +126,10 @@ class Hyperband(Halving):
         return self._deal[root % len(self._deal)]
 
 
+_SPREAD_SHARE = 2
+"""Of BOHB's draws, one in so many goes by no results, in case early ones mislead the model."""
+
+
 class BOHB(Hyperband):
     """Hyperband whose draws go by the results: of the longest trainings first."""
 
@@ -133,6 +137,8 @@ class BOHB(Hyperband):
         return first_spread(self.search, numbers)
 
     def draw(self, number: int, trials: Sequence[TrialRecord]) -> Values:
+        if number % _SPREAD_SHARE == 0:
+            return spread_draws(self.search, range(number, number + 1))[0]
         objective = self.search.objective
         return model_draw(self.search, number, [one.merged(objective) for one in lineages(trials)])
 
