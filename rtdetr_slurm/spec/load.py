@@ -19,6 +19,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, find_problems, locate
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec.automl import AutoMLConfig
+from rtdetr_slurm.spec.automl_rules import check_automl
 from rtdetr_slurm.spec.carried import carry_over, contradictions
 from rtdetr_slurm.spec.experiment import (
     FROM_ENVIRONMENT,
@@ -34,7 +35,7 @@ from rtdetr_slurm.spec.notes import notes_on_chain
 from rtdetr_slurm.spec.overrides import MISSING, assemble
 from rtdetr_slurm.spec.quantization import backend_takes_a_key
 from rtdetr_slurm.spec.references import fill_references
-from rtdetr_slurm.spec.rules import check_automl, check_experiment
+from rtdetr_slurm.spec.rules import check_experiment
 from rtdetr_slurm.spec.sizes import complete_scales
 from rtdetr_slurm.spec.topology import Topology, complete_gpus, read_topology
 from rtdetr_slurm.yaml_source import KeyPath, YamlSource, load_yaml, to_yaml

@@ -6,17 +6,14 @@ compared with, so that a message can point at the one the user wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rtdetr_slurm.contract import COSTS
 from rtdetr_slurm.errors import near
 from rtdetr_slurm.model_check import NEAR, Problem
-from rtdetr_slurm.spec.automl import MULTI_FIDELITY, AutoMLConfig, range_of
 from rtdetr_slurm.spec.colours import NAMES, parse_colour
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
@@ -107,7 +104,7 @@ def position_code_has_four_parts(model: ModelConfig, at: KeyPath) -> Problems:
 
 
 def encoder_levels_exist(model: ModelConfig, at: KeyPath) -> Problems:
-    yield from _no_repeats((*at, "use_encoder_idx"), model.use_encoder_idx)
+    yield from no_repeats((*at, "use_encoder_idx"), model.use_encoder_idx)
     for index, level in enumerate(model.use_encoder_idx):
         if level >= model.num_feature_levels:
             yield Problem(
@@ -129,7 +126,7 @@ def evaluated_layer_exists(model: ModelConfig, at: KeyPath) -> Problems:
 
 
 def losses_are_listed_once(model: ModelConfig, at: KeyPath) -> Problems:
-    yield from _no_repeats((*at, "loss_types"), model.loss_types)
+    yield from no_repeats((*at, "loss_types"), model.loss_types)
 
 
 # --- model and dataset -----------------------------------------------------------------------
@@ -152,7 +149,7 @@ def scored_classes_exist(experiment: ExperimentConfig) -> Problems:
         return
     if not ids:
         yield Problem(path, "found []; allowed: at least one class id, or null for all")
-    yield from _no_repeats(path, ids)
+    yield from no_repeats(path, ids)
     for index, class_id in enumerate(ids):
         if class_id >= dataset.num_classes:
             yield Problem(
@@ -171,7 +168,7 @@ def gpus_are_counted(name: str) -> Callable[[ExperimentConfig], Problems]:
         section = getattr(experiment, name)
         count, ids = section.num_gpus, section.gpu_ids
         path = (name, "gpu_ids")
-        yield from _no_repeats(path, ids)
+        yield from no_repeats(path, ids)
         if count != len(ids):
             yield Problem(
                 (name, "num_gpus"),
@@ -342,60 +339,8 @@ SECTION_RULES: dict[str, tuple[Callable[[ExperimentConfig], Problems], ...]] = {
 }
 
 
-def check_automl(automl: AutoMLConfig) -> Problems:
-    """What must hold within `automl`, whatever is trained."""
-    yield from _searched_fields_exist(automl)
-    yield from _ranges_are_ranges(automl)
-    yield from _objectives_fit(automl)
-
-
-def _searched_fields_exist(automl: AutoMLConfig) -> Problems:
-    fields = [dotted(ref.path) for ref in walk(ExperimentConfig) if ref.nested is None]
-    wanted: Iterable[tuple[KeyPath, str]] = [
-        *((("automl", "parameters", i), name) for i, name in enumerate(automl.parameters)),
-        *((("automl", "ranges", name), name) for name in automl.ranges),
-    ]
-    for path, name in wanted:
-        if name not in fields:
-            hint = near(name, fields, NEAR)
-            yield Problem(path, f"found {show(name)}; allowed: the dotted path of a field{hint}")
-
-
-def _ranges_are_ranges(automl: AutoMLConfig) -> Problems:
-    for name, value in automl.ranges.items():
-        try:
-            range_of(value)
-        except ValueError as error:
-            yield Problem(("automl", "ranges", name), f"found {show(value)}; allowed: {error}")
-
-
-def _objectives_fit(automl: AutoMLConfig) -> Problems:
-    at, objectives = ("automl", "objectives"), automl.objectives
-    yield from _no_repeats(at, [one.metric for one in objectives])
-    given = automl.model_fields_set
-    if objectives and "metric" in given and automl.metric != objectives[0].metric:
-        yield Problem(
-            ("automl", "metric"),
-            f"found '{automl.metric}'; allowed with automl.objectives: the first of them, "
-            f"'{objectives[0].metric}', or nothing",
-            also=(at,),
-        )
-    if objectives and objectives[0].metric in COSTS:
-        yield Problem(
-            (*at, 0),
-            f"found '{objectives[0].metric}' first; allowed: a metric of the detections, for the "
-            "first one decides between trials, and a small detector that finds nothing would win",
-        )
-    if len(objectives) > 1 and automl.algorithm in MULTI_FIDELITY:
-        yield Problem(
-            ("automl", "algorithm"),
-            f"found '{automl.algorithm}', which goes by one metric; allowed with several "
-            "objectives: bayesian, random, grid, qmc",
-            also=(at,),
-        )
-
-
-def _no_repeats(path: KeyPath, values: Sequence[Any]) -> Problems:
+def no_repeats(path: KeyPath, values: Sequence[Any]) -> Problems:
+    """Each value at most once."""
     repeated = [value for index, value in enumerate(values) if value in values[:index]]
     if repeated:
         yield Problem(path, f"found {show(repeated[0])} twice; allowed: each once")

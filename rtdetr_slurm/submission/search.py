@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.adjust import BATCH_SIZE, adjusted
 from rtdetr_slurm.automl.describe import range_text, searching_stage
-from rtdetr_slurm.automl.policy import Asked, asked_of, with_evaluation
+from rtdetr_slurm.automl.policy import Asked, asked_of, may_search, with_evaluation
 from rtdetr_slurm.automl.ranges import up_to
 from rtdetr_slurm.automl.study import first_draws, journal_of
 from rtdetr_slurm.errors import RequestError, SiteError
@@ -52,7 +52,8 @@ def find_search(loaded: LoadedSpec, spec: Mapping[str, Any], found: FoundSite) -
         SiteError: the site does not allow it.
     """
     site = found.site
-    asked = asked_of(loaded, spec, site, _journals(loaded, found))
+    known = _journals(loaded, found) if may_search(loaded) else ()
+    asked = asked_of(loaded, spec, site, known)
     searching = asked.searching
     if searching is None:
         return Searched(asked, loaded)
