@@ -126,7 +126,7 @@ class Worker(JobRun):
             self.note(lambda: dismiss_waiting(self.run, self.allocation))
 
     def _told(self) -> str:
-        return f"{self._ended} trials have ended here"
+        return f"{self._ended} {'trial has' if self._ended == 1 else 'trials have'} ended here"
 
     def _wait(self) -> None:
         until = time.monotonic() + WAIT_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -13,7 +13,7 @@ from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import SUMMARY_JSON, ExitCode
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.plan.model import Origin, StageTask
+from rtdetr_slurm.plan.model import Origin, Plan, StageTask
 from rtdetr_slurm.runs.alive import last_alive
 from rtdetr_slurm.runs.artefacts import Results, artefact_problem, results_of
 from rtdetr_slurm.runs.claim import claim_id
@@ -71,6 +71,8 @@ def report_run(
         job = jobs.get(task.name)
         unmet = partial(_why_skipped, run, task, job, reports, waiting | {run.path})
         reports[task.name] = _report_task(run, task, events, job, unmet)
+    for name in _done_without(run.plan, reports):
+        reports[name] = replace(reports[name], done_without=True)
     manifest = run.manifest
     return RunReport(
         run_id=run.id,
@@ -81,6 +83,16 @@ def report_run(
         user=manifest.user,
         stages=tuple(reports.values()),
     )
+
+
+def _done_without(plan: Plan, reports: Mapping[str, StageReport]) -> Iterator[str]:
+    """Workers that have not ended well, of searches that have found their best trial: others have
+    gone on with what they had begun."""
+    for stage in plan.stages:
+        if stage.best_of is not None and reports[stage.name].state is StageState.SUCCESS:
+            for task in plan.stage(stage.best_of).tasks():
+                if reports[task.name].state in (StageState.FAILED, StageState.CANCELLED):
+                    yield task.name
 
 
 def keep_summary(run: Run) -> None:

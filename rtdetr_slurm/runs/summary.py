@@ -30,6 +30,7 @@ class _Later(TypedDict, total=False):
     usage: UsageSummary
     live: LiveSummary | None
     report: str | None
+    done_without: bool
 
 
 class StageSummary(_Later):
@@ -92,6 +93,8 @@ class StageReport:
         log: path of the job's log.
         live: what rank 0 says of itself, while the stage runs.
         usage: what became of its time.
+        done_without: whether it is a worker that has not ended well, of a search that has its best
+            trial nevertheless.
     """
 
     name: str
@@ -108,6 +111,7 @@ class StageReport:
     log: str | None = None
     live: Live | None = None
     usage: Usage = field(default_factory=Usage)
+    done_without: bool = False
 
     def to_json(self) -> StageSummary:
         job, progress, results, failure = self.job, self.progress, self.results, self.failure
@@ -137,6 +141,7 @@ class StageReport:
             "log": self.log,
             "usage": self.usage.to_json(),
             "live": None if self.live is None else self.live.to_json(),
+            "done_without": self.done_without,
         }
 
     @staticmethod
@@ -161,6 +166,7 @@ class StageReport:
             results_dir=data["results_dir"],
             log=data["log"],
             usage=Usage.from_json(data["usage"]) if "usage" in data else Usage(),
+            done_without=data.get("done_without", False),
         )
 
 
@@ -172,8 +178,8 @@ class RunReport(_RunFacts):
 
     @property
     def state(self) -> StageState:
-        """The run's state: the most pressing one of its stages."""
-        states = [stage.state for stage in self.stages]
+        """The run's state: the most pressing one of its stages that matter in the end."""
+        states = [stage.state for stage in self.stages if not stage.done_without]
         order = (
             StageState.FAILED,
             StageState.CANCELLED,

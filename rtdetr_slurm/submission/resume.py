@@ -186,7 +186,11 @@ def find_missing(
         # What waits for a job that is gone, or for one that has failed, waits in vain.
         live = {StageState.RUNNING} if before else _LIVE
         well = live if stage.name in renewed else {StageState.SUCCESS, *live}
-        lacking = [(task, one) for task, one in tasks if one.state not in well]
+        lacking = [
+            (task, one)
+            for task, one in tasks
+            if one.state not in well and (stage.name in renewed or not one.done_without)
+        ]
         if lacking:
             whole = len(lacking) == len(tasks)
             numbers = None if whole else tuple(task.index or 0 for task, _ in lacking)

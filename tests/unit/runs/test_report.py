@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from launch_support import EVALUATE, STAGE, claim_results, make_run
+from search_support import searching_run
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.plan.model import StageTask
@@ -20,8 +21,10 @@ from rtdetr_slurm.runs.run import Run, status_path
 from rtdetr_slurm.runs.secrets import keep_secrets, secrets_of
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
+from rtdetr_slurm.runs.summary import read_summary
 from rtdetr_slurm.runs.tao import UNSIGNED
 from rtdetr_slurm.slurm.answers import JobInfo
+from rtdetr_slurm.submission.resume import find_missing
 
 SECRETS = replace(STAGE, launch=replace(STAGE.launch, secrets=("KEY",)))
 FORGOTTEN = {"train": JobInfo("42", "GONE", source="nobody")}
@@ -105,3 +108,34 @@ def test_what_waits_for_nothing_any_more_has_no_time_in_the_queue(
     [_, evaluate] = report_run(run, job, run.events()).stages
     assert evaluate.state is (StageState.SKIPPED if how == "skipped" else StageState.UNKNOWN)
     assert evaluate.usage.queued_s < 60
+
+
+@pytest.mark.parametrize(("best", "expected"), [("success", "success"), ("failed", "failed")])
+def test_a_worker_that_was_lost_does_not_matter_once_the_best_trial_is_found(
+    tmp_path: Path, best: str, expected: str
+) -> None:
+    """Others have gone on with its trial; its own end is still told."""
+    run = searching_run(tmp_path)
+    run.record("submitting", stage="train")
+    run.record("submitted", stage="train", job_id="42")
+    for name, facts, state in (
+        ("train", {"task": 0, "job_id": "42_0"}, "success"),
+        ("train", {"task": 1, "job_id": "42_1"}, "failed"),
+        ("best", {"job_id": "43"}, best),
+        ("evaluate_best", {"job_id": "44"}, best),
+    ):
+        run.record("finished", stage=name, **facts, state=state, failure_class="infra", reason="x")
+    events = run.events()
+    found = report_run(run, {}, events)
+    reports = {one.name: one for one in found.stages}
+    assert reports["train.1"].state is StageState.FAILED
+    assert reports["train.1"].done_without is (best == "success")
+    assert found.state.value == expected
+    keep_summary(run)
+    kept = read_summary(run.path)
+    assert kept is not None
+    assert kept.state is found.state
+    sent = find_missing(run, found, events).sendings
+    assert [(one.stage.name, one.tasks) for one in sent] == (
+        [] if best == "success" else [("train", (1,)), ("best", None), ("evaluate_best", None)]
+    )
