@@ -86,6 +86,8 @@ class Action:
         resumable: whether a start that was interrupted goes on where it stood; others begin anew.
         skips_bad_images: whether it names images that cannot be used and goes on, where nobody has
             said otherwise.
+        searches: whether it is a search for hyper-parameters where nobody has said otherwise; other
+            trainings are where it is asked for.
         function: `module:function` that one rank runs.
     """
 
@@ -100,6 +102,7 @@ class Action:
     leaves: Model | None = None
     resumable: bool = False
     skips_bad_images: bool = False
+    searches: bool = False
     tao_artefact: Artefact | None = None
 
     @property
@@ -147,6 +150,7 @@ ACTIONS: Mapping[str, Action] = {
             artefact=_CHECKPOINT,
             leaves="checkpoint",
             resumable=True,
+            searches=True,
             function="rtdetr_slurm.engine.actions.train:train",
         ),
         Action(

@@ -29,9 +29,6 @@ from rtdetr_slurm.yaml_source import load_yaml
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Site
 
-_BY_DEFAULT = "train"
-"""What searches unless something is said; other trainings do when it is asked for."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -94,8 +91,8 @@ def asked_of(
 def may_search(loaded: LoadedSpec) -> bool:
     """Whether the spec's own action is one that searches, as far as the policy goes."""
     policy = loaded.automl.policy
-    by_default = policy is None and loaded.action == _BY_DEFAULT
-    return get_action(loaded.action).trains and (policy == "on" or by_default)
+    action = get_action(loaded.action)
+    return action.trains and (policy == "on" or (policy is None and action.searches))
 
 
 def space_of(loaded: LoadedSpec, spec: Mapping[str, Any], engine_of: EngineOf) -> Space:

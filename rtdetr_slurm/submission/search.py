@@ -13,6 +13,7 @@ from rtdetr_slurm.automl.describe import range_text, searching_stage
 from rtdetr_slurm.automl.policy import Asked, asked_of, may_search, with_evaluation
 from rtdetr_slurm.automl.ranges import up_to
 from rtdetr_slurm.automl.study import first_draws, journal_of
+from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.chain import STARTED_FROM
 from rtdetr_slurm.plan.model import Array, Plan
@@ -21,7 +22,8 @@ from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.runs.run import find_run, open_run
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.slurm.commands import Slurm
-from rtdetr_slurm.spec import LoadedSpec
+from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
+from rtdetr_slurm.spec.fields import walk
 from rtdetr_slurm.submission.weights import weights_can_be_scored
 
 if TYPE_CHECKING:
@@ -153,7 +155,12 @@ def _baseline(loaded: LoadedSpec, spec: Mapping[str, Any]) -> tuple[bool, str | 
     cannot, also why."""
     named = next((value for name in STARTED_FROM if (value := value_at(spec, name))), None)
     if named is None:
-        return loaded.job.parent is not None and loaded.action == "train", None
+        return loaded.job.parent is not None and _goes_on_from_parent(loaded.action), None
     path = local_path(named)
     problem = None if path is None else weights_can_be_scored(loaded.experiment, path)
     return problem is None, problem
+
+
+def _goes_on_from_parent(action: str) -> bool:
+    """Whether what a parent leaves is what an action trains further, and not its teacher."""
+    return any(ref.inferred(action) == Infer.RESUME_MODEL for ref in walk(ExperimentConfig))
