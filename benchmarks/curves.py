@@ -1,10 +1,12 @@
 """Learning curves for benchmarks/sweep.py: short real trainings with drawn hyper-parameters.
 
-    python benchmarks/curves.py 96 benchmarks/curves.csv
+    python benchmarks/curves.py benchmarks/curves.csv --draws 96
 
-trains a small detector on generated images once for each draw, one after another, and appends one
-line per epoch: the draw's number, its hyper-parameters, the epoch, val_mAP, and the seconds of an
-epoch. A table that was begun is gone on with. About a minute per draw on one core.
+fine-tunes a small detector on generated images once for each draw, one after another, and appends
+one line per epoch: the draw's number, its hyper-parameters, the epoch, val_mAP, and the seconds of
+an epoch. All begin with the same weights, of a training on other images whose classes have other
+ids; --weights keeps them, so that several processes, each with its --first and a table of its own,
+record parts of one table. Draws that the table has are left out. A minute per draw on one core.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import tempfile
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,14 @@ from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.resolved_spec import spec_text
 
 EPOCHS = 27
+BEFORE_EPOCHS = 15
+"""Of the training that all begin with."""
+BEFORE = {
+    "train.optim.lr": 5e-4,
+    "train.optim.lr_backbone": 5e-4,
+    "train.optim.weight_decay": 1e-4,
+    "dataset.batch_size": 8,
+}
 FIELDS = {
     "train.optim.lr": (1e-5, 1e-2),
     "train.optim.lr_backbone": (1e-6, 1e-2),
@@ -44,7 +55,9 @@ def draw(number: int) -> dict[str, Any]:
     return {**values, "dataset.batch_size": chance.choice(BATCH_SIZES)}
 
 
-def spec_of(values: dict[str, Any], data: Path, results: Path) -> dict[str, Any]:
+def spec_of(
+    values: dict[str, Any], data: Path, results: Path, epochs: int, weights: Path | None
+) -> dict[str, Any]:
     def source(split: str) -> dict[str, str]:
         return {
             "image_dir": str(data / split / "images"),
@@ -80,9 +93,10 @@ def spec_of(values: dict[str, Any], data: Path, results: Path) -> dict[str, Any]
             "dn_number": 10,
         },
         "train": {
-            "num_epochs": EPOCHS,
+            "num_epochs": epochs,
+            "pretrained_model_path": "" if weights is None else str(weights),
             "validation_interval": 1,
-            "checkpoint_interval": EPOCHS,
+            "checkpoint_interval": epochs,
             "clip_grad_norm": 1.0,
             "seed": 1,
             "cudnn": {"deterministic": False},
@@ -97,11 +111,13 @@ def spec_of(values: dict[str, Any], data: Path, results: Path) -> dict[str, Any]
     }
 
 
-def curve(values: dict[str, Any], data: Path, folder: Path) -> list[tuple[int, float, float]]:
+def train(
+    values: dict[str, Any], data: Path, folder: Path, epochs: int, weights: Path | None = None
+) -> list[tuple[int, float, float]]:
     """Epoch, val_mAP and seconds, of one training."""
     folder.mkdir()
-    (folder / "spec.yaml").write_text(spec_text(spec_of(values, data, folder / "results")))
-    began = time.monotonic()
+    spec = spec_of(values, data, folder / "results", epochs, weights)
+    (folder / "spec.yaml").write_text(spec_text(spec))
     done = subprocess.run(
         ["rtdetr", "train", "-e", "spec.yaml"],
         cwd=folder,
@@ -109,36 +125,60 @@ def curve(values: dict[str, Any], data: Path, folder: Path) -> list[tuple[int, f
         capture_output=True,
         text=True,
     )
-    seconds = (time.monotonic() - began) / EPOCHS
     [status] = folder.glob("results/**/status.json")
-    found = {}
+    found, at = {}, []
     for line in map(json.loads, status.read_text().splitlines()):
         if "val_mAP" in line.get("kpi", {}) and line.get("epoch") is not None:
             found[line["epoch"]] = line["kpi"]["val_mAP"]
-    if len(found) < EPOCHS:
+            at.append(datetime.fromisoformat(line["timestamp"]))
+    if len(found) < epochs:
         # A training that diverges is a result as well: nothing more is learned from there on.
         print(f"{values}: ended after {len(found)} epochs: {done.stderr.splitlines()[-1:]}")
-    return [(epoch, found.get(epoch, 0.0), round(seconds, 3)) for epoch in range(EPOCHS)]
+    seconds = (at[-1] - at[0]).total_seconds() / (len(at) - 1) if len(at) > 1 else 0.0
+    return [(epoch, found.get(epoch, 0.0), round(seconds, 3)) for epoch in range(epochs)]
+
+
+def first_weights(work: Path) -> Path:
+    """What all trainings begin with."""
+    data, folder = work / "before", work / "first"
+    write_sample(data, train=256, val=32, size=64, seed=1)
+    for path in data.glob("*/annotations.json"):
+        content = json.loads(path.read_text())
+        for one in content["annotations"]:
+            one["category_id"] = one["category_id"] % 3 + 1
+        path.write_text(json.dumps(content))
+    scores = train(BEFORE, data, folder, BEFORE_EPOCHS)
+    print(f"before: {max(score for _, score, _ in scores):.4f}", flush=True)
+    [weights] = folder.glob(f"results/**/model_epoch_{BEFORE_EPOCHS - 1:03d}.pth")
+    return weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("draws", type=int)
     parser.add_argument("table", type=Path)
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of a draw")
+    parser.add_argument("--draws", type=int, default=96, metavar="N", help="how many")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="made where there is none")
     args = parser.parse_args()
-    begun = 0
+    known: set[int] = set()
     if args.table.exists():
         with args.table.open() as stream:
-            begun = len({row["draw"] for row in csv.DictReader(stream)})
-    with tempfile.TemporaryDirectory() as work, args.table.open("a", newline="") as stream:
-        table = csv.writer(stream)
-        if not begun:
+            known = {int(row["draw"]) for row in csv.DictReader(stream)}
+    with tempfile.TemporaryDirectory() as folder, args.table.open("a", newline="") as stream:
+        table, work = csv.writer(stream), Path(folder)
+        if not known:
             table.writerow(COLUMNS)
-        data = Path(work) / "data"
-        write_sample(data, train=64, val=32, size=64)
-        for number in range(begun, args.draws):
+        data = work / "data"
+        write_sample(data, train=48, val=48, size=64)
+        weights = args.weights or work / "first.pth"
+        if not weights.exists():
+            shutil.copyfile(first_weights(work), weights)
+        for number in range(args.first, args.first + args.draws):
+            if number in known:
+                continue
             values = draw(number)
-            rows = curve(values, data, Path(work) / str(number))
+            rows = train(values, data, work / str(number), EPOCHS, weights)
+            shutil.rmtree(work / str(number))
             for epoch, score, seconds in rows:
                 table.writerow((number, *values.values(), epoch, f"{score:.5f}", seconds))
             stream.flush()
