@@ -40,6 +40,7 @@ SPACE = (
     Parameter(BATCH, "categorical", DEFAULTS[BATCH], choices=BATCH_SIZES),
 )
 RANDOM_TRIALS = 60
+_NEIGHBOURS, _SMOOTH = 4, 0.02
 START_EPOCHS = 0.5
 """What starting a training costs, in epochs: the container, the data, the model."""
 
@@ -68,14 +69,21 @@ class Curves:
             by_batch.setdefault(self.draws[whole.index(i)][BATCH], []).append(self.seconds[i])
         self._seconds = {batch: statistics.median(took) for batch, took in by_batch.items()}
         self._places = [_place(draw) for draw in self.draws]
-        self._nearest: dict[tuple[float, ...], int] = {}
+        self._curves: dict[tuple[float, ...], list[float]] = {}
 
-    def nearest(self, values: Mapping[str, Any]) -> int:
+    def curve(self, values: Mapping[str, Any]) -> list[float]:
+        """Scores by epoch of a training with these values: the mean of the recorded ones nearest to
+        it, weighted by their distances, so that close draws have close scores, as trainings do."""
         at = _place(values)
-        if at not in self._nearest:
-            distances = [math.dist(at, place) for place in self._places]
-            self._nearest[at] = distances.index(min(distances))
-        return self._nearest[at]
+        if at not in self._curves:
+            pairs = ((math.dist(at, place), i) for i, place in enumerate(self._places))
+            weights = [(1 / (d + _SMOOTH) ** 2, i) for d, i in sorted(pairs)[:_NEIGHBOURS]]
+            total = math.fsum(weight for weight, _ in weights)
+            self._curves[at] = [
+                math.fsum(weight * self.scores[i][epoch] for weight, i in weights) / total
+                for epoch in range(self.epochs)
+            ]
+        return self._curves[at]
 
     def rank_correlation(self, epochs: int) -> float:
         """Of what is best after so many epochs with what is in the end."""
@@ -85,10 +93,10 @@ class Curves:
         return float(spearmanr(early, list(map(max, self.scores))).statistic)
 
     def score(self, values: Mapping[str, Any], epoch: int) -> float:
-        return self.scores[self.nearest(values)][epoch]
+        return self.curve(values)[epoch]
 
     def epoch_seconds(self, values: Mapping[str, Any]) -> float:
-        return self._seconds[self.draws[self.nearest(values)][BATCH]]
+        return self._seconds[min(self._seconds, key=lambda size: abs(size - values[BATCH]))]
 
 
 def _place(values: Mapping[str, Any]) -> tuple[float, ...]:

@@ -3,8 +3,8 @@
     python benchmarks/sweep.py curves [--seeds N] [--tao PYTHON]
     python benchmarks/sweep.py journal [--workers 64] [--trials 192]
 
-`curves` trains nothing: a draw's scores and seconds are those of the recorded draw that is nearest
-to it (benchmarks/curves.py), and the clock is simulated. The target of a seed is the best score of
+`curves` trains nothing: a draw's scores are the weighted mean of the recorded ones nearest to it
+(benchmarks/curves.py), and the clock is simulated. The target of a seed is the best score of
 60 trainings to the end with draws of that seed. The first table shows the epochs and the time until
 a search has reached it, the share of the workers' time in which a training ran, and what that share
 would be if as many trainings as there are workers began together, and the next when all had ended.
@@ -60,10 +60,7 @@ TAOS = ("asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt", "bayesian")
 def curves_tables(table: Path, seeds: int, workers: int, tao: str | None, tao_seeds: int) -> None:
     curves = Curves(table)
     whole = RANDOM_TRIALS * curves.epochs
-    bests = [
-        [max(curves.scores[curves.nearest(draw)]) for draw in full_trainings(seed)]
-        for seed in range(seeds)
-    ]
+    bests = [[max(curves.curve(draw)) for draw in full_trainings(seed)] for seed in range(seeds)]
     targets = [max(best) for best in bests]
     print(f"{len(curves.draws)} recorded trainings of {curves.epochs} epochs; {seeds} seeds")
     for epochs in (1, 3, 9, 18):
