@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rtdetr_slurm.plan.model import Plan, Stage
+from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.plan.search import Parameter
 from rtdetr_slurm.slurm.times import format_minutes
 
 _SHOWN = 5
 """Of the first trials."""
-
-
-def searching_stage(plan: Plan) -> Stage | None:
-    """The stage that searches; None where none does."""
-    return next((stage for stage in plan.stages if stage.search is not None), None)
 
 
 def range_text(parameter: Parameter) -> str:

@@ -18,6 +18,7 @@ from rtdetr_slurm.automl.leaderboard import (
     shown_value,
     whole_curve,
 )
+from rtdetr_slurm.automl.quiet import silence
 from rtdetr_slurm.automl.sampling import distributions, parameters_of
 from rtdetr_slurm.markup import Markup, element, page, text_table
 from rtdetr_slurm.plan.search import Search
@@ -196,7 +197,7 @@ def study_of(search: Search, trials: Sequence[TrialRecord]) -> Study:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    silence()
     study = optuna.create_study(directions=[one.direction for one in search.objectives])
     numbered = {trial.number: trial for trial in trials}
     chains = {one.number: [*_alike(one, numbered)] for one in trials if one.finished}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rtdetr_slurm.automl.budget import failing, search_events, seconds_of, why_over
+from rtdetr_slurm.automl.budget import failing, gpu_hours, search_events, seconds_of, why_over
 from rtdetr_slurm.automl.dismissal import dismiss_waiting
 from rtdetr_slurm.automl.history import Assignment, TrialRecord, TrialState
 from rtdetr_slurm.automl.installed import see_installed
@@ -239,12 +239,9 @@ class Worker(JobRun):
 
     def _facts(self, taken: _Taken) -> dict[str, Any]:
         own = task_history(self.run.events(), self._task(taken.assignment.number))
-        seconds = seconds_of(own)
-        resources = self.task.stage.resources
-        gpus = resources.nodes * max(resources.gpus_per_node, 1)
         return {
-            "seconds": round(seconds, 1),
-            "gpu_hours": round(seconds * gpus / 3600, 6),
+            "seconds": round(seconds_of(own), 1),
+            "gpu_hours": round(gpu_hours(self.task.stage, own), 6),
             "starts": sum(event["event"] == "started" for event in own),
             "worker": self.task.index,
         }

@@ -125,9 +125,9 @@ def _dry_run(prepared: Prepared, *, as_json: bool) -> int:
 
 def _search_lines(prepared: Prepared) -> list[str]:
     """What a search is about to do; nothing where there is none."""
-    from rtdetr_slurm.automl.describe import search_text, searching_stage
+    from rtdetr_slurm.automl.describe import search_text
 
-    stage = searching_stage(prepared.plan)
+    stage = prepared.plan.searching
     return [] if stage is None else [*search_text(stage, prepared.draws)]
 
 

@@ -369,6 +369,11 @@ class Plan:
         names = ", ".join(stage.name for stage in self.stages)
         raise RequestError(f"there is no stage '{name}'; there are {names}")
 
+    @property
+    def searching(self) -> Stage | None:
+        """The stage that searches; None where none does."""
+        return next((stage for stage in self.stages if stage.search is not None), None)
+
     def tasks(self) -> Iterator[StageTask]:
         """Every stage, arrays task by task."""
         return (task for stage in self.stages for task in stage.tasks())

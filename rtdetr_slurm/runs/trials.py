@@ -32,10 +32,10 @@ def searching_stage(run: Run) -> tuple[Stage, Search]:
     Raises:
         RequestError: none does.
     """
-    for stage in run.plan.stages:
-        if stage.search is not None:
-            return stage, stage.search
-    raise RequestError(f"run {run.id} has searched nothing, and so has no trials")
+    stage = run.plan.searching
+    if stage is None or stage.search is None:
+        raise RequestError(f"run {run.id} has searched nothing, and so has no trials")
+    return stage, stage.search
 
 
 def trial_folder(run: Run, trial: int) -> Path:

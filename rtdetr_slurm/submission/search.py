@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.automl.adjust import BATCH_SIZE, adjusted
-from rtdetr_slurm.automl.describe import range_text, searching_stage
+from rtdetr_slurm.automl.describe import range_text
 from rtdetr_slurm.automl.policy import Asked, asked_of, may_search, with_evaluation
 from rtdetr_slurm.automl.ranges import up_to
 from rtdetr_slurm.automl.study import first_draws, journal_of
@@ -79,7 +79,7 @@ def fitted(plan: Plan, loaded: LoadedSpec, images: int | None) -> Plan:
     Raises:
         RequestError: the spec itself asks for such batches.
     """
-    stage = searching_stage(plan)
+    stage = plan.searching
     if stage is None or stage.search is None or images is None:
         return plan
     sizes = next((one for one in stage.search.space if one.field == BATCH_SIZE), None)
@@ -107,7 +107,7 @@ def draws_of(plan: Plan) -> Sequence[Mapping[str, Any] | None]:
     Raises:
         RequestError: its algorithm cannot do it.
     """
-    stage = searching_stage(plan)
+    stage = plan.searching
     if stage is None or stage.search is None:
         return ()
     drawn = first_draws(stage.search, stage.search.trials)
@@ -141,7 +141,7 @@ def _journals(loaded: LoadedSpec, found: FoundSite) -> tuple[str, ...]:
     for index, reference in enumerate(loaded.automl.warm_start):
         try:
             run = open_run(find_run(reference, lambda: found.run_root))
-            stage = searching_stage(run.plan)
+            stage = run.plan.searching
             if stage is None or stage.search is None:
                 raise RequestError(f"run {run.id} has no search")
         except RequestError as error:
