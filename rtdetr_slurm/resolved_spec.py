@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,11 +26,20 @@ def spec_text(spec: Mapping[str, Any]) -> str:
 
 
 def with_value(spec: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of `spec` with `value` at a dotted path; missing sections on the way are made."""
-    key, _, rest = path.partition(".")
-    if not rest:
-        return {**spec, key: value}
-    return {**spec, key: with_value(spec.get(key) or {}, rest, value)}
+    """A copy of `spec` with `value` at a dotted path, in which a number is the index of a list's
+    item; missing sections on the way are made."""
+    return dict(_with(spec, path.split("."), value))
+
+
+def _with(node: Any, keys: Sequence[str], value: Any) -> Any:
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, list):
+        index = int(key)
+        return [_with(item, rest, value) if at == index else item for at, item in enumerate(node)]
+    section = node or {}
+    return {**section, key: _with(section.get(key), rest, value)}
 
 
 def with_values(spec: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,16 +54,26 @@ def value_at(spec: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path; None where there is none."""
     node: Any = spec
     for key in path.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
+        if isinstance(node, list):
+            node = node[int(key)] if key.isdecimal() and int(key) < len(node) else None
+        else:
+            node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
 FILE_URI = "file:///"
+REMOTE = ("s3://", "https://", "http://")
+"""How addresses begin whose files are fetched."""
 
 
 def is_uri(value: Any) -> bool:
     """Whether a path field holds an address (`s3://…`, `file:///…`) and not a path."""
     return isinstance(value, str) and "://" in value
+
+
+def is_remote(value: Any) -> bool:
+    """Whether a path field holds an address whose file is fetched."""
+    return isinstance(value, str) and value.startswith(REMOTE)
 
 
 def local_path(value: str) -> Path | None:
