@@ -31,6 +31,10 @@ COMMANDS = {
     "automl extend": ("rtdetr_slurm.cli.automl.extend", "add to the budget of a search"),
     "automl stop": ("rtdetr_slurm.cli.automl.stop", "have no further trial of a search begin"),
     "automl resume": ("rtdetr_slurm.cli.automl.resume", "go on with a search"),
+    "data convert": (
+        "rtdetr_slurm.cli.data.convert",
+        "a data set of YOLO, Pascal VOC or a labelling tool as COCO",
+    ),
     "validate": ("rtdetr_slurm.cli.validate", "check a spec without submitting it"),
     "doctor": ("rtdetr_slurm.cli.doctor", "check what on this cluster is as jobs need it"),
     "render": ("rtdetr_slurm.cli.render", "fill the administrators' sbatch templates"),

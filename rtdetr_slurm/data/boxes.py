@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rtdetr_slurm.data.coco import CocoAnnotations
 
@@ -122,14 +123,24 @@ def count_boxes(
     return counts
 
 
-def misread(counts: BoxCounts) -> str | None:
+def misread_as(counts: BoxCounts) -> Literal["shares", "corners"] | None:
     """What boxes are that cannot be pixels [x, y, width, height]; None: these may be."""
     if counts.single and counts.as_shares == counts.single:
+        return "shares"
+    if 2 * counts.beyond > counts.single and counts.as_corners >= 0.99 * counts.single:
+        return "corners"
+    return None
+
+
+def misread(counts: BoxCounts) -> str | None:
+    """`misread_as` as a sentence."""
+    form = misread_as(counts)
+    if form == "shares":
         return (
             f"all {counts.single} boxes lie in 0..1: they look like shares of the image's width "
             "and height, as YOLO has them. COCO's are pixels [x, y, width, height]: multiply them"
         )
-    if 2 * counts.beyond > counts.single and counts.as_corners >= 0.99 * counts.single:
+    if form == "corners":
         return (
             f"{counts.beyond} of {counts.single} boxes reach out of their image: they look like "
             "corners [x0, y0, x1, y1]. COCO's are [x, y, width, height]: take x0 from x1 and y0 "

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "spec": {"slurm", "yaml_source", "model_check"},
     "site": {"slurm", "yaml_source", "model_check"},
     "plan": {"slurm", "spec", "site", "yaml_source"},
-    "data": {"spec"},
+    "data": {"spec", "yaml_source"},
     "runs": {"plan", "slurm"},
     "images": {"runs"},
     "launch": {"plan", "runs", "slurm"},
@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},
     "cli": {
-        *("automl", "doctor", "images", "model_check", "plan", "runs", "site"),
+        *("automl", "data", "doctor", "images", "model_check", "plan", "runs", "site"),
         *("spec", "submission"),
     },
     "vision": {"cipher", "data", "runs", "spec"},

@@ -1,0 +1,1 @@
+"""The commands `rtdetr-slurm data …`, one module each."""

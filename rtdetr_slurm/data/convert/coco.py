@@ -1,0 +1,175 @@
+"""Exports in COCO's form, as labelling tools write it: ids as text or with a fraction, boxes as
+shares or corners or only segmentations, paths of another machine, and fields left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rtdetr_slurm.data.boxes import count_boxes, misread_as
+from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.data.convert.coco_export import PARTS, Export, Key, read_export
+from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report, split_name
+from rtdetr_slurm.data.convert.images import ImageFiles, files_below, upright_size
+from rtdetr_slurm.data.json_stream import NotJson, stream_object
+from rtdetr_slurm.errors import RequestError
+
+_SAME = 0.01
+"""By how much the proportions of an image may differ from the annotated, by rounding."""
+
+
+def coco_files(source: Path) -> list[Path]:
+    """The JSON files of COCO's form that `source` is, or has below it."""
+    paths = [source] if source.is_file() else files_below(source, (".json",))
+    return [path for path in paths if _is_coco(path)]
+
+
+def _is_coco(path: Path) -> bool:
+    try:
+        return any(key in PARTS for key, _ in stream_object(path))
+    except (NotJson, UnicodeDecodeError):
+        return False
+
+
+def read_coco(source: Path, images: Path, report: Report) -> list[FoundSplit]:
+    """One split for each file of COCO's form.
+
+    Args:
+        images: below it are the images, wherever the files say.
+
+    Raises:
+        RequestError: two files are for the same split.
+    """
+    files = ImageFiles(images)
+    paths = coco_files(source)
+    splits: dict[str, Path] = {}
+    for path in paths:
+        inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+        name = split_name(path.name) or split_name(str(inside)) or _own_name(path, paths)
+        if name in splits:
+            raise RequestError(
+                f"{splits[name]} and {path} are both of split {name}: name one of them, or move "
+                "the other away"
+            )
+        splits[name] = path
+    return [_split(name, read_export(path, report), files, report) for name, path in splits.items()]
+
+
+def _own_name(path: Path, paths: list[Path]) -> str:
+    return "train" if len(paths) == 1 else path.stem
+
+
+def _split(name: str, export: Export, files: ImageFiles, report: Report) -> FoundSplit:
+    images = _images(name, export, files, report)
+    names = _class_names(export, report)
+    _check_form(export, images, report)
+    all_crowd = len(export.boxes) > 0 and all(crowd for *_, crowd, _, _ in export.boxes)
+    for image_key, label_key, box, crowd, area, where in export.boxes:
+        if image_key not in export.images:
+            report.changed("annotation of an image that is not listed: left out", where)
+            continue
+        if all_crowd:
+            report.changed("annotation marked as a crowd region, as all are: a single one", where)
+        image = images.get(image_key)
+        if image is None:
+            continue
+        _, width, height = export.images[image_key]
+        across, down = image.width / (width or image.width), image.height / (height or image.height)
+        placed = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        kept = area if placed == box else None
+        label = names[label_key]
+        image.boxes.append(FoundBox(label, placed, crowd and not all_crowd, kept))
+    return FoundSplit(name, [*images.values()], _ids(export, names, report))
+
+
+def _images(split: str, export: Export, files: ImageFiles, report: Report) -> dict[Key, FoundImage]:
+    found: dict[Key, FoundImage] = {}
+    for key, (name, width, height) in export.images.items():
+        places = files.find(name, export.path.parent, split)
+        if len(places) > 1:
+            report.problem(f"{export.path}: {name!r} may be {places[0]} or {places[1]}")
+            continue
+        size = upright_size(places[0]) if places else None
+        if size is None:
+            report.changed("image that is missing or cannot be read: left out", name)
+            continue
+        if not str(places[0]).endswith(name):
+            report.changed("image of another path or name than the file says: taken", name)
+        if not width or not height:
+            report.changed("image without width or height: looked up", name)
+        elif (width, height) != size:
+            if abs(size[0] * height / (size[1] * width) - 1) > _SAME:
+                report.changed(
+                    "image of other proportions than annotated, so that its boxes are elsewhere: "
+                    "left out",
+                    f"{name}, {width} x {height} in place of {size[0]} x {size[1]}",
+                )
+                continue
+            report.changed("image of another size than annotated: its boxes are scaled", name)
+        number = key if isinstance(key, int) else None
+        if number is None:
+            report.changed("image whose id is text: numbered", name)
+        found[key] = FoundImage(places[0], *size, number=number)
+    return found
+
+
+def _class_names(export: Export, report: Report) -> dict[Key, str]:
+    names = dict(export.classes)
+    for _, key, *_, where in export.boxes:
+        if key not in names:
+            names[key] = key if isinstance(key, str) else f"class_{key}"
+            report.changed("class that 'categories' does not have: named by its id", where)
+    return names
+
+
+def _ids(export: Export, names: Mapping[Key, str], report: Report) -> dict[str, int | None]:
+    """Name → id; of a name that is there twice the id that has boxes."""
+    used = {key for _, key, *_ in export.boxes}
+    ids: dict[str, int | None] = {}
+    taken: dict[str, Key] = {}
+    for key, name in names.items():
+        if name in taken:
+            report.changed("class whose name another one has: the two are one", f"{name!r}, {key}")
+            if key not in used or taken[name] in used:
+                continue
+        taken[name] = key
+        if isinstance(key, str):
+            report.changed("class whose id is text: numbered", f"{name!r}, {key!r}")
+        ids[name] = key if isinstance(key, int) else None
+    return ids
+
+
+def _check_form(export: Export, images: Mapping[Key, FoundImage], report: Report) -> None:
+    """Make boxes of shares, or of corners, what COCO's are; all of a file are of one form."""
+    read = CocoAnnotations(export.path)
+    position: dict[Key, int] = {}
+    for key, (_, width, height) in export.images.items():
+        image = images.get(key)
+        position[key] = len(position)
+        read.widths.append(width or (image.width if image else 0))
+        read.heights.append(height or (image.height if image else 0))
+        read.image_ids.append(position[key])
+    for image_key, _, box, crowd, *_ in export.boxes:
+        if image_key in position:
+            read.image_index.append(position[image_key])
+            read.boxes.extend(box)
+            read.crowds.append(crowd)
+            read.category_ids.append(0)
+    form = misread_as(count_boxes(read))
+    if form is None:
+        return
+    placed = []
+    for image_key, label, (x, y, w, h), crowd, _, where in export.boxes:
+        at = position.get(image_key)
+        if at is None:
+            continue
+        box = x, y, w - x, h - y
+        if form == "shares":
+            width, height = read.widths[at], read.heights[at]
+            box = x * width, y * height, w * width, h * height
+            report.changed("box in shares of the image: in pixels", where)
+        else:
+            report.changed("box of two corners: of corner, width and height", where)
+        placed.append((image_key, label, box, crowd, None, where))
+    export.boxes[:] = placed
