@@ -40,6 +40,8 @@ SWEEP_VERSION = 1
 """sweep.json"""
 BEST_VERSION = 1
 """best.json"""
+STAGED_VERSION = 1
+"""staged.json"""
 CALIBRATION_VERSION = 1
 """Version of the file that keeps a calibration of INT8."""
 LAUNCH_VERSION = 2
@@ -138,8 +140,11 @@ CONTROLLER_ZIP = "controller.zip"
 """In jobs/: the launch code of the version that submitted the run; python runs it as it is."""
 BATCH_SCRIPT = "job.sh"
 """In a stage's folder of jobs/: the batch script as it was sent."""
+CACHE_DIR = ".cache"
+"""In run_root: what was fetched and unpacked, for all runs."""
 RESULTS_DIR = "results"
 
+STAGED_JSON = "staged.json"
 EXPERIMENT_YAML = "experiment.yaml"
 STATUS_JSON = "status.json"
 CLAIM_JSON = "claim.json"

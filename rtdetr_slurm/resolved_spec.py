@@ -76,6 +76,14 @@ def is_remote(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(REMOTE)
 
 
+def shown_uri(uri: str) -> str:
+    """An address for messages and records: without a password, and without the query of a web
+    address, which may let its bearer in."""
+    if "://" not in uri or uri.lower().startswith(("s3://", FILE_URI)):
+        return uri
+    return re.sub(r"://[^/]*@", "://", re.split(r"[?#]", uri, maxsplit=1)[0], count=1)
+
+
 def local_path(value: str) -> Path | None:
     """The path that a path field holds, also as `file:///…`; None for any other address."""
     if not is_uri(value):

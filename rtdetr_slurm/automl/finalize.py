@@ -13,13 +13,13 @@ from rtdetr_slurm.automl.baseline import Baseline, baseline_of
 from rtdetr_slurm.automl.budget import gpu_hours, search_events, why_over, why_stopped
 from rtdetr_slurm.automl.choice import Choice, choose, kept_trials, remove_checkpoints
 from rtdetr_slurm.automl.history import TrialState
-from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.automl.leaderboard import Entry, leaderboard, leaderboard_csv
 from rtdetr_slurm.automl.report import SearchReport, render
 from rtdetr_slurm.automl.study import Study, open_study
 from rtdetr_slurm.contract import REPORT_HTML, FailureClass, Kpi, Status
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import write_atomic
+from rtdetr_slurm.installed import see_installed
 from rtdetr_slurm.launch.allocation import Allocation
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.stage_run import StageRun
@@ -50,7 +50,7 @@ class BestRun(StageRun):
         self.best: Best | None = None
 
     def prepare(self) -> None:
-        see_installed(self.search)
+        see_installed(self.search.python_path, "optuna")
         results = self.attempt.results
         results.make()
         results.look()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from rtdetr_slurm.actions import EngineOf, get_action
 from rtdetr_slurm.automl.space import Space, search_space
 from rtdetr_slurm.contract import AUTOML_DIR, COSTS, Kpi
 from rtdetr_slurm.errors import RequestError, SiteError
+from rtdetr_slurm.installed import python_path
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.chain import Searching
 from rtdetr_slurm.plan.model import Array
@@ -169,7 +168,7 @@ def _search(
         interval=automl.interval,
         retention=automl.retention,
         keep=automl.keep,
-        python_path=_python_path(),
+        python_path=python_path("optuna"),
     )
     return search, notes
 
@@ -178,16 +177,6 @@ def _search_folder(loaded: LoadedSpec, spec: Mapping[str, Any]) -> Path:
     """Where a search is in the results; those of the action's own folder, where it names one."""
     section = spec.get(get_action(loaded.action).section) or {}
     return Path(section.get("results_dir") or spec["results_dir"]) / AUTOML_DIR
-
-
-def _python_path() -> tuple[str, ...]:
-    """Where this Python finds Optuna and what that needs: the folders of installed packages."""
-    found = find_spec("optuna")
-    assert found is not None, "optuna is a dependency"
-    assert found.origin is not None
-    first = str(Path(found.origin).parents[1])
-    installed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    return tuple(dict.fromkeys([first, *installed]))
 
 
 def _workers(loaded: LoadedSpec, site: Site, search: Search) -> Array:

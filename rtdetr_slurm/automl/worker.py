@@ -15,12 +15,12 @@ from typing import Any
 from rtdetr_slurm.automl.budget import failing, gpu_hours, search_events, seconds_of, why_over
 from rtdetr_slurm.automl.dismissal import dismiss_waiting
 from rtdetr_slurm.automl.history import Assignment, TrialRecord, TrialState
-from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.automl.leases import Lease, holders, lease_of, may_take, take
 from rtdetr_slurm.automl.study import Study, open_study
 from rtdetr_slurm.automl.trial import Outcome, TrialEnd, TrialStart
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.files import PRIVATE_DIR
+from rtdetr_slurm.installed import see_installed
 from rtdetr_slurm.launch.allocation import Allocation
 from rtdetr_slurm.launch.history import history_of
 from rtdetr_slurm.launch.job_run import JobRun
@@ -76,7 +76,7 @@ class Worker(JobRun):
         pass
 
     def prepare(self) -> None:
-        see_installed(self.search)
+        see_installed(self.search.python_path, "optuna")
         # All tasks of an array start at once, and all read the same journal first.
         workers = 1 if self.task.stage.array is None else self.task.stage.array.size
         time.sleep(random.uniform(0, min(_JITTER_S, _PER_WORKER_S * (workers - 1))))

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rtdetr_slurm.submission.prepare import Prepared
 
 
+ROOTS = ("train", "eval", "inference", "calibration")
+"""Keys of job.datasets."""
+
+
 def add_request(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what is asked for."""
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the experiment YAML")
@@ -39,6 +43,13 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         choices=("on", "off"),
         help="search for hyper-parameters, or train once; takes the place of automl.policy",
     )
+    for name in ROOTS:
+        parser.add_argument(
+            f"--{name}-data",
+            metavar="ROOT",
+            action="append" if name in ("train", "inference") else "store",
+            help=f"folder or address of the data; takes the place of job.datasets.{name}",
+        )
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
@@ -60,6 +71,7 @@ def prepared_request(args: argparse.Namespace) -> Prepared:
         parent=args.parent,
         checkpoint=args.checkpoint,
         automl=args.automl,
+        datasets={name: root for name in ROOTS if (root := vars(args)[f"{name}_data"])},
     )
 
 

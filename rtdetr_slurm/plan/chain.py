@@ -13,7 +13,9 @@ from rtdetr_slurm.contract import MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Array, Dependency, Input, Origin
 from rtdetr_slurm.plan.search import BASELINE, BEST, EVALUATE_BEST, Search
-from rtdetr_slurm.resolved_spec import is_uri, value_at
+from rtdetr_slurm.plan.sources import staged_for
+from rtdetr_slurm.plan.staging import STAGE, Staging
+from rtdetr_slurm.resolved_spec import is_remote, is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import as_asked, walk
 from rtdetr_slurm.spec.needs import heeds_common_choice, taken_from, takes_checkpoint
@@ -92,6 +94,7 @@ class Position:
         searching: of the spec's own training, where that is a search, and of what finds its best.
         is_of_search: whether it is one that a search brings with it.
         best_of: the search that it finds the best trial of.
+        staging: what it brings for the others.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Position:
     searching: Searching | None = None
     is_of_search: bool = False
     best_of: str | None = None
+    staging: Staging | None = None
 
 
 def chain(
@@ -111,6 +115,7 @@ def chain(
     parent: Parent | None,
     targets: Sequence[str] = (),
     searching: Searching | None = None,
+    staging: Staging | None = None,
 ) -> list[Position]:
     """The spec's own action and its follow-ups, in order; a deploy action once for each target.
 
@@ -120,12 +125,15 @@ def chain(
     Args:
         targets: the kinds of GPU to deploy on; none where the site lists none.
         searching: that the first of them, a training, is a search.
+        staging: what is to be brought before any of them begins that reads it.
 
     Raises:
         RequestError: two stages have one name, a name is none for a folder, or the parent has not
             what is taken from it, or nothing is.
     """
     positions: list[Position] = []
+    if staging is not None:
+        positions.append(Position(STAGE, loaded.action, staging=staging))
     line: list[Position] = []  # what a later stage can follow on
     for index, entry, target in _stages(loaded, targets):
         name = loaded.action if entry is None else entry.name or entry.action
@@ -141,12 +149,12 @@ def chain(
                 f"job.then: there are two stages called '{name}'; give one of them a name of its "
                 f"own: {{action: {action}, name: {action}-2}}"
             )
-        inputs = tuple(_inputs(loaded, spec, index, target, line, parent))
+        inputs = tuple(_inputs(loaded, spec, index, target, line, parent, staging))
         depends_on = _dependencies(inputs, line, parent)
         position = Position(name, action, entry, target, depends_on, inputs)
         if searching is not None and index == 0:
             position = replace(position, searching=searching)
-            best, *scored = _of_search(position, searching, spec, parent)
+            best, *scored = _of_search(position, searching, spec, parent, staging)
             positions += [position, best, *scored]
             line = [position, best]
         else:
@@ -163,30 +171,36 @@ def chain(
 
 
 def _of_search(
-    searched: Position, searching: Searching, spec: Mapping[str, Any], parent: Parent | None
+    searched: Position,
+    searching: Searching,
+    spec: Mapping[str, Any],
+    parent: Parent | None,
+    staging: Staging | None,
 ) -> Iterator[Position]:
     """What a search brings with it: first the stage that finds its best trial, then those that
     score that and what every trial starts from."""
-    over = Dependency(Origin(searched.name), "afterany")
+    staged = [one for one in searched.depends_on if one.on == Origin(STAGE)]
     yield Position(
         BEST,
         searched.action,
-        depends_on=(over,),
+        depends_on=(Dependency(Origin(searched.name), "afterany"), *staged),
         searching=searching,
         is_of_search=True,
         best_of=searched.name,
     )
+    scored = []
     if searching.evaluates:
-        best = Input(_SCORED, Infer.PARENT_MODEL, Origin(BEST))
-        yield _scoring(EVALUATE_BEST, best, (Dependency(Origin(BEST)),))
+        scored.append((EVALUATE_BEST, Input(_SCORED, Infer.PARENT_MODEL, Origin(BEST))))
     if searching.has_baseline:
-        start = _start_of(searched, spec)
-        yield _scoring(BASELINE, start, _dependencies((start,), (), parent))
-
-
-def _scoring(name: str, scored: Input, depends_on: tuple[Dependency, ...]) -> Position:
-    inputs = (Input("evaluate.results_dir", Infer.OUTPUT_DIR), scored)
-    return Position(name, "evaluate", depends_on=depends_on, inputs=inputs, is_of_search=True)
+        scored.append((BASELINE, _start_of(searched, spec)))
+    for name, model in scored:
+        inputs = (
+            Input("evaluate.results_dir", Infer.OUTPUT_DIR),
+            *(one for one in _staged(spec, "evaluate", staging) if one.field != _SCORED),
+            model,
+        )
+        depends_on = _dependencies(inputs, (), parent)
+        yield Position(name, "evaluate", depends_on=depends_on, inputs=inputs, is_of_search=True)
 
 
 def _start_of(searched: Position, spec: Mapping[str, Any]) -> Input:
@@ -195,6 +209,8 @@ def _start_of(searched: Position, spec: Mapping[str, Any]) -> Input:
         if one.function == Infer.RESUME_MODEL:
             return Input(_SCORED, Infer.PARENT_MODEL, one.origin, choice=one.choice or "last")
     named = next(value for name in STARTED_FROM if (value := value_at(spec, name)))
+    if is_remote(named):
+        return Input(_SCORED, Infer.FETCH, Origin(STAGE), uri=named)
     return Input(_SCORED, Infer.FETCH, uri=named if is_uri(named) else Path(named).as_uri())
 
 
@@ -215,20 +231,22 @@ def _inputs(
     target: str | None,
     before: Sequence[Position],
     parent: Parent | None,
+    staging: Staging | None,
 ) -> Iterator[Input]:
-    """What is filled in when the stage starts: its results folder, files that the spec names by
-    address, and what the spec leaves open to an inference function."""
+    """What is filled in when the stage starts: its results folder, what the spec names by address
+    or in archives, and what it leaves open to an inference function."""
     action = get_action(loaded.actions[index])
     own = loaded.job.then[index - 1].checkpoint if index else None
     parent_name = loaded.job.parent
     yield Input(f"{action.section}.results_dir", Infer.OUTPUT_DIR)
+    yield from _staged(spec, action.name, staging)
     for ref in walk(ExperimentConfig):
         if action.name not in ref.used_by:
             continue
         ref = as_asked(ref, partial(_beside, spec, ref.path))
         path, function = dotted(ref.path), ref.inferred(action.name)
         value = value_at(spec, path)
-        if ref.extra("x-path") == "read" and is_uri(value):
+        if ref.extra("x-path") == "read" and is_uri(value) and not is_remote(value):
             yield Input(path, Infer.FETCH, uri=value)
         elif value or function is None:
             continue
@@ -239,6 +257,12 @@ def _inputs(
             if choice is None and heeds_common_choice(ref, loaded.actions, index, parent_name):
                 choice = loaded.job.checkpoint
             yield Input(path, function, origin, choice=choice if takes_checkpoint(ref) else None)
+
+
+def _staged(spec: Mapping[str, Any], action: str, staging: Staging | None) -> Iterator[Input]:
+    fields = () if staging is None else staging.fields
+    for one in staged_for(spec, action, fields):
+        yield Input(one.field, Infer.FETCH, Origin(STAGE), uri=one.object.uri)
 
 
 def _beside(spec: Mapping[str, Any], path: KeyPath, name: str) -> Any:
@@ -283,7 +307,10 @@ def _dependencies(
     inputs: Sequence[Input], before: Sequence[Position], parent: Parent | None
 ) -> tuple[Dependency, ...]:
     ended = [stage.origin for stage in parent.stages if stage.ended] if parent else []
-    origins = [one.origin for one in inputs if one.origin is not None and one.origin not in ended]
+    named = [one.origin for one in inputs if one.origin is not None and one.origin not in ended]
+    staged = [Origin(STAGE)] if Origin(STAGE) in named else []
+    origins = [one for one in named if one != Origin(STAGE)]
     if before and not origins:
         origins = [Origin(before[-1].name)]
+    origins += staged
     return tuple(Dependency(origin) for origin in dict.fromkeys(origins))

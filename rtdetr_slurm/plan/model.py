@@ -14,6 +14,7 @@ from rtdetr_slurm.actions import EngineName, get_action
 from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Search
+from rtdetr_slurm.plan.staging import Staging
 
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
 """Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
@@ -219,7 +220,8 @@ class Input:
         field: dotted path in the spec.
         function: how its value is found (contract.Infer).
         origin: the stage that the value comes from, if it comes from one.
-        uri: the address that it comes from, if it comes from one.
+        uri: the address, or the archive, that it comes from, if it comes from one; the origin is
+            then the stage that brings it.
         choice: which of the origin's checkpoints; None: the one that the function takes by itself.
     """
 
@@ -237,7 +239,7 @@ class Input:
     def source(self) -> str:
         """Where the value comes from, in words."""
         how = self.function if self.choice is None else f"{self.function} ({self.choice})"
-        return " of ".join(str(part) for part in (how, self.origin or self.uri) if part)
+        return " of ".join(str(part) for part in (how, self.uri or self.origin) if part)
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,8 @@ class Stage:
         search: what its tasks do instead of running the action once.
         best_of: the stage before that searches, of which this one finds the best trial; its action
             is that one's, and it runs on the host.
+        staging: what it brings for those that come after it, instead of running an action; its
+            action is the plan's first one.
     """
 
     name: str
@@ -268,6 +272,7 @@ class Stage:
     target: str | None = None
     search: Search | None = None
     best_of: str | None = None
+    staging: Staging | None = None
 
     def __post_init__(self) -> None:
         # The name becomes a folder, and more: it is never a path, and no option of a command.
@@ -276,6 +281,11 @@ class Stage:
         if not Path(self.results_dir).is_absolute():
             raise RequestError(f"results_dir {self.results_dir!r} is not absolute")
         get_action(self.action)
+
+    @property
+    def runs_action(self) -> bool:
+        """Whether its action is run at all, be it once or for each trial of a search."""
+        return self.best_of is None and self.staging is None
 
     def tasks(self) -> list[StageTask]:
         """Its array's tasks, or itself as the only one."""

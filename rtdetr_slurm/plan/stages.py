@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, get_action
-from rtdetr_slurm.contract import COSTS, Env
+from rtdetr_slurm.contract import COSTS, Env, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Position
@@ -19,6 +19,7 @@ from rtdetr_slurm.plan.model import (
     Container,
     Endurance,
     Image,
+    Input,
     Launch,
     Resources,
     Stage,
@@ -32,22 +33,32 @@ if TYPE_CHECKING:
     from rtdetr_slurm.spec.job import JobConfig
 
 
+STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Variables with which boto3 authenticates itself, where no profile of the user's does."""
 _BEST_MIN = 60
 """Time limit in minutes of a stage that finds the best trial, where its role has none."""
 
 
 def make_stage(
-    position: Position, loaded: LoadedSpec, spec: Mapping[str, Any], site: Site, run_dir: Path
+    position: Position,
+    loaded: LoadedSpec,
+    spec: Mapping[str, Any],
+    site: Site,
+    run_dir: Path,
+    cache: str | None = None,
 ) -> Stage:
     """The stage at a place in the chain.
+
+    Args:
+        cache: the folder that a stage before brings things to, where one does.
 
     Raises:
         RequestError: the spec asks for what its job cannot have.
         SiteError: the site has no image for it.
     """
     results_dir = _results_dir(spec, position)
-    if position.best_of is not None:
-        return _best(position, loaded, site, results_dir)
+    if position.best_of is not None or position.staging is not None:
+        return _on_host(position, loaded, site, results_dir)
     action = get_action(position.action)
     target = site.target(position.target)
     role = site.for_role(action.role, target)
@@ -62,7 +73,7 @@ def make_stage(
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
         launch=launch,
-        container=_container(spec, action, site, role, run_dir, written),
+        container=_container(spec, position, site, role, run_dir, written, cache),
         command=(
             *_command(action, loaded, launch, search),
             *deploy_options(action, loaded, launch, target),
@@ -76,12 +87,16 @@ def make_stage(
     )
 
 
-def _best(position: Position, loaded: LoadedSpec, site: Site, results_dir: str) -> Stage:
-    """The stage that finds the best trial of a search: a short job without container or GPU."""
+def _on_host(position: Position, loaded: LoadedSpec, site: Site, results_dir: str) -> Stage:
+    """A stage that runs no action: a job without container or GPU."""
     role = site.merged_role("cpu")
-    longest = site.limits.max_time
-    time_min = role.time or (_BEST_MIN if longest is None else min(_BEST_MIN, longest))
+    time_min, longest = role.time, site.limits.max_time
+    if position.best_of is not None and time_min is None:
+        time_min = _BEST_MIN if longest is None else min(_BEST_MIN, longest)
     launch = launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job))
+    secrets = _secrets(launch, loaded)
+    if position.staging is not None:
+        secrets = (*secrets, *(name for name in STORE_SECRETS if name not in secrets))
     return Stage(
         name=position.name,
         action=position.action,
@@ -96,12 +111,13 @@ def _best(position: Position, loaded: LoadedSpec, site: Site, results_dir: str) 
             qos=role.qos,
             constraint=role.constraint,
         ),
-        launch=replace(launch, accelerator="cpu", secrets=_secrets(launch, loaded)),
+        launch=replace(launch, accelerator="cpu", secrets=secrets),
         container=None,
         command=(),
         results_dir=results_dir,
         depends_on=position.depends_on,
         best_of=position.best_of,
+        staging=position.staging,
     )
 
 
@@ -111,7 +127,8 @@ def _results_dir(spec: Mapping[str, Any], position: Position) -> str:
         search = position.searching.search
         return search.folder if position.best_of is not None else str(search.path / WORKERS_DIR)
     section = spec.get(get_action(position.action).section) or {}
-    own = None if position.is_of_search else section.get("results_dir")
+    brought = position.is_of_search or position.staging is not None
+    own = None if brought else section.get("results_dir")
     return str(own or Path(spec["results_dir"]) / position.name)
 
 
@@ -231,18 +248,26 @@ def _command(
 
 def _container(
     spec: Mapping[str, Any],
-    action: Action,
+    position: Position,
     site: Site,
     role: Role,
     run_dir: Path,
     results_dir: str,
+    cache: str | None,
 ) -> Container | None:
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
-    binds += [Bind(path, path, read_only=True) for path in read_paths(spec, action.name)]
-    made = [path for _, _, path in fields_of(spec, action.name, "new", "update") if path]
+    read = read_paths(spec, position.action)
+    if cache is not None and any(_is_brought(one) for one in position.inputs):
+        read.append(cache)
+    binds += [Bind(path, path, read_only=True) for path in read]
+    made = [path for _, _, path in fields_of(spec, position.action, "new", "update") if path]
     folders = [str(Path(path).parent) for path in made]
     binds += [Bind(folder, folder) for folder in folders]
     return container_of(site, role, binds)
+
+
+def _is_brought(one: Input) -> bool:
+    return one.function == Infer.FETCH and one.origin is not None
 
 
 def container_of(site: Site, role: Role, binds: Sequence[Bind]) -> Container | None:

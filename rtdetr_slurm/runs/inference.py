@@ -22,6 +22,7 @@ from rtdetr_slurm.runs.best import Best, best_of, chosen_checkpoint
 from rtdetr_slurm.runs.choice import Chosen, best_or_last, checkpoint_of
 from rtdetr_slurm.runs.claim import claim_id, read_claim
 from rtdetr_slurm.runs.run import Run, open_run
+from rtdetr_slurm.runs.staged import staged_path
 from rtdetr_slurm.runs.trials import trial_folder
 
 
@@ -51,7 +52,10 @@ def infer(run: Run, task: StageTask, one: Input) -> Chosen:
     if one.function in MODEL_FILES:
         return Chosen(create_file(one.function, task), "")
     if one.function == Infer.FETCH and one.uri is not None:
-        return Chosen(fetch(one.uri), "")
+        if one.origin is None:
+            return Chosen(fetch(one.uri), "")
+        stage = run.plan.stage(one.origin.stage)
+        return Chosen(staged_path(StageTask(stage).results_dir, one.field, one.uri), "")
     if one.origin is not None and one.function in _FROM_A_STAGE:
         return from_stage(maker_of(run, one.origin), one)
     raise RequestError(f"there is no inference function '{one.function}' here")

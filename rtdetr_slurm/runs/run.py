@@ -177,8 +177,8 @@ def stage_command(run_dir: Path, stage: Stage, first: int = 0) -> list[str]:
     Args:
         first: number of the job's first start.
     """
-    searches = stage.search is not None or stage.best_of is not None
-    controller = python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP, installed=searches)
+    installed = stage.search is not None or not stage.runs_action
+    controller = python_archive(run_dir / JOBS_DIR / CONTROLLER_ZIP, installed=installed)
     return [*controller, "stage", str(run_dir), stage.name, *([str(first)] if first else [])]
 
 

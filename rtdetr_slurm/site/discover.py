@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.contract import Env
+from rtdetr_slurm.contract import CACHE_DIR, Env
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.places import expanded, user_folder
 from rtdetr_slurm.resources import specs_dir
@@ -38,6 +38,12 @@ class FoundSite:
     def run_root(self) -> Path:
         """Absolute path of the folder with the site's runs."""
         return Path(self.site.run_root).absolute()
+
+    @property
+    def cache_root(self) -> Path:
+        """Absolute path of the folder that everything fetched and unpacked is kept in."""
+        own = self.site.cache_root
+        return self.run_root / CACHE_DIR if own is None else Path(own)
 
 
 def find_site(

@@ -238,6 +238,8 @@ def _layer(source: YamlSource, profile: Site, environ: Mapping[str, str]) -> dic
         }
     if "run_root" in data:
         data["run_root"] = expand(data["run_root"], "run_root", absolute=False, bound=True)
+    if data.get("cache_root"):
+        data["cache_root"] = expand(data["cache_root"], "cache_root", bound=True)
     if data.get("templates"):
         data["templates"] = expand(data["templates"], "templates")
     if "apptainer" in data:

@@ -74,6 +74,18 @@ class SiteImage(_Section):
     sha256: Sha256 | None = Field(default=None, description="Digest the SIF must have.")
 
 
+class S3(_Section):
+    """How s3:// addresses are reached; what is null is as boto3 has it (AWS_* variables and
+    ~/.aws). Credentials are never in a profile."""
+
+    endpoint_url: Line | None = Field(
+        default=None, description="Of another store than Amazon's, such as https://minio:9000."
+    )
+    region: Line | None = Field(default=None, description="Region of the buckets.")
+    profile: Line | None = Field(default=None, description="Section of ~/.aws to use.")
+    anonymous: bool = Field(default=False, description="Without credentials: public buckets alone.")
+
+
 class Role(_Section):
     """What the jobs of one role get; at the profile's top level, what those of all roles get."""
 
@@ -226,6 +238,17 @@ class Site(Role):
     run_root: Line = Field(
         default="runs", description="Where run folders are made; compute nodes see it."
     )
+    cache_root: Line | None = Field(
+        default=None,
+        description="Where what is fetched and unpacked is kept for all runs; compute nodes see "
+        "it. Null means .cache in run_root.",
+    )
+    staging: Literal["job", "login"] = Field(
+        default="job",
+        description="Who fetches and unpacks data: a first job of the chain, on role cpu, or "
+        "`submit` itself, where compute nodes reach no object store.",
+    )
+    s3: S3 = S3()
     accelerator: Literal["cuda", "cpu"] | None = Field(
         default=None,
         description="What training runs on; null means cuda, or on `local` what is there.",

@@ -27,7 +27,9 @@ from rtdetr_slurm.spec.fields import (
 ClassId = Annotated[int, Field(ge=0)]
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-"""How names of archives of images end, in whatever case."""
+"""How names of archives of images end, in whatever case, that are read where they are."""
+PACKED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".tar.zst", ".tzst")
+"""The same of all archives, which a stage can unpack."""
 LIST_SUFFIX = ".txt"
 """How the name of a list of images ends."""
 
@@ -49,11 +51,17 @@ class DataSource(Section):
     image_dir: OptionalText = field(
         "",
         path="read",
+        holds="images",
         required_by=EVERY,
-        description="Folder that the file names in json_file are relative to.",
+        description="What the file names in json_file are relative to: a folder; an archive (.tar, "
+        ".tar.gz, .tgz, .tar.zst, .zip), with or without its top folder; the address of an "
+        "archive, or s3://bucket/prefix of a folder.",
     )
     json_file: OptionalText = field(
-        "", path="read", required_by=EVERY, description="Annotations in COCO's JSON format."
+        "",
+        path="read",
+        required_by=EVERY,
+        description="Annotations in COCO's JSON format. A file, or its address.",
     )
 
 
@@ -66,8 +74,8 @@ class InferDataSource(Section):
         holds="images",
         required_by=EVERY,
         description="Where the images are: folders, with all that is below them; archives (.tar, "
-        ".tar.gz, .tgz, .zip); text files (.txt) that name an image on each line, relative to "
-        "their own folder.",
+        ".tar.gz, .tgz, .tar.zst, .zip); text files (.txt) that name an image on each line, "
+        "relative to their own folder; addresses of archives or of s3:// folders.",
     )
     classmap: OptionalText = field(
         "",

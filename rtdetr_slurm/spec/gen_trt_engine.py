@@ -19,7 +19,11 @@ class CalibrationConfig(Section):
     """Calibration of INT8."""
 
     cal_image_dir: list[str] = field(
-        [], path="read", automl="disabled", description="Folders with images to calibrate on."
+        [],
+        path="read",
+        holds="images",
+        automl="disabled",
+        description="Images to calibrate on, as infer_data_sources.image_dir has them.",
     )
     cal_cache_file: OptionalText = field(
         "",

@@ -106,6 +106,33 @@ class _OrActionName:
         return {"anyOf": [{"enum": list(ACTIONS)}, handler(schema)]}
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Root = Annotated[str, Matches(r"^\S.*$", "a folder, or s3://bucket/prefix")]
+
+
+class DatasetRoots(Section):
+    """Where datasets are: folders, or addresses of such, with images.tar.gz and annotations.json,
+    and label_map.txt for an inference."""
+
+    train: Annotated[list[Root], BeforeValidator(_as_list)] = field(
+        [],
+        description="Fills dataset.train_data_sources; several are joined. A quantization is "
+        "calibrated on the first.",
+    )
+    eval: Root | None = field(
+        None, description="Fills dataset.val_data_sources and dataset.test_data_sources."
+    )
+    inference: Annotated[list[Root], BeforeValidator(_as_list)] = field(
+        [], description="Fills dataset.infer_data_sources."
+    )
+    calibration: Root | None = field(
+        None, description="Fills dataset.quant_calibration_data_sources."
+    )
+
+
 class JobConfig(Section):
     """The job around an action; nodes and GPUs come from the action's own section."""
 
@@ -171,6 +198,16 @@ class JobConfig(Section):
         used_by=TRAINING,
         description="What training does about an image that is missing, cannot be decoded or has "
         "another size than annotated: stop the job, or name it and go on without it.",
+    )
+    datasets: DatasetRoots = field(
+        DatasetRoots,
+        description="Roots of datasets: the data sources that the actions need and that the spec "
+        "leaves out are filled from them.",
+    )
+    unpack: Literal["all", "named"] = field(
+        "all",
+        description="What is unpacked of archives of annotated images: everything, or the images "
+        "that the annotations name.",
     )
     parent: str | None = field(
         None,

@@ -21,6 +21,7 @@ from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.automl_rules import check_automl
 from rtdetr_slurm.spec.carried import carry_over, contradictions
+from rtdetr_slurm.spec.datasets import chain_of, complete_sources
 from rtdetr_slurm.spec.experiment import (
     FROM_ENVIRONMENT,
     ExperimentConfig,
@@ -150,7 +151,8 @@ def load_spec(
         parent = parent_spec(name)
         completed, carried = carry_over(assembled.source.data, action, parent, name)
         filled = fill_references(completed)
-    data, gpu_notes = complete_gpus(_without_missing(filled.data))
+    given = complete_sources(filled.data, [*chain_of(filled.data, action)])
+    data, gpu_notes = complete_gpus(_without_missing(given))
     data, scales_note = complete_scales(data)
     spec, wrong = _validate(data)
     problems = [*assembled.problems, *filled.problems, *wrong]

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from rtdetr_slurm.actions import EngineOf, last_that_leaves, own_engine
 from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
-from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
+from rtdetr_slurm.resolved_spec import shown_uri
+from rtdetr_slurm.spec.addresses import address_problem
+from rtdetr_slurm.spec.datasets import ROOTS
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.export import OPSETS
 from rtdetr_slurm.spec.fields import (
@@ -193,7 +195,9 @@ def required_is_given(
         if taken_from(ref, actions, index, parent) is not None:
             continue
         about = str(ref.info.description).split(". ")[0].rstrip(".")
-        yield Problem(ref.path, f"missing; action '{action}' needs it: {about}")
+        root = ROOTS.get(str(ref.path[-1]).removesuffix("_data_sources"))
+        filled = f"; job.datasets.{root} would fill it" if root else ""
+        yield Problem(ref.path, f"missing; action '{action}' needs it: {about}{filled}")
 
 
 def choices_are_used(
@@ -240,20 +244,14 @@ def calibration_is_given(experiment: ExperimentConfig, action: str) -> Problems:
         )
 
 
-def files_can_be_reached(experiment: ExperimentConfig, action: str) -> Problems:
-    """Files are on a file system that the job sees; a `file:///` address is one, too."""
+def addresses_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
     for ref, value in visit(experiment):
         if ref.extra("x-path") != "read" or action not in ref.used_by:
             continue
-        in_data = ref.path[0] == "dataset"
+        holds = ref.extra("x-holds")
         for text in value if isinstance(value, list) else [value]:
-            if is_uri(text) and (in_data or not text.startswith(FILE_URI)):
-                allowed = "a path" if in_data else f"a path, or {FILE_URI}…"
-                yield Problem(
-                    ref.path,
-                    f"found {show(text)}; files elsewhere cannot be fetched in this version; "
-                    f"allowed: {allowed}",
-                )
+            if text and (problem := address_problem(text, holds)):
+                yield Problem(ref.path, f"found {show(shown_uri(text))}; {problem}")
 
 
 def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
@@ -309,7 +307,7 @@ RULES = (
     queries_fit_cells,
     batch_norm_has_values,
     calibration_is_given,
-    files_can_be_reached,
+    addresses_are_meant,
     legacy_files_are_named,
     key_is_no_reference,
     paths_are_meant,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rtdetr_slurm.contract import HUGGING_FACE_WEIGHTS
 from rtdetr_slurm.places import expanded, refusal, with_home
-from rtdetr_slurm.resolved_spec import FILE_URI, is_uri
+from rtdetr_slurm.resolved_spec import FILE_URI, is_uri, local_path
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.dataset import LIST_SUFFIX
 from rtdetr_slurm.spec.experiment import ExperimentConfig
@@ -44,17 +44,20 @@ def path_problem(text: str) -> str | None:
 def absolute_paths(resolved: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
     """A copy of a resolved spec in which every relative path is taken from `cwd`.
 
-    `~` is the home folder. Empty values, TAO's `???` and URLs stay as they are.
+    `~` is the home folder, and `file:///…` of data the path in it. Empty values, TAO's `???` and
+    other addresses stay as they are.
     """
 
     def absolute(value: Any) -> Any:
-        if not _is_path(value):
-            return value
-        return os.path.normpath(cwd / expanded(value))
+        return os.path.normpath(cwd / expanded(value)) if _is_path(value) else value
+
+    def plain(value: Any) -> Any:
+        path = local_path(value) if is_uri(value) else None
+        return absolute(value) if path is None else str(path)
 
     result: Any = resolved
     for ref in _path_fields():
-        result = _mapped(result, ref.path, absolute)
+        result = _mapped(result, ref.path, plain if ref.path[0] == "dataset" else absolute)
     return dict(result)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rtdetr_slurm import __version__
@@ -81,6 +82,7 @@ def prepare(
     parent: str | None = None,
     checkpoint: str | None = None,
     automl: str | None = None,
+    datasets: Mapping[str, str | Sequence[str]] = MappingProxyType({}),
 ) -> Prepared:
     """Check a spec, the data it names and the site, and plan the stages.
 
@@ -94,6 +96,7 @@ def prepare(
         checkpoint: best, last, latest or epoch:N; it takes the place of job.checkpoint, and of what
             an entry of job.then says.
         automl: on or off: whether training is a search; it takes the place of automl.policy.
+        datasets: roots of datasets; each takes the place of that of job.datasets.
 
     Raises:
         RequestError: the request is wrong.
@@ -106,6 +109,10 @@ def prepare(
     extra += [f"job.parent={json.dumps(parent, ensure_ascii=False)}"] if parent else []
     extra += [f"job.checkpoint={json.dumps(checkpoint)}"] if checkpoint else []
     extra += [f"automl.policy={json.dumps(automl)}"] if automl else []
+    extra += [
+        f"job.datasets.{name}={json.dumps(root, ensure_ascii=False)}"
+        for name, root in datasets.items()
+    ]
     try:
         found = find_site(site, os.environ)
     except SiteError:

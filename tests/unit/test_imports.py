@@ -26,6 +26,7 @@ GROUND = {
     "encryption",
     "errors",
     "files",
+    "installed",
     "lifetime",
     "markup",
     "places",

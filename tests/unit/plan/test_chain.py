@@ -225,11 +225,3 @@ def test_limits_hold_for_every_stage_and_name_its_entry(tmp_path: Path) -> None:
 def test_a_file_named_by_its_address_is_looked_up_when_the_stage_starts(tmp_path: Path) -> None:
     [evaluate] = plan(tmp_path, "evaluate.checkpoint=file:///w/a%20b.pth", action="evaluate").stages
     assert Input("evaluate.checkpoint", "fetch", uri="file:///w/a%20b.pth") in evaluate.inputs
-    for override in (
-        "evaluate.checkpoint=s3://b/x.pth",
-        "dataset.test_data_sources.image_dir=s3://b",
-    ):
-        with pytest.raises(
-            RequestError, match=r"s3://b.*cannot be fetched in this version; allowed"
-        ):
-            plan(tmp_path, "evaluate.checkpoint=/c.pth", override, action="evaluate")

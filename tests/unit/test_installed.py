@@ -1,4 +1,4 @@
-"""What a job of a search finds installed."""
+"""What a job outside a container finds installed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_support import search_in
 
 import rtdetr_slurm
-from rtdetr_slurm.automl.installed import see_installed
 from rtdetr_slurm.errors import SiteError
+from rtdetr_slurm.installed import see_installed
 
 PROGRAM = """
 import sys; sys.path.insert(0, sys.argv[1])
-from rtdetr_slurm.automl.installed import see_installed
-from types import SimpleNamespace
-see_installed(SimpleNamespace(python_path=sys.argv[2:]))
+from rtdetr_slurm.installed import see_installed
+see_installed(sys.argv[2:], 'optuna')
 """
 
 
@@ -30,10 +28,10 @@ def test_a_job_finds_a_users_own_installation() -> None:
         argv = [sys.executable, "-I", "-S", "-c", PROGRAM, ours, *path]
         done = subprocess.run(argv, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
-    assert "has no Optuna" in done.stderr
+    assert "has no optuna" in done.stderr
 
 
-def test_a_node_without_it_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_it_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(SiteError, match="this node has no Optuna"):
-        see_installed(search_in(tmp_path))
+    with pytest.raises(SiteError, match="this node has no optuna"):
+        see_installed((), "optuna")
