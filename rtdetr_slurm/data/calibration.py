@@ -15,7 +15,8 @@ from rtdetr_slurm.errors import RequestError
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
-_SECTION = "gen_trt_engine.tensorrt.calibration"
+CALIBRATION_FIELD = ("gen_trt_engine", "tensorrt", "calibration")
+_SECTION = ".".join(CALIBRATION_FIELD)
 
 
 def calibration_sources(

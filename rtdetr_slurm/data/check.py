@@ -1,33 +1,36 @@
 """The data of an action, checked before a job is queued, and again before the first step.
 
-What makes a run worthless is refused; what only costs something becomes a note. Standard library
-only.
+What makes a run worthless is refused, all of it at once; what only costs something is a warning.
+Standard library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import DEPLOY, EngineName, get_action
 from rtdetr_slurm.data.archives import is_archive
-from rtdetr_slurm.data.calibration import calibration_sources
+from rtdetr_slurm.data.calibration import CALIBRATION_FIELD, calibration_sources
 from rtdetr_slurm.data.check_boxes import check_boxes
-from rtdetr_slurm.data.check_images import check_images
-from rtdetr_slurm.data.classes import check_eval_class_ids, class_names, note_on_idle_classes
+from rtdetr_slurm.data.check_classes import check_classes
+from rtdetr_slurm.data.check_images import LookIntoImages, check_images, look_into_headers
+from rtdetr_slurm.data.classes import check_same_ids, find_classes
+from rtdetr_slurm.data.classmap import CLASSMAP_FIELD, inference_classes
 from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
+from rtdetr_slurm.data.findings import FieldPath, Findings
+from rtdetr_slurm.data.given import Opened, check_folder, given_sources, open_given
 from rtdetr_slurm.data.image_sources import check_apart, find_images
-from rtdetr_slurm.data.mscoco import without_gaps
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.resolved_spec import is_remote
+from rtdetr_slurm.spec.addresses import is_packed
 
 if TYPE_CHECKING:
-    from rtdetr_slurm.spec.dataset import DatasetConfig, DataSource
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
-WITHOUT_ANNOTATIONS = ("infer", "calibration")
-"""Kinds of sources that have names of images alone; those of `calibration` may have more."""
+_INFER_FIELD: FieldPath = ("dataset", "infer_data_sources", "image_dir")
 
 
 @dataclass(frozen=True)
@@ -44,77 +47,91 @@ class CheckedData:
     notes: tuple[str, ...]
 
 
-def check_sources(
-    experiment: ExperimentConfig,
-    action: str,
-    *,
-    engine: EngineName = "rtdetr",
-    skip_bad_images: bool = False,
-    kinds: Collection[str] | None = None,
-    read: Callable[[Path], CocoAnnotations] = read_annotations,
-) -> CheckedData:
-    """Read and check the data of `action`: folders, classes, images, boxes.
+@dataclass(frozen=True)
+class Checks:
+    """How the data of an action are looked at.
 
-    Args:
+    Attributes:
         engine: whose image the action runs in: TAO's counts all classes in its scores, but for
             TensorRT engines, and reads HDF5 files.
         skip_bad_images: images that are missing or not as annotated are left out, and noted.
         kinds: of sources, as the action table names them; None: all of the action's.
+        ranks: that a training is shared by; None: that is not known.
+        known: classes of the weights that are used, id to name, empty where they do not say; None:
+            nobody knows yet.
+        staged_later: images and annotations may be at an address, and images in an archive, that
+            are staged before the action begins: a source is checked as far as it is here.
         read: reads an annotation file; whoever checks several actions remembers what it has read.
+        look: looks into image files.
+    """
+
+    engine: EngineName = "rtdetr"
+    skip_bad_images: bool = False
+    kinds: Collection[str] | None = None
+    ranks: int | None = None
+    known: Mapping[int, str] | None = None
+    staged_later: bool = False
+    read: Callable[[Path], CocoAnnotations] = read_annotations
+    look: LookIntoImages = look_into_headers
+
+
+def check_sources(
+    experiment: ExperimentConfig, action: str, checks: Checks | None = None
+) -> CheckedData:
+    """Read and check the data of `action`: folders, classes, images, boxes.
 
     Raises:
-        RequestError: naming the source and the spec field, and what would be right.
+        BadData: (a RequestError) all that is wrong, with sources and spec fields, and what would be
+            right.
         ActionError: the memory does not suffice for the annotations.
     """
-    dataset = experiment.dataset
-    sources: dict[str, list[Source]] = {}
-    for kind, given in given_sources(experiment, action).items():
-        if kinds is not None and kind not in kinds:
-            continue
-        sources[kind] = [_open(kind, source, read, dataset) for source in given]
-        if kind in ("train", "test") and kind in get_action(action).reads and not given:
-            raise RequestError(f"dataset.{kind}_data_sources is not set, and {action} needs it")
-    every = [(kind, source) for kind, group in sources.items() for source in group]
-    names = class_names([source.annotations for _, source in every], dataset.num_classes)
-    notes: list[str] = []
-    if get_action(action).trains:
-        notes += note_on_idle_classes(names, dataset.num_classes)
-    unusable: list[str] = []
-    for kind, source in every:
-        if kind in ("val", "test") and (engine == "rtdetr" or get_action(action).program == DEPLOY):
-            notes += check_eval_class_ids(source.annotations, dataset)
-        notes += check_images(
-            source.image_dir, source.annotations, kind, skip_bad_images=skip_bad_images
-        )
-        if kind in ("val", "test") or (kind == "train" and get_action(action).trains):
-            found, why_unusable = check_boxes(source.annotations, kind, experiment)
-            notes += found
-            unusable += filter(None, [why_unusable])
-    if get_action(action).trains:
-        _check_not_empty(sources.get("train"), unusable)
-    if "infer" in get_action(action).reads and dataset.infer_data_sources is not None:
-        results = experiment.inference.results_dir or experiment.results_dir
-        check_apart(dataset.infer_data_sources, results)
-        sources["infer"], found = find_images(dataset.infer_data_sources, engine)
-        notes += found
-    if "calibration" in get_action(action).may_read and (kinds is None or "calibration" in kinds):
-        annotated = sources.get("quant_calibration", [])
-        sources["calibration"], found = calibration_sources(experiment, annotated)
-        notes += found
-    return CheckedData(sources, (*notes, *unusable))
+    found = Findings()
+    sources = inspect_sources(experiment, action, found, checks or Checks())
+    found.raise_errors()
+    return CheckedData(sources, tuple(finding.message for finding in found.warnings))
 
 
-def given_sources(experiment: ExperimentConfig, action: str) -> dict[str, list[DataSource]]:
-    """The annotated sources that `action` opens, by kind, as the spec gives them."""
-    found = {}
-    row = get_action(action)
-    for kind in (*row.reads, *row.may_read):
-        if kind not in WITHOUT_ANNOTATIONS:
-            given = getattr(experiment.dataset, f"{kind}_data_sources") or []
-            found[kind] = given if isinstance(given, list) else [given]
-    if not row.trains and "train" in found:  # images to calibrate on, where none are given
-        found["train"] = [] if found.get("quant_calibration") else found["train"][:1]
-    return found
+def inspect_sources(
+    experiment: ExperimentConfig, action: str, found: Findings, checks: Checks
+) -> dict[str, list[Source]]:
+    """`check_sources` that goes on with whatever can be checked, and puts what is wrong into
+    `found`.
+
+    Returns:
+        Those of the sources whose annotations can be read.
+    """
+    row, dataset = get_action(action), experiment.dataset
+    asked = given_sources(experiment, action)
+    if checks.kinds is not None:
+        asked = {kind: given for kind, given in asked.items() if kind in checks.kinds}
+    opened: dict[str, list[Opened]] = {}
+    remap, later = dataset.remap_mscoco_category, checks.staged_later
+    for kind, given in asked.items():
+        if kind in ("train", "test") and kind in row.reads and not given:
+            name = f"{kind}_data_sources"
+            found.error(("dataset", name), f"dataset.{name} is not set, and {action} needs it")
+        opened[kind] = [
+            one
+            for source in given
+            if (one := open_given(source, checks.read, found, remap=remap, staged_later=later))
+        ]
+    every = [one for group in opened.values() for one in group]
+    _check_ids(every, experiment, action, found, checks)
+    unusable = [*_check_each(every, experiment, action, found, checks)]
+    sources = {kind: [one.source for one in group] for kind, group in opened.items()}
+    if row.trains and "train" in asked and len(opened["train"]) == len(asked["train"]) > 0:
+        _check_training_set(sources["train"], unusable, experiment, found, checks)
+    for at, why in unusable:
+        found.warn(at, why)
+    if "infer" in row.reads and dataset.infer_data_sources is not None:
+        sources["infer"] = _infer_sources(experiment, found, checks)
+    if "calibration" in row.may_read and (checks.kinds is None or "calibration" in checks.kinds):
+        sources["calibration"] = []
+        with found.about(CALIBRATION_FIELD):
+            annotated = sources.get("quant_calibration", [])
+            sources["calibration"], notes = calibration_sources(experiment, annotated)
+            found.warn(CALIBRATION_FIELD, *notes)
+    return sources
 
 
 def check_folders(sources: Mapping[str, Sequence[Source]]) -> None:
@@ -125,8 +142,8 @@ def check_folders(sources: Mapping[str, Sequence[Source]]) -> None:
     """
     for kind, group in sources.items():
         for source in group:
-            if not (is_archive(source.image_dir) and source.image_dir.is_file()):
-                _check_folder(source.image_dir, kind)
+            if not (is_archive(source.folder) and source.folder.is_file()):
+                check_folder(source.folder, kind)
 
 
 def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:
@@ -143,46 +160,108 @@ def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:
         )
 
 
-def _open(
-    kind: str,
-    source: DataSource,
-    read: Callable[[Path], CocoAnnotations],
-    dataset: DatasetConfig,
-) -> Source:
-    _check_folder(Path(source.image_dir), kind)
-    annotations = read(Path(source.json_file))
-    if dataset.remap_mscoco_category:
-        annotations = without_gaps(annotations)
-    if kind != "train" and not annotations.num_images:
-        raise RequestError(
-            f"{annotations.path} (dataset.{kind}_data_sources) names no images: nothing to score"
-        )
-    return Source(Path(source.image_dir), annotations)
+def _check_ids(
+    opened: Sequence[Opened],
+    experiment: ExperimentConfig,
+    action: str,
+    found: Findings,
+    checks: Checks,
+) -> None:
+    """Category ids against those of other sources, of the spec and of the weights."""
+    row = get_action(action)
+    counts = checks.engine == "rtdetr" or row.program == DEPLOY
+    check_classes(
+        [(one.at, one.source.annotations) for one in opened],
+        experiment.dataset,
+        found,
+        trains=row.trains,
+        scored=[one.source.annotations for one in opened if counts and one.kind in ("val", "test")],
+    )
+    for one in opened:
+        if one.kind == "test" and "test" in row.reads:
+            annotations = one.source.annotations
+            with found.about((*one.at, "json_file")):
+                names, _ = find_classes([annotations])
+                check_same_ids(checks.known or {}, names, annotations.path)
 
 
-def _check_folder(folder: Path, kind: str) -> None:
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        if folder.is_file() and is_archive(folder):
-            problem += "; annotated images are read from a folder: unpack the archive"
-        raise RequestError(
-            f"image folder {folder} (dataset.{kind}_data_sources, image_dir) {problem}"
-        )
+def _check_each(
+    opened: Sequence[Opened],
+    experiment: ExperimentConfig,
+    action: str,
+    found: Findings,
+    checks: Checks,
+) -> Iterator[tuple[FieldPath, str]]:
+    """Images and boxes.
+
+    Yields:
+        Sources of the training that have boxes, of which none can be used, and why.
+    """
+    for one in opened:
+        annotations, folder = one.source.annotations, one.source.image_dir
+        if folder is not None:
+            check_images(
+                folder,
+                annotations,
+                one.at,
+                found,
+                skip_bad_images=checks.skip_bad_images,
+                look=checks.look,
+            )
+        read = one.kind in ("val", "test") or (one.kind == "train" and get_action(action).trains)
+        if read and (why := check_boxes(annotations, one.at, experiment, found)):
+            yield (*one.at, "json_file"), why
 
 
-def _check_not_empty(training: Sequence[Source] | None, unusable: Sequence[str]) -> None:
-    """Refuse a training set from which nothing can be learned.
+def _check_training_set(
+    training: Sequence[Source],
+    unusable: list[tuple[FieldPath, str]],
+    experiment: ExperimentConfig,
+    found: Findings,
+    checks: Checks,
+) -> None:
+    """Refuse a training set from which nothing can be learned, or that is too small.
 
     Args:
-        unusable: why none of their boxes can be used, of the sources of which that is so.
+        unusable: its sources of which no box can be used, and why; emptied where that is the error.
     """
-    if training is None:
-        return
+    field: FieldPath = ("dataset", "train_data_sources")
     files = ", ".join(str(source.annotations.path) for source in training)
-    if not sum(source.annotations.num_images for source in training):
-        raise RequestError(f"the training set is empty: {files} names no images")
+    images = sum(source.annotations.num_images for source in training)
     with_boxes = sum(source.annotations.num_boxes > 0 for source in training)
-    if not with_boxes:
-        raise RequestError(f"the training set has no boxes: {files} holds no annotations")
-    if len(unusable) == with_boxes:
-        raise RequestError("; ".join(unusable))
+    if not images:
+        found.error(field, f"the training set is empty: {files} names no images")
+    elif not with_boxes:
+        found.error(field, f"the training set has no boxes: {files} holds no annotations")
+    elif len(unusable) == with_boxes:
+        found.error(field, "; ".join(why for _, why in unusable))
+        unusable.clear()
+    if images and checks.ranks is not None:
+        with found.about(("dataset", "batch_size")):
+            check_batch_fits(images, experiment.dataset.batch_size, checks.ranks)
+
+
+def _infer_sources(experiment: ExperimentConfig, found: Findings, checks: Checks) -> list[Source]:
+    """Images without annotations, and what their classes are called."""
+    given = experiment.dataset.infer_data_sources
+    assert given is not None
+    here = [one for one in given.image_dir if not (checks.staged_later and _is_staged(one))]
+    with found.about(_INFER_FIELD):
+        check_apart(here, experiment.inference.results_dir or experiment.results_dir)
+    sources: list[Source] = []
+    for entry in here:
+        with found.about(_INFER_FIELD):
+            listed, notes = find_images([entry], checks.engine)
+            sources += listed
+            found.warn(_INFER_FIELD, *notes)
+    if checks.staged_later and is_remote(given.classmap):
+        return sources
+    with found.about(CLASSMAP_FIELD):
+        _, notes = inference_classes(experiment, checks.known)
+        found.warn(CLASSMAP_FIELD, *notes)
+    return sources
+
+
+def _is_staged(entry: str) -> bool:
+    """Whether images without annotations are not read where they are."""
+    return is_remote(entry) or (is_packed(entry) and not is_archive(Path(entry)))

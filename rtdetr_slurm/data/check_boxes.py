@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr_slurm.data.boxes import FEW, OVERHANG, BoxCounts, count_boxes, likely_cause, misread
 from rtdetr_slurm.data.coco import CocoAnnotations
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.data.findings import FieldPath, Findings
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
@@ -17,49 +17,48 @@ SCORED_PER_IMAGE = 100
 
 
 def check_boxes(
-    annotations: CocoAnnotations, kind: str, experiment: ExperimentConfig
-) -> tuple[list[str], str | None]:
+    annotations: CocoAnnotations, at: FieldPath, experiment: ExperimentConfig, found: Findings
+) -> str | None:
     """Check the boxes of a source for what they are read for.
 
     Args:
-        kind: train, val or test.
+        at: the source's place in the spec: of what is trained on, of val or of test.
 
     Returns:
-        Notes; and, of a training source, why none of its boxes can be trained on: None where some
-        can, or it has none.
-
-    Raises:
-        RequestError: they are not pixels [x, y, width, height], or there is nothing to score.
+        Of a training source why none of its boxes can be trained on; None where some can, or it has
+        none.
     """
-    trains = kind == "train"
+    trains = at[1] == "train_data_sources"
     counts = count_boxes(annotations, _network_size(experiment) if trains else None)
-    where = f"{annotations.path} (dataset.{kind}_data_sources)"
-    wrong = misread(counts)
-    if wrong:
-        raise RequestError(f"{where}: {wrong}")
+    field, where = (*at, "json_file"), f"{annotations.path} (dataset.{at[1]})"
+    if wrong := misread(counts):
+        found.error(field, f"{where}: {wrong}")
+        return None
     if counts.total and not counts.trained:
-        why = f"none of its {counts.total} boxes can be used: {_lost(counts)}{likely_cause(counts)}"
-        if trains:
-            return [], f"{where}: {why}"
-        raise RequestError(f"{where}: {why}")
-    if not trains:
-        _check_something_to_score(annotations, experiment, where)
+        lost = f"{_lost(counts)}{likely_cause(counts)}"
+        why = f"{where}: none of its {counts.total} boxes can be used: {lost}"
+        if not trains:
+            found.error(field, why)
+        return why if trains else None
+    if not trains and (problem := _nothing_to_score(annotations, experiment)):
+        found.error(field, f"{where}: {problem}")
+        return None
     own = _training_notes if trains else _scoring_notes
-    found = [*_common_notes(counts, annotations), *own(counts, annotations, experiment)]
-    return [f"{where}: {note}" for note in found], None
+    for note in (*_common_notes(counts, annotations), *own(counts, annotations, experiment)):
+        found.warn(field, f"{where}: {note}")
+    return None
 
 
-def _check_something_to_score(
-    annotations: CocoAnnotations, experiment: ExperimentConfig, where: str
-) -> None:
+def _nothing_to_score(annotations: CocoAnnotations, experiment: ExperimentConfig) -> str | None:
     wanted = set(experiment.dataset.eval_class_ids or annotations.categories)
     labels = zip(annotations.category_ids, annotations.crowds, strict=True)
-    if not any(category in wanted and not crowd for category, crowd in labels):
-        of = "of dataset.eval_class_ids " if experiment.dataset.eval_class_ids else ""
-        raise RequestError(
-            f"{where}: it has no boxes {of}to find, so there is nothing to score; name another "
-            "file, or none where the action needs none"
-        )
+    if any(category in wanted and not crowd for category, crowd in labels):
+        return None
+    of = "of dataset.eval_class_ids " if experiment.dataset.eval_class_ids else ""
+    return (
+        f"it has no boxes {of}to find, so there is nothing to score; name another file, or none "
+        "where the action needs none"
+    )
 
 
 def _common_notes(counts: BoxCounts, annotations: CocoAnnotations) -> Iterator[str]:

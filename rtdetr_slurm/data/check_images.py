@@ -1,4 +1,4 @@
-"""Image files against the annotations that name them, without decoding one.
+"""Image files against the annotations that name them; how far one looks into them is another's.
 
 Standard library only.
 """
@@ -6,12 +6,13 @@ Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.data.findings import FieldPath, Findings
 from rtdetr_slurm.data.image_files import missing_files, similar_file
 from rtdetr_slurm.data.image_sizes import MAX_PIXELS, read_header, size_mismatch
 from rtdetr_slurm.errors import RequestError
@@ -32,46 +33,63 @@ class _Problem:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Files that were looked into, those that are wrong with what is, and those that are turned
-    without a trace in their size."""
+class Look:
+    """What files of a source look like inside.
+
+    Attributes:
+        number: of files that were looked into.
+        wrong: names of those that cannot be used, with words that follow the name.
+        turned: names of those that are turned without a trace in their size.
+    """
 
     number: int
     wrong: list[tuple[str, str]]
     turned: list[str]
 
 
+LookIntoImages: TypeAlias = Callable[[Path, CocoAnnotations, Collection[str]], Look]
+"""Looks into files of a folder, but for those of some names, which are missing."""
+
+
 def check_images(
-    folder: Path, annotations: CocoAnnotations, kind: str, *, skip_bad_images: bool
-) -> list[str]:
-    """Check that all files are there, and of some that they have the size that is stated.
+    folder: Path,
+    annotations: CocoAnnotations,
+    at: FieldPath,
+    found: Findings,
+    *,
+    skip_bad_images: bool,
+    look: LookIntoImages,
+) -> None:
+    """Check that all files are there, and of those that are looked into that they can be used.
 
     Args:
-        kind: train, val, test, …: of the source.
+        at: the source's place in the spec.
         skip_bad_images: such images are left out in the end; unless it is all of them, say so.
-
-    Returns:
-        Notes.
-
-    Raises:
-        RequestError: naming the first files, and what there is instead.
     """
-    missing = missing_files(folder, annotations.file_names)
-    look = _look_into(folder, annotations, {*missing})
+    where = f"{annotations.path} and {folder} (dataset.{at[1]})"
+    field = (*at, "image_dir")
+    try:
+        missing = missing_files(folder, annotations.file_names)
+    except RequestError as error:
+        found.error(field, str(error))
+        return
+    looked = look(folder, annotations, {*missing})
     problems = [
         *_missing(folder, missing, annotations),
-        *_wrong(look),
+        *_wrong(looked),
         *_too_large(annotations),
     ]
-    where = f"{annotations.path} and {folder} (dataset.{kind}_data_sources)"
     hopeless = any(problem.with_all for problem in problems)
-    if problems and (hopeless or not skip_bad_images):
-        said = f"{where}: {'; '.join(problem.text for problem in problems)}"
-        if not hopeless and kind in ("train", "val"):
-            said += ". Or train without such images: job.bad_images: skip"
-        raise RequestError(said)
-    notes = [f"{problem.text}; such images are left out" for problem in problems]
-    return [f"{where}: {note}" for note in (*notes, *_notes(annotations, look))]
+    instead = ""
+    if not hopeless and at[1] in ("train_data_sources", "val_data_sources"):
+        instead = ". Or train without such images: job.bad_images: skip"
+    for problem in problems:
+        if hopeless or not skip_bad_images:
+            found.error(field, f"{where}: {problem.text}{instead}")
+        else:
+            found.warn(field, f"{where}: {problem.text}; such images are left out")
+    for note in _notes(annotations, looked):
+        found.warn(field, f"{where}: {note}")
 
 
 def spread(items: Sequence[T]) -> Sequence[T]:
@@ -79,9 +97,10 @@ def spread(items: Sequence[T]) -> Sequence[T]:
     return items[:: max(1, math.ceil(len(items) / SAMPLE))]
 
 
-def _look_into(folder: Path, annotations: CocoAnnotations, missing: set[str]) -> _Look:
+def look_into_headers(folder: Path, annotations: CocoAnnotations, missing: Collection[str]) -> Look:
+    """Of some images, what their headers say."""
     chosen = spread([i for i, name in enumerate(annotations.file_names) if name not in missing])
-    look = _Look(len(chosen), [], [])
+    look = Look(len(chosen), [], [])
     for index in chosen:
         name = annotations.file_names[index]
         stated = annotations.widths[index], annotations.heights[index]
@@ -117,7 +136,7 @@ def _missing(
         )
 
 
-def _wrong(look: _Look) -> Iterator[_Problem]:
+def _wrong(look: Look) -> Iterator[_Problem]:
     if look.wrong:
         name, problem = look.wrong[0]
         yield _Problem(
@@ -137,7 +156,7 @@ def _too_large(annotations: CocoAnnotations) -> Iterator[_Problem]:
         )
 
 
-def _notes(annotations: CocoAnnotations, look: _Look) -> Iterator[str]:
+def _notes(annotations: CocoAnnotations, look: Look) -> Iterator[str]:
     if look.turned:
         yield (
             f"{len(look.turned)} of {look.number} images looked into are turned or mirrored by "

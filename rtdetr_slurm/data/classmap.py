@@ -13,7 +13,8 @@ from rtdetr_slurm.records import read_file
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
-_FIELD = "dataset.infer_data_sources.classmap"
+CLASSMAP_FIELD = ("dataset", "infer_data_sources", "classmap")
+_FIELD = ".".join(CLASSMAP_FIELD)
 
 
 def inference_classes(

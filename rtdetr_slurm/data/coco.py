@@ -66,10 +66,20 @@ class CocoAnnotations:
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of images and the annotations that name them."""
+    """Images and the annotations that name them.
 
-    image_dir: Path
+    Attributes:
+        image_dir: the folder or archive that the names are in; None: the images are not here yet.
+    """
+
+    image_dir: Path | None
     annotations: CocoAnnotations
+
+    @property
+    def folder(self) -> Path:
+        """Where the images are, of a source whose images are here."""
+        assert self.image_dir is not None
+        return self.image_dir
 
 
 def read_annotations(path: Path) -> CocoAnnotations:

@@ -9,7 +9,6 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import EngineName
 from rtdetr_slurm.data.archives import is_archive, list_archive
@@ -18,9 +17,6 @@ from rtdetr_slurm.data.image_files import missing_files
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import read_file
 from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, LIST_SUFFIX
-
-if TYPE_CHECKING:
-    from rtdetr_slurm.spec.dataset import InferDataSource
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """How the names of images end, in whatever case."""
@@ -32,9 +28,9 @@ _SHOWN = 3
 
 
 def find_images(
-    given: InferDataSource, engine: EngineName = "rtdetr"
+    entries: Sequence[str], engine: EngineName = "rtdetr"
 ) -> tuple[list[Source], list[str]]:
-    """The images that a spec names, one source for each of its entries, in its order.
+    """The images that dataset.infer_data_sources names, one source for each entry, in their order.
 
     A source's `image_dir` is the folder, the archive, or the folder that a list is in; its file
     names are below that, but for images of a list that are elsewhere, whose names are absolute.
@@ -48,7 +44,7 @@ def find_images(
     Raises:
         RequestError: an entry is none of these, cannot be read, or names no image that there is.
     """
-    return list_images(given.image_dir, _FIELD, engine)
+    return list_images(entries, _FIELD, engine)
 
 
 def list_images(
@@ -69,13 +65,13 @@ def list_images(
     return sources, notes
 
 
-def check_apart(given: InferDataSource, results: str) -> None:
+def check_apart(entries: Sequence[str], results: str) -> None:
     """Refuse a results folder in a folder of images: its pictures would be the next one's images.
 
     Raises:
         RequestError: naming both.
     """
-    for entry in map(Path, given.image_dir):
+    for entry in map(Path, entries):
         if results and Path(results).resolve().is_relative_to(entry.resolve()):
             raise RequestError(
                 f"results are to go to {results}, which is in {entry} ({_FIELD}): a further "
@@ -87,10 +83,11 @@ def check_apart(given: InferDataSource, results: str) -> None:
 def is_image(name: str) -> bool:
     """Whether a path below a folder or in an archive is an image's, and nothing hidden."""
     parts = name.removeprefix("./").split("/")
-    return all(map(_is_shown, parts)) and name.lower().endswith(IMAGE_SUFFIXES)
+    return all(map(is_shown, parts)) and name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _is_shown(name: str) -> bool:
+def is_shown(name: str) -> bool:
+    """Whether a file or folder is what somebody has packed, and not what a system puts beside."""
     return not name.startswith(".") and name != "__MACOSX"  # what a Mac packs beside the files
 
 
@@ -146,9 +143,9 @@ def _in_folder(folder: Path, field: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(filter(_is_shown, folders))
+        folders[:] = sorted(filter(is_shown, folders))
         below = Path(place).relative_to(folder)
-        shown = (str(below / name) for name in sorted(filter(_is_shown, files)))
+        shown = (str(below / name) for name in sorted(filter(is_shown, files)))
         yield from (name for name in shown if is_image(name) or _is_hdf5(name))
 
 

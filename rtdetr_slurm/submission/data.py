@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.data.check import check_batch_fits, check_sources
+from rtdetr_slurm.data.check import Checks, inspect_sources
 from rtdetr_slurm.data.check_images import spread
-from rtdetr_slurm.data.classes import check_same_ids, class_changes, class_names
-from rtdetr_slurm.data.classmap import inference_classes
+from rtdetr_slurm.data.classes import class_changes, find_classes
 from rtdetr_slurm.data.coco import Source, read_annotations
+from rtdetr_slurm.data.findings import Findings
 from rtdetr_slurm.plan.model import Container, Stage
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
@@ -21,7 +21,7 @@ from rtdetr_slurm.submission.weights import classes_of
 
 
 @dataclass(frozen=True)
-class Findings:
+class DataFacts:
     """What the data are like.
 
     Attributes:
@@ -39,47 +39,48 @@ def check_data(
     frozen: Mapping[str, Any],
     stages: Sequence[Stage],
     trained: Mapping[int, str],
-) -> Findings:
+) -> DataFacts:
     """Check the data of every stage, at the paths that the frozen spec names.
 
     Args:
         trained: classes of the run that is continued, id to name; empty where they are not known.
 
     Raises:
-        RequestError: naming the source and the spec field, and what would be right.
+        BadData: (a RequestError) all that is wrong, with sources and spec fields, and what would be
+            right.
         ActionError: the memory does not suffice for the annotations.
     """
     experiment = ExperimentConfig.model_validate(frozen)
     read = cache(read_annotations)
+    found = Findings()
     notes: list[str] = []
     classes, images = trained, None
     for stage in stages:
         trains = get_action(stage.action).trains
-        skip = trains and loaded.job.bad_images == "skip"
-        checked = check_sources(
-            experiment, stage.action, engine=stage.launch.engine, skip_bad_images=skip, read=read
-        )
-        notes += checked.notes
-        every = [source for group in checked.sources.values() for source in group]
-        named = class_names([one.annotations for one in every], experiment.dataset.num_classes)
         known = _known_classes(stage, frozen, classes)
-        if "test" in get_action(stage.action).reads:
-            check_same_ids(known or {}, named, checked.sources["test"][0].annotations.path)
+        checks = Checks(
+            engine=stage.launch.engine,
+            skip_bad_images=trains and loaded.job.bad_images == "skip",
+            ranks=stage.resources.nodes * stage.resources.gpus_per_node,
+            known=known,
+            read=read,
+        )
+        sources = inspect_sources(experiment, stage.action, found, checks)
+        every = [source for group in sources.values() for source in group]
+        named, _ = find_classes([source.annotations for source in every])
         notes += [
             f"{change} in the data of {stage.name}; if these are different things, its results "
             "mean nothing"
             for change in class_changes(known or {}, named)
         ]
-        if "infer" in get_action(stage.action).reads:
-            notes += inference_classes(experiment, known)[1]
         if trains:
             classes = named
-            images = sum(source.annotations.num_images for source in checked.sources["train"])
-            ranks = stage.resources.nodes * stage.resources.gpus_per_node
-            check_batch_fits(images, experiment.dataset.batch_size, ranks)
+            images = sum(source.annotations.num_images for source in sources["train"])
         if stage.container is not None:
             notes += _led_away(every, stage.container)
-    return Findings(tuple(dict.fromkeys(notes)), classes, images)
+    found.raise_errors()
+    warnings = [finding.message for finding in found.warnings]
+    return DataFacts(tuple(dict.fromkeys([*warnings, *notes])), classes, images)
 
 
 def _known_classes(
@@ -102,6 +103,8 @@ def _led_away(sources: Sequence[Source], container: Container) -> Iterator[str]:
     """Sources whose images are links to where the container may see nothing."""
     seen = [Path(bind.source).resolve() for bind in container.binds]
     for source in sources:
+        if source.image_dir is None:
+            continue
         for name in spread(source.annotations.file_names):
             path = source.image_dir / name
             target = path.resolve()

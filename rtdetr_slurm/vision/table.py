@@ -141,7 +141,7 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
         return np.concatenate([np.asarray(getattr(a, name)) for a in read])
 
     return Table(
-        folders=tuple(str(source.image_dir) for source in sources),
+        folders=tuple(str(source.folder) for source in sources),
         source=np.repeat(np.arange(len(sources)), counts),
         image_ids=_int64(column("image_ids")),
         names=np.frombuffer(bytearray().join(encoded), np.uint8),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader
 
-from rtdetr_slurm.data.check import check_batch_fits, check_folders, check_sources
+from rtdetr_slurm.data.check import Checks, check_batch_fits, check_folders, check_sources
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
@@ -66,8 +66,7 @@ def open_sources(session: Session, kinds: Collection[str] | None = None) -> dict
         lambda: check_sources(
             session.experiment,
             session.name,
-            skip_bad_images=session.skip_bad_images,
-            kinds=kinds,
+            Checks(skip_bad_images=session.skip_bad_images, kinds=kinds),
         )
     )
     check_folders(checked.sources)

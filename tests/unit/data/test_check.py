@@ -9,9 +9,10 @@ import pytest
 from coco_support import coco, written
 from PIL import Image
 
-from rtdetr_slurm.data.check import check_sources
+from rtdetr_slurm.data.check import Checks, check_sources
 from rtdetr_slurm.data.classes import class_names
 from rtdetr_slurm.data.coco import read_annotations
+from rtdetr_slurm.data.findings import BadData
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec import ExperimentConfig, load_spec
 
@@ -73,12 +74,12 @@ def test_folder_without_the_images(folder: Path, name: str) -> None:
     (folder / "train" / name).unlink()
     with pytest.raises(RequestError, match=rf"1 of the 2 image files do not exist: '{name}'"):
         check_sources(experiment(folder), "train")
-    checked = check_sources(experiment(folder), "train", skip_bad_images=True)
+    checked = check_sources(experiment(folder), "train", Checks(skip_bad_images=True))
     (note,) = [note for note in checked.notes if "do not exist" in note]
     assert note.endswith("such images are left out")
     (folder / "train" / ({"a.jpg", "b.jpg"} - {name}).pop()).unlink()
     with pytest.raises(RequestError, match="2 of the 2 image files do not exist"):
-        check_sources(experiment(folder), "train", skip_bad_images=True)
+        check_sources(experiment(folder), "train", Checks(skip_bad_images=True))
 
 
 def test_num_classes_too_small(folder: Path) -> None:
@@ -86,8 +87,7 @@ def test_num_classes_too_small(folder: Path) -> None:
         check_sources(experiment(folder, "dataset.num_classes=3"), "train")
     message = str(caught.value)
     assert "category id 3 ('dog'), but dataset.num_classes is 3" in message
-    assert "set dataset.num_classes to 4" in message
-    assert "eval_class_ids" not in message  # the score averages over classes with boxes anyway
+    assert "set dataset.num_classes to 4, and dataset.eval_class_ids to [1, 3], or" in message
 
 
 def test_num_classes_of_a_category_without_boxes(folder: Path) -> None:
@@ -135,7 +135,7 @@ def test_classes_that_do_not_count_are_said(folder: Path) -> None:
     said = notes(folder, "dataset.eval_class_ids=[1]")
     assert f"{path}: by dataset.eval_class_ids [1] no score counts 3 (dog); null counts" in said
     alone = experiment(folder, "dataset.eval_class_ids=[1]")
-    in_tao = check_sources(alone, "train", engine="tao")
+    in_tao = check_sources(alone, "train", Checks(engine="tao"))
     assert not any("eval_class_ids" in note for note in in_tao.notes)
     for every in ("[1, 3]", "null"):
         assert "eval_class_ids" not in notes(folder, f"dataset.eval_class_ids={every}")
@@ -321,15 +321,58 @@ def test_images_that_no_decoder_takes(folder: Path) -> None:
     written(folder / "train" / "annotations.json", content)
     with pytest.raises(RequestError, match=r"1 images have more than 178956970 pixels.* 'a\.jpg'"):
         check_sources(experiment(folder), "train")
-    checked = check_sources(experiment(folder), "train", skip_bad_images=True)
+    checked = check_sources(experiment(folder), "train", Checks(skip_bad_images=True))
     assert any("178956970" in note for note in checked.notes)
 
 
 def test_a_file_is_read_once_for_several_actions(folder: Path) -> None:
     """In the order of the actions; what `read` returns is used."""
     read: list[Path] = []
-    checked = check_sources(
-        experiment(folder), "train", read=lambda path: read.append(path) or read_annotations(path)
-    )
+    checks = Checks(read=lambda path: read.append(path) or read_annotations(path))
+    checked = check_sources(experiment(folder), "train", checks)
     assert read == [folder / split / "annotations.json" for split in ("train", "val")]
     assert [*checked.sources] == ["train", "val"]
+
+
+def test_all_that_is_wrong_is_said_at_once(folder: Path) -> None:
+    (folder / "train" / "a.jpg").unlink()
+    written(folder / "val" / "annotations.json", coco(annotations=[]))
+    wrong = experiment(folder, "dataset.num_classes=2", "dataset.eval_class_ids=[0]")
+    with pytest.raises(BadData) as caught:
+        check_sources(wrong, "train", Checks(ranks=2))
+    said = {".".join(map(str, one.field)): one.message for one in caught.value.findings}
+    assert "set dataset.num_classes to 4" in said["dataset.num_classes"]
+    assert "eval_class_ids holds [0]" in said["dataset.eval_class_ids"]
+    assert "'a.jpg'" in said["dataset.train_data_sources.0.image_dir"]
+    assert "nothing to score" in said["dataset.val_data_sources.json_file"]
+    assert "fewer than one batch on every rank" in said["dataset.batch_size"]
+    assert str(caught.value).splitlines() == [one.message for one in caught.value.findings]
+    corrections = [one.correction for one in caught.value.findings if one.correction]
+    assert corrections[0] == {"dataset.num_classes": 4, "dataset.eval_class_ids": [1, 3]}
+
+
+def test_what_is_staged_later_is_checked_as_far_as_it_is_here(folder: Path) -> None:
+    written(folder / "images.tar.gz", "")
+    json_file = folder / "train" / "annotations.json"
+    for images in (f"{folder}/images.tar.gz", "s3://bucket/images"):
+        few, enough = (experiment(folder, f"dataset.num_classes={count}") for count in (3, 4))
+        for one in (few, enough):
+            train = one.dataset.train_data_sources
+            assert train is not None
+            train[0] = type(train[0])(image_dir=images, json_file=str(json_file))
+        with pytest.raises(BadData, match=r"set dataset\.num_classes to 4"):
+            check_sources(few, "train", Checks(staged_later=True))
+        (source,) = check_sources(enough, "train", Checks(staged_later=True)).sources["train"]
+        assert source.image_dir is None
+        train[0] = type(train[0])(image_dir=images, json_file="s3://bucket/a.json")
+        assert check_sources(enough, "train", Checks(staged_later=True)).sources["train"] == []
+
+
+def test_categories_without_an_annotation_are_named(folder: Path) -> None:
+    for split in ("train", "val"):
+        content = coco()
+        content["categories"].insert(0, {"id": 0, "name": "pets"})
+        written(folder / split / "annotations.json", content)
+    assert "has the categories 0 (pets): nothing is learned or scored of them. Tools" in (
+        notes(folder)
+    )

@@ -14,11 +14,10 @@ from rtdetr_slurm.data.check import check_folders
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.data.image_sources import check_apart, find_images
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.spec.dataset import InferDataSource
 
 
 def find(*entries: Path) -> list[Source]:
-    sources, notes = find_images(InferDataSource(image_dir=[*map(str, entries)]))
+    sources, notes = find_images([*map(str, entries)])
     assert notes == []
     check_folders({"infer": sources})
     return sources
@@ -69,7 +68,7 @@ def test_links_in_an_archive_are_left_out_and_said(tmp_path: Path) -> None:
     path = pack(tmp_path / "x.tar")
     with tarfile.open(path, "a") as archive:
         archive.add(tmp_path / "link.jpg", "link.jpg")
-    _, notes = find_images(InferDataSource(image_dir=[str(path)]))
+    _, notes = find_images([str(path)])
     assert notes == [f"{path}: left out, for they are links or no files: image 'link.jpg'"]
 
 
@@ -87,7 +86,7 @@ def test_a_list_names_images_relative_to_itself(tmp_path: Path) -> None:
 def test_what_is_missing_of_a_list_is_noted(tmp_path: Path) -> None:
     written(tmp_path / "a.jpg", "")
     path = written(tmp_path / "of.txt", "a.jpg\nb.jpg\n/no/c.jpg\n")
-    _, notes = find_images(InferDataSource(image_dir=[str(path)]))
+    _, notes = find_images([str(path)])
     assert notes == [f"{path}: not there, and left out: 2 images ('b.jpg', '/no/c.jpg')"]
     written(path, "b.jpg\n")
     assert "none of the images that it lists exists, such as 'b.jpg'" in refused(path)
@@ -108,7 +107,7 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
 
 def test_results_are_apart_from_the_images(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(tmp_path / "images")
-    given = InferDataSource(image_dir=[str(tmp_path / "images")])
+    given = [str(tmp_path / "images")]
     for results in ("images", "images/results", "alias/../images/results"):
         with pytest.raises(RequestError, match="would take its pictures for images"):
             check_apart(given, str(tmp_path / results))
@@ -120,12 +119,12 @@ def test_files_with_frames_are_named(tmp_path: Path) -> None:
     """TAO reads HDF5 files of a folder, too; here they would be missing without a word."""
     for name in ("a.jpg", "b.H5", "sub/c.hdf5", ".hidden.h5"):
         written(tmp_path / "mixed" / name, "")
-    (source,), notes = find_images(InferDataSource(image_dir=[str(tmp_path / "mixed")]))
+    (source,), notes = find_images([str(tmp_path / "mixed")])
     assert source.annotations.file_names == ["a.jpg"]
     advice = "HDF5 files are not read here; write their frames to image files"
     assert notes == [f"{tmp_path}/mixed: left out, for {advice}: 2 files ('b.H5', 'sub/c.hdf5')"]
     assert refused(tmp_path / "mixed" / "sub").endswith(advice)
-    (source,), notes = find_images(InferDataSource(image_dir=[f"{tmp_path}/mixed/sub"]), "tao")
+    (source,), notes = find_images([f"{tmp_path}/mixed/sub"], "tao")
     assert (source.annotations.file_names, notes) == (["c.hdf5"], [])
     assert refused(tmp_path / "mixed" / "b.H5").endswith(advice)
 

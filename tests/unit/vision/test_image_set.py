@@ -13,14 +13,13 @@ from PIL import Image
 
 from rtdetr_slurm.data import archives
 from rtdetr_slurm.data.image_sources import find_images
-from rtdetr_slurm.spec.dataset import InferDataSource
 from rtdetr_slurm.vision.image_set import ImageSet, ReadAhead
 from rtdetr_slurm.vision.images import BadImage
 from rtdetr_slurm.vision.table import build_table
 
 
 def image_set(*entries: Path) -> ImageSet:
-    sources, _ = find_images(InferDataSource(image_dir=[*map(str, entries)]))
+    sources, _ = find_images([*map(str, entries)])
     return ImageSet(build_table(sources, {}), (32, 32))
 
 
