@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES
+from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, PACKED_SUFFIXES
 
 MAX_FILE_BYTES = 1 << 30
 """A larger image file is not read: what an archive unpacks to must not fill the memory."""
@@ -63,9 +63,10 @@ def is_archive(path: Path) -> bool:
 
 
 def archive_stem(path: Path) -> str:
-    """The name of an archive without its suffix."""
-    suffix = max((s for s in ARCHIVE_SUFFIXES if path.name.lower().endswith(s)), key=len)
-    return path.name[: -len(suffix)]
+    """The name of an archive without its suffix, whichever has one."""
+    name = path.name.lower()
+    suffix = max((s for s in PACKED_SUFFIXES if name.endswith(s)), key=len, default="")
+    return path.name.removesuffix(path.name[len(name) - len(suffix) :]) or path.name
 
 
 def open_archive(path: Path) -> Archive:
@@ -171,13 +172,27 @@ def _walk_tar(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         one of ERRORS: it is damaged, or ends before its end; tarfile takes that for the end.
     """
     with _open_tar(path) as file:
-        bounded = _Bounded(file)
-        with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
-            while (entry := archive.next()) is not None:
-                yield entry, archive
-                vars(archive)["members"] = []  # else it keeps them all
-        if bounded.last_block != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("it is damaged or was cut off: it has no end mark")
+        yield from walk_tar(file)
+
+
+def walk_tar(
+    file: BinaryIO, most: int | None = None
+) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    """Entry by entry of what is a tar file from where it stands, read forwards alone.
+
+    Args:
+        most: bytes that are taken into memory at once; left out, MAX_FILE_BYTES.
+
+    Raises:
+        one of ERRORS: it is damaged, or ends before its end; tarfile takes that for the end.
+    """
+    bounded = _Bounded(file, most)
+    with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
+        while (entry := archive.next()) is not None:
+            yield entry, archive
+            vars(archive)["members"] = []  # else it keeps them all
+    if bounded.last_block != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it is damaged or was cut off: it has no end mark")
 
 
 def _open_tar(path: Path) -> BinaryIO:
@@ -193,12 +208,12 @@ def _is_compressed(path: Path) -> bool:
 class _Bounded:
     """A file for tarfile, which would take any number that a header says into memory."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, most: int | None) -> None:
+        self._file, self._most = file, most
         self.last_block = b""
 
     def read(self, size: int) -> bytes:
-        _check_size(size)
+        _check_size(size, self._most)
         content = self._file.read(size)
         if size == tarfile.BLOCKSIZE:
             self.last_block = content
@@ -208,6 +223,7 @@ class _Bounded:
         return getattr(self._file, name)
 
 
-def _check_size(size: int) -> None:
-    if not 0 <= size <= MAX_FILE_BYTES:
-        raise ValueError(f"it has a file of more than {MAX_FILE_BYTES} bytes, which is too much")
+def _check_size(size: int, most: int | None = None) -> None:
+    most = MAX_FILE_BYTES if most is None else most
+    if not 0 <= size <= most:
+        raise ValueError(f"it has a file of more than {most} bytes, which is too much")

@@ -18,7 +18,10 @@ import rtdetr_slurm
 
 PACKAGE = Path(rtdetr_slurm.__file__).parent
 ROOT = PACKAGE.parent
-HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "boto3", "cryptography"}
+HEAVY = {
+    *("torch", "torchvision", "timm", "numpy", "PIL", "scipy", "optuna", "cryptography"),
+    *("boto3", "botocore", "urllib3", "zstandard"),
+}
 GROUND = {
     "actions",
     "contract",
@@ -49,6 +52,8 @@ MAY_IMPORT = {
     "plan": {"slurm", "spec", "site", "yaml_source"},
     "data": {"spec", "yaml_source"},
     "runs": {"plan", "slurm"},
+    "storage": {"plan"},
+    "staging": {"data", "plan", "runs", "storage"},
     "images": {"runs"},
     "launch": {"plan", "runs", "slurm"},
     "automl": {"launch", "plan", "runs", "slurm", "spec", "yaml_source", "model_check"},
@@ -56,13 +61,13 @@ MAY_IMPORT = {
     "local": {"plan", "runs", "slurm"},
     "submission": {
         *("automl", "data", "local", "model_check", "plan", "runs"),
-        *("site", "slurm", "spec", "yaml_source"),
+        *("site", "slurm", "spec", "staging", "storage", "yaml_source"),
     },
     "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},
     "cli": {
         *("automl", "data", "doctor", "images", "model_check", "plan", "runs", "site"),
-        *("spec", "submission"),
+        *("spec", "staging", "storage", "submission"),
     },
     "vision": {"cipher", "data", "runs", "spec"},
     "engine": {"cipher", "data", "runs", "spec", "vision"},
@@ -160,7 +165,7 @@ def test_of_a_plan_the_node_sees_the_model_alone() -> None:
     assert wrong == []
 
 
-PLAN_VALUES = ("rtdetr_slurm.plan.model.", "rtdetr_slurm.plan.search.")
+PLAN_VALUES = tuple(f"rtdetr_slurm.plan.{name}." for name in ("model", "search", "staging"))
 
 
 def test_there_is_no_cycle_among_modules() -> None:
@@ -189,6 +194,9 @@ def owner(full: str, graph: Mapping[str, object]) -> str | None:
     return next((name for name in names if name in graph), None)
 
 
+_LAZY = ("automl", "data", "staging", "storage")
+
+
 def test_the_login_side_never_loads_torch_at_import() -> None:
     wrong = []
     for part, path, tree in modules():
@@ -200,8 +208,8 @@ def test_the_login_side_never_loads_torch_at_import() -> None:
         }
         for name, node in imported(tree):
             # Drawing the sample data set needs an imaging library, and loads it when it draws; a
-            # search loads Optuna when it has a study.
-            lazily = part in ("automl", "data") and id(node) in inside_functions
+            # search loads Optuna when it has a study; a store is reached when it is asked.
+            lazily = part in _LAZY and id(node) in inside_functions
             if part in LOGIN_SIDE and name.split(".")[0] in HEAVY and not lazily:
                 wrong.append(f"{path} imports {name}")
     assert wrong == []

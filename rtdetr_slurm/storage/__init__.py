@@ -1,0 +1,2 @@
+"""Places of objects: S3 and what speaks like it, web servers, folders. What is remembered of them
+is nobody's secret."""
