@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from rtdetr_slurm.errors import ActionError, RequestError
 
 LARGEST = 2**63 - 1
 """The largest id that the columns hold."""
+
+KINDS_SHOWN = 8
+"""So many kinds of problems of a file are told at most."""
 
 _CROWD: Mapping[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, "false": 0, "true": 1, None: 0}
 """What `iscrowd` may say; False and True are equal to 0 and 1."""
@@ -114,134 +118,215 @@ def read_annotations(path: Path) -> CocoAnnotations:
 
 
 def _read(path: Path) -> CocoAnnotations:
-    read = CocoAnnotations(path)
+    read, problems = CocoAnnotations(path), _Problems()
     readers = {"images": _read_images, "annotations": _read_boxes, "categories": _read_categories}
     found = []
     for key, value in stream_object(path):
         found.append(key)
         if key in readers:
-            if not isinstance(value, Iterator):
+            if isinstance(value, Iterator):
+                readers[key](read, value, problems)
+            else:
                 kind = "null" if value is None else f"a {type(value).__name__}"
-                _not_coco(path, f"'{key}' is {kind}, not a list ([] where there are none)")
-            readers[key](read, value)
+                problems.add(f"'{key}' is {kind}, not a list ([] where there are none)")
     for key in readers:
         if key not in found:
-            _not_coco(path, f"it has no list '{key}' (top-level keys found: {sorted(found)[:8]})")
-    if not read.categories:
-        _not_coco(path, "its list 'categories' is empty")
-    _resolve(read)
+            problems.add(f"it has no list '{key}' (top-level keys found: {sorted(found)[:8]})")
+    if "categories" in found and not read.categories and not problems:
+        problems.add("its list 'categories' is empty")
+    if {*readers} <= {*found}:
+        _resolve(read, problems)
+    if problems:
+        _not_coco(path, str(problems))
     return read
 
 
-def _read_categories(read: CocoAnnotations, entries: Iterator[Any]) -> None:
+class _Wrong(Exception):
+    """What is wrong with an entry, and of which kind that is."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class _Problems:
+    """What is wrong with a file: of each kind the first, and how many there are.
+
+    Attributes:
+        boxes: numbers of the annotations that cannot be used.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self.boxes: set[int] = set()
+
+    def add(self, text: str, kind: str = "") -> None:
+        self._first.setdefault(kind or text, text)
+        self._counts[kind or text] += 1
+
+    def catch(self, wrong: _Wrong) -> None:
+        self.add(str(wrong), wrong.kind)
+
+    def __bool__(self) -> bool:
+        return bool(self._first)
+
+    def __str__(self) -> str:
+        said = []
+        for kind, text in self._first.items():
+            more = self._counts[kind] - 1
+            said.append(f"{text} (and {more} more like it)" if more else text)
+        others = len(said) - KINDS_SHOWN
+        return "; ".join(said[:KINDS_SHOWN]) + (f"; and {others} others" if others > 0 else "")
+
+
+def _read_categories(read: CocoAnnotations, entries: Iterator[Any], problems: _Problems) -> None:
     for number, entry in enumerate(entries):
         where = f"categories[{number}]"
-        category = _id(read.path, entry, "id", where)
-        name = entry.get("name")
-        if not isinstance(name, str):
-            _not_coco(read.path, f"{where} has no text 'name'")
-        if category < 0:
-            _not_coco(read.path, f"{where} has the negative id {category}")
-        if category in read.categories:
-            _not_coco(read.path, f"category id {category} is given twice")
-        read.categories[category] = name
+        try:
+            category = _id(entry, "id", where)
+            if category < 0:
+                raise _Wrong(f"{where} has the negative id {category}", "negative id")
+            if category in read.categories:
+                raise _Wrong(f"category id {category} is given twice", "second category id")
+            read.categories[category] = ""
+            name = entry.get("name")
+            if not isinstance(name, str):
+                raise _Wrong(f"{where} has no text 'name'", "name")
+            read.categories[category] = name
+        except _Wrong as wrong:
+            problems.catch(wrong)
 
 
-def _read_images(read: CocoAnnotations, entries: Iterator[Any]) -> None:
+def _read_images(read: CocoAnnotations, entries: Iterator[Any], problems: _Problems) -> None:
     for number, entry in enumerate(entries):
         where = f"images[{number}]"
-        read.image_ids.append(_id(read.path, entry, "id", where))
-        read.file_names.append(_file_name(read.path, entry, where))
-        read.widths.append(_side(read.path, entry, "width", where))
-        read.heights.append(_side(read.path, entry, "height", where))
+        name, width, height = "", 0, 0
+        try:
+            # Of an image that is wrong the id is kept, for the annotations that name it.
+            read.image_ids.append(_id(entry, "id", where))
+            name = _file_name(entry, where)
+            width, height = _side(entry, "width", where), _side(entry, "height", where)
+        except _Wrong as wrong:
+            problems.catch(wrong)
+        read.file_names.append(name)
+        read.widths.append(width)
+        read.heights.append(height)
 
 
-def _read_boxes(read: CocoAnnotations, entries: Iterator[Any]) -> None:
+def _read_boxes(read: CocoAnnotations, entries: Iterator[Any], problems: _Problems) -> None:
     """Fill the columns of the annotations; `image_index` has image ids until `_resolve`."""
-    path = read.path
     for number, entry in enumerate(entries):
         where = f"annotations[{number}]"
-        read.image_index.append(_id(path, entry, "image_id", where))
-        read.category_ids.append(_id(path, entry, "category_id", where))
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            _not_coco(path, f"{where} has no 'bbox' of four numbers [x, y, width, height]")
-        numbers = [_number(path, value, where) for value in box]
+        try:
+            image, category = _id(entry, "image_id", where), _id(entry, "category_id", where)
+            box = entry.get("bbox")
+            if not isinstance(box, list) or len(box) != 4:
+                raise _Wrong(
+                    f"{where} has no 'bbox' of four numbers [x, y, width, height]", "no bbox"
+                )
+            numbers = [_number(value, where) for value in box]
+            area = entry.get("area")
+            area = numbers[2] * numbers[3] if area is None else _number(area, where)
+            crowd = _crowd(entry.get("iscrowd"), where)
+        except _Wrong as wrong:
+            problems.catch(wrong)
+            problems.boxes.add(number)
+            image, category, numbers, area, crowd = 0, 0, [0.0] * 4, 0.0, 0
+        read.image_index.append(image)
+        read.category_ids.append(category)
         read.boxes.extend(numbers)
-        area = entry.get("area")
-        read.areas.append(numbers[2] * numbers[3] if area is None else _number(path, area, where))
-        read.crowds.append(_crowd(path, entry.get("iscrowd"), where))
+        read.areas.append(area)
+        read.crowds.append(crowd)
 
 
-def _resolve(read: CocoAnnotations) -> None:
+def _resolve(read: CocoAnnotations, problems: _Problems) -> None:
     """Turn image ids into positions: a file may have its lists in any order."""
     position: dict[int, int] = {}
     for number, image_id in enumerate(read.image_ids):
         if position.setdefault(image_id, number) != number:
-            _not_coco(read.path, f"image id {image_id} is given twice")
+            problems.add(f"image id {image_id} is given twice", "second image id")
     for number, (image_id, category) in enumerate(
         zip(read.image_index, read.category_ids, strict=True)
     ):
+        if number in problems.boxes:
+            continue
         where = f"annotations[{number}]"
         if image_id not in position:
-            _not_coco(
-                read.path, f"{where} belongs to image id {image_id}, which 'images' does not have"
+            problems.add(
+                f"{where} belongs to image id {image_id}, which 'images' does not have",
+                "unknown image",
             )
+            continue
         if category not in read.categories:
-            _not_coco(
-                read.path, f"{where} has category id {category}, which 'categories' does not have"
+            problems.add(
+                f"{where} has category id {category}, which 'categories' does not have",
+                "unknown category",
             )
         read.image_index[number] = position[image_id]
 
 
-def _id(path: Path, entry: Any, key: str, where: str) -> int:
+def _id(entry: Any, key: str, where: str) -> int:
     if not isinstance(entry, dict):
-        _not_coco(path, f"{where} is not an object")
+        raise _Wrong(f"{where} is not an object", f"object in {_list(where)}")
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, int):
-        _not_coco(path, f"{where} has no whole number '{key}' (found {_shown(value)})")
+        raise _Wrong(
+            f"{where} has no whole number '{key}' (found {_shown(value)})",
+            f"{key} of {_list(where)}",
+        )
     if not -LARGEST <= value <= LARGEST:
-        _not_coco(
-            path, f"{where} has the {key} {_shown(value)}; allowed are numbers below 2^63: renumber"
+        raise _Wrong(
+            f"{where} has the {key} {_shown(value)}; allowed are numbers below 2^63: renumber",
+            f"{key} too large",
         )
     return value
 
 
-def _file_name(path: Path, entry: Mapping[str, Any], where: str) -> str:
+def _list(where: str) -> str:
+    """The list that an entry is in."""
+    return where.partition("[")[0]
+
+
+def _file_name(entry: Mapping[str, Any], where: str) -> str:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        _not_coco(path, f"{where} (id {entry['id']}) has no 'file_name'")
+        raise _Wrong(f"{where} (id {entry['id']}) has no 'file_name'", "no file_name")
     if _IN_NO_NAME.search(name):
-        _not_coco(path, f"{where} has the file_name {name!r}, which no file can have")
+        raise _Wrong(f"{where} has the file_name {name!r}, which no file can have", "file_name")
     return name
 
 
-def _side(path: Path, entry: Mapping[str, Any], key: str, where: str) -> int:
+def _side(entry: Mapping[str, Any], key: str, where: str) -> int:
     """`width` or `height` in pixels; 0 where the file does not say, as some tools write it, too."""
     value = entry.get(key)
     if value is None:
         return 0
-    number = _number(path, value, where)
+    number = _number(value, where)
     if not 0 <= number < 2**31 or number != int(number):
-        _not_coco(
-            path, f"{where} has the {key} {_shown(value)}; allowed is a whole number of pixels"
+        raise _Wrong(
+            f"{where} has the {key} {_shown(value)}; allowed is a whole number of pixels", "side"
         )
     return int(number)
 
 
-def _number(path: Path, value: Any, where: str) -> float:
+def _number(value: Any, where: str) -> float:
     if type(value) is int and abs(value) <= LARGEST:
         value = float(value)
     if isinstance(value, float) and math.isfinite(value):
         return value
-    _not_coco(path, f"{where} holds {_shown(value)} where a finite number is expected")
+    raise _Wrong(
+        f"{where} holds {_shown(value)} where a finite number is expected",
+        f"number in {_list(where)}",
+    )
 
 
-def _crowd(path: Path, value: Any, where: str) -> int:
+def _crowd(value: Any, where: str) -> int:
     try:
         return _CROWD[value.lower() if isinstance(value, str) else value]
     except (KeyError, TypeError):
-        _not_coco(path, f"{where} has iscrowd {_shown(value)}; allowed are 0, 1, false and true")
+        said = f"{where} has iscrowd {_shown(value)}; allowed are 0, 1, false and true"
+        raise _Wrong(said, "iscrowd") from None
 
 
 def _shown(value: Any) -> str:

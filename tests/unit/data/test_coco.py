@@ -102,6 +102,23 @@ def test_refuses_other_files(tmp_path: Path, content: Any, message: str) -> None
     assert str(path) in str(caught.value)
 
 
+def test_all_that_is_wrong_is_told_and_the_same_once(tmp_path: Path) -> None:
+    entry = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    wrong = [{"bbox": [1]}, {"bbox": None}, {"image_id": "x"}, {"image_id": 5}, {"category_id": 4}]
+    content = coco(annotations=[entry | one for one in wrong])
+    content["images"].append({"id": 7, "file_name": ""})
+    with pytest.raises(RequestError) as caught:
+        read_annotations(written(tmp_path / "a.json", content))
+    assert str(caught.value).split("detection file: ")[1].split("; ") == [
+        "images[2] (id 7) has no 'file_name'",
+        "annotations[0] has no 'bbox' of four numbers [x, y, width, height] (and 1 more like it)",
+        "annotations[2] has no whole number 'image_id' (found 'x')",
+        "image id 7 is given twice",
+        "annotations[3] belongs to image id 5, which 'images' does not have",
+        "annotations[4] has category id 4, which 'categories' does not have",
+    ]
+
+
 def test_refuses_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="does not exist"):
         read_annotations(tmp_path / "none.json")
