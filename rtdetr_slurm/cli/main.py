@@ -31,6 +31,7 @@ COMMANDS = {
     "automl extend": ("rtdetr_slurm.cli.automl.extend", "add to the budget of a search"),
     "automl stop": ("rtdetr_slurm.cli.automl.stop", "have no further trial of a search begin"),
     "automl resume": ("rtdetr_slurm.cli.automl.resume", "go on with a search"),
+    "init": ("rtdetr_slurm.cli.init", "a spec for a data set, with a reason for each choice"),
     "data convert": (
         "rtdetr_slurm.cli.data.convert",
         "a data set of YOLO, Pascal VOC or a labelling tool as COCO",

@@ -34,3 +34,8 @@ def without_gaps(annotations: CocoAnnotations) -> CocoAnnotations:
         categories={_INDEX[category]: name for category, name in annotations.categories.items()},
         category_ids=array("q", (_INDEX[category] for category in annotations.category_ids)),
     )
+
+
+def is_mscoco(annotations: CocoAnnotations) -> bool:
+    """Whether the categories are MS COCO's, by their ids."""
+    return {*annotations.categories} == {*_INDEX}

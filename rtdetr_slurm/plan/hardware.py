@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING
 
 from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.plan.model import Stage
+from rtdetr_slurm.spec.memory import LEAST_GB, images_that_fit
 from rtdetr_slurm.spec.sizes import training_sizes
 
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Gpu, Site
     from rtdetr_slurm.spec import ExperimentConfig
 
-LEAST_GB = 16
-"""Below this no RT-DETR of usual size is trained in comfort."""
-_IMAGES, _SIDE = 8, 640
-"""So many images of that side fit LEAST_GB in fp32 with activation checkpointing, multi-scale
-training up to 1.25 times that side included."""
 _SCALED_UP = 1.25**2
-_HALF_PRECISION, _NO_CHECKPOINTING = 1.5, 0.75
-"""What else changes how many images fit: rules of thumb."""
+"""So much larger than its own size may training make an image, by default."""
 
 MEMORY_GB = {
     **{"p4": 8, "k80": 12, "gtx1080ti": 11, "rtx2080ti": 11, "p100": 16, "t4": 16, "a2": 16},
@@ -61,9 +56,12 @@ def _note_on_batch(experiment: ExperimentConfig, memory: float) -> Iterator[str]
     height, width = experiment.dataset.augmentation.train_spatial_size
     largest = max(height * width for height, width in training_sizes(experiment))
     pixels = max(height * width, largest / _SCALED_UP)
-    fits = _IMAGES * memory / LEAST_GB * _SIDE**2 / pixels
-    fits *= 1.0 if train.precision == "fp32" else _HALF_PRECISION
-    fits *= 1.0 if train.activation_checkpoint else _NO_CHECKPOINTING
+    fits = images_that_fit(
+        memory,
+        pixels,
+        half=train.precision != "fp32",
+        checkpointed=train.activation_checkpoint,
+    )
     if batch <= fits:
         return
     ways = ["lower it"]

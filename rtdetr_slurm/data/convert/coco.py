@@ -9,27 +9,18 @@ from pathlib import Path
 
 from rtdetr_slurm.data.boxes import count_boxes, misread_as
 from rtdetr_slurm.data.coco import CocoAnnotations
-from rtdetr_slurm.data.convert.coco_export import PARTS, Export, Key, read_export
-from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report, split_name
-from rtdetr_slurm.data.convert.images import ImageFiles, files_below, upright_size
-from rtdetr_slurm.data.json_stream import NotJson, stream_object
-from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.data.convert.coco_export import Export, Key, read_export
+from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report
+from rtdetr_slurm.data.convert.images import ImageFiles, upright_size
+from rtdetr_slurm.data.layout import annotation_files
 
 _SAME = 0.01
 """By how much the proportions of an image may differ from the annotated, by rounding."""
 
 
-def coco_files(source: Path) -> list[Path]:
-    """The JSON files of COCO's form that `source` is, or has below it."""
-    paths = [source] if source.is_file() else files_below(source, (".json",))
-    return [path for path in paths if _is_coco(path)]
-
-
-def _is_coco(path: Path) -> bool:
-    try:
-        return any(key in PARTS for key, _ in stream_object(path))
-    except (NotJson, UnicodeDecodeError):
-        return False
+def is_coco(source: Path) -> bool:
+    """Whether a folder, or a file, has annotations in COCO's form."""
+    return bool(annotation_files(source))
 
 
 def read_coco(source: Path, images: Path, report: Report) -> list[FoundSplit]:
@@ -42,22 +33,10 @@ def read_coco(source: Path, images: Path, report: Report) -> list[FoundSplit]:
         RequestError: two files are for the same split.
     """
     files = ImageFiles(images)
-    paths = coco_files(source)
-    splits: dict[str, Path] = {}
-    for path in paths:
-        inside = path.relative_to(source) if source.is_dir() else Path(path.name)
-        name = split_name(path.name) or split_name(str(inside)) or _own_name(path, paths)
-        if name in splits:
-            raise RequestError(
-                f"{splits[name]} and {path} are both of split {name}: name one of them, or move "
-                "the other away"
-            )
-        splits[name] = path
-    return [_split(name, read_export(path, report), files, report) for name, path in splits.items()]
-
-
-def _own_name(path: Path, paths: list[Path]) -> str:
-    return "train" if len(paths) == 1 else path.stem
+    return [
+        _split(name, read_export(path, report), files, report)
+        for name, path in annotation_files(source).items()
+    ]
 
 
 def _split(name: str, export: Export, files: ImageFiles, report: Report) -> FoundSplit:

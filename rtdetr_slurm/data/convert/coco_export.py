@@ -19,7 +19,6 @@ from rtdetr_slurm.data.json_stream import NotJson, stream_object
 Key = int | str
 """An id as the file means it: 12, 12.0 and "12" are one."""
 
-PARTS = ("images", "annotations", "categories")
 _CROWD = {"0": False, "1": True, "false": False, "true": True, "none": False}
 
 

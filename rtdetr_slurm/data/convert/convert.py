@@ -9,7 +9,7 @@ from pathlib import Path
 from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.convert import FORMS
 from rtdetr_slurm.data.convert.classes import number_classes
-from rtdetr_slurm.data.convert.coco import coco_files, read_coco
+from rtdetr_slurm.data.convert.coco import is_coco, read_coco
 from rtdetr_slurm.data.convert.found import Change, FoundSplit, Report
 from rtdetr_slurm.data.convert.settle import settle
 from rtdetr_slurm.data.convert.voc import is_voc, read_voc
@@ -34,7 +34,7 @@ class _Reader:
 _READERS: Mapping[str, _Reader] = {
     "yolo": _Reader(is_yolo, lambda source, _, report: read_yolo(source, report)),
     "voc": _Reader(is_voc, read_voc),
-    "coco": _Reader(lambda source: bool(coco_files(source)), read_coco),
+    "coco": _Reader(is_coco, read_coco),
 }
 
 

@@ -106,16 +106,3 @@ class Report:
             more = self._unread - len(self._problems)
             lines = [*self._problems, *([f"and {more} more"] if more else [])]
             raise RequestError("nothing is converted:\n  " + "\n  ".join(lines))
-
-
-def split_name(text: str) -> str | None:
-    """What a folder or file is for, by its name; None: it does not say."""
-    lower = text.lower()
-    for name, words in _SPLITS.items():
-        if any(word in lower for word in words):
-            return name
-    return None
-
-
-_SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",)}
-"""Also trainval and train2017, valid, validation, eval."""

@@ -10,24 +10,15 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from rtdetr_slurm.data.convert.found import split_name
 from rtdetr_slurm.data.image_sizes import Size, read_header
 from rtdetr_slurm.data.image_sources import IMAGE_SUFFIXES
+from rtdetr_slurm.data.layout import files_below, split_name
 
 _UPLOADED = re.compile(r"^[0-9a-f]{6,}-")
 """What Label Studio puts before the name of a file that was uploaded."""
 _ORIENTATION = 0x0112
 _SWAPPED = range(5, 9)
 """EXIF orientations that swap the sides."""
-
-
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files whose names end so, in whatever case, sorted; nothing hidden."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield Path(place, name)
 
 
 def images_below(folder: Path) -> Iterator[Path]:

@@ -7,15 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from rtdetr_slurm.data.convert.found import (
-    Box,
-    FoundBox,
-    FoundImage,
-    FoundSplit,
-    Report,
-    split_name,
-)
-from rtdetr_slurm.data.convert.images import ImageFiles, files_below, upright_size
+from rtdetr_slurm.data.convert.found import Box, FoundBox, FoundImage, FoundSplit, Report
+from rtdetr_slurm.data.convert.images import ImageFiles, upright_size
+from rtdetr_slurm.data.layout import files_below, split_name
 from rtdetr_slurm.records import read_file
 
 

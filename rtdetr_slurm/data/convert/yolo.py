@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report, split_name
+from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report
 from rtdetr_slurm.data.convert.images import images_below, upright_size
+from rtdetr_slurm.data.layout import split_name
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import read_file
 from rtdetr_slurm.yaml_source import load_yaml

@@ -1,0 +1,113 @@
+"""`rtdetr-slurm init`: a spec for a data set, with the reason for each choice."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_slurm.cli import terminal
+from rtdetr_slurm.contract import ExitCode
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.files import write_new
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.draft.facts import Hardware
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder of the data set")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="fields that the choices are to follow"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="a new file (default: printed)")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="of each GPU, in GiB")
+    parser.add_argument("--site", metavar="FILE", help="site profile; 'local' is this machine")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rtdetr_slurm.data.coco import read_annotations
+    from rtdetr_slurm.data.facts import gather_facts
+    from rtdetr_slurm.data.layout import find_splits
+    from rtdetr_slurm.spec.draft.draft import choose_fields, draft_text
+
+    if args.output and os.path.lexists(args.output):
+        raise RequestError(f"{args.output} exists already and is left as it is")
+    folder = args.data.absolute()
+    if not folder.is_dir():
+        raise RequestError(f"{args.data} is not a folder; allowed: the folder of a data set")
+    read = functools.cache(read_annotations)
+    splits = find_splits(folder, read)
+    if not splits:
+        raise RequestError(
+            f"{args.data}: no annotations in COCO's form are in it; `rtdetr-slurm data convert` "
+            "makes them of those of other tools"
+        )
+    facts = gather_facts(folder, splits, read)
+    choices = choose_fields(facts, _given(args.overrides), _hardware(args))
+    _check(choices.chosen(), args.overrides)
+    text = draft_text(choices, facts)
+    if args.output:
+        write_new(Path(args.output), text)
+        terminal.out(args.output)
+        terminal.note(f"next: rtdetr-slurm submit {args.output} --dry-run")
+    else:
+        terminal.out_lines(text)
+    return ExitCode.OK
+
+
+def _given(overrides: Sequence[str]) -> Mapping[str, Any]:
+    """What `key=value` says, in its sections.
+
+    Raises:
+        RequestError: a field or value that cannot be, whatever the others are.
+    """
+    from rtdetr_slurm.model_check import InvalidInput, find_problems, locate
+    from rtdetr_slurm.spec.experiment import SpecFile
+    from rtdetr_slurm.spec.overrides import assemble
+    from rtdetr_slurm.yaml_source import YamlSource
+
+    assembled = assemble(YamlSource(Path("init"), {}, {}), overrides, "train")
+    data = assembled.source.data
+    problems = [*assembled.problems, *find_problems(SpecFile, data)[1]]
+    if problems or assembled.malformed:
+        raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
+    return data
+
+
+def _hardware(args: argparse.Namespace) -> Hardware:
+    """The GPUs and the pretrained weights, as far as they are known."""
+    from rtdetr_slurm.plan.hardware import gpu_memory_gb
+    from rtdetr_slurm.site.discover import NoProfile, find_site
+    from rtdetr_slurm.spec.draft.facts import Hardware
+    from rtdetr_slurm.spec.memory import LEAST_GB
+
+    try:
+        site = find_site(args.site, os.environ).site
+    except NoProfile:
+        site = None
+    models = site.models if site else {}
+    if args.gpu_memory is not None:
+        if not args.gpu_memory >= 1:
+            raise RequestError(f"--gpu-memory {args.gpu_memory:g}: allowed is 1 GiB and more")
+        return Hardware(args.gpu_memory, "--gpu-memory", models)
+    memory = gpu_memory_gb(site.for_role("train").gpu) if site else None
+    return Hardware(memory, "site profile", models) if memory else Hardware(LEAST_GB, "", models)
+
+
+def _check(text: str, overrides: Sequence[str]) -> None:
+    """See that what is chosen is a spec with what is given.
+
+    Raises:
+        RequestError: it does not go together.
+    """
+    from rtdetr_slurm.spec import load_spec
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "train.yaml")
+        path.write_text(text)
+        load_spec(path, overrides, "train")

@@ -1,0 +1,125 @@
+"""Where a data set has its splits: annotation files of COCO's form, and the images of each.
+
+As this project, MS COCO, Roboflow and CVAT lay it out. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdetr_slurm.data.archives import is_archive
+from rtdetr_slurm.data.check_images import spread
+from rtdetr_slurm.data.coco import CocoAnnotations, read_annotations
+from rtdetr_slurm.data.image_files import missing_files
+from rtdetr_slurm.data.json_stream import NotJson, stream_object
+from rtdetr_slurm.errors import RequestError
+
+ANNOTATIONS, IMAGES, LABELS = "annotations.json", "images", "label_map.txt"
+"""What the parts of a split are called here."""
+_SPLITS = ("train", "val", "test")
+_PARTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """A split: its annotation file, and the folder or archive that its names are below."""
+
+    json_file: Path
+    image_dir: Path
+
+
+def split_name(text: str) -> str | None:
+    """What a folder or file is for, by its name (trainval, val2017, valid, …); None: it does not
+    say."""
+    return next((name for name in _SPLITS if name in text.lower()), None)
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Files whose names end so, in whatever case, sorted; nothing hidden."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield Path(place, name)
+
+
+def annotation_files(source: Path) -> dict[str, Path]:
+    """The files of COCO's form that `source` is, or has below it, by the split that each is for;
+    a file that is alone and does not say is for training.
+
+    Raises:
+        RequestError: two files are for the same split.
+    """
+    below = [source] if source.is_file() else files_below(source, (".json",))
+    paths = [path for path in below if _is_coco(path)]
+    splits: dict[str, Path] = {}
+    for path in paths:
+        inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+        own_name = "train" if len(paths) == 1 else path.stem
+        name = split_name(path.name) or split_name(str(inside)) or own_name
+        if name in splits:
+            raise RequestError(
+                f"{splits[name]} and {path} are both of split {name}: name one of them, or move "
+                "the other away"
+            )
+        splits[name] = path
+    return splits
+
+
+def find_splits(
+    folder: Path, read: Callable[[Path], CocoAnnotations] = read_annotations
+) -> dict[str, SplitFiles]:
+    """The splits of a data set in COCO's form, with their images.
+
+    Args:
+        read: reads an annotation file.
+
+    Raises:
+        RequestError: there is no annotation file, two are for the same split, or the images that
+            one names are nowhere.
+    """
+    return {
+        name: SplitFiles(path, _images_of(name, read(path), folder))
+        for name, path in annotation_files(folder).items()
+    }
+
+
+def _is_coco(path: Path) -> bool:
+    try:
+        return any(key in _PARTS for key, _ in stream_object(path))
+    except (NotJson, UnicodeDecodeError):
+        return False
+
+
+def _images_of(split: str, annotations: CocoAnnotations, folder: Path) -> Path:
+    names, json_file = spread(annotations.file_names), annotations.path
+    for place in _image_places(split, json_file, folder):
+        if is_archive(place) or (names and not missing_files(place, names)):
+            return place
+    raise RequestError(
+        f"{json_file}: its images, such as {next(iter(names), '')!r}, are in no folder of {folder} "
+        "where images are looked for (beside it, images/, images/SPLIT, SPLIT), nor is there an "
+        "archive of them. `rtdetr-slurm data convert` finds images by their names wherever they are"
+    )
+
+
+def _image_places(split: str, json_file: Path, folder: Path) -> Iterator[Path]:
+    """Folders and archives that may hold the images, those that are meant by their names first."""
+    beside = json_file.parent
+    yield beside / IMAGES
+    yield from (path for path in _listed(beside) if path.name.startswith(f"{IMAGES}."))
+    yield beside
+    for within in dict.fromkeys((folder / IMAGES, folder, beside.parent)):
+        yield from (path for path in _listed(within) if split_name(path.name) == split)
+    yield folder / IMAGES
+    yield folder
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Folders and archives in a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() or is_archive(path))
