@@ -108,7 +108,8 @@ def rates(choices: Choices, facts: DataFacts, hardware: Hardware) -> None:
 
 
 def _steps_per_epoch(choices: Choices, facts: DataFacts) -> int:
-    return max(1, facts.images // (choices.value("dataset.batch_size") * ranks_of(choices)))
+    batch: int = choices.value("dataset.batch_size")
+    return max(1, facts.images // (batch * ranks_of(choices)))
 
 
 def _power_of_two(number: float) -> int:
