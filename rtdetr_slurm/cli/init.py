@@ -6,9 +6,9 @@ import argparse
 import functools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.contract import ExitCode
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.data.facts import gather_facts
     from rtdetr_slurm.data.layout import find_splits
     from rtdetr_slurm.spec.draft.draft import choose_fields, draft_text
+    from rtdetr_slurm.spec.draft.given import given_fields
 
     if args.output and os.path.lexists(args.output):
         raise RequestError(f"{args.output} exists already and is left as it is")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             "makes them of those of other tools"
         )
     facts = gather_facts(folder, splits, read)
-    choices = choose_fields(facts, _given(args.overrides), _hardware(args))
+    choices = choose_fields(facts, given_fields(args.overrides), _hardware(args))
     _check(choices.chosen(), args.overrides)
     text = draft_text(choices, facts)
     if args.output:
@@ -58,25 +59,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         terminal.out_lines(text)
     return ExitCode.OK
-
-
-def _given(overrides: Sequence[str]) -> Mapping[str, Any]:
-    """What `key=value` says, in its sections.
-
-    Raises:
-        RequestError: a field or value that cannot be, whatever the others are.
-    """
-    from rtdetr_slurm.model_check import InvalidInput, find_problems, locate
-    from rtdetr_slurm.spec.experiment import SpecFile
-    from rtdetr_slurm.spec.overrides import assemble
-    from rtdetr_slurm.yaml_source import YamlSource
-
-    assembled = assemble(YamlSource(Path("init"), {}, {}), overrides, "train")
-    data = assembled.source.data
-    problems = [*assembled.problems, *find_problems(SpecFile, data)[1]]
-    if problems or assembled.malformed:
-        raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])
-    return data
 
 
 def _hardware(args: argparse.Namespace) -> Hardware:
