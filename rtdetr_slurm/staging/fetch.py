@@ -204,6 +204,7 @@ class _Bringing:
             with closing(LocalReader(local_head(str(path)))) as copy:
                 return self._unpacked(work, copy)
         landing = Landing(work, self._stem, self._ticker)
+        self._ticker.add(landing.resume_at)
         stream = ObjectStream(reader, self._info.size, on_bytes=self._ticker.add)
         try:
             unpack(stream, self._info.size, landing, wanting(self._names, self._stem))

@@ -49,7 +49,7 @@ class Landing:
         self._seen: set[str] = set()
         self._pool = ThreadPoolExecutor(THREADS)
         self._under_way: deque[Future[FileRecord]] = deque()
-        self._journal = (work / FILES_JSONL).open("a", encoding="utf-8")
+        self._journal = (work / FILES_JSONL).open("a", encoding="utf-8", buffering=1)
 
     def _is_there(self, one: FileRecord) -> bool:
         try:
@@ -75,7 +75,7 @@ class Landing:
         pieces = (lambda: [content]) if isinstance(content, bytes) else content
         self._under_way.append(self._pool.submit(self._write, name, path, pieces, at))
         while len(self._under_way) > _UNDER_WAY or (self._under_way and self._under_way[0].done()):
-            self._note(self._under_way.popleft())
+            self._note_first()
 
     def has(self, name: str) -> bool:
         """Whether an earlier owner has brought this one, whole."""
@@ -103,7 +103,7 @@ class Landing:
     def settle(self) -> None:
         """Wait for what was put. Raises SiteError: it cannot be written."""
         while self._under_way:
-            self._note(self._under_way.popleft())
+            self._note_first()
 
     def finish(self) -> list[FileRecord]:
         """All that is there, by name.
@@ -121,6 +121,10 @@ class Landing:
             wait: for what is under way; not where it may wait for a network itself.
         """
         self._pool.shutdown(wait=wait, cancel_futures=True)
+        for one in self._under_way:
+            if not one.done() or one.cancelled() or one.exception() is not None:
+                break  # whoever goes on from a later one would not have this
+            self._add(one.result())
         self._journal.close()
 
     def _named(self, name: str) -> str:
@@ -162,14 +166,15 @@ class Landing:
             raise explained(error) from error
         return FileRecord(self._named(name), size, digest.hexdigest(), at)
 
-    def _note(self, written: Future[FileRecord]) -> None:
-        self._add(written.result())
+    def _note_first(self) -> None:
+        self._add(self._under_way[0].result())  # what failed stays the first
+        self._under_way.popleft()
+        self._ticker.check()
 
     def _add(self, record: FileRecord) -> None:
         self._files[record.name] = record
         self._journal.write(file_line(record))
         self._ticker.add(files=1)
-        self._ticker.check()
 
 
 def check_room(folder: Path, size: int, what: str) -> None:

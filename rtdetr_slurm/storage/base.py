@@ -93,8 +93,13 @@ def patiently(uri: str, attempt: Callable[[], T], waits: Sequence[float]) -> T:
             if wait is None:
                 tries = len(waits) + 1
                 raise Unreachable(f"{shown(uri)}: {error} ({tries} tries)") from None
-            time.sleep(wait * random.uniform(0.7, 1.3))
+            pause(wait)
     raise AssertionError
+
+
+def pause(seconds: float) -> None:
+    """About so long: many who were refused at once do not come back at once."""
+    time.sleep(seconds * random.uniform(0.7, 1.3))
 
 
 def whole(content: bytes, length: int) -> bytes:

@@ -146,14 +146,20 @@ def called(uri: str, call: Callable[[], T], info: ObjectInfo | None = None) -> T
         Transient: it may be made again.
         Changed, RequestError: it may not.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectionError,
+        HTTPClientError,
+        IncompleteReadError,
+    )
     from urllib3.exceptions import HTTPError
 
     try:
         return call()
     except ClientError as error:
         raise _of_answer(uri, error.response, info) from None
-    except (HTTPClientError, HTTPError, OSError) as error:
+    except (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError) as error:
         raise Transient(f"the connection failed: {type(error).__name__}") from error
     except BotoCoreError as error:
         raise _of_boto(uri, error) from error
@@ -173,13 +179,9 @@ def _of_answer(uri: str, answer: Mapping[str, Any], info: ObjectInfo | None) -> 
     return _refused(uri, code, said)
 
 
-def _of_boto(uri: str, error: Exception) -> Exception:
+def _of_boto(uri: str, error: Exception) -> RequestError:
     from botocore import exceptions
 
-    # What boto3 makes of a connection that was never there is no HTTPClientError everywhere.
-    lost = (exceptions.IncompleteReadError, exceptions.ResponseStreamingError)
-    if isinstance(error, lost):
-        return Transient(f"the connection failed: {type(error).__name__}")
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         return RequestError(
             f"{uri}: no credentials were found for it; set AWS_ACCESS_KEY_ID and "
