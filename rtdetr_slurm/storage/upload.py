@@ -180,7 +180,8 @@ class _Upload:
         number = part["PartNumber"]
         if not 1 <= number <= len(self._digests.parts) or part["Size"] != self._length(number):
             return False
-        return str(part["ETag"]).strip('"') == self._digests.parts[number - 1]
+        etag = str(part["ETag"]).strip('"')
+        return etag == self._digests.parts[number - 1]
 
     def _ask(self, ask: Callable[..., Any], **arguments: Any) -> Any:
         call = partial(ask, **self._at, **arguments)
@@ -202,7 +203,8 @@ class _Upload:
         return content
 
     def _read_digests(self) -> _Digests:
-        whole, parts, size = hashlib.sha256(), [], 0
+        whole, size = hashlib.sha256(), 0
+        parts: list[str] = []
         with open_file(self._path) as stream:
             while (content := stream.read(self._part)) or not parts:
                 whole.update(content)
