@@ -177,7 +177,7 @@ class _Upload:
             marker = page["NextPartNumberMarker"]
 
     def _is_same(self, part: Any) -> bool:
-        number = part["PartNumber"]
+        number = int(part["PartNumber"])
         if not 1 <= number <= len(self._digests.parts) or part["Size"] != self._length(number):
             return False
         etag = str(part["ETag"]).strip('"')
