@@ -52,7 +52,7 @@ PROGRESS_VERSION = 1
 """progress.json"""
 EFFICIENCY_VERSION = 1
 """efficiency.json"""
-STAGED_VERSION = 1
+CACHE_VERSION = 1
 """What lies in the cache beside what was brought there."""
 SPEC_SCHEMA_VERSION = 1
 """The JSON Schemas of specs and their manifest."""

@@ -43,6 +43,12 @@ COMMANDS = {
         "rtdetr_slurm.cli.verify",
         "whether a model and all that it comes from is as it was",
     ),
+    "cache list": ("rtdetr_slurm.cli.cache.entries", "what is kept of data that was fetched"),
+    "cache prune": ("rtdetr_slurm.cli.cache.prune", "remove what nobody has wanted for long"),
+    "cache verify": (
+        "rtdetr_slurm.cli.cache.verify",
+        "whether what is kept is as it was fetched",
+    ),
     "image": ("rtdetr_slurm.cli.image", "build or pull a container image, once"),
     "site": ("rtdetr_slurm.cli.site", "write a site profile to begin with"),
     "default-specs": ("rtdetr_slurm.cli.default_specs", "print a ready spec for an action"),

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from rtdetr_slurm.contract import STAGED_VERSION
+from rtdetr_slurm.contract import CACHE_VERSION
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import write_atomic, write_new
 from rtdetr_slurm.records import BadRecord, Moment, Prose, checked, names_in, read_json
@@ -54,7 +54,7 @@ class ClaimRecord:
     beat: int = 0
     state: Literal["working", "left", "refused"] = "working"
     said: Prose = ""
-    schema_version: int = STAGED_VERSION
+    schema_version: int = CACHE_VERSION
 
     def __str__(self) -> str:
         return f"{self.user} on {self.host} (process {self.pid})"
@@ -178,8 +178,8 @@ def latest_claim(entry: Path) -> tuple[int, ClaimRecord] | None:
     except FileNotFoundError:
         return None  # removed this moment, with all of it
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > STAGED_VERSION:
-        raise NewerVersion(path, version, STAGED_VERSION)
+    if isinstance(version, int) and version > CACHE_VERSION:
+        raise NewerVersion(path, version, CACHE_VERSION)
     return max(numbers), checked(ClaimRecord, data, path)
 
 

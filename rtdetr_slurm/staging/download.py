@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.contract import STAGED_VERSION
+from rtdetr_slurm.contract import CACHE_VERSION
 from rtdetr_slurm.errors import explained
 from rtdetr_slurm.files import append_json_line
 from rtdetr_slurm.records import checked_lines
@@ -43,7 +43,7 @@ def download(reader: Reader, info: ObjectInfo, path: Path, journal: Path, ticker
     # What is still under way when this fails has a descriptor of its own to write to.
     with closing(os.fdopen(fd, "r+b", buffering=0)) as file:
         if os.fstat(fd).st_size == info.size:
-            done = {one.part for _, one in checked_lines(_Part, journal, STAGED_VERSION)}
+            done = {one.part for _, one in checked_lines(_Part, journal, CACHE_VERSION)}
         else:
             journal.unlink(missing_ok=True)
             file.truncate(info.size)

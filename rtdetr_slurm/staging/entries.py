@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from rtdetr_slurm.contract import STAGED_VERSION
+from rtdetr_slurm.contract import CACHE_VERSION
 from rtdetr_slurm.errors import NewerVersion
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.staging import ObjectKind, StagedObject
@@ -63,7 +63,7 @@ class EntryRecord:
     names: str | None
     time: Moment
     user: str
-    schema_version: int = STAGED_VERSION
+    schema_version: int = CACHE_VERSION
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def key_of(one: StagedObject, info: ObjectInfo, names: Iterable[str] | None) -> 
     Args:
         names: of images; None: all.
     """
-    facts = [STAGED_VERSION, one.kind, identity(one.uri), info.size, info.etag, digest_of(names)]
+    facts = [CACHE_VERSION, one.kind, identity(one.uri), info.size, info.etag, digest_of(names)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:_KEY_DIGITS]
 
 
@@ -128,8 +128,8 @@ def read_entry(folder: Path) -> Entry | None:
     except FileNotFoundError:
         return None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > STAGED_VERSION:
-        raise NewerVersion(path, version, STAGED_VERSION)
+    if isinstance(version, int) and version > CACHE_VERSION:
+        raise NewerVersion(path, version, CACHE_VERSION)
     found = checked(EntryRecord, data, path)
     if found.kind == "file" and (found.name in ("", ".", "..") or "/" in found.name):
         raise BadRecord(path, f"{found.name!r} is no name of a file")
@@ -157,7 +157,7 @@ def read_files(path: Path) -> list[FileRecord]:
     Raises:
         BadRecord: it cannot be read.
     """
-    return [record for _, record in checked_lines(FileRecord, path, STAGED_VERSION)]
+    return [record for _, record in checked_lines(FileRecord, path, CACHE_VERSION)]
 
 
 def file_line(record: FileRecord) -> str:

@@ -1,0 +1,1 @@
+"""`rtdetr-slurm cache …`: what is kept of objects that were fetched."""
