@@ -13,7 +13,7 @@ wrong and what to do; nothing is printed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,6 +122,7 @@ def submit(
     parent: str | None = None,
     checkpoint: str | None = None,
     automl: Literal["on", "off"] | None = None,
+    datasets: Mapping[str, str | Sequence[str]] | None = None,
     again: bool = False,
 ) -> SubmittedRun:
     """Check a spec, freeze it into a run folder, and queue its stages.
@@ -138,6 +139,8 @@ def submit(
             job.checkpoint.
         automl: whether training is a search; it takes the place of automl.policy. None: as the spec
             says, else it is one on a cluster.
+        datasets: roots of datasets by `train`, `eval`, `inference` and `calibration`; each takes
+            the place of that of job.datasets.
         again: also where a run that does the same is under way.
 
     Raises:
@@ -157,6 +160,7 @@ def submit(
         parent=parent,
         checkpoint=checkpoint,
         automl=automl,
+        datasets=datasets or {},
     )
     run = freeze(prepared, _ignore, again=again)
     submit_run(run, key=prepared.loaded.key, again=again)

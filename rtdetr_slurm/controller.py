@@ -28,6 +28,7 @@ from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import first_start, task_events
+from rtdetr_slurm.staging.stage_run import StagingRun
 
 
 def main() -> int:
@@ -55,6 +56,8 @@ def _job_run(run: Run, allocation: Allocation, stop: StopRequest) -> JobRun:
         return Worker(run, allocation, stop, stage.search)
     if stage.best_of is not None:
         return BestRun(run, allocation, stop)
+    if stage.staging is not None:
+        return StagingRun(run, allocation, stop, stage.staging)
     return StageRun(run, allocation, stop)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli import terminal
+from rtdetr_slurm.cli.told import Told
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.encryption import restart_without_key
 from rtdetr_slurm.errors import RequestError
@@ -57,8 +58,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def prepared_request(args: argparse.Namespace) -> Prepared:
-    """What the arguments ask for, checked."""
+def prepared_request(args: argparse.Namespace, *, bring_all: bool = False) -> Prepared:
+    """What the arguments ask for, checked.
+
+    Args:
+        bring_all: fetch and unpack all data where the site wants that of `submit`.
+    """
     from rtdetr_slurm.submission.prepare import prepare  # the models of a spec
 
     return prepare(
@@ -72,6 +77,8 @@ def prepared_request(args: argparse.Namespace) -> Prepared:
         checkpoint=args.checkpoint,
         automl=args.automl,
         datasets={name: root for name in ROOTS if (root := vars(args)[f"{name}_data"])},
+        tell=Told(),
+        bring_all=bring_all,
     )
 
 
@@ -96,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.submission.prepare import freeze, why_refused
 
     _hide_key()
-    prepared = prepared_request(args)
+    prepared = prepared_request(args, bring_all=not args.dry_run)
     if args.json or not args.dry_run:
         for note in prepared.plan.notes:
             terminal.note(note)

@@ -41,7 +41,12 @@ def notes_on_hardware(
     for stage in stages:
         action = get_action(stage.action)
         memory = gpu_memory_gb(site.for_role(action.role).gpu)
-        if not action.trains or stage.launch.accelerator != "cuda" or memory is None:
+        if (
+            not action.trains
+            or not stage.runs_action
+            or stage.launch.accelerator != "cuda"
+            or memory is None
+        ):
             continue
         if memory < LEAST_GB:
             yield (

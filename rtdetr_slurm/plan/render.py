@@ -22,7 +22,7 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
     facts = [
         ("resources", _resources(stage)),
         *([] if stage.array is None else [("array", _array(stage.array))]),
-        ("command", shlex.join(stage.command) or f"finds the best trial of {stage.best_of}"),
+        ("command", shlex.join(stage.command) or _work(stage)),
         ("results", stage.results_dir),
         ("after", ", ".join(map(_after, stage.depends_on)) or "nothing: starts at once"),
     ]
@@ -34,6 +34,15 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
     elif stage.launch.python is not None:
         facts[1:1] = [("python", stage.launch.python)]
     return facts
+
+
+def _work(stage: Stage) -> str:
+    """What a stage does that runs no command."""
+    if stage.staging is None:
+        return f"finds the best trial of {stage.best_of}"
+    objects = {one.object.uri for one in stage.staging.fields}
+    what = "source" if len(objects) == 1 else "sources"
+    return f"brings {len(objects)} {what} to {stage.staging.cache}, and checks the data"
 
 
 def _array(array: Array) -> str:

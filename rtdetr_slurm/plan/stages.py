@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from rtdetr_slurm.spec.job import JobConfig
 
 
-STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-"""Variables with which boto3 authenticates itself, where no profile of the user's does."""
 _BEST_MIN = 60
 """Time limit in minutes of a stage that finds the best trial, where its role has none."""
 
@@ -90,13 +88,13 @@ def make_stage(
 def _on_host(position: Position, loaded: LoadedSpec, site: Site, results_dir: str) -> Stage:
     """A stage that runs no action: a job without container or GPU."""
     role = site.merged_role("cpu")
-    time_min, longest = role.time, site.limits.max_time
-    if position.best_of is not None and time_min is None:
-        time_min = _BEST_MIN if longest is None else min(_BEST_MIN, longest)
+    longest = site.limits.max_time
+    if position.best_of is not None:
+        longest = _BEST_MIN if longest is None else min(_BEST_MIN, longest)
     launch = launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job))
     secrets = _secrets(launch, loaded)
     if position.staging is not None:
-        secrets = (*secrets, *(name for name in STORE_SECRETS if name not in secrets))
+        secrets = tuple(dict.fromkeys([*secrets, *position.staging.secrets]))
     return Stage(
         name=position.name,
         action=position.action,
@@ -105,7 +103,7 @@ def _on_host(position: Position, loaded: LoadedSpec, site: Site, results_dir: st
             gpu_ids=(),
             cpus_per_task=role.cpus_per_node(1),
             mem_gb=role.mem_gb,
-            time_min=time_min,
+            time_min=role.time or longest,
             partition=role.partition,
             account=loaded.job.account or role.account,
             qos=role.qos,

@@ -69,12 +69,14 @@ class Staging:
     Attributes:
         cache: absolute path of the folder that everything brought is kept in, for later runs too.
         python_path: folders that a compute node's Python finds the libraries in.
+        secrets: names of variables of the shell that submits, with which it is let in.
     """
 
     cache: str
     store: Store
     fields: tuple[StagedField, ...]
     python_path: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not Path(self.cache).is_absolute():

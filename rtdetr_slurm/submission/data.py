@@ -26,7 +26,7 @@ class DataFacts:
 
     Attributes:
         classes: id to name, of what is trained; else of what was trained before.
-        images: that are trained on; None where nothing is trained.
+        images: that are trained on; None where nothing is trained, or not all are known yet.
     """
 
     notes: tuple[str, ...]
@@ -40,7 +40,8 @@ def check_data(
     stages: Sequence[Stage],
     trained: Mapping[int, str],
 ) -> DataFacts:
-    """Check the data of every stage, at the paths that the frozen spec names.
+    """Check the data of every stage, at the paths that the frozen spec names, as far as they are
+    there before a stage brings the rest.
 
     Args:
         trained: classes of the run that is continued, id to name; empty where they are not known.
@@ -52,10 +53,13 @@ def check_data(
     """
     experiment = ExperimentConfig.model_validate(frozen)
     read = cache(read_annotations)
+    staged_later = any(stage.staging is not None for stage in stages)
     found = Findings()
     notes: list[str] = []
     classes, images = trained, None
     for stage in stages:
+        if not stage.runs_action:
+            continue
         trains = get_action(stage.action).trains
         known = _known_classes(stage, frozen, classes)
         checks = Checks(
@@ -63,6 +67,7 @@ def check_data(
             skip_bad_images=trains and loaded.job.bad_images == "skip",
             ranks=stage.resources.nodes * stage.resources.gpus_per_node,
             known=known,
+            staged_later=staged_later,
             read=read,
         )
         sources = inspect_sources(experiment, stage.action, found, checks)
@@ -75,7 +80,9 @@ def check_data(
         ]
         if trains:
             classes = named
-            images = sum(source.annotations.num_images for source in sources["train"])
+            whole = len(sources["train"]) == len(experiment.dataset.train_data_sources or [])
+            counts = [source.annotations.num_images for source in sources["train"]]
+            images = sum(counts) if whole else None
         if stage.container is not None:
             notes += _led_away(every, stage.container)
     found.raise_errors()

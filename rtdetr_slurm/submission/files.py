@@ -38,7 +38,8 @@ def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None
     found: list[Problem] = []
     experiment = ExperimentConfig.model_validate(spec)
     for number, stage in enumerate(plan.stages):
-        found += _problems(stage, plan.stages[:number], spec, experiment, loaded.key)
+        if stage.runs_action:
+            found += _problems(stage, plan.stages[:number], spec, experiment, loaded.key)
     if found:
         raise InvalidInput(locate(loaded.source, found))
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import last_that_leaves
@@ -20,6 +20,7 @@ from rtdetr_slurm.contract import LAUNCH_VERSION
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.make import frozen_spec, make_plan
 from rtdetr_slurm.plan.model import Plan
+from rtdetr_slurm.resolved_spec import with_values
 from rtdetr_slurm.runs.images import cache_file, glance, record_image, record_weights
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.runs.run import (
@@ -40,9 +41,13 @@ from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.search import draws_of, find_search, fitted
+from rtdetr_slurm.submission.staging import find_sources
 from rtdetr_slurm.submission.studies import check_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.staging.progress import Tell
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def prepare(
     checkpoint: str | None = None,
     automl: str | None = None,
     datasets: Mapping[str, str | Sequence[str]] = MappingProxyType({}),
+    tell: Tell = lambda _: None,
+    bring_all: bool = True,
 ) -> Prepared:
     """Check a spec, the data it names and the site, and plan the stages.
 
@@ -97,6 +104,9 @@ def prepare(
             an entry of job.then says.
         automl: on or off: whether training is a search; it takes the place of automl.policy.
         datasets: roots of datasets; each takes the place of that of job.datasets.
+        tell: is told how far what is fetched has come.
+        bring_all: False where nothing will be submitted, so that `submit` need not bring all data
+            where the site wants that of it.
 
     Raises:
         RequestError: the request is wrong.
@@ -138,8 +148,19 @@ def prepare(
     loaded, asked = searched.loaded, searched.asked
     frozen = filled_in(frozen_spec(loaded, run_dir=run_dir, cwd=Path.cwd()), pretrained)
     before = continued(loaded.job.parent) if loaded.job.parent else None
+    scored = asked.searching is not None and asked.searching.evaluates
+    actions = (*loaded.actions, *(["evaluate"] if scored else []))
+    brought = find_sources(loaded, frozen, actions, found, tell, bring_all=bring_all)
+    at_hand = with_values(frozen, brought.paths)
+    frozen = at_hand if brought.staging is None else frozen
     plan = make_plan(
-        loaded, frozen, found.site, run_dir=run_dir, parent=before, searching=asked.searching
+        loaded,
+        frozen,
+        found.site,
+        run_dir=run_dir,
+        parent=before,
+        searching=asked.searching,
+        staging=brought.staging,
     )
     if before is not None:
         check_inputs(loaded, frozen, plan, before)
@@ -147,10 +168,21 @@ def prepare(
     check_teacher(loaded, frozen, plan)
     check_results(plan, frozen, run_dir)
     check_search(plan)
-    data = check_data(loaded, frozen, plan.stages, {} if before is None else before.classes)
+    try:
+        data = check_data(loaded, at_hand, plan.stages, {} if before is None else before.classes)
+    except RequestError as error:
+        error.args = (brought.named(str(error)),)
+        raise
     model_notes = () if pretrained is None else (pretrained.note,)
     plan = fitted(plan, loaded, data.images)
-    notes = (*found.notes, *asked.notes, *plan.notes, *model_notes, *data.notes)
+    notes = (
+        *found.notes,
+        *asked.notes,
+        *plan.notes,
+        *model_notes,
+        *brought.notes,
+        *map(brought.named, data.notes),
+    )
     plan = replace(plan, notes=notes)
     for stage in plan.stages:
         if stage.container is not None:

@@ -15,7 +15,7 @@ from rtdetr_slurm.actions import get_action
 from rtdetr_slurm.contract import JOBS_DIR, MODEL_FILES, Infer
 from rtdetr_slurm.errors import RequestError, SiteError
 from rtdetr_slurm.plan.model import Input, Origin, Stage, StageTask
-from rtdetr_slurm.resolved_spec import spec_text, with_value
+from rtdetr_slurm.resolved_spec import shown_uri, spec_text, with_value
 from rtdetr_slurm.resources import sbatch_dir
 from rtdetr_slurm.runs.artefacts import made_file
 from rtdetr_slurm.runs.inference import Maker, create_file, fetch, maker_of, output_dir
@@ -182,6 +182,11 @@ def _known(one: Input, stage: Stage, prepared: Prepared) -> Path | None:
     if one.function in MODEL_FILES:
         return create_file(one.function, task)
     if one.function == Infer.FETCH and one.uri is not None:
+        if one.origin is not None:
+            raise RequestError(
+                f"{one.field}: found {shown_uri(one.uri)}; a rendered script fetches and unpacks "
+                "nothing: name a path, or use submit"
+            )
         return fetch(one.uri)
     if one.origin is None:
         return None

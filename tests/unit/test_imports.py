@@ -53,11 +53,11 @@ MAY_IMPORT = {
     "data": {"spec", "yaml_source"},
     "runs": {"plan", "slurm"},
     "storage": {"plan"},
-    "staging": {"data", "plan", "runs", "storage"},
+    "staging": {"data", "launch", "plan", "runs", "spec", "storage"},
     "images": {"runs"},
     "launch": {"plan", "runs", "slurm"},
     "automl": {"launch", "plan", "runs", "slurm", "spec", "yaml_source", "model_check"},
-    "controller": {"automl", "launch", "plan", "runs"},
+    "controller": {"automl", "launch", "plan", "runs", "staging"},
     "local": {"plan", "runs", "slurm"},
     "submission": {
         *("automl", "data", "local", "model_check", "plan", "runs"),
