@@ -164,7 +164,7 @@ def test_every_text_that_sbatch_gets_has_a_form() -> None:
     assert set(texts_of(Site)) == {
         "python", "name", "scratch", "run_root", "network_interface", "apptainer",
         "apptainer_flags", "env", "models", "module_lines", "notify_command", "secrets",
-        "templates",
+        "templates", "cache_root",
     }  # fmt: skip
     assert set(texts_of(Gpu)) | set(texts_of(Limits)) == set()
 
