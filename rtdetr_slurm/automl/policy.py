@@ -23,6 +23,7 @@ from rtdetr_slurm.spec.automl import MULTI_FIDELITY
 from rtdetr_slurm.spec.experiment import used_sections
 from rtdetr_slurm.spec.needs import check_chain
 from rtdetr_slurm.spec.rules import check_experiment
+from rtdetr_slurm.spec.train import TrainConfig
 from rtdetr_slurm.yaml_source import load_yaml
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _search(
         gpu_hours=automl.max_gpu_hours,
         deadline=automl.deadline,
         reduction_factor=automl.reduction_factor,
-        min_epochs=automl.min_epochs,
+        min_epochs=automl.min_epochs or _first_rung(experiment.train),
         population=automl.population,
         interval=automl.interval,
         retention=automl.retention,
@@ -171,6 +172,11 @@ def _search(
         python_path=python_path("optuna"),
     )
     return search, notes
+
+
+def _first_rung(train: TrainConfig) -> int:
+    """Epochs after which trials are first compared, where nobody says: early ones tell little."""
+    return max(1, train.num_epochs // 6, train.validation_interval)
 
 
 def _search_folder(loaded: LoadedSpec, spec: Mapping[str, Any]) -> Path:
@@ -205,7 +211,9 @@ def _check_algorithm(loaded: LoadedSpec) -> None:
     automl, train = loaded.automl, loaded.experiment.train
     name = "interval" if automl.algorithm == "pbt" else "min_epochs"
     first, scored = getattr(automl, name), {*automl.directions} - {Kpi.TRAIN_LOSS}
-    if automl.algorithm in MULTI_FIDELITY and scored and train.validation_interval > first:
+    if first is None or automl.algorithm not in MULTI_FIDELITY or not scored:
+        return
+    if train.validation_interval > first:
         problem = Problem(
             ("train", "validation_interval"),
             f"found {train.validation_interval}; allowed with automl.algorithm "

@@ -22,7 +22,6 @@ from rtdetr_slurm.automl.history import (
     TrialState,
     best_epoch,
     best_trial,
-    pareto_front,
 )
 from rtdetr_slurm.automl.history import Continued as Continued
 from rtdetr_slurm.automl.journal import JOURNAL, open_journal
@@ -150,14 +149,6 @@ class Study:
     def best(self) -> TrialRecord | None:
         """The trial with the best score of any epoch; None while there is none."""
         return best_trial(self.trials(), self.search.objective)
-
-    def pareto(self) -> list[TrialRecord]:
-        """The trials that no other beats in every objective."""
-        return pareto_front(self.trials(), self.search.objectives)
-
-    def open_slots(self) -> int:
-        """How many trials wait."""
-        return sum(trial.state is TrialState.WAITING for trial in self.trials())
 
     def is_over(self) -> bool:
         """Whether nothing waits or runs, and nothing can be continued."""

@@ -159,8 +159,11 @@ class AutoMLConfig(Section):
     reduction_factor: int = field(
         3, ge=2, description="Of hyperband, asha, bohb and dehb: one trial in so many goes on."
     )
-    min_epochs: int = field(
-        1, ge=1, description="Epochs that each trial gets before one of them is ended early."
+    min_epochs: int | None = field(
+        None,
+        ge=1,
+        description="Epochs that each trial gets before one of them is ended early; null: a sixth "
+        "of train.num_epochs, or train.validation_interval if that is more.",
     )
     population: int = field(8, ge=2, description="Of pbt and dehb: trainings that are kept going.")
     interval: int = field(5, ge=1, description="Of pbt: epochs of a generation.")

@@ -14,9 +14,9 @@ from rtdetr_slurm.automl.algorithms.base import Algorithm, Continuation, first_s
 from rtdetr_slurm.automl.algorithms.evolution import evolved_draw
 from rtdetr_slurm.automl.algorithms.extrapolation import hopeless
 from rtdetr_slurm.automl.algorithms.lineage import Lineage, lineages, ranked, step_name
+from rtdetr_slurm.automl.algorithms.modelled import draw_by_rungs
 from rtdetr_slurm.automl.draws import Values, spread_draws
 from rtdetr_slurm.automl.history import TrialRecord, TrialState
-from rtdetr_slurm.automl.sampling import model_draw
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Search
 
@@ -31,7 +31,7 @@ def rungs(search: Search) -> list[int]:
 
 
 class Halving(Algorithm):
-    """asha: every trial meets every rung."""
+    """asha: every trial meets every rung. The draws go by the results."""
 
     def __init__(self, search: Search) -> None:
         super().__init__(search)
@@ -44,7 +44,10 @@ class Halving(Algorithm):
             )
 
     def fixed(self, numbers: range, known: Sequence[Values]) -> list[Values | None]:  # noqa: ARG002
-        return [*spread_draws(self.search, numbers)]
+        return first_spread(self.search, numbers)
+
+    def draw(self, number: int, trials: Sequence[TrialRecord]) -> Values:
+        return draw_by_rungs(self.search, self.rungs, number, trials)
 
     def goes_on(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
         everyone = lineages(trials)
@@ -114,7 +117,7 @@ class Halving(Algorithm):
         return ranked(there, self.search.objective)[: len(there) // self.search.reduction_factor]
 
 
-class Hyperband(Halving):
+class BOHB(Halving):
     """Halving in brackets: some trials are judged early, some late, some never, in case early
     scores mislead. They are dealt out so that a bracket that trains its trials longer has fewer."""
 
@@ -126,24 +129,14 @@ class Hyperband(Halving):
         return self._deal[root % len(self._deal)]
 
 
-_SPREAD_SHARE = 2
-"""Of BOHB's draws, one in so many goes by no results, in case early ones mislead the model."""
-
-
-class BOHB(Hyperband):
-    """Hyperband whose draws go by the results: of the longest trainings first."""
+class Hyperband(BOHB):
+    """The same, with draws that go by no results."""
 
     def fixed(self, numbers: range, known: Sequence[Values]) -> list[Values | None]:  # noqa: ARG002
-        return first_spread(self.search, numbers)
-
-    def draw(self, number: int, trials: Sequence[TrialRecord]) -> Values:
-        if number % _SPREAD_SHARE == 0:
-            return spread_draws(self.search, range(number, number + 1))[0]
-        objective = self.search.objective
-        return model_draw(self.search, number, [one.merged(objective) for one in lineages(trials)])
+        return [*spread_draws(self.search, numbers)]
 
 
-class DEHB(Hyperband):
+class DEHB(BOHB):
     """Hyperband whose draws evolve from the best trainings so far."""
 
     def fixed(self, numbers: range, known: Sequence[Values]) -> list[Values | None]:  # noqa: ARG002

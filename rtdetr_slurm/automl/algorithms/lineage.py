@@ -31,6 +31,11 @@ class Lineage:
         return {epoch: value for trial in self.trials for epoch, value in trial.curve.items()}
 
     @property
+    def known(self) -> bool:
+        """Whether it is of another search."""
+        return self.last.finished and not self.curve
+
+    @property
     def stopped(self) -> bool:
         """Whether it ended before its time, and could go on."""
         return self.last.state is TrialState.PRUNED
@@ -40,7 +45,10 @@ class Lineage:
         return next((epoch for epoch in self.curve if epoch + 1 >= epochs), None)
 
     def best_at(self, epochs: int, objective: Objective) -> float | None:
-        """The best score of the epochs up to there; None: it has not come so far."""
+        """The best score of the epochs up to there; None: it has not come so far. A trial of
+        another search, of which nothing but the result is known, has that at all times."""
+        if self.known:
+            return self.last.scores.get(objective.metric)
         last = self.scored_at(epochs)
         if last is None:
             return None
@@ -52,12 +60,24 @@ class Lineage:
         holder = next(trial for trial in reversed(self.trials) if epoch in trial.curve)
         return Continued(holder.number, epoch)
 
-    def merged(self, objective: Objective) -> TrialRecord:
-        """As if it had been one trial."""
-        curve = self.curve
+    def merged(self, objective: Objective, epochs: int | None = None) -> TrialRecord:
+        """As if it had been one trial.
+
+        Args:
+            epochs: as if it had been stopped there, if it came so far.
+        """
+        if self.known:
+            return self.last
+        curve, state = self.curve, self.last.state
+        last = None if epochs is None else self.scored_at(epochs)
+        if last is not None and last + 1 < self.last.epochs and state is not TrialState.FAILED:
+            curve = {epoch: value for epoch, value in curve.items() if epoch <= last}
+            state = TrialState.PRUNED
         best = best_epoch(curve, objective)
         scores = {} if best is None else {objective.metric: curve[best]}
-        return replace(self.last, number=self.root, curve=curve, best_epoch=best, scores=scores)
+        return replace(
+            self.last, number=self.root, state=state, curve=curve, best_epoch=best, scores=scores
+        )
 
 
 def step_name(root: int, epochs: int) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
-from study_support import LAYERS, drive, memory, score, search
+from study_support import LAYERS, drive, memory, score, search, waiting
 
 from rtdetr_slurm.automl.algorithms.extrapolation import hopeless, predict
-from rtdetr_slurm.automl.history import TrialState
+from rtdetr_slurm.automl.algorithms.halving import Halving, Hyperband
+from rtdetr_slurm.automl.algorithms.modelled import as_compared
+from rtdetr_slurm.automl.history import TrialRecord, TrialState
 from rtdetr_slurm.automl.study import create_study, first_draws
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Objective
@@ -50,8 +53,11 @@ def test_a_search_is_worked_off(tmp_path: Path, algorithm: str, workers: int) ->
         assert best.scores["val_mAP"] >= 0.9 * max(rising(draw, epochs - 1) for draw in draws)
 
 
-def test_the_best_third_of_each_rung_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    study = create_study(search(tmp_path, "asha", trials=27, epochs=27), memory())
+def test_the_best_third_of_each_rung_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hyperband, "bracket", Halving.bracket)  # draws that go by no results
+    study = create_study(search(tmp_path, "hyperband", trials=27, epochs=27), memory())
     assert drive(study, 1, rising) == 27 + 9 * 2 + 3 * 6 + 1 * 18
     trials = study.trials()
     order = sorted(trials[:27], key=lambda trial: -rising(trial.values, 0))
@@ -93,7 +99,7 @@ def test_two_workers_that_continue_the_same_trial_at_once_do_it_once(tmp_path: P
     study._algorithm.continuation = lambda trials: wanted  # type: ignore[method-assign]
     study._add_continuation()  # another, that had not seen it yet
     del study._algorithm.continuation  # type: ignore[method-assign]
-    assert study.open_slots() == 1
+    assert waiting(study) == 1
     assert study.take() is not None
     assert study.take() is None
 
@@ -154,13 +160,45 @@ def test_a_curve_that_cannot_reach_the_best_is_hopeless(tmp_path: Path) -> None:
     assert not hopeless(falling, [1.2], lower)
 
 
-def test_the_model_prefers_what_trained_long_and_well(tmp_path: Path) -> None:
-    wanted = search(tmp_path, "bohb", trials=40, epochs=27)
-    study = create_study(wanted, memory())
+@pytest.mark.parametrize("algorithm", ["asha", "bohb"])
+def test_draws_go_by_the_results(tmp_path: Path, algorithm: str) -> None:
+    study = create_study(search(tmp_path, algorithm, trials=40, epochs=27), memory())
     drive(study, 4, rising)
     drawn = [trial.values for trial in study.trials() if not trial.step]
-    early, late = drawn[1:10], drawn[25:40:2]  # every other draw goes by no results
-    assert median(map(score, late)) > median(map(score, early)) + 0.05
+    assert median(map(score, drawn[25:])) > median(map(score, drawn[1:10])) + 0.05
+
+
+def record(number: int, epochs: int, value: float, state: TrialState) -> TrialRecord:
+    """A trial whose score was the same in each of so many epochs, until the last one was worse."""
+    curve = {**dict.fromkeys(range(epochs), value), epochs - 1: value - 0.01}
+    scores = {"val_mAP": max(curve.values())}
+    return TrialRecord(number, state, {}, 9, curve=curve, scores=scores, best_epoch=0)
+
+
+def test_the_model_compares_at_the_last_rung_that_enough_have_come_to(tmp_path: Path) -> None:
+    wanted = search(tmp_path, "bohb", epochs=9)  # three fields: five trials are enough
+    spared = record(0, 9, 0.3, TrialState.COMPLETE)
+    good = [record(number, 3, 0.5, TrialState.PRUNED) for number in (1, 2, 3)]
+    running = record(4, 4, 0.4, TrialState.RUNNING)
+    stopped = record(5, 1, 0.9, TrialState.PRUNED)
+    begun = replace(record(6, 1, 0.1, TrialState.RUNNING), curve={}, scores={}, best_epoch=None)
+    seen = as_compared(wanted, [1, 3], [spared, *good, running, stopped, begun])
+    assert [(t.number, t.state, len(t.curve)) for t in seen] == [
+        *((number, TrialState.PRUNED, 3) for number in range(5)),
+        (5, TrialState.PRUNED, 1),
+        (6, TrialState.RUNNING, 0),
+    ]
+    assert [t.scores["val_mAP"] for t in seen[:5]] == [0.3, 0.5, 0.5, 0.5, 0.4]
+
+
+def test_the_model_compares_at_the_end_once_enough_have_come_to_it(tmp_path: Path) -> None:
+    wanted = search(tmp_path, "bohb", epochs=9)
+    known = replace(record(9, 1, 0.6, TrialState.COMPLETE), curve={}, best_epoch=None)
+    ended = [record(number, 9, 0.5, TrialState.COMPLETE) for number in range(4)]
+    stopped = record(5, 3, 0.7, TrialState.PRUNED)
+    assert as_compared(wanted, [1, 3], [*ended, stopped, known]) == [*ended, stopped, known]
+    few = as_compared(wanted, [1, 3], [*ended[:3], stopped, known])
+    assert [t.state for t in few] == [TrialState.PRUNED] * 4 + [TrialState.COMPLETE]
 
 
 @pytest.mark.parametrize("algorithm", ["asha", "pbt"])

@@ -146,6 +146,13 @@ def test_until_the_schemas_are_generated(
     assert "not runnable" in asked(tmp_path).notes[0]
 
 
+def test_trials_are_first_compared_after_a_sixth_of_the_epochs(tmp_path: Path) -> None:
+    epochs = ("automl.algorithm=asha", "train.num_epochs=27")
+    assert search(asked(tmp_path, *epochs)).min_epochs == 4
+    assert search(asked(tmp_path, *epochs, "train.validation_interval=5")).min_epochs == 5
+    assert search(asked(tmp_path, *epochs, "automl.min_epochs=2")).min_epochs == 2
+
+
 def test_the_sites_limit_of_trials(tmp_path: Path) -> None:
     at = site(limits={"max_trials": 5})
     found = asked(tmp_path, at=at)
@@ -158,7 +165,10 @@ def test_the_sites_limit_of_trials(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["automl.algorithm=asha", "train.validation_interval=2"], "asha: ≤ 1, the epochs after"),
+        (
+            ["automl.algorithm=asha", "automl.min_epochs=1", "train.validation_interval=2"],
+            "asha: ≤ 1, the epochs after",
+        ),
         (["automl.algorithm=pbt", "train.validation_interval=6"], r"≤ 5, .*\(automl.interval\)"),
         (["automl.algorithm=hybrid"], "TAO's llm, hybrid, autoresearch ask a language model"),
         (

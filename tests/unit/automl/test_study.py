@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from study_support import BATCH, LAYERS, LR, memory, score, search, train
+from study_support import BATCH, LAYERS, LR, memory, score, search, train, waiting
 
-from rtdetr_slurm.automl.history import TrialState
+from rtdetr_slurm.automl.history import TrialState, pareto_front
 from rtdetr_slurm.automl.study import create_study, first_draws, open_study
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Objective, Parameter
@@ -20,7 +20,7 @@ def test_a_search_from_its_first_trial_to_its_last(tmp_path: Path, algorithm: st
     draws = first_draws(wanted, 99)
     storage = memory()
     study = create_study(wanted, storage)
-    assert study.open_slots() == len(draws) == (19 if algorithm == "grid" else 20)
+    assert waiting(study) == len(draws) == (19 if algorithm == "grid" else 20)
     taken = []
     while not study.is_over():
         taken.append(train(open_study(wanted, storage)))
@@ -137,7 +137,7 @@ def test_several_objectives_have_a_pareto_front(tmp_path: Path) -> None:
         study.report(taken.number, 0, {"val_mAP": mean, "latency_ms": latency})
         study.report(taken.number, 1, {"val_mAP": 0.1, "latency_ms": 99.0})
         study.complete(taken.number, {})
-    assert [trial.number for trial in study.pareto()] == [0, 1, 3]
+    assert [trial.number for trial in pareto_front(study.trials(), objectives)] == [0, 1, 3]
     best = study.best()
     assert best is not None
     assert best.scores == {"val_mAP": 0.6, "latency_ms": 40.0}
@@ -150,7 +150,7 @@ def test_a_search_can_be_extended(tmp_path: Path) -> None:
         wanted = search(tmp_path, algorithm, trials=19)
         study = create_study(wanted, memory())
         assert study.extend(21) == 21
-        assert study.open_slots() == 40
+        assert waiting(study) == 40
         values = [trial.values for trial in study.trials() if trial.values]
         assert len({str(value) for value in values}) == len(values)
         if algorithm in ("random", "qmc"):
@@ -172,7 +172,7 @@ def test_what_an_earlier_search_found_is_known(tmp_path: Path) -> None:
     best = earlier.best()
     assert best is not None
     assert first_draws(wanted, 2)[1] == study.trials()[1].values == best.values
-    assert study.open_slots() == 8  # what is known is no trial of this search
+    assert waiting(study) == 8  # what is known is no trial of this search
     assert study.best() is None
     minimized = (Objective("val_loss", "minimize"),)
     with pytest.raises(RequestError, match="no finished trial there has val_loss"):

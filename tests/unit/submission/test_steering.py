@@ -10,6 +10,7 @@ import pytest
 from launch_support import STAGE, make_run
 from search_support import searching_stages
 from slurm_support import FakeSlurm, queue_line
+from study_support import waiting
 
 from rtdetr_slurm.automl.budget import budget_of, search_events, why_stopped
 from rtdetr_slurm.automl.study import Study, create_study, open_study
@@ -84,7 +85,7 @@ def test_a_search_that_has_ended_goes_on_when_it_is_extended(
     assert resume_search(run, notes.append) == {}
     assert notes == ["no trial begins: no trial is left"]
     assert extend_search(run, Extension(trials=2, gpu_hours=3)) == (2, SENT_AGAIN)
-    assert study_of(run).open_slots() == 2
+    assert waiting(study_of(run)) == 2
     budget = budget_of(search_of(run), run.events())
     assert (budget.trials, budget.gpu_hours) == (5, 4)
     scripts = [(run.job_dir(name) / "job.sh").read_text() for name in ("best", "evaluate_best")]
@@ -115,7 +116,7 @@ def test_nothing_is_added_while_the_best_is_being_found(run: Run, slurm: FakeSlu
     slurm.answer("squeue", f"echo '{queue_line(run, '43', 'RUNNING', 'best')}'")
     with pytest.raises(RequestError, match="best is at work on what there is so far"):
         extend_search(run, Extension(trials=2))
-    assert study_of(run).open_slots() == 0
+    assert waiting(study_of(run)) == 0
 
 
 def test_a_search_that_was_stopped_goes_on(run: Run) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rtdetr_slurm.automl.history import TrialState
 from rtdetr_slurm.automl.study import Assignment, Study
 from rtdetr_slurm.plan.search import Objective, Parameter, Search
 
@@ -41,6 +42,11 @@ def train(study: Study, epochs: int = 1) -> Any:
             return assignment
     study.complete(assignment.number, {"seconds": 1.5})
     return assignment
+
+
+def waiting(study: Study) -> int:
+    """How many trials wait."""
+    return sum(trial.state is TrialState.WAITING for trial in study.trials())
 
 
 def memory() -> Any:
