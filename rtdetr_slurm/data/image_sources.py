@@ -91,6 +91,28 @@ def is_shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"  # what a Mac packs beside the files
 
 
+def shown_files(folder: Path) -> Iterator[Path]:
+    """What is below a folder, but for what is hidden, sorted, folder by folder. Links to folders
+    are followed, to each once: they may go round.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(filter(is_shown, folders))
+        yield from (Path(place, name) for name in sorted(filter(is_shown, files)))
+
+
 def _names(entry: Path, engine: EngineName, field: str) -> tuple[list[str], list[str]]:
     """Names of an entry's images, and notes."""
     if entry.is_dir():
@@ -128,25 +150,14 @@ def _is_hdf5(name: str) -> bool:
 
 
 def _in_folder(folder: Path, field: str) -> Iterator[str]:
-    """Images and HDF5 files, sorted, folder by folder. Links to folders are followed, to each
-    once: they may go round."""
-
-    def refuse(error: OSError) -> None:
+    """Images and HDF5 files, sorted, folder by folder."""
+    try:
+        names = [str(path.relative_to(folder)) for path in shown_files(folder)]
+    except OSError as error:
         raise RequestError(
             f"image folder {error.filename} ({field}) cannot be listed: {error.strerror}"
-        )
-
-    seen = set()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(filter(is_shown, folders))
-        below = Path(place).relative_to(folder)
-        shown = (str(below / name) for name in sorted(filter(is_shown, files)))
-        yield from (name for name in shown if is_image(name) or _is_hdf5(name))
+        ) from None
+    yield from (name for name in names if is_image(name) or _is_hdf5(name))
 
 
 def _in_list(path: Path, field: str) -> tuple[list[str], list[str]]:

@@ -5,7 +5,6 @@ As this project, MS COCO, Roboflow and CVAT lay it out. Standard library only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.coco import CocoAnnotations, read_annotations
 from rtdetr_slurm.data.image_files import missing_files
+from rtdetr_slurm.data.image_sources import shown_files
 from rtdetr_slurm.data.json_stream import NotJson, stream_object
 from rtdetr_slurm.errors import RequestError
 
@@ -37,13 +37,19 @@ def split_name(text: str) -> str | None:
     return next((name for name in _SPLITS if name in text.lower()), None)
 
 
+def split_of(path: Path, source: Path) -> str:
+    """The split that a file below `source` is in, by the names of its folders; else train."""
+    folders = path.relative_to(source).parts[:-1]
+    return next(filter(None, map(split_name, folders)), "train")
+
+
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files whose names end so, in whatever case, sorted; nothing hidden."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield Path(place, name)
+    """Files whose names end so, in whatever case, sorted; nothing hidden.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    return (path for path in shown_files(folder) if path.name.lower().endswith(suffixes))
 
 
 def annotation_files(source: Path) -> dict[str, Path]:

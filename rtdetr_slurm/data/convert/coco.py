@@ -10,12 +10,10 @@ from pathlib import Path
 from rtdetr_slurm.data.boxes import count_boxes, misread_as
 from rtdetr_slurm.data.coco import CocoAnnotations
 from rtdetr_slurm.data.convert.coco_export import Export, Key, read_export
-from rtdetr_slurm.data.convert.found import FoundBox, FoundImage, FoundSplit, Report
-from rtdetr_slurm.data.convert.images import ImageFiles, upright_size
+from rtdetr_slurm.data.convert.found import FoundBox, FoundSplit, Report
+from rtdetr_slurm.data.convert.images import ImageFiles
+from rtdetr_slurm.data.convert.locate import Located, locate
 from rtdetr_slurm.data.layout import annotation_files
-
-_SAME = 0.01
-"""By how much the proportions of an image may differ from the annotated, by rounding."""
 
 
 def is_coco(source: Path) -> bool:
@@ -50,46 +48,28 @@ def _split(name: str, export: Export, files: ImageFiles, report: Report) -> Foun
             continue
         if all_crowd:
             report.changed("annotation marked as a crowd region, as all are: a single one", where)
-        image = images.get(image_key)
-        if image is None:
+        located = images.get(image_key)
+        if located is None:
             continue
-        _, width, height = export.images[image_key]
-        across, down = image.width / (width or image.width), image.height / (height or image.height)
-        placed = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        placed = located.placed(box)
         kept = area if placed == box else None
         label = names[label_key]
-        image.boxes.append(FoundBox(label, placed, crowd and not all_crowd, kept))
-    return FoundSplit(name, [*images.values()], _ids(export, names, report))
+        located.image.boxes.append(FoundBox(label, placed, crowd and not all_crowd, kept))
+    found = [located.image for located in images.values()]
+    return FoundSplit(name, found, _ids(export, names, report))
 
 
-def _images(split: str, export: Export, files: ImageFiles, report: Report) -> dict[Key, FoundImage]:
-    found: dict[Key, FoundImage] = {}
+def _images(split: str, export: Export, files: ImageFiles, report: Report) -> dict[Key, Located]:
+    found: dict[Key, Located] = {}
     for key, (name, width, height) in export.images.items():
-        places = files.find(name, export.path.parent, split)
-        if len(places) > 1:
-            report.problem(f"{export.path}: {name!r} may be {places[0]} or {places[1]}")
+        located = locate([name], (width, height), export.path, files, report, split=split)
+        if located is None:
             continue
-        size = upright_size(places[0]) if places else None
-        if size is None:
-            report.changed("image that is missing or cannot be read: left out", name)
-            continue
-        if not str(places[0]).endswith(name):
-            report.changed("image of another path or name than the file says: taken", name)
-        if not width or not height:
-            report.changed("image without width or height: looked up", name)
-        elif (width, height) != size:
-            if abs(size[0] * height / (size[1] * width) - 1) > _SAME:
-                report.changed(
-                    "image of other proportions than annotated, so that its boxes are elsewhere: "
-                    "left out",
-                    f"{name}, {width} x {height} in place of {size[0]} x {size[1]}",
-                )
-                continue
-            report.changed("image of another size than annotated: its boxes are scaled", name)
-        number = key if isinstance(key, int) else None
-        if number is None:
+        if isinstance(key, int):
+            located.image.number = key
+        else:
             report.changed("image whose id is text: numbered", name)
-        found[key] = FoundImage(places[0], *size, number=number)
+        found[key] = located
     return found
 
 
@@ -119,15 +99,15 @@ def _ids(export: Export, names: Mapping[Key, str], report: Report) -> dict[str, 
     return ids
 
 
-def _check_form(export: Export, images: Mapping[Key, FoundImage], report: Report) -> None:
+def _check_form(export: Export, images: Mapping[Key, Located], report: Report) -> None:
     """Make boxes of shares, or of corners, what COCO's are; all of a file are of one form."""
     read = CocoAnnotations(export.path)
     position: dict[Key, int] = {}
     for key, (_, width, height) in export.images.items():
-        image = images.get(key)
+        located = images.get(key)
         position[key] = len(position)
-        read.widths.append(width or (image.width if image else 0))
-        read.heights.append(height or (image.height if image else 0))
+        read.widths.append(width or (located.image.width if located else 0))
+        read.heights.append(height or (located.image.height if located else 0))
         read.image_ids.append(position[key])
     for image_key, _, box, crowd, *_ in export.boxes:
         if image_key in position:

@@ -10,7 +10,10 @@ from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.convert import FORMS
 from rtdetr_slurm.data.convert.classes import number_classes
 from rtdetr_slurm.data.convert.coco import is_coco, read_coco
+from rtdetr_slurm.data.convert.cvat import is_cvat, read_cvat
 from rtdetr_slurm.data.convert.found import Change, FoundSplit, Report
+from rtdetr_slurm.data.convert.label_studio import is_label_studio, read_label_studio
+from rtdetr_slurm.data.convert.labelme import is_labelme, read_labelme
 from rtdetr_slurm.data.convert.settle import settle
 from rtdetr_slurm.data.convert.voc import is_voc, read_voc
 from rtdetr_slurm.data.convert.write import write_splits
@@ -34,7 +37,10 @@ class _Reader:
 _READERS: Mapping[str, _Reader] = {
     "yolo": _Reader(is_yolo, lambda source, _, report: read_yolo(source, report)),
     "voc": _Reader(is_voc, read_voc),
+    "cvat": _Reader(is_cvat, read_cvat),
     "coco": _Reader(is_coco, read_coco),
+    "labelme": _Reader(is_labelme, read_labelme),
+    "label_studio": _Reader(is_label_studio, read_label_studio),
 }
 
 
@@ -94,10 +100,8 @@ def convert(source: Path, folder: Path, form: str | None, images: Path | None) -
 
 
 def _recognised(source: Path) -> str:
-    if source.is_file() and source.suffix.lower() in (".yaml", ".yml"):
-        return "yolo"
     for form in FORMS:
-        if (source.is_dir() or form == "coco") and _READERS[form].recognises(source):
+        if _READERS[form].recognises(source):
             return form
     known = "; ".join(f"--from {form} ({title})" for form, title in FORMS.items())
     raise RequestError(f"{source}: it is not clear what this is a data set of. Say it: {known}")

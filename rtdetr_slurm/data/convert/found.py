@@ -61,6 +61,14 @@ class FoundSplit:
     classes: dict[str, int | None] = field(default_factory=dict)
 
 
+def name_classes(splits: Sequence[FoundSplit]) -> None:
+    """Give the classes of boxes, sorted, to every split of a tool that has no list of them: one
+    may lack a class that another has, and all count the same."""
+    labels = sorted({box.label for split in splits for i in split.images for box in i.boxes})
+    for split in splits:
+        split.classes = dict.fromkeys(labels)
+
+
 @dataclass
 class Change:
     """What was done about one kind of thing.

@@ -3,6 +3,7 @@ library only."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,19 @@ def around_points(polygons: Sequence[Sequence[Any]]) -> Box | None:
     if not ys or len(xs) != len(ys):
         return None
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def around_turned(box: Box, angle: float, pivot: tuple[float, float]) -> Box:
+    """The box around one that is turned, clockwise and in radians, about a point."""
+    if not angle:
+        return box
+    x, y, w, h = box
+    cos, sin = math.cos(angle), math.sin(angle)
+    outline = []
+    for corner_x, corner_y in ((x, y), (x + w, y), (x, y + h), (x + w, y + h)):
+        across, down = corner_x - pivot[0], corner_y - pivot[1]
+        outline += [pivot[0] + across * cos - down * sin, pivot[1] + across * sin + down * cos]
+    return around_points([outline]) or box
 
 
 def _around_runs(runs: Sequence[int], height: int, width: int) -> Box | None:

@@ -27,18 +27,15 @@ def write_splits(
     """
     if os.path.lexists(folder):
         raise FileExistsError(17, "exists already and is left as it is", str(folder))
-    with folder_beside(folder) as made:
+    with folder_beside(folder) as scratch:
+        made = scratch / folder.name
+        made.mkdir()
         for split in splits:
             _write_split(made / split.name, split, ids, report)
         names = {number: name for name, number in ids.items()}
         lines = [_label(number, names) for number in range(max(names, default=-1) + 1)]
         (made / LABELS).write_text("".join(f"{line}\n" for line in lines))
-        made.chmod(0o777 & ~_umask_of(made / LABELS))
         made.rename(folder)
-
-
-def _umask_of(file: Path) -> int:
-    return 0o666 & ~file.stat().st_mode
 
 
 def _label(number: int, names: Mapping[int, str]) -> str:

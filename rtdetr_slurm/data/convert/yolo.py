@@ -23,6 +23,8 @@ _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 def is_yolo(folder: Path) -> bool:
     """Whether a folder has YOLO's files: a YAML file of classes, or labels beside images."""
+    if not folder.is_dir():
+        return folder.suffix.lower() in (".yaml", ".yml")
     if _config_of(folder) is not None:
         return True
     return any((folder / name).is_file() for name in _NAME_LISTS) or (folder / "labels").is_dir()
@@ -37,7 +39,7 @@ def read_yolo(source: Path, report: Report) -> list[FoundSplit]:
     folder = source if source.is_dir() else source.parent
     config = _config_of(source) if source.is_dir() else source
     names: dict[int, str] = {}
-    places: list[tuple[str, list[Path]]] = []
+    places: dict[str, list[Path]] = {}
     if config is not None:
         data = load_yaml(config).data
         names = _names_in(data.get("names"), config)
@@ -45,12 +47,13 @@ def read_yolo(source: Path, report: Report) -> list[FoundSplit]:
             if given := data.get(key):
                 entries = given if isinstance(given, list) else [given]
                 base = folder / str(data.get("path") or "")
-                places.append((split, [_place(str(one), base, folder, config) for one in entries]))
+                found = [_place(str(one), base, folder, config) for one in entries]
+                places.setdefault(split, []).extend(found)
     names = names or _listed_names(folder)
     splits = []
-    for name, found in places or _usual_places(folder):
-        images = [image for place in found for image in _images_of(place)]
-        splits.append(_read_split(name, images, names, report))
+    for name, found in (places or _usual_places(folder)).items():
+        images = dict.fromkeys(image for place in found for image in _images_of(place))
+        splits.append(_read_split(name, [*images], names, report))
     return splits
 
 
@@ -99,15 +102,14 @@ def _place(entry: str, base: Path, folder: Path, config: Path) -> Path:
     raise RequestError(f"{config}: it names {entry}, which is neither in {base} nor in {folder}")
 
 
-def _usual_places(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+def _usual_places(folder: Path) -> dict[str, list[Path]]:
     """Where a data set without a YAML file has its splits: images/train, train/images, or train."""
     within = folder / "images" if (folder / "images").is_dir() else folder
-    splits = [(split_name(path.name), path) for path in sorted(within.iterdir()) if path.is_dir()]
-    named = [(name, path) for name, path in splits if name is not None and path.name != "labels"]
-    for name, path in named:
-        yield name, [path]
-    if not named:
-        yield "train", [within]
+    places: dict[str, list[Path]] = {}
+    for path in sorted(within.iterdir()):
+        if path.is_dir() and (name := split_name(path.name)):
+            places.setdefault(name, []).append(path)
+    return places or {"train": [within]}
 
 
 def _images_of(place: Path) -> Iterator[Path]:

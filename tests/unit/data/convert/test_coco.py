@@ -105,7 +105,7 @@ def test_paths_of_other_machines(tmp_path: Path, name: str) -> None:
         path.rename(path.with_name("x.jpg"))
     done, read = converted(tmp_path / "a")
     assert [*read["train"].file_names] == ["x.jpg"]
-    assert changes(done) == {"image of another path or name than the file says: taken": 1}
+    assert changes(done) == {"image of another path or name than annotated: taken": 1}
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,10 @@ def test_what_tools_get_wrong_is_mended_and_said(tmp_path: Path) -> None:
     done, read = converted(root)
     assert boxes_of(read["train"]) == [("x.jpg", "cell", [0, 5, 30, 20])]
     assert changes(done) == {
-        "image of another name than its file says: taken": 1,
-        "image whose size its file does not say: looked up": 1,
+        "image of another path or name than annotated: taken": 1,
+        "image without width or height: looked up": 1,
         "box whose sides are swapped: turned round": 1,
-        "image of another size than its file says, so that its boxes are elsewhere: left out": 1,
+        "image of other proportions than annotated, so that its boxes are elsewhere: left out": 1,
         "image that is missing or cannot be read: left out": 1,
     }
 
@@ -80,6 +80,6 @@ def test_files_that_are_none_are_refused_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as error:
         converted(root, form="voc")
     said = str(error.value)
-    assert "bomb.xml: not XML as VOC has it: it has a document type" in said
+    assert "bomb.xml: not XML as it should be: it has a document type" in said
     assert "cut.xml: not XML" in said
     assert "x.xml has no bndbox of four numbers" in said
