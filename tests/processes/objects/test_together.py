@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 from archives import packed
-from stores import bucket, cache, faulty, proxy, s3
 
 from rtdetr_slurm.plan.staging import StagedObject, Store
 from rtdetr_slurm.staging.entries import all_keys, read_entry
 from rtdetr_slurm.staging.fetch import fetch
 from tests.object_store import Faults
-
-__all__ = ["bucket", "cache", "faulty", "proxy", "s3"]
 
 IMAGES = {f"images/{number:04}.jpg": os.urandom(40_000) for number in range(1_000)}
 PROGRAM = """
