@@ -14,7 +14,7 @@ from rtdetr_slurm.data.archives import ERRORS, MAX_FILE_BYTES, Archive, is_archi
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import open_file
-from rtdetr_slurm.vision.images import BadImage, load_image
+from rtdetr_slurm.vision.images import BadImage, open_image_file
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.samples import Sample, undecodable
 from rtdetr_slurm.vision.scoring import EvaluationData
@@ -67,13 +67,13 @@ class ImageSet(Dataset[Sample]):
             content = self._read(image, self._archives)
         if isinstance(content, BadImage):
             return undecodable(image, (content,), self.size)
-        loaded = load_image(path, content)
-        if isinstance(loaded, BadImage):
-            return undecodable(image, (loaded,), self.size)
-        height, width = loaded.shape[:2]
+        opened = open_image_file(path, content)
+        decoded = opened if isinstance(opened, BadImage) else opened.decode()
+        if isinstance(decoded, BadImage):
+            return undecodable(image, (decoded,), self.size)
         none = torch.empty(0, 4)
-        pixels = to_pixels(loaded, self.size)
-        return Sample(image, pixels, none[:, 0].long(), none, (width, height), file=content)
+        pixels = to_pixels(decoded, self.size)
+        return Sample(image, pixels, none[:, 0].long(), none, decoded.size, file=content)
 
     def ahead(self, image: int, opened: _Opened) -> int | tuple[int, Content]:
         """An item for this set: an image of an archive that is read from its beginning alone with

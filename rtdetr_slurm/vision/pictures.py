@@ -63,16 +63,14 @@ def worst_pictures(assessment: Assessment, most: int = PICTURES) -> list[Picture
     matching, analysis = assessment.matching, assessment.analysis
     pictures = []
     for image in analysis.worst_images(matching, most):
-        pixels = open_image(assessment.table, image)
-        if isinstance(pixels, BadImage):
+        opened = open_image(assessment.table, image)
+        if isinstance(opened, BadImage):
             continue
-        height, width = pixels.shape[:2]
+        width, height = opened.size
         scale = min(1.0, SIDE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         file = io.BytesIO()
-        Image.fromarray(pixels).resize(size, Image.Resampling.BOX).save(
-            file, "JPEG", quality=QUALITY
-        )
+        opened.resize(size, Image.Resampling.BOX).save(file, "JPEG", quality=QUALITY)
         here = analysis.counted & (matching.image == image)
         lost = analysis.missed & (matching.truth.image == image)
         errors = int(np.count_nonzero(here & (analysis.kind >= 0)) + np.count_nonzero(lost))

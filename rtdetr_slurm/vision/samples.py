@@ -9,13 +9,14 @@ from typing import TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from rtdetr_slurm.data.boxes import training_corners
 from rtdetr_slurm.data.image_sizes import size_mismatch
 from rtdetr_slurm.vision.boxes import normalise_boxes
-from rtdetr_slurm.vision.images import BadImage, load_image
+from rtdetr_slurm.vision.images import BadImage, ImageFile, open_image_file
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.table import Table
 
@@ -29,6 +30,9 @@ class Target(TypedDict):
     """float32 [T, 4], cxcywh in 0..1."""
 
 
+NOTHING = torch.empty(0)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image with its boxes.
@@ -39,6 +43,8 @@ class Sample:
         labels: int64 [T]. boxes: float32 [T, 4], cxcywh in 0..1.
         size: original width and height in pixels.
         bad: files that could not be decoded on the way to this sample.
+        colours: float32 [K], what is still to be done to its colours, on the device
+            (`engine.datasets.colours`); empty: nothing.
         file: content of the image's file, where it is wanted further on.
     """
 
@@ -48,6 +54,7 @@ class Sample:
     boxes: Tensor
     size: tuple[int, int]
     bad: tuple[BadImage, ...] = ()
+    colours: Tensor = NOTHING
     file: bytes = b""
 
 
@@ -61,6 +68,7 @@ class Batch:
         labels: int64 [sum T]. boxes: float32 [sum T, 4], cxcywh in 0..1.
         counts: T of each image.
         sizes: float32 [B, 2], original width and height.
+        colours: float32 [B, K], what is still to be done to their colours, or [B, 0].
         bad: files that could not be decoded.
         files: content of each image's file, where it is wanted further on, else empty.
     """
@@ -71,6 +79,7 @@ class Batch:
     boxes: Tensor
     counts: list[int]
     sizes: Tensor
+    colours: Tensor = NOTHING
     bad: tuple[BadImage, ...] = ()
     files: tuple[bytes, ...] = ()
 
@@ -93,6 +102,7 @@ class Batch:
             labels=move(self.labels),
             boxes=move(self.boxes),
             sizes=move(self.sizes),
+            colours=move(self.colours),
         )
 
     def targets(self) -> list[Target]:
@@ -104,14 +114,15 @@ class Batch:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; where a place holder has no pixels, the batch is only good for its `bad`."""
     shapes = {sample.pixels.shape for sample in samples}
-    pixels = [s.pixels for s in samples] if len(shapes) == 1 else [samples[0].pixels]
+    whole = samples if len(shapes) == 1 else samples[:1]
     return Batch(
         images=[s.image for s in samples],
-        pixels=torch.stack(pixels),
+        pixels=torch.stack([s.pixels for s in whole]),
         labels=torch.cat([s.labels for s in samples]),
         boxes=torch.cat([s.boxes for s in samples]),
         counts=[len(s.labels) for s in samples],
         sizes=torch.tensor([s.size for s in samples], dtype=torch.float32),
+        colours=torch.stack([s.colours for s in whole]),
         bad=tuple(bad for s in samples for bad in s.bad),
         files=tuple(s.file for s in samples),
     )
@@ -132,15 +143,23 @@ def training_boxes(
     return corners.reshape(-1, 4), table.labels[rows][keep]
 
 
-def open_image(table: Table, image: int) -> NDArray[np.uint8] | BadImage:
-    """Read an image of a table, uint8 [H, W, 3]; one of another size than annotated is bad."""
+def open_annotated(table: Table, image: int) -> ImageFile | BadImage:
+    """Open an image of a table; one of another size than annotated is bad."""
     path = table.path(image)
-    loaded = load_image(path)
-    if isinstance(loaded, BadImage):
-        return loaded
-    height, width = loaded.shape[:2]
-    problem = size_mismatch(table.stated_size(image), (width, height))
-    return loaded if problem is None else BadImage(str(path), problem)
+    opened = open_image_file(path)
+    if isinstance(opened, BadImage):
+        return opened
+    problem = size_mismatch(table.stated_size(image), opened.size)
+    if problem is None:
+        return opened
+    opened.close()
+    return BadImage(str(path), problem)
+
+
+def open_image(table: Table, image: int) -> Image.Image | BadImage:
+    """Open an image of a table, and decode it: upright, RGB."""
+    opened = open_annotated(table, image)
+    return opened if isinstance(opened, BadImage) else opened.decode()
 
 
 class EvaluationSet(Dataset[Sample]):
@@ -160,7 +179,7 @@ class EvaluationSet(Dataset[Sample]):
         loaded = open_image(self.table, image)
         if isinstance(loaded, BadImage):
             return undecodable(image, (loaded,), self.size)
-        height, width = loaded.shape[:2]
+        width, height = loaded.size
         corners, labels = training_boxes(self.table, image, height, width)
         pixels = to_pixels(loaded, self.size)
         boxes = normalise_boxes(torch.from_numpy(corners), height, width)

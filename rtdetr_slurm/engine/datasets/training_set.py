@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.vision.images import BadImage
-from rtdetr_slurm.vision.samples import Sample, open_image, training_boxes, undecodable
+from rtdetr_slurm.vision.samples import Sample, open_annotated, training_boxes, undecodable
 from rtdetr_slurm.vision.table import Table
 
 
@@ -32,21 +32,20 @@ class TrainingSet(Dataset[Sample]):
         bad: list[BadImage] = []
         for attempt in range(self.attempts):
             image = (first + attempt) % len(self.table)
-            loaded = open_image(self.table, image)
-            if not isinstance(loaded, BadImage):
-                return self._augmented(epoch, image, loaded, tuple(bad))
-            bad.append(loaded)
+            sample = self._augmented(epoch, image)
+            if not isinstance(sample, BadImage):
+                return replace(sample, bad=tuple(bad))
+            bad.append(sample)
         return undecodable(first, tuple(bad))
 
-    def _augmented(
-        self, epoch: int, image: int, loaded: NDArray[np.uint8], bad: tuple[BadImage, ...]
-    ) -> Sample:
-        height, width = loaded.shape[:2]
+    def _augmented(self, epoch: int, image: int) -> Sample | BadImage:
+        file = open_annotated(self.table, image)
+        if isinstance(file, BadImage):
+            return file
+        width, height = file.size
         boxes, labels = training_boxes(self.table, image, height, width)
-        pixels, normalised, kept = self.augment(
-            torch.from_numpy(loaded).permute(2, 0, 1),
-            torch.from_numpy(boxes),
-            torch.from_numpy(labels),
-            mix_seed(self.seed, epoch, image),
-        )
-        return Sample(image, pixels, kept, normalised, (width, height), bad)
+        new = self.augment(file, boxes, mix_seed(self.seed, epoch, image))
+        if isinstance(new, BadImage):
+            return new
+        kept = torch.from_numpy(labels[new.kept])
+        return Sample(image, new.pixels, kept, new.boxes, file.size, colours=new.colours)

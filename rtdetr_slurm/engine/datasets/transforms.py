@@ -1,68 +1,70 @@
-"""Training augmentation, after RT-DETR's recipe (Zhao et al. 2023), with torchvision v2."""
+"""Training augmentation, after RT-DETR's recipe (Zhao et al. 2023)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 
-from rtdetr_slurm.data.boxes import MIN_BOX_SIDE
+from rtdetr_slurm.engine.datasets.colours import draw_colours
+from rtdetr_slurm.engine.datasets.geometry import place
 from rtdetr_slurm.vision.boxes import normalise_boxes
+from rtdetr_slurm.vision.images import BadImage, ImageFile
+from rtdetr_slurm.vision.preprocess import as_tensor
+from rtdetr_slurm.vision.samples import NOTHING
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.dataset import AugmentationConfig
 
-ZOOM_OUT_PROBABILITY = 0.5
+
+@dataclass(frozen=True)
+class Augmented:
+    """A training image; see `vision.samples.Sample`.
+
+    Attributes:
+        kept: bool [T], which boxes those are.
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    colours: Tensor
+    kept: NDArray[np.bool_]
 
 
 class Augment:
     """Distort colours, zoom out, crop, flip, resize; boxes follow.
 
-    The random numbers of a call come from its own seed and nothing else, and torch's global
-    generator is as it was afterwards.
+    All draws of a call come from its own seed.
     """
 
     def __init__(self, cfg: AugmentationConfig) -> None:
         height, width = cfg.train_spatial_size
-        self.pipeline = v2.Compose(
-            [
-                v2.RandomPhotometricDistort(p=cfg.distortion_prob),
-                v2.RandomZoomOut(fill=0, p=ZOOM_OUT_PROBABILITY),
-                v2.RandomApply([v2.RandomIoUCrop()], p=cfg.iou_crop_prob),
-                v2.SanitizeBoundingBoxes(min_size=MIN_BOX_SIDE),
-                v2.RandomHorizontalFlip(),
-                v2.Resize((height, width), antialias=True),
-                v2.SanitizeBoundingBoxes(min_size=MIN_BOX_SIDE),
-            ]
-        )
+        self.size = width, height
+        self.distortion, self.crop = cfg.distortion_prob, cfg.iou_crop_prob
 
     def __call__(
-        self, pixels: Tensor, boxes: Tensor, labels: Tensor, seed: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Augment one image.
+        self, file: ImageFile, boxes: NDArray[np.float32], seed: int
+    ) -> Augmented | BadImage:
+        """Decode and augment one image.
 
         Args:
-            pixels: uint8 [3, H, W].
-            boxes: float32 [T, 4], left, top, right, bottom in pixels.
-            labels: int64 [T].
-
-        Returns:
-            uint8 [3, height, width]; boxes float32 [T', 4], cxcywh in 0..1; labels [T'].
+            boxes: corners in pixels [T, 4].
         """
-        target: dict[str, Any] = {
-            "boxes": BoundingBoxes(
-                boxes, format=BoundingBoxFormat.XYXY, canvas_size=tuple(pixels.shape[-2:])
-            ),
-            "labels": labels,
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            image, target = self.pipeline(Image(pixels), target)
-        return (
-            image.as_subclass(Tensor),
-            normalise_boxes(target["boxes"].as_subclass(Tensor), *image.shape[-2:]),
-            target["labels"],
-        )
+        draw = np.random.default_rng(seed)
+        corners = boxes.astype(np.float64)
+        placement, corners, kept = place(draw, file.size, corners, self.size, self.crop)
+        decoded = file.decode(placement.shrink)
+        if isinstance(decoded, BadImage):
+            return decoded
+        shrunk = placement.shrink if decoded.size != file.size else 1
+        drawn = placement.draw(decoded, shrunk)
+        colours = NOTHING
+        if self.distortion:
+            colours = draw_colours(draw, self.distortion, decoded, placement.shown)
+        width, height = self.size
+        normalised = normalise_boxes(torch.from_numpy(corners), height, width)
+        return Augmented(as_tensor(drawn), normalised, colours, kept)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rtdetr_slurm.contract import FailureClass, Kpi
+from rtdetr_slurm.engine.datasets.colours import distort
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import (
     Scores,
@@ -126,7 +127,8 @@ def train_steps(training: Training) -> None:
     for batch in session.phases.batches(training.data.loader) if len(sampler) else ():
         _check_readable(session, batch)
         batch = batch.to(device)
-        images = multi_scale(to_unit_range(batch.pixels), session, state.seed, position.step)
+        images = distort(to_unit_range(batch.pixels), batch.colours)
+        images = multi_scale(images, session, state.seed, position.step)
         shared = torch.tensor([batch.num_boxes, session.stop.requested], dtype=torch.float32)
         shared = sum_over_ranks(shared.to(device))
         num_boxes = (shared[0] / session.context.world_size).clamp(min=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetr_slurm.vision.images import BadImage, load_image
+from rtdetr_slurm.vision.images import BadImage, load_image, open_image_file
 
 
 class TestImages:
@@ -44,6 +44,39 @@ class TestImages:
         assert loaded.shape == (10, 20, 3)
         assert loaded[:, -2:].mean() > 240
         assert loaded[:, :10].mean() < 20
+
+    @pytest.mark.parametrize(
+        ("suffix", "orientation", "stored", "shrunk"),
+        [
+            (".jpg", 1, (99, 121), (25, 31)),
+            (".jpg", 8, (96, 120), (30, 24)),
+            (".jpg", 8, (99, 121), (121, 99)),  # sides that four does not divide, and turned
+            (".png", 1, (99, 121), (99, 121)),
+        ],
+    )
+    def test_some_files_are_decoded_at_a_fraction_of_their_size(
+        self,
+        tmp_path: Path,
+        suffix: str,
+        orientation: int,
+        stored: tuple[int, int],
+        shrunk: tuple[int, int],
+    ) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(pixels).resize(stored, Image.Resampling.BICUBIC)
+        path = self.save(tmp_path, image, suffix, exif=exif, quality=95)
+        whole, opened = load_image(path), open_image_file(path)
+        assert isinstance(whole, np.ndarray)
+        assert not isinstance(opened, BadImage)
+        assert opened.size == whole.shape[1::-1]
+        decoded = opened.decode(4)
+        assert not isinstance(decoded, BadImage)
+        assert decoded.size == shrunk
+        expected = np.asarray(Image.fromarray(whole).reduce(-(-whole.shape[1] // shrunk[0])))
+        difference = np.abs(expected.astype(int) - np.asarray(decoded))
+        assert difference[:24, :24].max() < 12
 
     def test_what_cannot_be_decoded(self, tmp_path: Path) -> None:
         whole = self.save(tmp_path, Image.new("RGB", (64, 64), (1, 2, 3)), ".jpg")
