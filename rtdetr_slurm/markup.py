@@ -66,6 +66,10 @@ th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 """How all reports look, on a bright and on a dark screen."""
 
 
+SAFE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""A policy by which a page may load nothing, and run nothing."""
+
+
 def page(title: str, parts: Iterable[str], *, policy: str, style: str = "") -> bytes:
     """A whole HTML file, UTF-8, that begins with its title.
 

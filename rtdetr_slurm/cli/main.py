@@ -32,6 +32,10 @@ COMMANDS = {
     "automl stop": ("rtdetr_slurm.cli.automl.stop", "have no further trial of a search begin"),
     "automl resume": ("rtdetr_slurm.cli.automl.resume", "go on with a search"),
     "init": ("rtdetr_slurm.cli.init", "a spec for a data set, with a reason for each choice"),
+    "data check": (
+        "rtdetr_slurm.cli.data.check",
+        "all that is wrong with the data of a spec, and what they are like",
+    ),
     "data convert": (
         "rtdetr_slurm.cli.data.convert",
         "a data set of YOLO, Pascal VOC or a labelling tool as COCO",

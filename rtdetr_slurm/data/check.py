@@ -30,7 +30,7 @@ from rtdetr_slurm.spec.addresses import is_packed
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
-_INFER_FIELD: FieldPath = ("dataset", "infer_data_sources", "image_dir")
+INFER_FIELD: FieldPath = ("dataset", "infer_data_sources", "image_dir")
 
 
 @dataclass(frozen=True)
@@ -246,14 +246,14 @@ def _infer_sources(experiment: ExperimentConfig, found: Findings, checks: Checks
     given = experiment.dataset.infer_data_sources
     assert given is not None
     here = [one for one in given.image_dir if not (checks.staged_later and _is_staged(one))]
-    with found.about(_INFER_FIELD):
+    with found.about(INFER_FIELD):
         check_apart(here, experiment.inference.results_dir or experiment.results_dir)
     sources: list[Source] = []
     for entry in here:
-        with found.about(_INFER_FIELD):
+        with found.about(INFER_FIELD):
             listed, notes = find_images([entry], checks.engine)
             sources += listed
-            found.warn(_INFER_FIELD, *notes)
+            found.warn(INFER_FIELD, *notes)
     if checks.staged_later and is_remote(given.classmap):
         return sources
     with found.about(CLASSMAP_FIELD):

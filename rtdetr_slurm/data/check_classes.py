@@ -42,8 +42,9 @@ def check_classes(
         found.error((*places[id(contrary)], "json_file"), conflict)
     if not names:
         return
-    right = {NUM_CLASSES: max(names) + 1}
-    right |= _right_eval_class_ids(every, names, dataset)
+    right = right_values(every)
+    if dataset.eval_class_ids and {*dataset.eval_class_ids} <= {*names}:
+        del right[EVAL_CLASS_IDS]  # some of those that there are were chosen
     if problem := too_few_classes(every, names, dataset.num_classes):
         found.error(_NUM_CLASSES, problem, right)
     elif trains and max(names) + 1 < dataset.num_classes:
@@ -58,14 +59,14 @@ def check_classes(
     _note_unused(every, names, found)
 
 
-def _right_eval_class_ids(
-    sources: Sequence[CocoAnnotations], names: Mapping[int, str], dataset: DatasetConfig
-) -> dict[str, Any]:
-    """The ids that have annotations, unless the spec has chosen some of those that there are."""
-    if dataset.eval_class_ids and {*dataset.eval_class_ids} <= {*names}:
+def right_values(sources: Sequence[CocoAnnotations]) -> dict[str, Any]:
+    """Fields of the spec with the values that the annotations ask for: room for all ids, and scores
+    of those that have annotations. Nothing where there are no classes."""
+    names, _ = find_classes(sources)
+    used = {category for source in sources for category in source.category_ids} & {*names}
+    if not names:
         return {}
-    used = {category for source in sources for category in source.category_ids}
-    return {EVAL_CLASS_IDS: sorted(used & {*names} or names)}
+    return {NUM_CLASSES: max(names) + 1, EVAL_CLASS_IDS: sorted(used or names)}
 
 
 def _check_eval_class_ids(

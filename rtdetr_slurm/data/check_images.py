@@ -92,9 +92,9 @@ def check_images(
         found.warn(field, f"{where}: {note}")
 
 
-def spread(items: Sequence[T]) -> Sequence[T]:
-    """At most SAMPLE of them, evenly from the first on."""
-    return items[:: max(1, math.ceil(len(items) / SAMPLE))]
+def spread(items: Sequence[T], most: int = SAMPLE) -> Sequence[T]:
+    """At most so many of them, evenly from the first on."""
+    return items[:: max(1, math.ceil(len(items) / most))]
 
 
 def look_into_headers(folder: Path, annotations: CocoAnnotations, missing: Collection[str]) -> Look:
@@ -107,7 +107,7 @@ def look_into_headers(folder: Path, annotations: CocoAnnotations, missing: Colle
         try:
             header = read_header(folder / name)
         except OSError as error:
-            look.wrong.append((name, f"{_link(folder / name)}cannot be read: {error.strerror}"))
+            look.wrong.append((name, unreadable(folder / name, error)))
             continue
         problems = [size_mismatch(stated, size) for size in header.sizes]
         if problems and problems[0] and all(problems):
@@ -117,10 +117,12 @@ def look_into_headers(folder: Path, annotations: CocoAnnotations, missing: Colle
     return look
 
 
-def _link(path: Path) -> str:
-    if not path.is_symlink():
-        return ""
-    return f"leads to {path.readlink()} (in a container only what is bound exists) and "
+def unreadable(path: Path, error: OSError) -> str:
+    """What is wrong with a file that cannot be read, in words that follow its name."""
+    link = ""
+    if path.is_symlink():
+        link = f"leads to {path.readlink()} (in a container only what is bound exists) and "
+    return f"{link}cannot be read: {error.strerror}"
 
 
 def _missing(

@@ -12,7 +12,7 @@ Size: TypeAlias = tuple[int, int]
 MAX_PIXELS = 178_956_970
 """Larger images are not decoded: Pillow's limit, against files that unpack to fill the memory."""
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 """EXIF's tag; values of 5 and more swap the sides."""
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 """TIFF's types of whole numbers, as struct calls them."""
@@ -117,7 +117,7 @@ def _exif_orientation(exif: bytes) -> int | None:
     (entries,) = struct.unpack_from(order + "H", exif, directory)
     for at in range(directory + 2, directory + 2 + 12 * entries, 12):
         tag, kind = struct.unpack_from(order + "HH", exif, at)
-        if tag == _ORIENTATION:
+        if tag == ORIENTATION:
             (value,) = struct.unpack_from(order + _INTEGERS[kind], exif, at + 8)
             return int(value) if 1 <= value <= 8 else 1
     return None

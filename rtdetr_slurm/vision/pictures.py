@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from rtdetr_slurm.figures import ShownBox
 from rtdetr_slurm.vision.analysis import KINDS, RIGHT
 from rtdetr_slurm.vision.assessment import Assessment
 from rtdetr_slurm.vision.images import BadImage
@@ -24,21 +25,6 @@ QUALITY = 80
 """Of their JPEG files."""
 BOXES = 100
 """Boxes of each sort that are drawn in one image at most: of detections the best."""
-
-
-@dataclass(frozen=True)
-class ShownBox:
-    """A box on a picture.
-
-    Attributes:
-        box: left, top, width, height in pixels of the picture.
-        sort: of the boxes to find `truth`, or `missed`; of detections `right` or `wrong`.
-        text: what it is.
-    """
-
-    box: tuple[float, float, float, float]
-    sort: str
-    text: str
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,14 @@ bounded whatever the data set: so many classes, so many images.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from rtdetr_slurm.contract import Kpi
-from rtdetr_slurm.markup import Markup, element, page, text_table
-from rtdetr_slurm.vision.analysis import KINDS, NO_THRESHOLD, RECALLS, Analysis
-from rtdetr_slurm.vision.assessment import Assessment
-from rtdetr_slurm.vision.charts import (
+from rtdetr_slurm import charts, figures
+from rtdetr_slurm.charts import (
     Axis,
     Bar,
     Line,
@@ -26,8 +22,12 @@ from rtdetr_slurm.vision.charts import (
     matrix_chart,
     spanning,
 )
+from rtdetr_slurm.contract import Kpi
+from rtdetr_slurm.figures import figure
+from rtdetr_slurm.markup import SAFE, Markup, element, page, text_table
+from rtdetr_slurm.vision.analysis import KINDS, NO_THRESHOLD, RECALLS, Analysis
+from rtdetr_slurm.vision.assessment import Assessment
 from rtdetr_slurm.vision.pictures import PICTURES, SIDE, Picture
-from rtdetr_slurm.vision.report_style import STYLE
 from rtdetr_slurm.vision.tradeoff import Tradeoff, tradeoff_section
 
 TABLE_CLASSES = 200
@@ -37,8 +37,6 @@ CURVE_CLASSES = 10
 MATRIX_CLASSES = 25
 """Classes in the confusion matrix at most."""
 
-SAFE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""The page may load nothing, and run nothing."""
 ERROR_WORDS = {
     "classification": "right place, wrong class",
     "localisation": "right class, overlap below 0.5",
@@ -90,7 +88,7 @@ def render_report(report: Report) -> bytes:
         parts += _confusion(report.assessment)
         parts += _pictures(report.pictures)
         parts += _coco(report.assessment)
-    return page(report.title, parts, policy=SAFE, style=STYLE)
+    return page(report.title, parts, policy=SAFE, style=charts.STYLE + figures.STYLE)
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> Markup:
@@ -237,24 +235,14 @@ def _pictures(pictures: Sequence[Picture]) -> Iterator[Markup]:
 
 
 def _picture(picture: Picture) -> Markup:
-    source = "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode()
-    shapes: list[Markup] = []
-    for shown in picture.boxes:
-        x, y, width, height = shown.box
-        place = {"x": x, "y": y, "width": width, "height": height}
-        shapes.append(element("rect", element("title", shown.text), class_=shown.sort, **place))
-        if shown.sort in ("missed", "wrong"):
-            at = {"x": max(x, 0) + picture.width / 90, "y": max(y, 0) + picture.width / 26}
-            shapes.append(element("text", shown.text, class_=shown.sort, **at))
-    view = {"viewBox": f"0 0 {picture.width} {picture.height}", "role": "img"}
-    overlay = element("svg", *shapes, font_size=picture.width / 28, **view)
-    size = {"width": picture.width, "height": picture.height}
-    image = element("img", src=source, alt=picture.name, **size)
     plural = "" if picture.errors == 1 else "s"
-    return element(
-        "figure",
-        element("div", image, overlay, class_="picture"),
-        element("figcaption", f"{picture.name}: {picture.errors} error{plural}"),
+    return figure(
+        picture.jpeg,
+        (picture.width, picture.height),
+        picture.boxes,
+        picture.name,
+        f"{picture.name}: {picture.errors} error{plural}",
+        written=("missed", "wrong"),
     )
 
 

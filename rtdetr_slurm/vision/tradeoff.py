@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rtdetr_slurm.charts import Axis, Dot, dot_chart, spanning
 from rtdetr_slurm.markup import Markup, element
-from rtdetr_slurm.vision.charts import Axis, Dot, dot_chart, spanning
 
 _HEADROOM = 1.1
 """For the number above the highest dot."""

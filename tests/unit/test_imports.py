@@ -24,10 +24,12 @@ HEAVY = {
 }
 GROUND = {
     "actions",
+    "charts",
     "contract",
     "devices",
     "encryption",
     "errors",
+    "figures",
     "files",
     "installed",
     "lifetime",
@@ -44,6 +46,7 @@ GROUND = {
 # cycle, and the order is that of the way of a job.
 MAY_IMPORT = {
     "yaml_source": set(),
+    "yaml_edit": {"yaml_source"},
     "cipher": set(),
     "model_check": {"yaml_source"},
     "slurm": set(),
@@ -67,7 +70,7 @@ MAY_IMPORT = {
     "api": {"runs", "site", "submission"},
     "cli": {
         *("automl", "data", "doctor", "images", "model_check", "plan", "runs", "site"),
-        *("spec", "staging", "storage", "submission"),
+        *("spec", "staging", "storage", "submission", "yaml_edit"),
     },
     "vision": {"cipher", "data", "runs", "spec"},
     "engine": {"cipher", "data", "runs", "spec", "vision"},

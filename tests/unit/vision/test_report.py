@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from table_support import break_image, detections_of, table, table_of  # noqa: F401
 
+from rtdetr_slurm.charts import Axis, Line, line_chart, matrix_chart, spanning
 from rtdetr_slurm.markup import Markup, element, escaped
 from rtdetr_slurm.vision.assessment import Assessment, assess
-from rtdetr_slurm.vision.charts import Axis, Line, line_chart, matrix_chart, spanning
 from rtdetr_slurm.vision.pictures import BOXES, SIDE, worst_pictures
 from rtdetr_slurm.vision.report import (
     CURVE_CLASSES,

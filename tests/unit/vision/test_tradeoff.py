@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rtdetr_slurm.vision.charts import Axis
+from rtdetr_slurm.charts import Axis
 from rtdetr_slurm.vision.report import Report, render_report
 from rtdetr_slurm.vision.tradeoff import Latency, Measured, Tradeoff, pareto_front
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 from rtdetr_slurm.markup import Markup, element, joined
 
+STYLE = """
+svg text { font: 12px system-ui, sans-serif; fill: currentColor; unicode-bidi: isolate; }
+svg .grid { stroke: var(--line); } svg .cell { stroke: var(--line); }
+svg circle:not([fill]) { fill: currentColor; opacity: .55; } svg text.on-dark { fill: #fff; }
+.chart { max-width: 100%; height: auto; }
+"""
+"""How they look in a page."""
 COLOURS = (
     *("#4477cc", "#cc6633", "#339966", "#aa4499", "#997700"),
     *("#22a0b0", "#cc3355", "#77883a", "#8866cc", "#888888"),
