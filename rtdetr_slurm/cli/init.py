@@ -6,21 +6,28 @@ import argparse
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetr_slurm.cli import terminal
+from rtdetr_slurm.cli.told import Told
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_new
+from rtdetr_slurm.resolved_spec import is_remote
 
 if TYPE_CHECKING:
+    from rtdetr_slurm.data.coco import CocoAnnotations
+    from rtdetr_slurm.data.layout import SplitFiles
+    from rtdetr_slurm.site.discover import FoundSite
     from rtdetr_slurm.spec.draft.facts import Hardware
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder of the data set")
+    parser.add_argument(
+        "data", metavar="DATA", help="folder of the data set, or its address (s3://, https://)"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="fields that the choices are to follow"
     )
@@ -32,24 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.data.coco import read_annotations
     from rtdetr_slurm.data.facts import gather_facts
-    from rtdetr_slurm.data.layout import find_splits
     from rtdetr_slurm.spec.draft.draft import choose_fields, draft_text
     from rtdetr_slurm.spec.draft.given import given_fields
 
     if args.output and os.path.lexists(args.output):
         raise RequestError(f"{args.output} exists already and is left as it is")
-    folder = args.data.absolute()
-    if not folder.is_dir():
-        raise RequestError(f"{args.data} is not a folder; allowed: the folder of a data set")
+    given = given_fields(args.overrides)
+    site = _site(args)
+    hardware = _hardware(args.gpu_memory, site)
     read = functools.cache(read_annotations)
-    splits = find_splits(folder, read)
-    if not splits:
-        raise RequestError(
-            f"{args.data}: no annotations in COCO's form are in it; `rtdetr-slurm data convert` "
-            "makes them of those of other tools"
-        )
-    facts = gather_facts(folder, splits, read)
-    choices = choose_fields(facts, given_fields(args.overrides), _hardware(args))
+    facts = gather_facts(args.data, _splits(args.data, site, read), read)
+    choices = choose_fields(facts, given, hardware)
     _check(choices.chosen(), args.overrides)
     text = draft_text(choices, facts)
     if args.output:
@@ -61,23 +61,50 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _hardware(args: argparse.Namespace) -> Hardware:
+def _site(args: argparse.Namespace) -> FoundSite | None:
+    from rtdetr_slurm.site.discover import NoProfile, find_site
+
+    try:
+        return find_site(args.site, os.environ)
+    except NoProfile:
+        return None
+
+
+def _splits(
+    data: str, site: FoundSite | None, read: Callable[[Path], CocoAnnotations]
+) -> Mapping[str, SplitFiles]:
+    """What the data set has, wherever it is."""
+    from rtdetr_slurm.data.layout import find_splits
+
+    if is_remote(data):
+        from rtdetr_slurm.site.discover import FoundSite, local_site
+        from rtdetr_slurm.submission.remote_data import remote_splits
+
+        return remote_splits(data, site or FoundSite(local_site()), Told())
+    folder = Path(data).absolute()
+    if not folder.is_dir():
+        raise RequestError(f"{data} is not a folder; allowed: the folder of a data set")
+    splits = find_splits(folder, read)
+    if not splits:
+        raise RequestError(
+            f"{data}: no annotations in COCO's form are in it; `rtdetr-slurm data convert` makes "
+            "them of those of other tools"
+        )
+    return splits
+
+
+def _hardware(memory_gb: float | None, site: FoundSite | None) -> Hardware:
     """The GPUs and the pretrained weights, as far as they are known."""
     from rtdetr_slurm.plan.hardware import gpu_memory_gb
-    from rtdetr_slurm.site.discover import NoProfile, find_site
     from rtdetr_slurm.spec.draft.facts import Hardware
     from rtdetr_slurm.spec.memory import LEAST_GB
 
-    try:
-        site = find_site(args.site, os.environ).site
-    except NoProfile:
-        site = None
-    models = site.models if site else {}
-    if args.gpu_memory is not None:
-        if not args.gpu_memory >= 1:
-            raise RequestError(f"--gpu-memory {args.gpu_memory:g}: allowed is 1 GiB and more")
-        return Hardware(args.gpu_memory, "--gpu-memory", models)
-    memory = gpu_memory_gb(site.for_role("train").gpu) if site else None
+    models = site.site.models if site else {}
+    if memory_gb is not None:
+        if not memory_gb >= 1:
+            raise RequestError(f"--gpu-memory {memory_gb:g}: allowed is 1 GiB and more")
+        return Hardware(memory_gb, "--gpu-memory", models)
+    memory = gpu_memory_gb(site.site.for_role("train").gpu) if site else None
     return Hardware(memory, "site profile", models) if memory else Hardware(LEAST_GB, "", models)
 
 

@@ -20,13 +20,14 @@ _SMALL = 0.1
 
 
 def gather_facts(
-    folder: Path,
+    folder: str,
     splits: Mapping[str, SplitFiles],
     read_file: Callable[[Path], CocoAnnotations] = read_annotations,
 ) -> DataFacts:
     """Read the annotations of a data set.
 
     Args:
+        folder: of the data set, as it was named.
         splits: of these train, val and test count.
         read_file: reads an annotation file.
 
@@ -39,7 +40,7 @@ def gather_facts(
             f"{folder}: it has no annotations to train on (train/annotations.json); {found}"
         )
     used = {name: splits[name] for name in ("train", "val", "test") if name in splits}
-    read = {name: read_file(files.json_file) for name, files in used.items()}
+    read = {name: read_file(files.annotations) for name, files in used.items()}
     train = read["train"]
     if not train.num_boxes:
         raise RequestError(f"{train.path}: it has no boxes, so that there is nothing to learn")
@@ -47,10 +48,8 @@ def gather_facts(
     sides = sorted(_relative_sides(train))
     longer = sorted(max(size) for size in zip(train.widths, train.heights, strict=True))
     return DataFacts(
-        folder=str(folder),
-        sources={
-            name: (str(files.image_dir), str(files.json_file)) for name, files in used.items()
-        },
+        folder=folder,
+        sources={name: (files.image_dir, files.json_file) for name, files in used.items()},
         images=train.num_images,
         boxes=train.num_boxes,
         scored=read["val"].num_images if "val" in read else 0,

@@ -9,26 +9,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.coco import CocoAnnotations, read_annotations
 from rtdetr_slurm.data.image_files import missing_files
 from rtdetr_slurm.data.image_sources import shown_files
 from rtdetr_slurm.data.json_stream import NotJson, stream_object
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec.addresses import is_packed
+from rtdetr_slurm.spec.datasets import IMAGES
 
-ANNOTATIONS, IMAGES, LABELS = "annotations.json", "images", "label_map.txt"
-"""What the parts of a split are called here."""
 _SPLITS = ("train", "val", "test")
 _PARTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """A split: its annotation file, and the folder or archive that its names are below."""
+    """Where a split is.
 
-    json_file: Path
-    image_dir: Path
+    Attributes:
+        annotations: the annotation file, to read.
+        json_file, image_dir: what a spec names: that file, and the folder or archive that the
+            names in it are below, by path or address.
+    """
+
+    annotations: Path
+    json_file: str
+    image_dir: str
 
 
 def split_name(text: str) -> str | None:
@@ -88,7 +94,7 @@ def find_splits(
             one names are nowhere.
     """
     return {
-        name: SplitFiles(path, _images_of(name, read(path), folder))
+        name: SplitFiles(path, str(path), str(_images_of(name, read(path), folder)))
         for name, path in annotation_files(folder).items()
     }
 
@@ -103,7 +109,7 @@ def _is_coco(path: Path) -> bool:
 def _images_of(split: str, annotations: CocoAnnotations, folder: Path) -> Path:
     names, json_file = spread(annotations.file_names), annotations.path
     for place in _image_places(split, json_file, folder):
-        if is_archive(place) or (names and not missing_files(place, names)):
+        if is_packed(place.name) or (names and not missing_files(place, names)):
             return place
     raise RequestError(
         f"{json_file}: its images, such as {next(iter(names), '')!r}, are in no folder of {folder} "
@@ -128,4 +134,4 @@ def _listed(folder: Path) -> list[Path]:
     """Folders and archives in a folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() or is_archive(path))
+    return sorted(path for path in folder.iterdir() if path.is_dir() or is_packed(path.name))

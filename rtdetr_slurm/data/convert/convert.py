@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.convert import FORMS
 from rtdetr_slurm.data.convert.classes import number_classes
 from rtdetr_slurm.data.convert.coco import is_coco, read_coco
@@ -19,6 +18,7 @@ from rtdetr_slurm.data.convert.voc import is_voc, read_voc
 from rtdetr_slurm.data.convert.write import write_splits
 from rtdetr_slurm.data.convert.yolo import is_yolo, read_yolo
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.spec.addresses import is_packed
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def convert(source: Path, folder: Path, form: str | None, images: Path | None) -
     """
     if not source.exists():
         raise RequestError(f"{source} does not exist")
-    if is_archive(source):
+    if is_packed(source.name):
         raise RequestError(f"{source} is an archive: unpack it, and convert the folder")
     form = form or _recognised(source)
     report = Report()

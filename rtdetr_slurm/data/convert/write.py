@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.data.convert.found import FoundSplit, Report
-from rtdetr_slurm.data.layout import ANNOTATIONS, IMAGES, LABELS
 from rtdetr_slurm.files import folder_beside
+from rtdetr_slurm.spec.datasets import ANNOTATIONS, IMAGES, LABELS
 
 
 def write_splits(

@@ -16,10 +16,10 @@ from rtdetr_slurm.spec.draft.facts import DataFacts
 
 def gathered(tmp_path: Path, **contents: dict[str, Any]) -> DataFacts:
     splits = {
-        name: SplitFiles(written(tmp_path / f"{name}.json", content), tmp_path)
+        name: SplitFiles(written(tmp_path / f"{name}.json", content), f"{name}.json", name)
         for name, content in contents.items()
     }
-    return gather_facts(tmp_path, splits)
+    return gather_facts("data", splits)
 
 
 def boxes(image: int, *sides: int) -> list[dict[str, Any]]:

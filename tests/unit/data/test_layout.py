@@ -34,25 +34,26 @@ def test_layouts(tmp_path: Path, json_file: str, images: str) -> None:
     touched(tmp_path / images)
     found = find_splits(tmp_path)
     assert [*found] == ["train"]
-    assert found["train"].json_file == tmp_path / json_file
-    assert found["train"].image_dir == (tmp_path / images)
+    assert found["train"].annotations == tmp_path / json_file
+    assert found["train"].json_file == str(tmp_path / json_file)
+    assert found["train"].image_dir == str(tmp_path / images)
 
 
 def test_each_split_has_its_own_images_though_their_names_are_the_same(tmp_path: Path) -> None:
     for split in ("train", "val"):
         written(tmp_path / f"annotations/instances_{split}2017.json", coco())
         touched(tmp_path / f"{split}2017")
-    assert {name: found.image_dir.name for name, found in find_splits(tmp_path).items()} == {
+    assert {name: Path(found.image_dir).name for name, found in find_splits(tmp_path).items()} == {
         "train": "train2017",
         "val": "val2017",
     }
 
 
-@pytest.mark.parametrize("name", ["images.tar.gz", "images.zip"])
+@pytest.mark.parametrize("name", ["images.tar.gz", "images.zip", "images.tar.zst"])
 def test_an_archive_of_images_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
     written(tmp_path / "val/annotations.json", coco())
     written(tmp_path / "val" / name, "")
-    assert find_splits(tmp_path)["val"].image_dir == tmp_path / "val" / name
+    assert find_splits(tmp_path)["val"].image_dir == str(tmp_path / "val" / name)
 
 
 def test_images_that_are_nowhere_are_refused(tmp_path: Path) -> None:
