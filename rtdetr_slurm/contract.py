@@ -52,6 +52,8 @@ PROGRESS_VERSION = 1
 """progress.json"""
 EFFICIENCY_VERSION = 1
 """efficiency.json"""
+MOVED_VERSION = 1
+"""moved.json"""
 CACHE_VERSION = 1
 """What lies in the cache beside what was brought there."""
 SPEC_SCHEMA_VERSION = 1
@@ -147,6 +149,8 @@ CACHE_DIR = ".cache"
 RESULTS_DIR = "results"
 
 STAGED_JSON = "staged.json"
+MOVED_JSON = "moved.json"
+"""In a copy of a run folder: where the run was."""
 EXPERIMENT_YAML = "experiment.yaml"
 STATUS_JSON = "status.json"
 CLAIM_JSON = "claim.json"

@@ -29,6 +29,7 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import first_start, task_events
 from rtdetr_slurm.staging.stage_run import StagingRun
+from rtdetr_slurm.staging.upload_run import UploadRun
 
 
 def main() -> int:
@@ -58,6 +59,8 @@ def _job_run(run: Run, allocation: Allocation, stop: StopRequest) -> JobRun:
         return BestRun(run, allocation, stop)
     if stage.staging is not None:
         return StagingRun(run, allocation, stop, stage.staging)
+    if stage.upload is not None:
+        return UploadRun(run, allocation, stop, stage.upload)
     return StageRun(run, allocation, stop)
 
 

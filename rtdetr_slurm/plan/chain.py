@@ -14,7 +14,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.model import STAGE_NAME, Array, Dependency, Input, Origin
 from rtdetr_slurm.plan.search import BASELINE, BEST, EVALUATE_BEST, Search
 from rtdetr_slurm.plan.sources import staged_for
-from rtdetr_slurm.plan.staging import STAGE, Staging
+from rtdetr_slurm.plan.staging import STAGE, UPLOAD, Staging, Upload
 from rtdetr_slurm.resolved_spec import is_remote, is_uri, value_at
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import as_asked, walk
@@ -95,6 +95,7 @@ class Position:
         is_of_search: whether it is one that a search brings with it.
         best_of: the search that it finds the best trial of.
         staging: what it brings for the others.
+        upload: where it puts what they leave.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Position:
     is_of_search: bool = False
     best_of: str | None = None
     staging: Staging | None = None
+    upload: Upload | None = None
 
 
 def chain(
@@ -116,6 +118,7 @@ def chain(
     targets: Sequence[str] = (),
     searching: Searching | None = None,
     staging: Staging | None = None,
+    upload: Upload | None = None,
 ) -> list[Position]:
     """The spec's own action and its follow-ups, in order; a deploy action once for each target.
 
@@ -126,6 +129,7 @@ def chain(
         targets: the kinds of GPU to deploy on; none where the site lists none.
         searching: that the first of them, a training, is a search.
         staging: what is to be brought before any of them begins that reads it.
+        upload: where a copy of all goes in the end, however they have ended.
 
     Raises:
         RequestError: two stages have one name, a name is none for a folder, or the parent has not
@@ -167,6 +171,9 @@ def chain(
             f"job.parent: no stage takes anything from {parent.name}; leave it out, or leave the "
             "field that wants a model empty"
         )
+    if upload is not None:
+        after = tuple(Dependency(Origin(one.name), "afterany") for one in positions)
+        positions.append(Position(UPLOAD, loaded.action, depends_on=after, upload=upload))
     return positions
 
 

@@ -91,12 +91,13 @@ def gpu_hours(stage: Stage) -> float | None:
 
 def _jobs(stages: Sequence[Stage]) -> list[str]:
     """The section of the spec that each stage's job has its own settings from; those of one action
-    for several targets have one, and so have those of a search, and what brings its data."""
+    for several targets have one, and so have those of a search, and what moves its files."""
     searches = any(stage.search is not None for stage in stages)
     first = next(stage.name for stage in stages if stage.runs_action)
 
     def entry(stage: Stage) -> str:
-        if stage.staging is not None or (searches and stage.name in OF_SEARCH):
+        moves_files = stage.staging is not None or stage.upload is not None
+        if moves_files or (searches and stage.name in OF_SEARCH):
             return first
         return stage.name.removesuffix(f".{stage.target}") if stage.target else stage.name
 

@@ -16,7 +16,7 @@ from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time, w
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.plan.stages import check_paths, make_stage
-from rtdetr_slurm.plan.staging import Staging
+from rtdetr_slurm.plan.staging import Staging, Upload
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths
 
@@ -44,6 +44,7 @@ def make_plan(
     parent: Parent | None = None,
     searching: Searching | None = None,
     staging: Staging | None = None,
+    upload: Upload | None = None,
 ) -> Plan:
     """The stages of one submission: the spec's own action and its follow-ups.
 
@@ -53,6 +54,7 @@ def make_plan(
         parent: the run that job.parent names.
         searching: that the spec's own action, a training, is a search.
         staging: what is brought before any stage begins that reads it.
+        upload: where a copy of the run goes once all of them have ended.
 
     Raises:
         RequestError: the spec asks for what cannot be (gpu_ids that are not 0..n-1, two stages
@@ -63,7 +65,7 @@ def make_plan(
     check_paths([str(run_dir), spec["results_dir"]])
     deployed_on = targets_of(loaded, spec, site)
     targets = [target.name for target in deployed_on]
-    positions = chain(loaded, spec, parent, targets, searching, staging)
+    positions = chain(loaded, spec, parent, targets, searching, staging, upload)
     cache = None if staging is None else staging.cache
     stages = tuple(make_stage(one, loaded, spec, site, run_dir, cache) for one in positions)
     stages = with_mail(stages, loaded.job.notify, site)

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rtdetr_slurm.actions import EngineName, get_action
+from rtdetr_slurm.actions import EngineName, Model, get_action
 from rtdetr_slurm.contract import CHECKPOINT_CHOICE
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.search import Search
-from rtdetr_slurm.plan.staging import Staging
+from rtdetr_slurm.plan.staging import Staging, Upload
 
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)?")
 """Of a stage: a folder name that cannot be taken for a task of an array (`train.4`)."""
@@ -257,6 +257,7 @@ class Stage:
             is that one's, and it runs on the host.
         staging: what it brings for those that come after it, instead of running an action; its
             action is the plan's first one.
+        upload: where it puts a copy of what the others have left; its action is that one, too.
     """
 
     name: str
@@ -273,6 +274,7 @@ class Stage:
     search: Search | None = None
     best_of: str | None = None
     staging: Staging | None = None
+    upload: Upload | None = None
 
     def __post_init__(self) -> None:
         # The name becomes a folder, and more: it is never a path, and no option of a command.
@@ -285,7 +287,13 @@ class Stage:
     @property
     def runs_action(self) -> bool:
         """Whether its action is run at all, be it once or for each trial of a search."""
-        return self.best_of is None and self.staging is None
+        return self.best_of is None and self.staging is None and self.upload is None
+
+    @property
+    def leaves(self) -> Model | None:
+        """The form of the model that it leaves; None: none."""
+        moves_files = self.staging is not None or self.upload is not None
+        return None if moves_files else get_action(self.action).leaves
 
     def tasks(self) -> list[StageTask]:
         """Its array's tasks, or itself as the only one."""

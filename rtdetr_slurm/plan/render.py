@@ -38,6 +38,8 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
 
 def _work(stage: Stage) -> str:
     """What a stage does that runs no command."""
+    if stage.upload is not None:
+        return f"puts a copy of the run below {stage.upload.to}"
     if stage.staging is None:
         return f"finds the best trial of {stage.best_of}"
     objects = {one.object.uri for one in stage.staging.fields}

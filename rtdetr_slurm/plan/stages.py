@@ -55,7 +55,8 @@ def make_stage(
         SiteError: the site has no image for it.
     """
     results_dir = _results_dir(spec, position)
-    if position.best_of is not None or position.staging is not None:
+    moves_files = position.staging or position.upload
+    if position.best_of is not None or moves_files:
         return _on_host(position, loaded, site, results_dir)
     action = get_action(position.action)
     target = site.target(position.target)
@@ -93,8 +94,8 @@ def _on_host(position: Position, loaded: LoadedSpec, site: Site, results_dir: st
         longest = _BEST_MIN if longest is None else min(_BEST_MIN, longest)
     launch = launch_of(site, role, requeue=loaded.job.requeue, endurance=_endurance(loaded.job))
     secrets = _secrets(launch, loaded)
-    if position.staging is not None:
-        secrets = tuple(dict.fromkeys([*secrets, *position.staging.secrets]))
+    if (moves_files := position.staging or position.upload) is not None:
+        secrets = tuple(dict.fromkeys([*secrets, *moves_files.secrets]))
     return Stage(
         name=position.name,
         action=position.action,
@@ -116,6 +117,7 @@ def _on_host(position: Position, loaded: LoadedSpec, site: Site, results_dir: st
         depends_on=position.depends_on,
         best_of=position.best_of,
         staging=position.staging,
+        upload=position.upload,
     )
 
 
@@ -125,8 +127,8 @@ def _results_dir(spec: Mapping[str, Any], position: Position) -> str:
         search = position.searching.search
         return search.folder if position.best_of is not None else str(search.path / WORKERS_DIR)
     section = spec.get(get_action(position.action).section) or {}
-    brought = position.is_of_search or position.staging is not None
-    own = None if brought else section.get("results_dir")
+    named_by_itself = position.is_of_search or position.staging or position.upload
+    own = None if named_by_itself else section.get("results_dir")
     return str(own or Path(spec["results_dir"]) / position.name)
 
 

@@ -1,5 +1,5 @@
-"""What is brought to the shared file system before a stage begins, as plain frozen values, part of
-a plan. Standard library only."""
+"""What is brought to the shared file system before a stage begins, and what is taken away when all
+have ended, as plain frozen values, part of a plan. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 from rtdetr_slurm.errors import RequestError
 
-STAGE = "stage"
-"""The stage that brings what others read."""
+STAGE, UPLOAD = "stage", "upload"
+"""The stages that bring what others read, and take away what they leave."""
 
 ObjectKind = Literal["file", "archive", "folder"]
 """A single file; an archive to unpack; all that is below a prefix of an object store."""
@@ -81,3 +81,18 @@ class Staging:
     def __post_init__(self) -> None:
         if not Path(self.cache).is_absolute():
             raise RequestError(f"the cache, {self.cache!r}, is not absolute")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Where a stage puts a copy of the run.
+
+    Attributes:
+        to: `s3://…`, or an absolute path; the run's id is put behind it.
+        python_path, secrets: as of Staging.
+    """
+
+    to: str
+    store: Store
+    python_path: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ from rtdetr_slurm.records import BadRecord, Prose, checked, exists, names_in, re
 from rtdetr_slurm.resolved_spec import spec_text
 from rtdetr_slurm.runs.events import Event, read_events, record_event
 from rtdetr_slurm.runs.images import FileRecord, ImageRecord
+from rtdetr_slurm.runs.moved import where_it_is
 
 _RUN_ID = re.compile(r"[a-z_]+-\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -238,6 +239,7 @@ def open_run(path: Path) -> Run:
     except FileNotFoundError:
         raise RequestError(f"{path} is not a run folder: there is no {RUN_JSON} in it") from None
     check_version(path / RUN_JSON, content)
+    content = where_it_is(content, path)
     return Run(path.absolute(), checked(Manifest, content, path / RUN_JSON), owner)
 
 

@@ -110,6 +110,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+UploadPlace = Annotated[
+    str,
+    Matches(r"^(s3://[^/?#@\s]+(/[^?#\s]*)?|/\S.*)$", "s3://bucket/prefix, or an absolute path"),
+]
 Root = Annotated[str, Matches(r"^\S.*$", "a folder, or s3://bucket/prefix")]
 
 
@@ -209,12 +213,17 @@ class JobConfig(Section):
         description="What is unpacked of archives of annotated images: everything, or the images "
         "that the annotations name.",
     )
+    upload: UploadPlace | None = field(
+        None,
+        description="Where a last stage puts a copy of the run, however it has ended: results, "
+        "record and spec. s3://bucket/prefix, or a folder; the run's id is put behind it.",
+    )
     parent: str | None = field(
         None,
         also_named="parent_job_id",
-        description="An earlier run, by its id or its folder, or trial K of one as RUN/trials/K. "
-        "What it has left fills the fields that want a model and are left empty; training goes on "
-        "from its last checkpoint.",
+        description="An earlier run, by its id, its folder or the address of its copy "
+        "(job.upload), or trial K of one as RUN/trials/K. What it has left fills the fields that "
+        "want a model and are left empty; training goes on from its last checkpoint.",
     )
     checkpoint: CheckpointChoice | None = field(
         None,

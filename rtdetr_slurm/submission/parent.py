@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import Model, get_action
+from rtdetr_slurm.actions import Model
 from rtdetr_slurm.contract import EXPERIMENT_YAML, Env, Infer
 from rtdetr_slurm.encryption import HOW_TO_GIVE, key_problem
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.chain import Parent, ParentStage
 from rtdetr_slurm.plan.model import Origin, Plan, Stage
-from rtdetr_slurm.resolved_spec import value_at, with_values
+from rtdetr_slurm.plan.staging import StagedObject
+from rtdetr_slurm.resolved_spec import is_remote, value_at, with_values
 from rtdetr_slurm.runs.best import chosen_by
 from rtdetr_slurm.runs.inference import from_stage, maker_of
 from rtdetr_slurm.runs.run import Run, find_run, open_run
@@ -30,17 +32,25 @@ from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import walk
+from rtdetr_slurm.staging.fetch import fetch
+from rtdetr_slurm.staging.progress import Tell
+from rtdetr_slurm.submission.staging import store_of
 from rtdetr_slurm.submission.survey import survey_run
 from rtdetr_slurm.yaml_source import dotted, load_yaml
 
 
-def find_parent(reference: str, site: FoundSite) -> Parent:
-    """The run, or the trial of one (`RUN/trials/K`), that `reference` means.
+def find_parent(reference: str, site: FoundSite, tell: Tell = lambda _: None) -> Parent:
+    """The run, or the trial of one (`RUN/trials/K`), that `reference` means; a copy of a run at an
+    address is fetched first.
+
+    Args:
+        tell: is told how far what is fetched has come.
 
     Raises:
         RequestError: there is no such run or trial, or it cannot be read.
+        SiteError: it cannot be fetched.
     """
-    run, trial = _open(reference, site)
+    run, trial = _open(reference, site, tell)
     with _named():
         if trial is not None:
             return _trial(run, trial)
@@ -49,7 +59,7 @@ def find_parent(reference: str, site: FoundSite) -> Parent:
     stages = [
         _stage(run, stage, leaves, reports[stage.name], site)
         for stage in run.plan.stages
-        if (leaves := get_action(stage.action).leaves) is not None and stage.array is None
+        if (leaves := stage.leaves) is not None and stage.array is None
     ]
     return Parent(f"run {run.id}", stages, _run_spec(run), _classes(run))
 
@@ -65,10 +75,19 @@ def parent_spec(reference: str, site: FoundSite) -> Mapping[str, Any]:
         return _run_spec(run) if trial is None else _trial_spec(run, trial)
 
 
-def _open(reference: str, site: FoundSite) -> tuple[Run, int | None]:
+def _open(reference: str, site: FoundSite, tell: Tell = lambda _: None) -> tuple[Run, int | None]:
     name, trial = split_reference(reference)
     with _named():
-        return open_run(find_run(name, lambda: site.run_root)), trial
+        path = _fetched(name, site, tell) if is_remote(name) else None
+        return open_run(path or find_run(name, lambda: site.run_root)), trial
+
+
+def _fetched(uri: str, site: FoundSite, tell: Tell) -> Path:
+    """The copy of a run that is at an address, in the cache."""
+    copy = StagedObject(uri.rstrip("/"), "folder")
+    entry = fetch(copy, site.cache_root, store_of(site, os.environ), tell=tell)
+    [folder] = entry.path.iterdir()
+    return folder
 
 
 @contextmanager

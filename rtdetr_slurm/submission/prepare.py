@@ -41,7 +41,7 @@ from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.search import draws_of, find_search, fitted
-from rtdetr_slurm.submission.staging import find_sources
+from rtdetr_slurm.submission.staging import find_sources, find_upload
 from rtdetr_slurm.submission.studies import check_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
@@ -99,7 +99,7 @@ def prepare(
         site: a site profile, or `local`; None: the one of this machine.
         name: of the job in the queue.
         then: names of follow-up actions; they take the place of job.then.
-        parent: a run id or folder, or RUN/trials/K; it takes the place of job.parent.
+        parent: a run id, folder or address, or RUN/trials/K; it takes the place of job.parent.
         checkpoint: best, last, latest or epoch:N; it takes the place of job.checkpoint, and of what
             an entry of job.then says.
         automl: on or off: whether training is a search; it takes the place of automl.policy.
@@ -129,7 +129,7 @@ def prepare(
         check_for_any_image(spec, [*overrides, *extra], action)
         raise
     engine_of = found.site.engine_of
-    continued = cache(lambda reference: find_parent(reference, found))
+    continued = cache(lambda reference: find_parent(reference, found, tell))
     loaded = load_spec(
         spec,
         [*overrides, *extra],
@@ -161,6 +161,7 @@ def prepare(
         parent=before,
         searching=asked.searching,
         staging=brought.staging,
+        upload=find_upload(loaded, found),
     )
     if before is not None:
         check_inputs(loaded, frozen, plan, before)

@@ -12,7 +12,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.installed import python_path
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.sources import staged_fields
-from rtdetr_slurm.plan.staging import STAGE, StagedField, Staging, Store
+from rtdetr_slurm.plan.staging import STAGE, StagedField, Staging, Store, Upload
 from rtdetr_slurm.resolved_spec import is_remote, shown_uri
 from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.spec import LoadedSpec
@@ -20,9 +20,11 @@ from rtdetr_slurm.staging.bring import bring
 from rtdetr_slurm.staging.fetch import look
 from rtdetr_slurm.staging.progress import Tell
 from rtdetr_slurm.storage.base import Unreachable
+from rtdetr_slurm.storage.objects import listed
 from rtdetr_slurm.yaml_source import KeyPath
 
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_MAY_NOT_LIST = "AccessDenied"
 _ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _PROFILE = ("AWS_PROFILE",)
@@ -82,7 +84,7 @@ def find_sources(
         store=store_of(found, os.environ),
         fields=fields,
         python_path=python_path("boto3"),
-        secrets=tuple(name for name in _SECRETS if os.environ.get(name)),
+        secrets=_secrets(),
     )
     here = found.site.staging == "login"
     away = _look(loaded, staging, must_reach=here)
@@ -95,6 +97,32 @@ def find_sources(
     )
     paths = {one.field: one.path for one in brought}
     return Brought(None if here and bring_all else staging, paths, notes)
+
+
+def find_upload(loaded: LoadedSpec, found: FoundSite) -> Upload | None:
+    """Where a copy of the run goes; None where it goes nowhere.
+
+    Raises:
+        InvalidInput: the place is refused.
+    """
+    to = loaded.job.upload
+    if to is None:
+        return None
+    store = store_of(found, os.environ)
+    if is_remote(to):
+        try:
+            next(listed(to, store), None)
+        except Unreachable:
+            pass  # from here; its stage says so if it is no better there
+        except RequestError as error:
+            if _MAY_NOT_LIST not in str(error):  # whoever may write need not be allowed that
+                problem = Problem(("job", "upload"), str(error))
+                raise InvalidInput(locate(loaded.source, [problem])) from error
+    return Upload(to, store, python_path("boto3"), _secrets())
+
+
+def _secrets() -> tuple[str, ...]:
+    return tuple(name for name in _SECRETS if os.environ.get(name))
 
 
 def store_of(found: FoundSite, environ: Mapping[str, str]) -> Store:
