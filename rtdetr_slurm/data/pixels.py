@@ -1,4 +1,4 @@
-"""Image files to upright 8-bit RGB. Pillow is loaded when the first is opened."""
+"""Image files to upright 8-bit RGB. Pillow is loaded with the first of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 from rtdetr_slurm.data.image_sizes import MAX_PIXELS, ORIENTATION, Size
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 T = TypeVar("T")
+
+_SWAPPED = (5, 6, 7, 8)
+"""Orientations that change width and height for each other."""
+_HEADER_SAYS = ("JPEG", "MPO")
+"""Formats of which Pillow knows the orientation, and whether `size` minds it, before decoding."""
 
 _DECODE_ERRORS = (
     OSError,
@@ -40,11 +47,11 @@ class BadImage:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file whose header is read, and which may be decoded.
+    """An image file that is open, and may be decoded.
 
     Attributes:
         size: width and height of the upright image.
-        orientation: EXIF's; 1 is upright.
+        orientation: EXIF's, in which the file has it; 1 is upright.
     """
 
     path: Path
@@ -58,16 +65,17 @@ class ImageFile:
         Greyscale, palette, CMYK and alpha become RGB; of 16-bit greyscale the high byte is kept.
 
         Args:
-            shrink: 1, 2, 4 or 8: where the file's format is decoded faster at that fraction of its
-                size (JPEG), that is done; the sides are rounded up.
+            shrink: 1, 2, 4 or 8: where the file can be decoded at that fraction of its size, which
+                is faster (JPEG), that is done; the sides are rounded up.
         """
 
         def upright() -> Image.Image:
             from PIL import ImageOps
 
             with self._image as image:
-                if shrink > 1:
-                    width, height = image.size
+                width, height = image.size
+                # What fills up the last pixels is not to be turned to where the first ones are.
+                if _orientation(image) == 1 or not (width % shrink or height % shrink):
                     image.draft(None, (width // shrink, height // shrink))
                 ImageOps.exif_transpose(image, in_place=True)  # without a copy of upright ones
                 return _to_rgb(image)
@@ -80,22 +88,40 @@ class ImageFile:
 
 
 def open_image_file(path: Path, content: bytes | None = None) -> ImageFile | BadImage:
-    """Read an image's header.
+    """Read the header of a JPEG file; files of other formats are decoded already.
 
     Args:
         content: of the file, where that has been read.
     """
 
     def opened() -> ImageFile:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         image = Image.open(path if content is None else io.BytesIO(content))
-        orientation = image.getexif().get(ORIENTATION, 1)
         width, height = image.size
-        upright = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        return ImageFile(path, upright, orientation, image)
+        orientation = _orientation(image)
+        if image.format not in _HEADER_SAYS:
+            ImageOps.exif_transpose(image, in_place=True)
+            width, height = image.size
+        elif orientation in _SWAPPED:
+            width, height = height, width
+        return ImageFile(path, (width, height), orientation, image)
 
     return _or_bad(path, opened)
+
+
+def load_image(path: Path, content: bytes | None = None) -> NDArray[np.uint8] | BadImage:
+    """Read one image as uint8 [H, W, 3], as `ImageFile.decode` has it."""
+    import numpy as np
+
+    opened = open_image_file(path, content)
+    decoded = opened if isinstance(opened, BadImage) else opened.decode()
+    return decoded if isinstance(decoded, BadImage) else np.array(decoded)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation: int = image.getexif().get(ORIENTATION, 1)
+    return orientation
 
 
 def _or_bad(path: Path, read: Callable[[], T]) -> T | BadImage:
@@ -120,7 +146,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are 32-bit floats, whose range is not known")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own way to 8 bits cuts off all above 255.
         import numpy as np
         from PIL import Image
 

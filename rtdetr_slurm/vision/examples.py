@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtdetr_slurm.data.pixels import BadImage, load_image
 from rtdetr_slurm.vision.drawing import Drawn, draw_sheet
-from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict, detect_image
 
 EXAMPLES = 8

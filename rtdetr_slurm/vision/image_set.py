@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from rtdetr_slurm.data.archives import ERRORS, MAX_FILE_BYTES, Archive, is_archive, open_archive
 from rtdetr_slurm.data.coco import Source
+from rtdetr_slurm.data.pixels import BadImage, open_image_file
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import open_file
-from rtdetr_slurm.vision.images import BadImage, open_image_file
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.samples import Sample, undecodable
 from rtdetr_slurm.vision.scoring import EvaluationData

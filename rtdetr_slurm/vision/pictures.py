@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from rtdetr_slurm.data.pixels import BadImage
 from rtdetr_slurm.figures import ShownBox
 from rtdetr_slurm.vision.analysis import KINDS, RIGHT
 from rtdetr_slurm.vision.assessment import Assessment
-from rtdetr_slurm.vision.images import BadImage
 from rtdetr_slurm.vision.matching import Flags
 from rtdetr_slurm.vision.samples import open_image
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rtdetr_slurm.data.pixels import BadImage, load_image
 from rtdetr_slurm.files import Content
 from rtdetr_slurm.vision.drawing import Drawn, Rgb, annotate
-from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.output_names import OutputFiles
 from rtdetr_slurm.vision.predictions import label_lines
 

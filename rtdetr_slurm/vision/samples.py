@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from rtdetr_slurm.data.boxes import training_corners
 from rtdetr_slurm.data.image_sizes import size_mismatch
+from rtdetr_slurm.data.pixels import BadImage, ImageFile, open_image_file
 from rtdetr_slurm.vision.boxes import normalise_boxes
-from rtdetr_slurm.vision.images import BadImage, ImageFile, open_image_file
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.table import Table
 

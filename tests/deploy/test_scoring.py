@@ -22,6 +22,7 @@ from engine_support import Workspace, fresh_detector, open_workspace
 from onnx_support import scramble
 from PIL import Image
 
+from rtdetr_slurm.data.pixels import load_image
 from rtdetr_slurm.deploy.actions.evaluate import trt_evaluate
 from rtdetr_slurm.deploy.actions.inference import trt_inference
 from rtdetr_slurm.engine.actions.evaluate import evaluate
@@ -33,7 +34,6 @@ from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.engine.training.checkpoint import save_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.vision import timing
-from rtdetr_slurm.vision.images import load_image
 from rtdetr_slurm.vision.postprocess import postprocess
 from rtdetr_slurm.vision.preprocess import preprocess
 

@@ -16,10 +16,10 @@ import torch
 from onnx_support import METADATA, exported, tiny_detector
 from PIL import Image
 
+from rtdetr_slurm.data.pixels import BadImage, load_image
 from rtdetr_slurm.deploy.record import EngineRecord
 from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision import deepstream
-from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.postprocess import postprocess
 from rtdetr_slurm.vision.preprocess import preprocess

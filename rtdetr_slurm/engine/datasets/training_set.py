@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch.utils.data import Dataset
 
+from rtdetr_slurm.data.pixels import BadImage
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.transforms import Augment
-from rtdetr_slurm.vision.images import BadImage
 from rtdetr_slurm.vision.samples import Sample, open_annotated, training_boxes, undecodable
 from rtdetr_slurm.vision.table import Table
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtdetr_slurm.data.pixels import BadImage, ImageFile
 from rtdetr_slurm.engine.datasets.colours import draw_colours
 from rtdetr_slurm.engine.datasets.geometry import place
 from rtdetr_slurm.vision.boxes import normalise_boxes
-from rtdetr_slurm.vision.images import BadImage, ImageFile
 from rtdetr_slurm.vision.preprocess import as_tensor
 from rtdetr_slurm.vision.samples import NOTHING
 

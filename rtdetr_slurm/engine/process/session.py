@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.contract import STATUS_JSON, Status
+from rtdetr_slurm.data.pixels import BadImage
 from rtdetr_slurm.engine.process.arguments import DeployOptions
 from rtdetr_slurm.engine.process.distributed import Context, gather_objects
 from rtdetr_slurm.engine.process.failures import writing_error
@@ -18,7 +19,6 @@ from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import Content, replace_with, write_atomic
 from rtdetr_slurm.runs.claim import Start, check_latest
 from rtdetr_slurm.runs.status import StatusLog
-from rtdetr_slurm.vision.images import BadImage
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import ExperimentConfig

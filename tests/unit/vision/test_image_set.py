@@ -13,8 +13,8 @@ from PIL import Image
 
 from rtdetr_slurm.data import archives
 from rtdetr_slurm.data.image_sources import find_images
+from rtdetr_slurm.data.pixels import BadImage
 from rtdetr_slurm.vision.image_set import ImageSet, ReadAhead
-from rtdetr_slurm.vision.images import BadImage
 from rtdetr_slurm.vision.table import build_table
 
 

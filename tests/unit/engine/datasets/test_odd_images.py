@@ -12,12 +12,12 @@ from image_support import table as unlabelled
 from PIL import Image
 from table_support import make_table
 
+from rtdetr_slurm.data.pixels import BadImage, load_image
 from rtdetr_slurm.engine.datasets import geometry
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.image_set import ImageSet
-from rtdetr_slurm.vision.images import BadImage, load_image
 from rtdetr_slurm.vision.preprocess import preprocess
 from rtdetr_slurm.vision.samples import EvaluationSet
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetr_slurm.vision.images import BadImage, load_image, open_image_file
+from rtdetr_slurm.data.pixels import BadImage, load_image, open_image_file
 
 
 class TestImages:
