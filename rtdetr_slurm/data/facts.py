@@ -54,7 +54,7 @@ def gather_facts(
         boxes=train.num_boxes,
         scored=read["val"].num_images if "val" in read else 0,
         classes=class_names([*read.values()], LARGEST),
-        boxes_of=Counter(train.category_ids),
+        boxes_of=Counter(number for each in read.values() for number in each.category_ids),
         fullest=max(each.fullest_trained[0] for each in counts),
         small_side=sides[int(_SMALL * len(sides))] if sides else None,
         image_side=longer[len(longer) // 2],

@@ -28,7 +28,7 @@ def number_classes(splits: Sequence[FoundSplit], report: Report) -> dict[str, in
     why = (
         "class whose id is another one elsewhere"
         if not agree
-        else "class whose id is none, or too large or negative for a class index"
+        else "class without an id, or with one that is negative or too large for a class index"
     )
     for name, number in ids.items():
         report.changed(f"{why}: all classes are numbered from 0", f"{name!r}, {number}")

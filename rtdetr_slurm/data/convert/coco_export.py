@@ -83,12 +83,13 @@ def _read_box(export: Export, entry: Mapping[str, Any], where: str, report: Repo
         return
     if "iscrowd" not in entry:
         report.changed("annotation without iscrowd: 0", where)
-    if "area" not in entry:
+    area = _number(entry.get("area"))
+    if area is None or area <= 0:
+        area = None
         report.changed("annotation without area: that of its box", where)
     crowd = _CROWD.get(str(entry.get("iscrowd")).lower())
     if crowd is None:
         report.changed("annotation whose iscrowd is neither 0 nor 1: 0", where)
-    area = _number(entry.get("area"))
     export.boxes.append((image, label, box, bool(crowd), area, where))
 
 

@@ -78,7 +78,11 @@ def convert(source: Path, folder: Path, form: str | None, images: Path | None) -
         raise RequestError(f"{source} does not exist")
     if is_packed(source.name):
         raise RequestError(f"{source} is an archive: unpack it, and convert the folder")
+    if folder.absolute().is_relative_to(source.absolute()):
+        raise RequestError(f"{folder} is in {source}, which is left as it is; name another folder")
     form = form or _recognised(source)
+    if form == "yolo" and images is not None:
+        raise RequestError("--images: of YOLO the images are where its YAML file or folders say")
     report = Report()
     below = images or (source if source.is_dir() else source.parent)
     splits = _READERS[form].read(source.absolute(), below.absolute(), report)

@@ -100,8 +100,9 @@ class Report:
         return [*self._changes.values()]
 
     def changed(self, what: str, first: object = "") -> None:
-        change = self._changes.setdefault(what, Change(what, 0, str(first)))
-        change.count += 1
+        if what not in self._changes:
+            self._changes[what] = Change(what, 0, str(first))
+        self._changes[what].count += 1
 
     def problem(self, text: str) -> None:
         self._unread += 1

@@ -73,13 +73,11 @@ def _config_of(folder: Path) -> Path | None:
 def _names_in(given: object, config: Path) -> dict[int, str]:
     if isinstance(given, list):
         return {number: str(name) for number, name in enumerate(given)}
-    try:
-        assert isinstance(given, Mapping)
+    if isinstance(given, Mapping) and all(str(number).isdecimal() for number in given):
         return {int(number): str(name) for number, name in given.items()}
-    except (AssertionError, ValueError):
-        raise RequestError(
-            f"{config}: 'names' is neither a list of class names nor one of `number: name` lines"
-        ) from None
+    raise RequestError(
+        f"{config}: 'names' is neither a list of class names nor one of `number: name` lines"
+    )
 
 
 def _listed_names(folder: Path) -> dict[int, str]:
@@ -176,14 +174,11 @@ def _read_labels(
         if not words:
             continue
         where = f"{path}:{number}"
-        try:
-            numbers = [float(word) for word in words]
-            label = int(numbers[0])
-            assert label == numbers[0] >= 0
-            assert all(map(math.isfinite, numbers))
-        except (ValueError, OverflowError, AssertionError):
+        numbers = _numbers(words)
+        if numbers is None:
             report.problem(f"{where}: not a class index and shares of the image: {line.strip()!r}")
             continue
+        label = int(numbers[0])
         shares = _shares(numbers[1:], where, report)
         if shares is None:
             continue
@@ -197,6 +192,16 @@ def _read_labels(
         x, y, w, h = shares
         box = (x * width, y * height, w * width, h * height)
         yield FoundBox(names.get(label, f"class_{label}"), box)
+
+
+def _numbers(words: Sequence[str]) -> list[float] | None:
+    """The numbers of a line, of which the first is an index; None: they are none."""
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return None
+    finite = all(map(math.isfinite, numbers))
+    return numbers if finite and numbers[0] >= 0 and numbers[0].is_integer() else None
 
 
 def _shares(

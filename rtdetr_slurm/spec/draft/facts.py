@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DataFacts:
-    """A data set in numbers. But for `sources` and `scored` they are of the training images.
+    """A data set in numbers, of its training images where nothing else is said.
 
     Attributes:
         folder: of the data set, as it was named.
@@ -16,7 +16,7 @@ class DataFacts:
         images, boxes: how many there are.
         scored: images of val.
         classes: category id → name, of all sources.
-        boxes_of: category id → number of boxes.
+        boxes_of: category id → number of boxes, in all sources.
         fullest: the most objects in one image, of train and val.
         small_side: side of a small object (the square of its area), as a share of the side of its
             image (the same): a tenth of all objects are smaller. None where that is not known.

@@ -9,6 +9,7 @@ from typing import Any
 from rtdetr_slurm.model_check import InvalidInput, find_problems, locate
 from rtdetr_slurm.spec.experiment import SpecFile
 from rtdetr_slurm.spec.overrides import assemble
+from rtdetr_slurm.spec.topology import complete_gpus
 from rtdetr_slurm.yaml_source import YamlSource
 
 
@@ -19,7 +20,7 @@ def given_fields(overrides: Sequence[str]) -> Mapping[str, Any]:
         RequestError: a field or value that cannot be, whatever the others are.
     """
     assembled = assemble(YamlSource(Path("init"), {}, {}), overrides, "train")
-    data = assembled.source.data
+    data, _ = complete_gpus(assembled.source.data)
     problems = [*assembled.problems, *find_problems(SpecFile, data)[1]]
     if problems or assembled.malformed:
         raise InvalidInput([*locate(assembled.source, problems), *assembled.malformed])

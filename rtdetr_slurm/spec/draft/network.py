@@ -16,7 +16,9 @@ from rtdetr_slurm.spec.sizes import count_cells
 _EVAL_SIZE = "dataset.augmentation.eval_spatial_size"
 _CELL = 8
 """Stride of the finest feature map, in pixels."""
-_LEAST_SIDE, _MOST_SIDE = 320, 1280
+_PRECISE_SIDE = 320
+"""With less, boxes get imprecise."""
+_SIDES = (128, 1280)
 _QUERIES = (100, 900)
 _SMALL_SET = 5000
 """Training images; the published training had 118 thousand."""
@@ -108,17 +110,18 @@ def size(choices: Choices, facts: DataFacts, _: Hardware) -> None:
     if facts.small_side is not None:
         wanted = 2 * _CELL / facts.small_side
         side = 32 * math.ceil(wanted / 32)
-        most = min(_MOST_SIDE, max(32 * math.ceil(facts.image_side / 32), _LEAST_SIDE))
-        chosen = min(max(side, _LEAST_SIDE), most)
+        most = min(max(32 * math.ceil(facts.image_side / 32), _SIDES[0]), _SIDES[1])
+        chosen = min(max(side, _PRECISE_SIDE), most)
         reason = (
             f"Nine in ten objects are then at least {facts.small_side * chosen:.0f} pixels wide "
             f"and high; {2 * _CELL}, two cells of the finest feature map, are wanted"
         )
-        if chosen > side:
-            reason += f", for which {side} would do, and below {_LEAST_SIDE} boxes get imprecise."
-        elif chosen < side:
-            limit = "as large as the images are" if most < _MOST_SIDE else "the most that is chosen"
+        limit = "as large as the images are" if most < _SIDES[1] else "the most that is chosen"
+        if chosen < side:
             reason += f", which would take {side}: {chosen} is {limit}. Tiles of the images help."
+        elif chosen > side:
+            reason += f", for which {side} would do. With few pixels boxes get imprecise, and "
+            reason += f"{chosen} is {limit}." if chosen == most else f"{chosen} is not few."
         else:
             reason += "."
         choices.choose(SIZE, [chosen, chosen], reason)

@@ -28,17 +28,17 @@ def batch(choices: Choices, facts: DataFacts, hardware: Hardware) -> None:
     ]
     wanted = max(1, _TOTAL_BATCH // ranks)
     few = max(2, _power_of_two(facts.images / (_STEPS * ranks)))
-    chosen = max(1, min(wanted, few, _power_of_two(fits[0])))
+    chosen = min(wanted, few, _power_of_two(fits[0]), max(1, facts.images // ranks))
     said = hardware.said_by or "assumed; --gpu-memory says otherwise"
     reason = (
         f"A GPU of {hardware.memory_gb:g} GiB ({said}) takes about {fits[0]} images of this size; "
     )
     if chosen == wanted:
         reason += f"{_TOTAL_BATCH} in all is the batch of the published training."
-    elif chosen == few:
-        reason += f"with more, {facts.images} images would make few steps an epoch."
-    else:
+    elif chosen == _power_of_two(fits[0]):
         reason += f"{_TOTAL_BATCH} in all would be the batch of the published training."
+    else:
+        reason += f"with more, {facts.images} images would make few steps an epoch."
     choices.choose("dataset.batch_size", chosen, reason)
     if choices.value("dataset.batch_size") <= fits[1]:
         choices.choose(

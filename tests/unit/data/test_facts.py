@@ -35,7 +35,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
     assert (found.images, found.boxes, found.scored) == (3, 10, 3)
     assert {*found.sources} == {"train", "val"}
     assert found.classes == {1: "cat", 3: "dog"}
-    assert found.boxes_of == {1: 10}
+    assert found.boxes_of == {1: 22}
     assert found.fullest == 12
     assert found.image_side == 200
     assert found.small_side == pytest.approx(20 / 20_000**0.5)

@@ -10,7 +10,7 @@ from convert_support import converted, write_image, write_text
 
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.data.convert import FORMS
-from rtdetr_slurm.data.convert.convert import _READERS
+from rtdetr_slurm.data.convert.convert import _READERS, convert
 from rtdetr_slurm.errors import RequestError
 
 
@@ -49,6 +49,14 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, make, message: str) -> N
     with pytest.raises(RequestError, match=message):
         converted(tmp_path / "a")
     assert {path.name for path in tmp_path.iterdir()} <= {"a"}
+
+
+def test_nothing_is_written_into_the_data_set_and_no_option_is_passed_over(tmp_path: Path) -> None:
+    write_set(tmp_path / "a")
+    with pytest.raises(RequestError, match="is left as it is"):
+        convert(tmp_path / "a", tmp_path / "a/b", None, None)
+    with pytest.raises(RequestError, match="--images"):
+        convert(tmp_path / "a", tmp_path / "b", None, tmp_path)
 
 
 def test_the_command_prints_what_it_wrote_and_leaves_what_is_there(

@@ -12,6 +12,7 @@ from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.spec import load_spec
 from rtdetr_slurm.spec.draft.draft import choose_fields, draft_text
 from rtdetr_slurm.spec.draft.facts import DataFacts, Hardware
+from rtdetr_slurm.spec.draft.given import given_fields
 from rtdetr_slurm.yaml_source import parse_yaml
 
 
@@ -88,7 +89,9 @@ def test_what_evaluate_scores_is_the_test_set_else_the_validation_set() -> None:
         (0.3, 640, 320),
         (0.005, 4000, 1280),
         (0.005, 700, 704),
-        (0.005, 100, 320),
+        (0.3, 150, 160),
+        (0.3, 30, 128),
+        (0.005, 100, 128),
         (None, 0, None),
     ],
 )
@@ -125,6 +128,7 @@ def test_queries_are_no_more_than_the_cells_of_the_smallest_image() -> None:
         (118_000, 4, 1, 2, False),
         (205, 80, 1, 4, True),
         (30, 80, 1, 2, True),
+        (6, 80, 4, 1, True),
     ],
 )
 def test_the_batch_fits_the_gpu_and_the_data(
@@ -175,6 +179,11 @@ def test_weights_of_the_site_are_taken_a_whole_detector_first() -> None:
     assert spec("train.num_epochs") == 50
     given = {"model": {"backbone": "resnet_50"}}
     assert chosen(given, Hardware(16, models=models))("train.num_epochs") == 150
+
+
+def test_one_of_num_gpus_and_gpu_ids_is_enough() -> None:
+    for field in ("train.num_gpus=4", "train.gpu_ids=[0,1,2,3]"):
+        assert chosen(dict(given_fields([field])), images=118_000)("dataset.batch_size") == 4
 
 
 def test_what_is_given_stays_and_says_so() -> None:
