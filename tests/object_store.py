@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,15 +35,15 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[str]:
         server.stop()
 
 
-def client(url: str) -> Any:
+def client(url: str, credentials: Mapping[str, str] = CREDENTIALS) -> Any:
     """Of boto3, for putting things there."""
     import boto3
 
     return boto3.client(
         "s3",
         endpoint_url=url,
-        aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID", "test-key"),
-        aws_secret_access_key="test-secret",
+        aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
 

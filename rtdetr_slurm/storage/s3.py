@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from rtdetr_slurm.errors import RequestError, UserError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.staging import Store
 from rtdetr_slurm.storage.address import bucket_and_key, name_of
 from rtdetr_slurm.storage.base import (
@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 _CONNECTIONS = 32
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CREDENTIALS = (
+    "Credentials are found as boto3 finds them: AWS_* variables, profiles, roles; the region too"
+)
 _AGAIN_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 
 
@@ -71,7 +74,10 @@ def head(uri: str, store: Store) -> ObjectInfo:
     try:
         return patiently(uri, ask, QUICK)
     except _Unexplained as refused:  # the answer to HEAD has no text
-        raise _why(uri, bucket, store, refused) from None
+        _ask_in_words(uri, bucket, store)
+        if refused.status == 404:
+            raise _not_there(uri, "key") from None
+    return patiently(uri, ask, QUICK)  # by now boto3 may have learned the bucket's region
 
 
 def listed(uri: str, store: Store) -> Iterator[ObjectInfo]:
@@ -132,7 +138,7 @@ class _Unexplained(RequestError):
     """A refusal without a word."""
 
     def __init__(self, uri: str, status: int) -> None:
-        super().__init__(f"{uri}: the store answers {status}")
+        super().__init__(f"{uri}: the store refuses: {status}. {_CREDENTIALS}")
         self.status = status
 
 
@@ -191,16 +197,14 @@ def _of_boto(uri: str, error: Exception) -> RequestError:
     return RequestError(f"{uri}: {error}")
 
 
-def _why(uri: str, bucket: str, store: Store, refused: _Unexplained) -> UserError:
-    """What is behind a refusal without words: the store is asked for what it does answer to."""
+def _ask_in_words(uri: str, bucket: str, store: Store) -> None:
+    """Ask for something that a store answers to with its reasons.
+
+    Raises:
+        RequestError, Unreachable: what it says.
+    """
     ask = partial(client_of(store).list_objects_v2, Bucket=bucket, MaxKeys=1)
-    try:
-        patiently(uri, partial(called, uri, ask), QUICK)
-    except UserError as error:
-        return error
-    if refused.status == 404:
-        return _not_there(uri, "key")
-    return _refused(uri, str(refused.status), "")
+    patiently(uri, partial(called, uri, ask), QUICK)
 
 
 def _not_there(uri: str, what: Literal["bucket", "key"]) -> RequestError:
@@ -214,7 +218,4 @@ def _not_there(uri: str, what: Literal["bucket", "key"]) -> RequestError:
 
 
 def _refused(uri: str, code: str, said: str) -> RequestError:
-    return RequestError(
-        f"{uri}: the store refuses: {code}{': ' if said else ''}{said.rstrip('.')}. Credentials "
-        "are found as boto3 finds them: AWS_* variables, profiles, roles"
-    )
+    return RequestError(f"{uri}: the store refuses: {code}: {said.rstrip('.')}. {_CREDENTIALS}")

@@ -1,3 +1,3 @@
-from stores import bucket, cache, faulty, proxy, s3, store
+from stores import bucket, cache, faulty, proxy, server, store
 
-__all__ = ["bucket", "cache", "faulty", "proxy", "s3", "store"]
+__all__ = ["bucket", "cache", "faulty", "proxy", "server", "store"]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from archives import IMAGES, packed
+from stores import both_servers
 
 from rtdetr_slurm.plan.staging import StagedObject, Store
 from rtdetr_slurm.staging.entries import read_entry, read_files
 from rtdetr_slurm.staging.fetch import cached, fetch, look
 from rtdetr_slurm.staging.progress import Progress
 
+pytestmark = both_servers
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
 
 
@@ -78,10 +80,3 @@ def test_another_content_is_another_entry(bucket: Any, store: Store, cache: Path
         found.append(fetch(one, cache, store, tell=lambda _: None))
     assert [entry.path.read_bytes() for entry in found] == [b"[1]", b"[2]"]
     assert all(read_entry(cache / entry.key) == entry for entry in found)
-
-
-def test_an_archive_on_this_file_system(store: Store, cache: Path, tmp_path: Path) -> None:
-    path = tmp_path / "images.tar.zst"
-    path.write_bytes(packed(IMAGES, ".tar.zst"))
-    entry = fetch(StagedObject(str(path), "archive"), cache, store, tell=lambda _: None)
-    assert entry.files == len(IMAGES)

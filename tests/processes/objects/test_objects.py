@@ -1,14 +1,12 @@
-"""Reading objects from a real S3 server and from web servers, with faults injected on the way."""
+"""Reading objects from S3 servers over HTTP, with faults injected on the way."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from stores import Server, both_servers
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.staging import Store
@@ -16,8 +14,9 @@ from rtdetr_slurm.storage import base
 from rtdetr_slurm.storage.base import Changed, Unreachable
 from rtdetr_slurm.storage.objects import head, listed, open_object
 from rtdetr_slurm.storage.stream import ObjectStream
-from tests.object_store import Faults, client
+from tests.object_store import Faults
 
+pytestmark = both_servers
 CONTENT = os.urandom(100_000)
 URI = "s3://data/objects/x.bin"
 
@@ -27,7 +26,6 @@ def an_object(bucket: Any) -> None:
     bucket("objects/x.bin", CONTENT)
 
 
-# --- S3 ------------------------------------------------------------------------------------
 def test_what_there_is(store: Store) -> None:
     info = head(URI, store)
     assert (info.size, info.name, len(info.etag)) == (len(CONTENT), "x.bin", 32)
@@ -45,43 +43,6 @@ def test_what_there_is(store: Store) -> None:
 def test_what_is_not_there(uri: str, told: str, store: Store) -> None:
     with pytest.raises(RequestError, match=told):
         head(uri, store)
-
-
-def test_without_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    url = f"{store.endpoint_url}/"  # a client of its own
-    with pytest.raises(RequestError, match="no credentials were found"):
-        head(URI, Store(endpoint_url=url))
-    assert head(URI, Store(endpoint_url=url, anonymous=True)).size == len(CONTENT)
-    with pytest.raises(RequestError, match=r"profile \(nobody\)"):
-        head(URI, Store(endpoint_url=url, profile="nobody"))
-
-
-def test_the_endpoint_of_the_environment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", str(store.endpoint_url))
-    assert head(URI, Store(region="eu-central-1")).size == len(CONTENT)
-
-
-def test_wrong_credentials(store: Store) -> None:
-    """A server that checks them; the answer to HEAD says 403 and nothing else."""
-    import urllib.request
-
-    def check_from(number: bytes) -> None:
-        url = f"{store.endpoint_url}/moto-api/reset-auth"
-        request = urllib.request.Request(url, number, {"Content-Type": "text/plain"})
-        urllib.request.urlopen(request).close()
-
-    check_from(b"0")
-    try:
-        with pytest.raises(RequestError, match="InvalidAccessKeyId") as error:
-            head(URI, store)
-    finally:
-        check_from(b"inf")
-    assert "test-secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["drop", "refuse", "busy", "short"])
@@ -115,6 +76,11 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
         head(URI, Store(endpoint_url="http://127.0.0.1:9"))
 
 
+def test_another_region_than_the_store_says(store: Store) -> None:
+    other = Store(endpoint_url=store.endpoint_url, region="eu-central-1")
+    assert open_object(head(URI, other), other).read_range(0, 5) == CONTENT[:5]
+
+
 def test_an_object_that_is_replaced_midway(store: Store, bucket: Any) -> None:
     reader = open_object(head(URI, store), store)
     bucket("objects/x.bin", CONTENT[::-1])
@@ -122,9 +88,9 @@ def test_an_object_that_is_replaced_midway(store: Store, bucket: Any) -> None:
         reader.read_range(0, 10)
 
 
-def test_an_object_that_is_removed_midway(store: Store, s3: str) -> None:
+def test_an_object_that_is_removed_midway(store: Store, server: Server) -> None:
     reader = open_object(head(URI, store), store)
-    client(s3).delete_object(Bucket="data", Key="objects/x.bin")
+    server.client().delete_object(Bucket="data", Key="objects/x.bin")
     with pytest.raises(RequestError, match="does not exist"):
         reader.read_range(0, 10)
 
@@ -140,82 +106,3 @@ def test_an_object_as_a_file(faulty: tuple[Store, Faults]) -> None:
     assert stream.read(25_000) + stream.read() == CONTENT
     assert stream.tell() == len(CONTENT)
     stream.close()
-
-
-# --- web servers ---------------------------------------------------------------------------
-class Plain(BaseHTTPRequestHandler):
-    """A server that gives no pieces, and breaks off once in a while."""
-
-    drops = 0
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-        self.end_headers()
-        self.close_connection = True
-        if Plain.drops:
-            Plain.drops -= 1
-            self.wfile.write(CONTENT[:30_000])
-        else:
-            self.wfile.write(CONTENT)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def plain() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/x.bin"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_signed_address(store: Store, s3: str) -> None:
-    signed = client(s3).generate_presigned_url(
-        "get_object", Params={"Bucket": "data", "Key": "objects/x.bin"}
-    )
-    info = head(signed, store)
-    assert (info.size, info.name) == (len(CONTENT), "x.bin")
-    assert "Signature" not in f"{info} {info.shown}"
-    assert open_object(info, store).read_range(5, 5) == CONTENT[5:10]
-    with pytest.raises(RequestError, match="does not exist") as error:
-        head(signed.replace("x.bin", "y.bin"), store)
-    assert "Signature" not in str(error.value)
-
-
-def test_a_server_without_pieces(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "pause", lambda seconds: None)
-    info = head(plain, Store())
-    assert info.etag.startswith("Thu")
-    reader = open_object(info, Store())
-    assert not reader.ranged
-    Plain.drops = 2
-    stream = ObjectStream(reader, info.size, piece=20_000)
-    assert stream.read() == CONTENT
-    stream.close()
-    reader.close()
-
-
-@pytest.mark.parametrize("kind", ["drop", "refuse", "busy", "short"])
-def test_a_web_server_with_a_fault(kind: str, faulty: tuple[Store, Faults]) -> None:
-    store, faults = faulty
-    url = f"{store.endpoint_url}/data/objects/x.bin"
-    info = head(url, store)
-    reader = open_object(info, store)
-    faults.add(kind, "GET", times=3)
-    assert reader.read_range(0, len(CONTENT)) == CONTENT
-    faults.add(kind, "GET", times=99)
-    with pytest.raises(Unreachable, match=r"\(8 tries\)"):
-        reader.read_range(0, len(CONTENT))
-
-
-def test_a_web_server_whose_object_is_replaced(store: Store, bucket: Any) -> None:
-    url = f"{store.endpoint_url}/data/objects/x.bin"
-    reader = open_object(head(url, store), store)
-    bucket("objects/x.bin", b"new")
-    with pytest.raises(Changed, match="is 3 bytes"):
-        reader.read_range(0, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from archives import tar_of
+from stores import both_servers
 
 from rtdetr_slurm.plan.staging import ObjectKind, StagedObject, Store
 from rtdetr_slurm.staging import download
@@ -19,6 +20,7 @@ from rtdetr_slurm.storage import stream
 from rtdetr_slurm.storage.base import Changed, Unreachable
 from tests.object_store import Faults
 
+pytestmark = both_servers
 PIECE = 10_000
 IMAGES = {f"images/{number}.jpg": os.urandom(3_000) for number in range(40)}
 

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from rtdetr_slurm.plan.staging import Store
 from rtdetr_slurm.storage import base
+from tests import swift
 from tests.object_store import CREDENTIALS, Faults, client, faulty_proxy, s3_server
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
+class Server(NamedTuple):
+    """An S3 server, and the environment that lets in."""
+
+    url: str
+    credentials: Mapping[str, str]
+
+    def client(self) -> Any:
+        return client(self.url, self.credentials)
 
 
 @pytest.fixture(scope="session")
-def bucket(s3: str) -> Any:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Moto's, or as a parameter says."""
+    if getattr(request, "param", "moto") == "moto":
+        with s3_server() as url:
+            yield Server(url, CREDENTIALS)
+        return
+    try:
+        with swift.swift_server(tmp_path_factory.mktemp("swift")) as url:
+            yield Server(url, swift.CREDENTIALS)
+    except swift.NoSwift as error:
+        pytest.skip(str(error))
+
+
+both_servers = pytest.mark.parametrize("server", ["moto", "swift"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def bucket(server: Server) -> Any:
     """Puts an object that everybody may read into the bucket `data`."""
-    found = client(s3)
+    found = server.client()
     found.create_bucket(Bucket="data")
     return partial(_put, found)
 
@@ -33,23 +57,23 @@ def _put(found: Any, key: str, body: bytes | str) -> None:
 
 
 @pytest.fixture
-def store(s3: str, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
-    set_credentials(monkeypatch)
-    return Store(endpoint_url=s3)
+def store(server: Server, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+    set_credentials(server, monkeypatch)
+    return Store(endpoint_url=server.url)
 
 
 @pytest.fixture(scope="session")
-def proxy(s3: str) -> Iterator[tuple[str, Faults]]:
-    with faulty_proxy(s3) as found:
+def proxy(server: Server) -> Iterator[tuple[str, Faults]]:
+    with faulty_proxy(server.url) as found:
         yield found
 
 
 @pytest.fixture
 def faulty(
-    proxy: tuple[str, Faults], bucket: Any, monkeypatch: pytest.MonkeyPatch
+    proxy: tuple[str, Faults], server: Server, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Store, Faults]]:
     """The same, with faults; nobody waits between two tries."""
-    set_credentials(monkeypatch)
+    set_credentials(server, monkeypatch)
     monkeypatch.setattr(base, "pause", lambda seconds: None)
     url, faults = proxy
     faults.clear()
@@ -62,8 +86,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def set_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CREDENTIALS.items():
+def set_credentials(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.credentials.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
