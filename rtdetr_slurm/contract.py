@@ -245,6 +245,10 @@ AUTOML_DIR = "automl"
 """In a results folder: what belongs to a search, and is not one of the later stages'."""
 
 
+BAD_IMAGES = "--bad-images"
+"""The program's flag that says whether it goes on without images that cannot be used."""
+
+
 # --- KPI names (as in TAO's status.json) ---------------------------------------------------
 class Kpi:
     TRAIN_LOSS = "train_loss"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, get_action
-from rtdetr_slurm.contract import COSTS, Env, Infer
+from rtdetr_slurm.contract import BAD_IMAGES, COSTS, Env, Infer
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Position
@@ -240,7 +240,7 @@ def _command(
                 "job.bad_images: found 'skip', which TAO's image cannot do; leave it out, and "
                 "repair or remove such images"
             )
-        yield from ("--bad-images", "skip")
+        yield from (BAD_IMAGES, "skip")
     measured = [one.metric for one in search.objectives] if search is not None else []
     if costs := [name for name in measured if name in COSTS]:
         yield from ("--costs", ",".join(costs))

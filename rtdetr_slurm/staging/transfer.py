@@ -83,24 +83,28 @@ class TransferRun(StageRun):
         return self.stop.signum is not None
 
     def tell(self, progress: Progress) -> None:
+        """Tell how far an object is."""
+        self.show(str(progress), progress.bytes, progress.size)
+
+    def show(self, what: str, done: int, of: int) -> None:
         """Tell those who watch, and now and then the log."""
         now = time.monotonic()
         if now >= self._next_line:
             self._next_line = now + _SAY_EVERY_S
-            say(str(progress))
+            say(what)
         if now >= self._next_look:
             self._next_look = now + _TELL_EVERY_S
-            self.note(lambda: self._write(progress))
+            self.note(lambda: self._write(what, done, of))
 
-    def _write(self, progress: Progress) -> None:
+    def _write(self, what: str, done: int, of: int) -> None:
         moment = datetime.now(timezone.utc).isoformat()
         live = Live(
             claim=self.attempt.start.claim,
             device="cpu",
-            phase=str(progress),
+            phase=what,
             start=StartTimes(self.allocation.restart, moment, {}),
-            step=progress.bytes,
-            steps=progress.size,
+            step=done,
+            steps=of,
         )
         write_live(self.attempt.results.path, live)
         say_alive(self.run, self.task)

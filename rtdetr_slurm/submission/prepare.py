@@ -150,7 +150,8 @@ def prepare(
     before = continued(loaded.job.parent) if loaded.job.parent else None
     scored = asked.searching is not None and asked.searching.evaluates
     actions = (*loaded.actions, *(["evaluate"] if scored else []))
-    brought = find_sources(loaded, frozen, actions, found, tell, bring_all=bring_all)
+    here = bring_all and found.site.staging == "login"
+    brought = find_sources(loaded, frozen, actions, found, tell, bring_all=here)
     at_hand = with_values(frozen, brought.paths)
     frozen = at_hand if brought.staging is None else frozen
     plan = make_plan(

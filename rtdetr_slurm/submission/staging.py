@@ -60,15 +60,15 @@ def find_sources(
     found: FoundSite,
     tell: Tell,
     *,
-    bring_all: bool = True,
+    bring_all: bool,
 ) -> Brought:
     """Look at every object that a spec names, and fetch what describes data: annotations and class
-    maps. Where the site has `submit` bring everything, all of it is.
+    maps.
 
     Args:
         spec: frozen, of `loaded`.
         actions: all that there will be stages for.
-        bring_all: False where nothing will be submitted.
+        bring_all: fetch and unpack everything, so that no stage needs to.
 
     Raises:
         InvalidInput: objects are missing or refused, with all of them by their places in the spec.
@@ -86,9 +86,8 @@ def find_sources(
         python_path=python_path("boto3"),
         secrets=_secrets(),
     )
-    here = found.site.staging == "login"
-    away = _look(loaded, staging, must_reach=here)
-    wanted = fields if here and bring_all else [one for one in fields if _describes_data(one)]
+    away = _look(loaded, staging, must_reach=bring_all)
+    wanted = fields if bring_all else [one for one in fields if _describes_data(one)]
     reached = tuple(one for one in wanted if _place(one.object.uri) not in away)
     brought = bring(replace(staging, fields=reached), spec, tell=tell)
     notes = tuple(
@@ -96,7 +95,7 @@ def find_sources(
         for place, why in away.items()
     )
     paths = {one.field: one.path for one in brought}
-    return Brought(None if here and bring_all else staging, paths, notes)
+    return Brought(None if bring_all else staging, paths, notes)
 
 
 def find_upload(loaded: LoadedSpec, found: FoundSite) -> Upload | None:

@@ -9,8 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtdetr_slurm.actions import own_engine
 from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.table import table
+from rtdetr_slurm.cli.told import Told
 from rtdetr_slurm.cli.validate import loaded_request
 from rtdetr_slurm.contract import ExitCode
 from rtdetr_slurm.errors import explained
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rtdetr_slurm.data.statistics import Numbers
     from rtdetr_slurm.model_check import LocatedProblem
     from rtdetr_slurm.spec import LoadedSpec
+    from rtdetr_slurm.submission.staging import Brought
     from rtdetr_slurm.yaml_source import KeyPath
 
 _CLASSES = 100
@@ -43,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the right dataset.num_classes and dataset.eval_class_ids into SPEC",
     )
+    parser.add_argument(
+        "--fetch",
+        action="store_true",
+        help="fetch and unpack what is elsewhere, and look at its images, too",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -52,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     loaded, engine_of, notes, wrong_ids = _loaded(args)
     for note in notes:
         terminal.note(f"note: {note}")
-    report = _checked(loaded, engine_of)
+    report = _checked(loaded, engine_of, args)
     if wrong_ids:
         _add_wrong_ids(report, wrong_ids)
     numbers = [count(source.annotations) for _, source in report.sources]
@@ -107,8 +115,9 @@ def _add_wrong_ids(report: DataReport, problems: Sequence[LocatedProblem]) -> No
     report.findings.error(("dataset", "eval_class_ids"), message, correction)
 
 
-def _checked(loaded: LoadedSpec, engine_of: EngineOf) -> DataReport:
+def _checked(loaded: LoadedSpec, engine_of: EngineOf, args: argparse.Namespace) -> DataReport:
     from rtdetr_slurm.data.everything import check_everything
+    from rtdetr_slurm.resolved_spec import with_values
     from rtdetr_slurm.spec import ExperimentConfig
     from rtdetr_slurm.spec.paths import absolute_paths
 
@@ -116,7 +125,9 @@ def _checked(loaded: LoadedSpec, engine_of: EngineOf) -> DataReport:
         asked = loaded.topology_of(action)
         return asked.num_nodes * asked.num_gpus
 
-    experiment = ExperimentConfig.model_validate(absolute_paths(loaded.resolved(), Path.cwd()))
+    spec = absolute_paths(loaded.resolved(), Path.cwd())
+    brought = _at_hand(loaded, spec, args)
+    experiment = ExperimentConfig.model_validate(with_values(spec, brought.paths))
     with terminal.area() as area:
 
         def told(done: int, of: int) -> None:
@@ -133,6 +144,21 @@ def _checked(loaded: LoadedSpec, engine_of: EngineOf) -> DataReport:
             staged_later=True,
             told=told,
         )
+
+
+def _at_hand(loaded: LoadedSpec, spec: dict[str, Any], args: argparse.Namespace) -> Brought:
+    """What the spec has elsewhere and is in the cache by now."""
+    from rtdetr_slurm.plan.sources import staged_fields
+    from rtdetr_slurm.site.discover import find_site
+    from rtdetr_slurm.submission.staging import Brought, find_sources
+
+    if not staged_fields(spec, loaded.actions, own_engine):
+        return Brought()  # which no site has a say in
+    found = find_site(args.site, os.environ)
+    brought = find_sources(loaded, spec, loaded.actions, found, Told(), bring_all=args.fetch)
+    for note in brought.notes:
+        terminal.note(f"note: {note}")
+    return brought
 
 
 def _fix(spec: Path, corrections: dict[str, Any]) -> dict[str, Any]:

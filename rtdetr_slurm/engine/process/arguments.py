@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.actions import ACTIONS, DEPLOY, ENGINE, deploy_action, get_action
-from rtdetr_slurm.contract import COSTS, RUNTIMES
+from rtdetr_slurm.contract import BAD_IMAGES, COSTS, RUNTIMES
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.overrides import NUM_GPUS
 
@@ -63,7 +63,7 @@ class Arguments:
     def command_line(self) -> list[str]:
         """The arguments that parse to this."""
         line = [self.action, "-e", str(self.spec), *self.overrides]
-        line += ["--bad-images", self.bad_images] if self.bad_images else []
+        line += [BAD_IMAGES, self.bad_images] if self.bad_images else []
         line += ["--costs", ",".join(self.costs)] if self.costs else []
         return line + self.deploy.command_line()
 
@@ -182,7 +182,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
             help=f"TAO's flag for the override {override}={value}",
         )
     parser.add_argument(
-        "--bad-images",
+        BAD_IMAGES,
         choices=("stop", "skip"),
         help="what to do at an image that is missing, broken or not as annotated (default: the "
         "spec's job.bad_images)",
