@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,11 @@ def test_a_curve_that_cannot_reach_the_best_is_hopeless(tmp_path: Path) -> None:
     assert not hopeless(flat, [0.25], wanted)
     assert not hopeless({0: 0.1, 1: 0.1, 2: 0.1}, [0.9], wanted)  # too little to go by
     assert not hopeless({0: 0.0, 1: 0.0, 2: 0.01, 3: 0.05}, [0.9], wanted)  # it has just begun
+    slow = {epoch: 0.1 * math.log(epoch + 1) for epoch in range(6)}  # levels off nowhere
+    assert round(predict(slow, 27)[0], 3) == round(0.1 * math.log(27), 3)
+    assert not hopeless(slow, [0.32], wanted)
+    noisy = {epoch: value + (0.01, -0.01)[epoch % 2] for epoch, value in flat.items()}
+    assert predict(noisy, 27)[1] > predict(noisy, 9)[1] > 0.01  # the further, the less is known
     lower = search(tmp_path, objectives=(Objective("val_loss", "minimize"),), epochs=27)
     falling = {epoch: 1 + 1 / (epoch + 1) for epoch in range(6)}
     assert hopeless(falling, [0.5], lower)
