@@ -41,6 +41,9 @@ FIELDS = {
     "train.optim.weight_decay": (1e-6, 1e-1),
 }
 """Searched on a log scale."""
+BEYOND_FROM, BEYOND = 100, (1e-2, 1.0)
+"""The first draw, and the range of each of the fields, of what nobody would try who knows training:
+TAO's own ranges end at 1."""
 BATCH_SIZES = (4, 8, 16)
 COLUMNS = ("draw", *FIELDS, "dataset.batch_size", "epoch", "val_mAP", "seconds")
 
@@ -48,9 +51,10 @@ COLUMNS = ("draw", *FIELDS, "dataset.batch_size", "epoch", "val_mAP", "seconds")
 def draw(number: int) -> dict[str, Any]:
     """The hyper-parameters of a draw, by its number alone."""
     chance = random.Random(number)
+    ranges = FIELDS if number < BEYOND_FROM else dict.fromkeys(FIELDS, BEYOND)
     values: dict[str, Any] = {
         name: float(f"{low * (high / low) ** chance.random():.4g}")
-        for name, (low, high) in FIELDS.items()
+        for name, (low, high) in ranges.items()
     }
     return {**values, "dataset.batch_size": chance.choice(BATCH_SIZES)}
 
@@ -165,7 +169,7 @@ def main() -> None:
         with args.table.open() as stream:
             known = {int(row["draw"]) for row in csv.DictReader(stream)}
     with tempfile.TemporaryDirectory() as folder, args.table.open("a", newline="") as stream:
-        table, work = csv.writer(stream), Path(folder)
+        table, work = csv.writer(stream, lineterminator="\n"), Path(folder)
         if not known:
             table.writerow(COLUMNS)
         data = work / "data"

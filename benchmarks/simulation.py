@@ -13,15 +13,17 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from curves import BATCH_SIZES, FIELDS
 from optuna.storages import InMemoryStorage
 
+from rtdetr_slurm.automl.ranges import own_range
 from rtdetr_slurm.automl.study import Assignment, create_study
 from rtdetr_slurm.plan.search import Objective, Parameter, Search
+from rtdetr_slurm.spec import ExperimentConfig
 
 HERE = Path(__file__).resolve().parent
 METRIC = "val_mAP"
@@ -39,6 +41,17 @@ SPACE = (
     ),
     Parameter(BATCH, "categorical", DEFAULTS[BATCH], choices=BATCH_SIZES),
 )
+OWN_SPACE = tuple(
+    parameter
+    for name, value in DEFAULTS.items()
+    if (parameter := own_range(name, value, {}, ExperimentConfig.model_construct()))
+)
+"""What is searched where nobody gives a range."""
+LINEAR_SPACE = (
+    *(replace(parameter, log=False) for parameter in SPACE[:-1]),
+    Parameter(BATCH, "int", DEFAULTS[BATCH], low=min(BATCH_SIZES), high=max(BATCH_SIZES)),
+)
+"""The ranges of SPACE as TAO draws from them."""
 RANDOM_TRIALS = 60
 _NEIGHBOURS, _SMOOTH = 4, 0.02
 START_EPOCHS = 0.5
@@ -86,11 +99,17 @@ class Curves:
         return self._curves[at]
 
     def rank_correlation(self, epochs: int) -> float:
-        """Of what is best after so many epochs with what is in the end."""
+        """Of what is best after so many epochs with what is in the end, of the draws that lie in
+        the ranges searched."""
         from scipy.stats import spearmanr
 
-        early = [max(scores[:epochs]) for scores in self.scores]
-        return float(spearmanr(early, list(map(max, self.scores))).statistic)
+        own = [
+            scores
+            for draw, scores in zip(self.draws, self.scores, strict=True)
+            if all(low <= draw[name] <= high for name, (low, high) in FIELDS.items())
+        ]
+        early = [max(scores[:epochs]) for scores in own]
+        return float(spearmanr(early, list(map(max, own))).statistic)
 
     def score(self, values: Mapping[str, Any], epoch: int) -> float:
         return self.curve(values)[epoch]
@@ -147,13 +166,24 @@ class Outcome:
             self.epochs, self.seconds = epochs, now
 
 
-def search_of(algorithm: Any, seed: int, epochs: int, trials: int, **fields: Any) -> Search:
+def search_of(
+    algorithm: Any,
+    seed: int,
+    epochs: int,
+    trials: int,
+    space: tuple[Parameter, ...] = SPACE,
+    **fields: Any,
+) -> Search:
+    """Trials are first compared after a sixth of the epochs, as in a search that says nothing."""
     objectives = (Objective(METRIC, "maximize"),)
-    return Search("/nowhere", algorithm, seed, SPACE, objectives, trials, epochs, **fields)
+    given = {"min_epochs": epochs // 6, **fields}
+    return Search("/nowhere", algorithm, seed, space, objectives, trials, epochs, **given)
 
 
-def run_ours(search: Search, curves: Curves, workers: int, target: float) -> Outcome:
-    """Until the study is over."""
+def run_ours(
+    search: Search, curves: Curves, workers: int, target: float, whole: bool = True
+) -> Outcome:
+    """Until the study is over; unless it is the `whole` that matters, until the target."""
     study = create_study(search, InMemoryStorage())
     outcome = Outcome()
     trained, now, free = 0, 0.0, workers
@@ -176,6 +206,8 @@ def run_ours(search: Search, curves: Curves, workers: int, target: float) -> Out
         trained += 1
         score = curves.score(taken.values, epoch)
         outcome.scored(score, target, trained, now)
+        if outcome.epochs is not None and not whole:
+            return outcome
         if not study.report(number, epoch, {METRIC: score}):
             study.prune(number, {})
         elif epoch + 1 == taken.epochs:
@@ -222,6 +254,7 @@ def tao_search(python: str) -> Iterator[Callable[..., Any]]:
             **os.environ,
             "PYTHONHASHSEED": "1",  # its seeds are hashes of the session's name
             "PYTHONWARNINGS": "ignore",
+            "OMP_NUM_THREADS": "1",
         },
     )
     assert process.stdin is not None
@@ -241,43 +274,42 @@ def tao_search(python: str) -> Iterator[Callable[..., Any]]:
 
 
 def run_tao(
-    ask: Callable[..., Any], algorithm: str, seed: int, curves: Curves, workers: int
+    ask: Callable[..., Any],
+    algorithm: str,
+    seed: int,
+    curves: Curves,
+    ranges: Mapping[str, tuple[float, float]],
 ) -> Outcome:
-    """Its recommendations, a training each, `workers` at a time; what it gives out next, it gives
-    out when all of those have ended, unless it does so before."""
+    """Its recommendations, a training each, one after another, as its runner trains them.
+
+    Args:
+        ranges: in place of those that it ships.
+    """
     ask(
         begin={
             "algorithm": algorithm,
             "seed": seed,
             "epochs": curves.epochs,
-            "ranges": FIELDS,
-            "batch": [BATCH, min(BATCH_SIZES), max(BATCH_SIZES)],
+            "ranges": ranges,
             "defaults": DEFAULTS,
             "metric": METRIC,
-            "trials": 20,  # as many as its quick start has
         }
     )
     outcome = Outcome()
     trained, now = 0, 0.0
-    running: list[tuple[float, int, float]] = []
     queue: list[dict[str, Any]] = []
     found = ask(results=[])
     while found is not None and trained <= RANDOM_TRIALS * curves.epochs:
         queue += found
-        while queue and len(running) < workers:
-            one = queue.pop(0)
-            took = curves.epoch_seconds(one["values"])
-            score, end = 0.0, now + START_EPOCHS * took
-            for epoch in range(one["first"], min(one["epochs"], curves.epochs)):
-                trained, end = trained + 1, end + took
-                score = curves.score(one["values"], epoch)
-                outcome.scored(score, math.inf, trained, end)
-            outcome.steps.append(end - now)
-            heapq.heappush(running, (end, one["id"], score))
-        if not running:
+        if not queue:
             break
-        now, number, score = heapq.heappop(running)
-        found = ask(results=[[number, score]])  # it reads the last score of a training
-    outcome.held = workers * max([now, *(end for end, _, _ in running)])
+        one, score = queue.pop(0), 0.0
+        took = curves.epoch_seconds(one["values"])
+        now += START_EPOCHS * took
+        for epoch in range(one["first"], min(one["epochs"], curves.epochs)):
+            trained, now = trained + 1, now + took
+            score = curves.score(one["values"], epoch)
+            outcome.scored(score, math.inf, trained, now)
+        found = ask(results=[[one["id"], score]])  # it reads the last score of a training
     outcome.all_epochs = trained
     return outcome

@@ -9,10 +9,12 @@
 a search has reached it, the share of the workers' time in which a training ran, and what that share
 would be if as many trainings as there are workers began together, and the next when all had ended.
 
-The second table is made with PYTHON, an interpreter that has nvidia-tao-automl and in which
-benchmarks/sweep_tao.py runs: what each of TAO's algorithms finds, and when ours has found as much.
-Its runner trains what its algorithm gives out one by one; the table also shows what it would take
-if what is given out together ran together.
+The other tables are made with PYTHON, an interpreter that has nvidia-tao-automl and in which
+benchmarks/sweep_tao.py runs: what each of TAO's algorithms finds with its own defaults, and when
+ours has found as much. Its runner trains what its algorithm gives out one by one; ours has workers.
+Either searches the same four fields, first as shipped: TAO with its own ranges, ours with what
+`rtdetr-slurm automl space` prints for the same spec; then in the ranges of the recorded draws, of
+which TAO draws on a linear scale only, and ours on the same one or, as by default, a logarithmic.
 
 `journal` has as many processes as workers take trials of one journal, and sleeps in place of
 training.
@@ -23,13 +25,18 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from curves import BATCH_SIZES, FIELDS
 from journal import journal_table
 from simulation import (
+    BATCH,
+    LINEAR_SPACE,
+    OWN_SPACE,
     RANDOM_TRIALS,
+    SPACE,
     Curves,
     Outcome,
     full_trainings,
@@ -39,21 +46,21 @@ from simulation import (
     tao_search,
 )
 
+from rtdetr_slurm.plan.search import Parameter
+
 HERE = Path(__file__).resolve().parent
 OURS: dict[str, tuple[int, dict[str, Any]]] = {
     "random": (60, {}),
     "qmc": (60, {}),
     "bayesian": (60, {}),
-    "asha": (150, {"min_epochs": 3}),
-    "asha, from 9": (90, {"min_epochs": 9}),
-    "hyperband": (90, {"min_epochs": 3}),
-    "hyperband_es": (90, {"min_epochs": 3}),
-    "bohb": (90, {"min_epochs": 3}),
-    "bohb, from 9": (80, {"min_epochs": 9}),
-    "dehb": (90, {"min_epochs": 3}),
+    "asha": (120, {}),
+    "hyperband": (90, {}),
+    "hyperband_es": (90, {}),
+    "bohb": (90, {}),
+    "dehb": (90, {}),
     "pbt": (60, {"interval": 9}),
 }
-"""Trials, and further fields, by what is shown."""
+"""Trials, and further fields, by algorithm."""
 TAOS = ("asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt", "bayesian")
 
 
@@ -77,10 +84,9 @@ def curves_tables(table: Path, seeds: int, workers: int, tao: str | None, tao_se
         f"{'all':>7}{'gap':>8}"
     )
     for name, (trials, fields) in OURS.items():
-        algorithm = name.partition(",")[0]
         found = [
             run_ours(
-                search_of(algorithm, seed, curves.epochs, trials, **fields),
+                search_of(name, seed, curves.epochs, trials, **fields),
                 curves,
                 workers,
                 targets[seed],
@@ -90,43 +96,51 @@ def curves_tables(table: Path, seeds: int, workers: int, tao: str | None, tao_se
         row(name, found, targets, whole, workers)
     if tao is not None:
         with tao_search(tao) as ask:
-            beside_tao(ask, curves, tao_seeds, workers)
+            given = {**FIELDS, BATCH: (min(BATCH_SIZES), max(BATCH_SIZES))}
+            beside_tao("as shipped", ask, curves, tao_seeds, workers, {}, OWN_SPACE)
+            beside_tao("same ranges", ask, curves, tao_seeds, workers, given, LINEAR_SPACE)
+            beside_tao("ours logarithmic", ask, curves, tao_seeds, workers, given, SPACE)
 
 
-def beside_tao(ask: Callable[..., Any], curves: Curves, seeds: int, workers: int) -> None:
+def beside_tao(
+    title: str,
+    ask: Callable[..., Any],
+    curves: Curves,
+    seeds: int,
+    workers: int,
+    ranges: Mapping[str, tuple[float, float]],
+    space: tuple[Parameter, ...],
+) -> None:
     """What each of TAO's algorithms has found in the end, when it had found it, and when ours had
-    found as much."""
+    found as much: medians, and those of the seeds' ratios."""
     print(
-        f"\n{'TAO':14}{'best':>7}{'epochs':>8}{'one by one':>12}{'together':>10}"
-        f"{'ours: reached':>15}{'epochs':>8}{'time':>9}"
+        f"\n{title:16}{'TAO: best':>10}{'epochs':>8}{'time':>8}{'ours: reached':>15}{'epochs':>8}"
+        f"{'time':>8}{'ratios':>9}{'':>7}"
     )
     median = statistics.median
     for name in TAOS:
-        alone = [run_tao(ask, name, seed, curves, 1) for seed in range(seeds)]
-        together = (
-            [run_tao(ask, name, seed, curves, workers) for seed in range(seeds)]
-            if name != "bayesian"
-            else alone
-        )  # it gives out one at a time
+        theirs = [run_tao(ask, name, seed, curves, ranges) for seed in range(seeds)]
         trials, fields = OURS[name]
         ours = [
             run_ours(
-                search_of(name, seed, curves.epochs, trials, **fields),
+                search_of(name, seed, curves.epochs, trials, space, **fields),
                 curves,
                 workers,
-                max(alone[seed].best, together[seed].best),
+                theirs[seed].best,
+                whole=False,
             )
             for seed in range(seeds)
         ]
-        reached = [one for one in ours if one.epochs is not None]
+        pairs = [*zip(ours, theirs, strict=True)]
         print(
-            f"{name:14}{median(one.best for one in together):>7.3f}"
-            f"{median(one.best_epochs for one in together):>8.0f}"
-            f"{median(one.best_seconds for one in alone):>11.0f}s"
-            f"{median(one.best_seconds for one in together):>9.0f}s"
-            f"{len(reached):>12}/{seeds:<2}"
+            f"{name:16}{median(one.best for one in theirs):>10.3f}"
+            f"{median(one.best_epochs for one in theirs):>8.0f}"
+            f"{median(one.best_seconds for one in theirs):>7.0f}s"
+            f"{sum(one.epochs is not None for one in ours):>12}/{seeds:<2}"
             f"{median(one.epochs or math.inf for one in ours):>8.0f}"
-            f"{median(one.seconds or math.inf for one in ours):>8.0f}s",
+            f"{median(one.seconds or math.inf for one in ours):>7.0f}s"
+            f"{median((a.epochs or math.inf) / b.best_epochs for a, b in pairs):>9.2f}"
+            f"{median((a.seconds or math.inf) / b.best_seconds for a, b in pairs):>7.2f}",
             flush=True,
         )
 
@@ -157,7 +171,7 @@ def main() -> None:
     curves.add_argument("--seeds", type=int, default=11)
     curves.add_argument("--workers", type=int, default=8)
     curves.add_argument("--tao", metavar="PYTHON")
-    curves.add_argument("--tao-seeds", type=int, default=3)
+    curves.add_argument("--tao-seeds", type=int, default=7)
     journal = commands.add_parser("journal")
     journal.add_argument("--workers", type=int, default=64)
     journal.add_argument("--trials", type=int, default=192)

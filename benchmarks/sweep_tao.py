@@ -25,26 +25,18 @@ def begin(asked: dict[str, Any], workspace: str) -> AutoML:
     ranges = {
         name: {"valid_min": low, "valid_max": high} for name, (low, high) in asked["ranges"].items()
     }
-    batch, smallest, largest = asked["batch"]
-    ranges[batch] = {"valid_min": smallest, "valid_max": largest}
-    interval = 3
     return AutoML(
         workspace=workspace,
         network="rtdetr",
         train_specs=specs,
-        settings={
+        settings={  # and its own defaults
             "algorithm": asked["algorithm"],
             "metric": asked["metric"],
             "session_id": f"sweep{asked['seed']}",
-            "automl_max_recommendations": asked["trials"],
             "automl_max_epochs": asked["epochs"],
-            "automl_max_concurrent": 8,
-            "automl_max_trials": 3 * asked["trials"] if asked["algorithm"] == "asha" else None,
-            "automl_eval_interval": interval,
-            "automl_max_generations": asked["epochs"] // interval,
         },
-        automl_hyperparameters=list(ranges),
-        custom_param_ranges=ranges,
+        automl_hyperparameters=list(asked["defaults"]),
+        custom_param_ranges=ranges or None,
     )
 
 
