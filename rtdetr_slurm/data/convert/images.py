@@ -13,12 +13,10 @@ from urllib.parse import unquote
 from rtdetr_slurm.data.image_sizes import Size, read_header
 from rtdetr_slurm.data.image_sources import IMAGE_SUFFIXES
 from rtdetr_slurm.data.layout import files_below, split_name
+from rtdetr_slurm.data.pixels import BadImage, open_image_file
 
 _UPLOADED = re.compile(r"^[0-9a-f]{6,}-")
 """What Label Studio puts before the name of a file that was uploaded."""
-_ORIENTATION = 0x0112
-_SWAPPED = range(5, 9)
-"""EXIF orientations that swap the sides."""
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -91,16 +89,8 @@ def upright_size(path: Path) -> Size | None:
     sizes = read_header(path).sizes
     if len(sizes) == 1:
         return sizes[0]
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in _SWAPPED
-            return (height, width) if turned else (width, height)
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
+    opened = open_image_file(path)
+    if isinstance(opened, BadImage):
         return None
-    except OSError as error:
-        if error.errno is None:  # Pillow's, for a file that ends too early
-            return None
-        raise
+    opened.close()
+    return opened.size

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtdetr_slurm.data.coco import CocoAnnotations
-from rtdetr_slurm.data.mscoco import without_gaps
+from rtdetr_slurm.data.mscoco import is_mscoco, without_gaps
 from rtdetr_slurm.errors import RequestError
 
 
@@ -27,3 +27,11 @@ def test_another_data_sets_ids_are_refused() -> None:
     other = CocoAnnotations(Path("a.json"), {1: "cat", 12: "street sign"})
     with pytest.raises(RequestError, match=r"a\.json has category id 12 \('street sign'\), which"):
         without_gaps(other)
+
+
+def test_ids_with_all_the_gaps_are_mscocos() -> None:
+    gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    names = {number: f"name {number}" for number in range(1, 91) if number not in gaps}
+    assert is_mscoco(CocoAnnotations(Path("a.json"), names))
+    assert not is_mscoco(CocoAnnotations(Path("a.json"), {**names, 12: "street sign"}))
+    assert not is_mscoco(CocoAnnotations(Path("a.json"), dict(enumerate(names.values()))))
