@@ -23,8 +23,9 @@ from rtdetr_slurm.lifetime import end_with
 CHUNK = 32
 """Images that a process is given at a time."""
 
-Told = Callable[[int, int], None]
-"""Is told how many of how many images of a source have been decoded."""
+Told = Callable[[Path, int, int], None]
+"""Is told of a folder how many of how many of its images have been decoded; what it raises ends
+that."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class DecodeImages:
             if one.turned:
                 look.turned.append(one.name)
             if self._told is not None:
-                self._told(number, len(tasks))
+                self._told(folder, number, len(tasks))
         return look
 
     def _results(self, folder: Path, tasks: Sequence[tuple[str, Size]]) -> Iterator[Decoded]:

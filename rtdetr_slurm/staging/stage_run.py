@@ -66,7 +66,7 @@ def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str
         engine_of=lambda action: stages[action].launch.engine,
         ranks_of=ranks_of,
         skip_bad_images=any(BAD_IMAGES in stage.command for stage in stages.values()),
-        told=lambda done, of: show(f"images: {done:,} of {of:,} decoded", done, of),
+        told=lambda folder, done, of: show(f"{folder}: {done:,} of {of:,} images", done, of),
     )
     report.findings.raise_errors()
     return [finding.message for finding in report.findings.warnings]

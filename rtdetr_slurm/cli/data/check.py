@@ -130,9 +130,9 @@ def _checked(loaded: LoadedSpec, engine_of: EngineOf, args: argparse.Namespace) 
     experiment = ExperimentConfig.model_validate(with_values(spec, brought.paths))
     with terminal.area() as area:
 
-        def told(done: int, of: int) -> None:
+        def told(folder: Path, done: int, of: int) -> None:
             if area is not None and (done % 20 == 0 or done == of):
-                area.draw(f"decoding images: {done}/{of}")
+                area.draw(terminal.shown(f"decoding images of {folder}: {done}/{of}"))
 
         return check_everything(
             experiment,

@@ -49,7 +49,7 @@ def said(found: DataReport, level: str) -> str:
 def test_every_image_is_decoded(tmp_path: Path) -> None:
     spec = data(tmp_path)
     told: list[tuple[int, int]] = []
-    good = report(spec, told=lambda done, of: told.append((done, of)))
+    good = report(spec, told=lambda _, done, of: told.append((done, of)))
     assert good.findings == []
     assert told == [(1, 2), (2, 2), (1, 2), (2, 2)]
     content = (tmp_path / "train" / "a.jpg").read_bytes()
