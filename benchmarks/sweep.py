@@ -29,9 +29,9 @@ seeds as shipped, three in the same ranges, both on a linear scale; bayesian was
     as shipped    0.00, 0.00   0.01, 0.01   0.06, 0.04    0.01, 0.01   0.17, 0.02   0.00, 0.00
     same ranges   0.92, 0.10   3.54, 0.40   1.50, 0.47    1.58, 0.18   2.77, 0.32   1.12, 0.14
 
-As shipped nearly all draws of TAO's diverge. In the same ranges it needs fewer epochs than ours, but
-for asha, of which as of hyperband one seed of ours did not find as much at all. TAO's judge after
-one epoch, ours after four; that this is the reason has not been tried.
+As shipped nearly all draws of TAO's diverge. In the same ranges it needs fewer epochs than ours,
+but for asha, of which as of hyperband one seed of ours did not find as much at all. TAO's judge
+after one epoch, ours after four; that this is the reason has not been tried.
 
 `journal` has as many processes as workers take trials of one journal, and sleeps in place of
 training.
