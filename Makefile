@@ -58,10 +58,10 @@ test-browser: $(VENV)/.dev ## reports in a real Chromium (root on Debian; skippe
 	$(BIN)/pytest tests/browser
 
 test-cluster: $(VENV)/.dev ## a real Slurm with real Apptainer (root on Debian; skipped elsewhere)
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest -n 2 --dist loadfile tests/cluster
 
 test-slurm-new: $(VENV)/.dev ## the cluster tests once more, on a newer Slurm (Debian trixie's)
-	RTDETR_TEST_SLURM=trixie $(BIN)/pytest tests/cluster
+	RTDETR_TEST_SLURM=trixie $(BIN)/pytest -n 2 --dist loadfile tests/cluster
 
 generate: $(VENV)/.dev ## rewrite schemas/, specs/<action>.yaml and docs/spec.md from the models
 	$(BIN)/python -m rtdetr_slurm.spec.generate

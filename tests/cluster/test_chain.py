@@ -53,7 +53,7 @@ def waits_for(cluster: slurm.Slurm, job: str) -> str:
 
 def test_train_then_evaluate(cli: Cli, cluster: slurm.Slurm, dataset: Dataset) -> None:
     """A training and two scores of it, each of another checkpoint and with a job of its own."""
-    content = chain_spec(dataset, num_epochs=4)
+    content = chain_spec(dataset, num_epochs=6)
     first = {
         "action": "evaluate",
         "name": "first",

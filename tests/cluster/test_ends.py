@@ -39,7 +39,8 @@ def test_the_evidence_is_the_first_cause(cli: Cli, dataset: Dataset) -> None:
     two["job"] = {"max_infra_retries": 0}
     rank = submit(cli, write_spec(cli.folder / "rank.yaml", two))
     container = submit(cli, write_spec(cli.folder / "container.yaml", two), "--again")
-    folder = submit(cli, write_spec(cli.folder / "folder.yaml", train_spec(dataset)))
+    one = train_spec(dataset, num_epochs=500)
+    folder = submit(cli, write_spec(cli.folder / "folder.yaml", one))
     runs = (rank, container, folder)
     deadline = time.monotonic() + JOB_LIMIT_S
     while not all(" step " in run.log() for run in runs):

@@ -107,7 +107,11 @@ def search(
     profile = yaml.safe_load(site.read_text()) | {"mem_gb": 9, "cpus_per_task": 1}
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(profile))
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
-    spec = small_spec(few)
+    spec = train_spec(few, num_epochs=EPOCHS)
+    del spec["automl_policy"]
+    spec["dataset"]["batch_size"] = 2
+    spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
+    spec["export"] = {"input_height": 64, "input_width": 64}
     spec["job"] = {"then": ["export"], "hang_minutes": 1, "time": 120}
     spec["automl"] = {
         "policy": "on",
@@ -122,27 +126,6 @@ def search(
     assert [*ids] == ["train", "best", "evaluate_best", "export"]
     yield Search(cli, cluster, open_run(Path(made["run_dir"])), ids["train"])
     cluster.command("scancel", *ids.values())
-
-
-def small_spec(few: Dataset) -> dict[str, Any]:
-    """Of a detector without the backbone's later stages, which are most of it."""
-    spec = train_spec(few, num_epochs=EPOCHS)
-    spec.pop("automl_policy", None)
-    spec["model"] |= {
-        "return_interm_indices": [0, 1],
-        "feat_strides": [4, 8],
-        "num_feature_levels": 2,
-        "use_encoder_idx": [1],
-        "feat_channels": [64, 64],
-    }
-    spec["dataset"]["augmentation"] |= {
-        "train_spatial_size": [64, 64],
-        "eval_spatial_size": [64, 64],
-    }
-    spec["dataset"]["batch_size"] = 2
-    spec["dataset"]["test_data_sources"] = spec["dataset"]["val_data_sources"]
-    spec["export"] = {"input_height": 64, "input_width": 64}
-    return spec
 
 
 def test_a_search_survives_what_clusters_do(

@@ -28,6 +28,9 @@ def write_site(path: Path, image: Image, run_root: Path) -> Path:
         "binds": [
             {"source": str(REPO / PACKAGE), "target": image.package_dir, "read_only": True},
         ],
+        # Two would wait for each other wherever other jobs want the same few cores, for most of the
+        # time of a training as small as these.
+        "env": [{"OMP_NUM_THREADS": "1"}],
         "run_root": str(run_root),
         # The GPUs here are only device files.
         "accelerator": "cpu",

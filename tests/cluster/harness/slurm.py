@@ -35,6 +35,11 @@ from .slurm_conf import (
 
 FIRST_PORT = 17000
 HOSTS = Path("/etc/hosts")
+START_LIMIT_S = 60
+"""How long a daemon may take to answer."""
+WORKER = "PYTEST_XDIST_WORKER"
+JOBS_EACH = 3000
+"""More than the tests send, and little enough that ports stay apart."""
 SLURMDS = tuple(f"slurmd-{node}" for node in NODES)
 DAEMONS = (*SLURMDS, "slurmctld", "slurmdbd", "mariadbd", "munged")
 """In the order in which they are stopped; they start the other way round."""
@@ -74,9 +79,17 @@ def clean_environment() -> dict[str, str]:
 
 
 def state_dir() -> Path:
-    """Where the cluster of this machine lives, or the one with a newer Slurm."""
-    name = suite()
-    return cache_dir() / (f"slurm-{name}" if name else "slurm")
+    """Where the cluster of this machine lives, or the one with a newer Slurm; processes of pytest
+    that share the tests have one each."""
+    parts = ("slurm", suite(), os.environ.get(WORKER))
+    return cache_dir() / "-".join(part for part in parts if part)
+
+
+def _first_job() -> int:
+    """Where the numbers of jobs begin, from which follow the ports that their ranks meet at: no
+    cluster's are near another's on the same machine."""
+    worker = os.environ.get(WORKER, "gw0").removeprefix("gw")
+    return 1 + JOBS_EACH * int(worker)
 
 
 def _cluster() -> Slurm:
@@ -132,7 +145,8 @@ def up() -> Slurm:
     down()
     state = state_dir()
     cluster = _cluster()
-    with timed("starting Slurm"):
+    # One after another: all write to the machine's table of hosts, and look names up in it.
+    with locked("start"), timed("starting Slurm"):
         _prepare(cluster)
         try:
             _start_munge(state)
@@ -166,7 +180,7 @@ def _prepare(cluster: Slurm) -> None:
     host = socket.gethostname().split(".")[0]
     ports = _free_ports()
     plugins = None if cluster.prefix is None else plugin_dir(cluster.prefix)
-    (state / "slurm.conf").write_text(slurm_conf(state, host, ports, plugins))
+    (state / "slurm.conf").write_text(slurm_conf(state, host, ports, _first_job(), plugins))
     (state / "gres.conf").write_text(gres_conf(state))
     (state / "slurmdbd.conf").touch(mode=0o600)
     (state / "slurmdbd.conf").write_text(slurmdbd_conf(state, ports, plugins))
@@ -224,7 +238,7 @@ def _start_munge(state: Path) -> None:
     command += [f"--seed-file={folder}/seed", f"--log-file={state}/log/munged.log"]
     processes.start("munged", command, state, {})
     probe = ["munge", "--no-input", f"--socket={folder}/socket"]
-    processes.wait_for("munged", probe, {}, seconds=10)
+    processes.wait_for("munged", probe, {}, seconds=START_LIMIT_S)
 
 
 def _start_accounting(cluster: Slurm) -> None:
@@ -244,12 +258,12 @@ def _start_accounting(cluster: Slurm) -> None:
     options += ["--skip-networking", f"--socket={database}", f"--pid-file={state}/mariadb.pid"]
     processes.start("mariadbd", ["mariadbd", *options, "--innodb-lock-wait-timeout=900"], state, {})
     ping = ["mariadb-admin", "--no-defaults", f"--socket={database}", "ping"]
-    processes.wait_for("mariadbd", ping, {}, seconds=20)
+    processes.wait_for("mariadbd", ping, {}, seconds=START_LIMIT_S)
     # slurmdbd has no setting for the socket; the client library takes it from here.
     where = {**cluster.environment(), "MYSQL_UNIX_PORT": database}
     processes.start("slurmdbd", ["slurmdbd", "-D"], state, where)
     add = ["sacctmgr", "-i", "add", "cluster", CLUSTER]
-    processes.wait_for("slurmdbd", add, cluster.environment(), seconds=20)
+    processes.wait_for("slurmdbd", add, cluster.environment(), seconds=START_LIMIT_S)
 
 
 def _start_slurm(cluster: Slurm) -> None:
@@ -257,8 +271,8 @@ def _start_slurm(cluster: Slurm) -> None:
     processes.start("slurmctld", ["slurmctld", "-D", "-f", cluster.conf], state, env)
     for node in NODES:
         _start_node(cluster, node)
-    processes.wait_for("slurmctld", ["scontrol", "ping"], env, seconds=20)
-    deadline = time.monotonic() + 20
+    processes.wait_for("slurmctld", ["scontrol", "ping"], env, seconds=START_LIMIT_S)
+    deadline = time.monotonic() + START_LIMIT_S
     while set(node_states(cluster).values()) != {"idle"}:
         if time.monotonic() > deadline:
             raise HarnessError(f"nodes are not idle: {node_states(cluster)}")

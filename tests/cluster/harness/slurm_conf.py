@@ -48,10 +48,13 @@ def mail_program(state: Path) -> Path:
     return state / "mail"
 
 
-def slurm_conf(state: Path, host: str, ports: Ports, plugins: Path | None = None) -> str:
+def slurm_conf(
+    state: Path, host: str, ports: Ports, first_job: int, plugins: Path | None = None
+) -> str:
     """Text of slurm.conf: four nodes on one host, GPUs that are only device files.
 
     Args:
+        first_job: number of the first job.
         plugins: folder of a Slurm's plugins that are not where it looks by itself.
     """
     plain = f"gpu:{GPUS_PER_NODE}"
@@ -72,6 +75,7 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={state}/munge/socket,cred_expire={REQUEUE_WAIT_SECONDS}
 StateSaveLocation={state}/ctld
+FirstJobId={first_job}
 SlurmctldPidFile={state}/ctld/pid
 SlurmctldLogFile={state}/log/slurmctld.log
 SlurmdSpoolDir={state}/%n
