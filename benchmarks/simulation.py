@@ -20,8 +20,9 @@ from typing import Any
 from curves import BATCH_SIZES, FIELDS
 from optuna.storages import InMemoryStorage
 
+from rtdetr_slurm.automl.history import Assignment
 from rtdetr_slurm.automl.ranges import own_range
-from rtdetr_slurm.automl.study import Assignment, create_study
+from rtdetr_slurm.automl.study import create_study
 from rtdetr_slurm.plan.search import Objective, Parameter, Search
 from rtdetr_slurm.spec import ExperimentConfig
 
