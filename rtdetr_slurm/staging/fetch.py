@@ -59,12 +59,16 @@ def look(one: StagedObject, store: Store) -> ObjectInfo:
     """
     if one.kind != "folder":
         return head(one.uri, store)
-    found = sorted(listed(one.uri, store), key=lambda info: info.name)
+    found = [*listed(one.uri, store)]
     if not found:
         raise RequestError(f"{shown(one.uri)}: there is nothing below it")
-    facts = json.dumps([(info.name, info.size, info.etag) for info in found])
-    etag = sha256(facts.encode(errors="surrogatepass")).hexdigest()
-    return ObjectInfo(one.uri, sum(info.size for info in found), etag, name_of(one.uri))
+    return _together(one.uri, found)
+
+
+def _together(uri: str, found: Iterable[ObjectInfo]) -> ObjectInfo:
+    facts = sorted((info.name, info.size, info.etag) for info in found)
+    etag = sha256(json.dumps(facts).encode()).hexdigest()
+    return ObjectInfo(uri, sum(size for _, size, _ in facts), etag, name_of(uri))
 
 
 def cached(
@@ -205,7 +209,7 @@ class _Bringing:
                 return self._unpacked(work, copy)
         landing = Landing(work, self._stem, self._ticker)
         self._ticker.add(landing.resume_at)
-        stream = ObjectStream(reader, self._info.size, on_bytes=self._ticker.add)
+        stream = ObjectStream(reader, self._info.size, on_bytes=self._came)
         try:
             unpack(stream, self._info.size, landing, wanting(self._names, self._stem))
             return landing.finish()
@@ -217,7 +221,11 @@ class _Bringing:
         landing = Landing(work, self._stem, self._ticker)
         wanted = wanting(self._names, self._stem)
         try:
-            for info in listed(self._one.uri, store):
+            found = [*listed(self._one.uri, store)]
+            now = _together(self._one.uri, found)
+            if now.etag != self._info.etag:
+                raise Changed(self._info, f"and is {now.size} bytes now")
+            for info in found:
                 name = safe_name(info.name)
                 if wanted(name) and not landing.has(name):
                     landing.put(name, partial(self._content, info, store))
@@ -229,8 +237,13 @@ class _Bringing:
         with closing(open_object(info, store)) as reader:
             for start in range(0, info.size, PIECE_BYTES):
                 piece = reader.read_range(start, min(PIECE_BYTES, info.size - start))
-                self._ticker.add(len(piece))
+                self._came(len(piece))
                 yield piece
+
+    def _came(self, bytes: int) -> None:
+        """Raises Stopped: on request."""
+        self._ticker.add(bytes)
+        self._ticker.check()
 
     def _publish(self, work: Path, files: list[FileRecord]) -> None:
         _on_disk(work)
@@ -260,6 +273,8 @@ def _on_disk(folder: Path) -> None:
     once."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        ctypes.CDLL(None, use_errno=True).syncfs(fd)
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(fd)

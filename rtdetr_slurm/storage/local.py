@@ -53,6 +53,9 @@ class LocalReader:
             raise explained(error) from error
 
     def read_range(self, start: int, length: int) -> bytes:
+        now = os.fstat(self._fd)
+        if (now.st_size, str(now.st_mtime_ns)) != (self._info.size, self._info.etag):
+            raise Changed(self._info, f"and has {now.st_size} bytes now")
         pieces = []
         while length:
             try:
@@ -61,7 +64,7 @@ class LocalReader:
                 error.filename = self._info.uri
                 raise explained(error) from error
             if not piece:
-                raise Changed(self._info, f"and ends now after {start} bytes")
+                raise Changed(self._info, f"and ends after {start} bytes now")
             pieces.append(piece)
             start, length = start + len(piece), length - len(piece)
         return b"".join(pieces)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import tar_of
+from archives import packed, tar_of
 from stores import both_servers
 
 from rtdetr_slurm.plan.staging import ObjectKind, StagedObject, Store
@@ -85,14 +86,33 @@ def test_many_files_go_on(
         assert 0 < len(faults.of("GET", "images/")) < before
 
 
-def test_what_was_stopped_goes_on(bucket: Any, store: Store, cache: Path) -> None:
-    content = os.urandom(10 * PIECE)
-    bucket("resume/stopped.pth", content)
-    one = StagedObject("s3://data/resume/stopped.pth", "file")
-    looked = iter([False, False])
-    with pytest.raises(Stopped):
-        fetch(one, cache, store, tell=lambda _: None, stopped=lambda: next(looked, True))
-    assert fetch(one, cache, store, tell=lambda _: None).path.read_bytes() == content
+@pytest.mark.parametrize("kind", ["file", "archive"])
+def test_what_was_stopped_goes_on(kind: ObjectKind, bucket: Any, store: Store, cache: Path) -> None:
+    bucket("resume/stopped.tgz", packed(IMAGES, ".tgz"))
+    one = StagedObject("s3://data/resume/stopped.tgz", kind)
+    for _ in range(2):  # also where nothing new is written for long
+        looked = iter([False] * 3)
+        with pytest.raises(Stopped):
+            fetch(one, cache, store, tell=lambda _: None, stopped=partial(next, looked, True))
+    entry = fetch(one, cache, store, tell=lambda _: None)
+    assert entry.files == (1 if kind == "file" else len(IMAGES))
+
+
+def test_what_is_below_a_prefix_changes_midway(
+    bucket: Any, faulty: tuple[Store, Faults], cache: Path
+) -> None:
+    store, faults = faulty
+    bucket("changing/a", b"a")
+
+    def add_one(method: str, path: str) -> None:
+        if len(faults.of("GET", "list-type=2")) == 1:
+            bucket("changing/b", b"b")
+
+    faults.before = add_one
+    one = StagedObject("s3://data/changing", "folder")
+    with pytest.raises(Changed, match="and is 2 bytes now"):
+        fetch(one, cache, store, tell=lambda _: None)
+    assert fetch(one, cache, store, tell=lambda _: None).files == 2
 
 
 @pytest.mark.parametrize("kind", ["file", "archive"])
