@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rtdetr_slurm.actions import EngineOf, get_action, own_engine
 from rtdetr_slurm.data.calibration import CALIBRATION_FIELD
@@ -22,6 +22,10 @@ from rtdetr_slurm.data.leakage import find_leaks
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
+
+
+Classes: TypeAlias = Mapping[int, str] | None
+KnownOf: TypeAlias = Callable[[str, Classes], Classes]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def check_everything(
     ranks_of: Callable[[str], int] | None = None,
     skip_bad_images: bool = False,
     staged_later: bool = False,
-    known: Mapping[int, str] | None = None,
+    known_of: KnownOf = lambda _, before: before,
     told: Told | None = None,
 ) -> DataReport:
     """Check the data of a chain of actions, and decode every image that is here.
@@ -70,13 +74,15 @@ def check_everything(
         ranks_of: of an action how many ranks share it.
         skip_bad_images: as job.bad_images says for trainings.
         staged_later: as of `Checks`.
-        known: classes of the weights that are there before the first action, id to name.
+        known_of: by action and classes of what was trained before it, the classes of the weights
+            that it uses: id to name, as of `Checks`.
         told: of the images that have been decoded.
 
     Raises:
         ActionError: the memory does not suffice.
     """
     found = Findings()
+    trained: Classes = None
     read = cache(read_annotations)
     sources: dict[tuple[Path | None, Path], tuple[str, Source]] = {}
     with DecodeImages(workers, told) as look:
@@ -86,7 +92,7 @@ def check_everything(
                 engine=engine_of(action),
                 skip_bad_images=trains and skip_bad_images,
                 ranks=None if ranks_of is None else ranks_of(action),
-                known=known,
+                known=known_of(action, trained),
                 staged_later=staged_later,
                 read=read,
                 look=look,
@@ -99,7 +105,7 @@ def check_everything(
                 else:
                     sources.setdefault((source.image_dir, source.annotations.path), (kind, source))
             if trains:
-                known, _ = find_classes([source.annotations for _, source in every])
+                trained, _ = find_classes([source.annotations for _, source in every])
     find_leaks([*sources.values()], look.digests, found)
     return DataReport(found, [*sources.values()])
 

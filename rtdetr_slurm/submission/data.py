@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.actions import get_action
+from rtdetr_slurm.actions import EngineName, get_action
 from rtdetr_slurm.data.check import Checks, inspect_sources
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.classes import class_changes, find_classes
@@ -61,7 +61,7 @@ def check_data(
         if not stage.runs_action:
             continue
         trains = get_action(stage.action).trains
-        known = _known_classes(stage, frozen, classes)
+        known = known_classes(stage.action, stage.launch.engine, frozen, classes)
         checks = Checks(
             engine=stage.launch.engine,
             skip_bad_images=trains and loaded.job.bad_images == "skip",
@@ -90,19 +90,18 @@ def check_data(
     return DataFacts(tuple(dict.fromkeys([*warnings, *notes])), classes, images)
 
 
-def _known_classes(
-    stage: Stage, frozen: Mapping[str, Any], before: Mapping[int, str]
+def known_classes(
+    action: str, engine: EngineName, frozen: Mapping[str, Any], before: Mapping[int, str]
 ) -> Mapping[int, str] | None:
-    """The classes of the weights that a stage uses or continues; None where nobody knows yet.
+    """The classes of the weights that an action uses or continues; None where nobody knows yet.
 
     Args:
         before: of what was trained before it, or of the run that is continued.
     """
-    section = get_action(stage.action).section
-    given = value_at(frozen, f"{section}.checkpoint")
+    given = value_at(frozen, f"{get_action(action).section}.checkpoint")
     if given:
         path = local_path(given)
-        return classes_of(path) if path is not None and stage.launch.engine == "rtdetr" else None
+        return classes_of(path) if path is not None and engine == "rtdetr" else None
     return before or None
 
 
