@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rtdetr_slurm.data.coco import CocoAnnotations
+from rtdetr_slurm.data.mscoco import MSCOCO_CLASSES, is_mscoco
 from rtdetr_slurm.errors import RequestError
 
 
@@ -79,6 +80,12 @@ def too_few_classes(
         f"{num_classes}. Category ids are used as class indices, so num_classes must be at least "
         f"the largest id + 1: set dataset.num_classes to {largest + 1}, and dataset.eval_class_ids "
         f"to {used or sorted(names)}, or to null, which counts all"
+        + (
+            "; or, for MS COCO's own ids, dataset.remap_mscoco_category to true and "
+            f"dataset.num_classes to {MSCOCO_CLASSES}"
+            if all(map(is_mscoco, sources))
+            else ""
+        )
     )
 
 

@@ -15,13 +15,31 @@ _INDEX = {
     for index, category in enumerate(each for each in range(1, 91) if each not in _GAPS)
 }
 
+MSCOCO_CLASSES = len(_INDEX)
+_BEFORE_THE_GAPS = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant"),
+)
+"""Categories 1 to 11."""
+
 
 def without_gaps(annotations: CocoAnnotations) -> CocoAnnotations:
     """The same annotations, with ids as the published RT-DETR weights count their classes.
 
     Raises:
-        RequestError: a category has none of COCO's ids.
+        RequestError: a category has none of COCO's ids, or they are another data set's that counts
+            from 1.
     """
+    first = dict(enumerate(_BEFORE_THE_GAPS, start=1))
+    ours = {*annotations.categories.items()}
+    if ours and {*annotations.categories} <= {*first} and not ours & {*first.items()}:
+        raise RequestError(
+            f"{annotations.path} has the category ids {sorted(annotations.categories)}, with names "
+            f"of which MS COCO has none there (id {min(annotations.categories)} is "
+            f"{annotations.categories[min(annotations.categories)]!r}, and there "
+            f"{first[min(annotations.categories)]!r}): leave dataset.remap_mscoco_category out, "
+            "which is for MS COCO's own ids alone"
+        )
     others = sorted({*annotations.categories} - {*_INDEX})
     if others:
         raise RequestError(

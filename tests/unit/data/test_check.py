@@ -376,3 +376,17 @@ def test_categories_without_an_annotation_are_named(folder: Path) -> None:
     assert "has the categories 0 (pets): nothing is learned or scored of them. Tools" in (
         notes(folder)
     )
+
+
+def test_what_ms_cocos_own_ids_want(folder: Path) -> None:
+    gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    categories = [{"id": n, "name": f"{n}"} for n in range(1, 91) if n not in gaps]
+    for split in ("train", "val"):
+        written(folder / split / "annotations.json", coco(categories=categories))
+    with pytest.raises(RequestError) as caught:
+        check_sources(experiment(folder, "dataset.num_classes=80"), "train")
+    assert "own ids, dataset.remap_mscoco_category to true and dataset.num_classes to 80" in (
+        str(caught.value)
+    )
+    remapped = ("dataset.num_classes=80", "dataset.remap_mscoco_category=true")
+    check_sources(experiment(folder, *remapped), "train")

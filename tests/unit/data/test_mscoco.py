@@ -29,6 +29,14 @@ def test_another_data_sets_ids_are_refused() -> None:
         without_gaps(other)
 
 
+def test_another_data_set_that_counts_from_1_is_refused() -> None:
+    """Some of MS COCO's categories alone are well."""
+    other = CocoAnnotations(Path("a.json"), {1: "cat", 2: "dog"})
+    with pytest.raises(RequestError, match=r"ids \[1, 2\].*id 1 is 'cat', and there 'person'"):
+        without_gaps(other)
+    assert without_gaps(CocoAnnotations(Path("a.json"), {1: "person"})).categories == {0: "person"}
+
+
 def test_ids_with_all_the_gaps_are_mscocos() -> None:
     gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
     names = {number: f"name {number}" for number in range(1, 91) if number not in gaps}
