@@ -140,16 +140,20 @@ class Landing:
 
     def _place(self, name: str) -> Path:
         self._see(name)
-        folder = posixpath.dirname(name)
         try:
-            if folder not in self._folders:
-                (self._top / folder).mkdir(parents=True, exist_ok=True)
-                self._folders.add(folder)
+            self._make_folder(posixpath.dirname(name))
         except (FileExistsError, NotADirectoryError):
             raise BadArchive(f"it holds {name!r} below what is a file") from None
         except OSError as error:
             raise explained(error) from error
         return self._top / name
+
+    def _make_folder(self, name: str) -> None:
+        """Below the top folder alone: that is gone where another has taken over, and stays so."""
+        if name and name not in self._folders:
+            self._make_folder(posixpath.dirname(name))
+            (self._top / name).mkdir(exist_ok=True)
+            self._folders.add(name)
 
     def _write(
         self, name: str, path: Path, pieces: Callable[[], Iterable[bytes]], at: int | None

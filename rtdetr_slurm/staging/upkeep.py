@@ -91,13 +91,13 @@ def chosen(kept: Sequence[Kept], keys: Sequence[str]) -> list[Kept]:
 
 
 def is_unneeded(one: Kept, now: datetime, unused: timedelta) -> bool:
-    """Whether nobody has wanted an entry for so long, or nobody works any more on what is not
-    complete."""
+    """Whether nobody has wanted an entry for so long; or, of what is not complete, whether it was
+    left so long ago, or a day, and whether who works on it has said nothing for a day."""
     if one.problem is not None:
         return False
-    if one.entry is None and one.at_work is None:
-        return True
-    return one.used is None or now - one.used > (unused if one.entry else _STALE)
+    if one.entry is None:
+        unused = _STALE if one.at_work else min(unused, _STALE)
+    return one.used is None or now - one.used > unused
 
 
 def damage(one: Kept) -> Iterator[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONNECTIONS = 32
+_MOST_SAID = 200
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CREDENTIALS = (
     "Credentials are found as boto3 finds them: AWS_* variables, profiles, roles; the region too"
@@ -166,7 +167,8 @@ def called(uri: str, call: Callable[[], T], info: ObjectInfo | None = None) -> T
     except ClientError as error:
         raise _of_answer(uri, error.response, info) from None
     except (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError) as error:
-        raise Transient(f"the connection failed: {type(error).__name__}") from error
+        said = str(error).splitlines()[0][:_MOST_SAID] if str(error) else ""
+        raise Transient(f"the connection failed: {type(error).__name__}: {said}") from error
     except BotoCoreError as error:
         raise _of_boto(uri, error) from error
 

@@ -82,7 +82,9 @@ def _get(uri: str, byte_range: str) -> BaseHTTPResponse:
 
 def _cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
-    return type(reason if isinstance(reason, BaseException) else error).__name__
+    cause = reason if isinstance(reason, BaseException) else error
+    said = [getattr(one, "verify_message", "") for one in cause.args]  # of a certificate
+    return ": ".join(filter(None, [type(cause).__name__, *said]))
 
 
 def head(uri: str) -> ObjectInfo:
