@@ -19,6 +19,9 @@ def number_classes(splits: Sequence[FoundSplit], report: Report) -> dict[str, in
     for split in splits:
         for name, number in split.classes.items():
             agree &= ids.setdefault(name, number) == number
+    for name in ids:
+        if not name or not name.isprintable():
+            report.problem(f"class name {name!r} is none that a list of names can hold")
     given = [number for number in ids.values() if number is not None]
     if not given:
         return {name: number for number, name in enumerate(ids)}

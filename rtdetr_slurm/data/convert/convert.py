@@ -97,6 +97,7 @@ def convert(source: Path, folder: Path, form: str | None, images: Path | None) -
     for split in splits:
         settle(split, report)
     ids = number_classes(splits, report)
+    report.check()
     if not ids:
         raise RequestError(f"{source}: it has no classes, and no boxes")
     write_splits(folder, splits, ids, report)

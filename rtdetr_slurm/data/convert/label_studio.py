@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from rtdetr_slurm.data.convert.found import Box, FoundBox, FoundSplit, Report, name_classes
 from rtdetr_slurm.data.convert.images import ImageFiles
@@ -69,8 +69,8 @@ def _files(source: Path) -> Iterator[tuple[Path, list[Any]]]:
 
 def _image_of(task: Mapping[str, Any]) -> str | None:
     """The address of a task's image, whatever its labelling interface calls that."""
-    data = task.get("data", task)
-    texts = filter(lambda value: isinstance(value, str), data.values() if _is_map(data) else ())
+    data = _map(task.get("data", task))
+    texts = (value for value in data.values() if isinstance(value, str))
     return next((text for text in texts if text.lower().endswith(IMAGE_SUFFIXES)), None)
 
 
@@ -78,19 +78,22 @@ def _marks(task: Mapping[str, Any], where: str, report: Report) -> list[Mapping[
     """What was marked, as a list of values with their labels; by the last annotator who did."""
     done = [
         one
-        for one in task.get("annotations") or task.get("completions") or ()
-        if _is_map(one) and not one.get("was_cancelled") and one.get("result")
+        for one in _maps(task.get("annotations") or task.get("completions"))
+        if not one.get("was_cancelled") and one.get("result")
     ]
     if len(done) > 1:
         report.changed("task that was annotated more than once: the last one counts", where)
-    results = done[-1]["result"] if done else []
-    short = task.get("label") or task.get("bbox") or ()  # of the export called JSON-MIN
-    maps = [one for one in results or short if _is_map(one)]
-    return [{**one, **(one["value"] if _is_map(one.get("value")) else {})} for one in maps]
+    short = task.get("label") or task.get("bbox")  # of the export called JSON-MIN
+    marks = _maps(done[-1]["result"] if done else short)
+    return [{**mark, **(_map(mark.get("value")))} for mark in marks]
 
 
-def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(value, dict)
+def _maps(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _size(marks: list[Mapping[str, Any]]) -> tuple[int, int]:
@@ -106,7 +109,8 @@ def _boxes(
 ) -> Iterator[tuple[str, Box]]:
     for mark in marks:
         kind = next((kind for kind in _MARKED if mark.get(kind)), None)
-        if kind is None:
+        labels = mark[kind] if kind else None
+        if kind is None or not isinstance(labels, list):
             report.changed("mark without a labelled region: left out", where)
             continue
         box = _box(kind, mark, size)
@@ -115,7 +119,7 @@ def _boxes(
             continue
         if kind != "rectanglelabels" or mark.get("rotation"):
             report.changed("outline, or turned box: the box around it", where)
-        yield str(mark[kind][0]), box
+        yield str(labels[0]), box
 
 
 def _box(kind: str, mark: Mapping[str, Any], size: tuple[int, int]) -> Box | None:

@@ -21,7 +21,7 @@ def box_around(segmentation: Any) -> Box | None:
             return _around_runs(runs, int(height), int(width))
         flat = segmentation and not isinstance(segmentation[0], list | tuple)
         return around_points([segmentation] if flat else segmentation)
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, OverflowError, LookupError):
         return None
 
 

@@ -40,8 +40,8 @@ def write_splits(
 
 def _label(number: int, names: Mapping[int, str]) -> str:
     """What class `number` is called; those without a name have one of their own, too."""
-    unused = "background" if number == 0 else f"unused_{number}"
-    return names.get(number, unused)
+    is_background = number == 0 and "background" not in names.values()
+    return names.get(number, "background" if is_background else f"unused_{number}")
 
 
 def _write_split(folder: Path, split: FoundSplit, ids: Mapping[str, int], report: Report) -> None:

@@ -72,9 +72,9 @@ def _config_of(folder: Path) -> Path | None:
 
 def _names_in(given: object, config: Path) -> dict[int, str]:
     if isinstance(given, list):
-        return {number: str(name) for number, name in enumerate(given)}
+        return {number: str(name).strip() for number, name in enumerate(given)}
     if isinstance(given, Mapping) and all(str(number).isdecimal() for number in given):
-        return {int(number): str(name) for number, name in given.items()}
+        return {int(number): str(name).strip() for number, name in given.items()}
     raise RequestError(
         f"{config}: 'names' is neither a list of class names nor one of `number: name` lines"
     )

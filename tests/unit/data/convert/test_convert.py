@@ -59,6 +59,20 @@ def test_nothing_is_written_into_the_data_set_and_no_option_is_passed_over(tmp_p
         convert(tmp_path / "a", tmp_path / "b", None, tmp_path)
 
 
+def test_names_fit_a_list_of_names(tmp_path: Path) -> None:
+    """Line n is class n - 1, whichever ids and names there are."""
+    write_set(tmp_path / "a")
+    write_text(tmp_path / "a/data.yaml", "names: {1: background, 3: cell}")
+    write_text(tmp_path / "a/labels/x.txt", "3 0.5 0.5 0.5 0.5\n")
+    done, _ = converted(tmp_path / "a")
+    lines = (done.folder / "label_map.txt").read_text().splitlines()
+    assert lines == ["unused_0", "background", "unused_2", "cell"]
+    write_set(tmp_path / "a")
+    write_text(tmp_path / "a/data.yaml", 'names: ["two\\nlines"]')
+    with pytest.raises(RequestError, match="is none that a list of names can hold"):
+        convert(tmp_path / "a", tmp_path / "b", None, None)
+
+
 def test_the_command_prints_what_it_wrote_and_leaves_what_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

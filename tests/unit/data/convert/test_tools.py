@@ -172,3 +172,21 @@ def test_label_studio_says_what_it_cannot_use(tmp_path: Path) -> None:
         converted(root)
     assert "a mark of rectanglelabels without numbers" in str(error.value)
     assert "task 2 of" in str(error.value)
+
+
+def test_what_makes_no_sense_is_refused_and_nothing_else_happens(tmp_path: Path) -> None:
+    root = tmp_path / "a"
+    write_image(root / "images/x.jpg")
+    odd: list[Any] = [
+        {"data": {"image": "x.jpg"}, "annotations": 3},
+        {"data": {"image": "x.jpg"}, "annotations": [{"result": 1}]},
+        task("x.jpg", {"value": 7, "rectanglelabels": True, "x": 1}, 4),
+        {"data": 1},
+    ]
+    write_text(root / "project.json", json.dumps(odd))
+    with pytest.raises(RequestError, match="task 4 of"):
+        converted(root)
+    (root / "project.json").unlink()
+    write_cvat(root, cvat_image("x.jpg", '<box label="a" xtl="1" ytl="inf" xbr="2" ybr="9"/>'))
+    with pytest.raises(RequestError, match="a box that has no box"):
+        converted(root)
