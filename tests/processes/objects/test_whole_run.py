@@ -148,3 +148,24 @@ def test_from_roots_to_a_detector_and_back(folder: Path) -> None:
     assert copy.name == run.id
     assert (copy / RUN_JSON).exists()
     assert copy.is_relative_to(folder / "runs" / ".cache")
+
+
+def test_an_image_that_cannot_be_decoded_ends_a_run_before_it_trains(
+    folder: Path, bucket: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Annotations and archive are as they should be: it takes the job that decodes to find it."""
+    other = tmp_path_factory.mktemp("other")
+    write_workspace(other)
+    images = other / "data" / "val" / "images"
+    damaged = min(images.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-300])
+    with tarfile.open(other / "val.tar.gz", "w:gz") as packed:
+        packed.add(images, "images")
+    bucket("set/val/images.tar.gz", (other / "val.tar.gz").read_bytes())
+    roots = ["--train-data", "s3://data/set/train", "--eval-data", "s3://data/set/val"]
+    done = cli("submit", "train.yaml", *roots, "--automl", "off", "--wait", "--json")
+    assert done.returncode == 1
+    stages = json.loads(done.stdout)["stages"]
+    assert [stage["state"] for stage in stages] == ["failed", "skipped"]
+    evidence = stages[0]["failure"]["evidence"]
+    assert f"'{damaged.name}' cannot be decoded" in evidence
