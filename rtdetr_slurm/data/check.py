@@ -174,7 +174,7 @@ def _check_ids(
         [(one.at, one.source.annotations) for one in opened],
         experiment.dataset,
         found,
-        trains=row.trains,
+        trains=row.trains and not experiment.train.resume_training_checkpoint_path,
         scored=[one.source.annotations for one in opened if counts and one.kind in ("val", "test")],
     )
     for one in opened:

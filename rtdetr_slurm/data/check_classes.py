@@ -32,7 +32,7 @@ def check_classes(
 
     Args:
         sources: with their places in the spec.
-        trains: whether a detector of dataset.num_classes is made.
+        trains: whether a detector of dataset.num_classes is made, which may be another number.
         scored: those of the sources for which dataset.eval_class_ids says what counts.
     """
     every = [annotations for _, annotations in sources]

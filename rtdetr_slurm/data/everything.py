@@ -18,6 +18,7 @@ from rtdetr_slurm.data.classes import find_classes
 from rtdetr_slurm.data.coco import Source, read_annotations
 from rtdetr_slurm.data.decoding import DecodeImages, Told
 from rtdetr_slurm.data.findings import Findings
+from rtdetr_slurm.data.image_sources import is_image
 from rtdetr_slurm.data.leakage import find_leaks
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def check_everything(
     trained: Classes = None
     read = cache(read_annotations)
     sources: dict[tuple[Path | None, Path], tuple[str, Source]] = {}
+    roles: dict[tuple[str, Path | None, Path], tuple[str, Source]] = {}
     with DecodeImages(workers, told) as look:
         for action in actions:
             trains = get_action(action).trains
@@ -102,18 +104,24 @@ def check_everything(
             for kind, source in every:
                 if kind in ("infer", "calibration"):
                     _look_at_unannotated(kind, source, look, found)
-                else:
-                    sources.setdefault((source.image_dir, source.annotations.path), (kind, source))
+                    continue
+                place = source.image_dir, source.annotations.path
+                sources.setdefault(place, (kind, source))
+                roles.setdefault((kind, *place), (kind, source))
             if trains:
                 trained, _ = find_classes([source.annotations for _, source in every])
-    find_leaks([*sources.values()], look.digests, found)
+    find_leaks([*roles.values()], look.digests, found)
     return DataReport(found, [*sources.values()])
 
 
 def _look_at_unannotated(kind: str, source: Source, look: DecodeImages, found: Findings) -> None:
     """Images that are found and not named: those that cannot be used are left out, unless they are
     all that there are."""
-    looked = look(source.folder, source.annotations, ())
+    if source.image_dir is None:
+        return
+    names = source.annotations.file_names
+    others = [name for name in names if not is_image(name)]  # HDF5 files, which TAO reads
+    looked = look(source.image_dir, source.annotations, others)
     if looked.wrong:
         name, problem = looked.wrong[0]
         field = CALIBRATION_FIELD if kind == "calibration" else INFER_FIELD

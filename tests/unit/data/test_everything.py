@@ -80,6 +80,9 @@ def test_images_that_are_trained_on_and_scored(tmp_path: Path) -> None:
     leak = said(report(spec), "warning")
     assert leak.startswith(f"1 of 2 images of {tmp_path}/val/annotations.json are trained on, too")
     assert f"'b.jpg' is {tmp_path}/train/b.jpg" in leak
+    val = f"{{image_dir: {tmp_path}/train, json_file: {tmp_path}/train/annotations.json}}"
+    same = said(report(spec, f"dataset.val_data_sources={val}"), "warning")
+    assert same.startswith(f"2 of 2 images of {tmp_path}/train/annotations.json are trained on")
 
 
 def test_several_actions_are_checked_once(tmp_path: Path) -> None:
