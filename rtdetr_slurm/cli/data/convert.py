@@ -28,13 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="below which the images are, if not in DATA"
     )
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="put such a share of the training images, 0..1, into val, where there is none",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.data.convert.convert import convert
 
-    done = convert(args.source, args.output, args.form, args.images)
+    done = convert(
+        args.source,
+        args.output,
+        form=args.form,
+        images=args.images,
+        val_share=args.val_share,
+    )
     if args.json:
         terminal.document(_document(done))
         return ExitCode.OK
@@ -46,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         terminal.out("changed:")
     for change in done.changes:
         terminal.out(f"  {change}")
+    if "val" not in done.splits:
+        terminal.note("there is nothing to validate with; --val-share 0.1 holds a tenth out")
     terminal.note(f"next: rtdetr-slurm init {done.folder}")
     return ExitCode.OK
 

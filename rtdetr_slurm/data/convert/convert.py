@@ -13,6 +13,7 @@ from rtdetr_slurm.data.convert.cvat import is_cvat, read_cvat
 from rtdetr_slurm.data.convert.found import Change, FoundSplit, Report
 from rtdetr_slurm.data.convert.label_studio import is_label_studio, read_label_studio
 from rtdetr_slurm.data.convert.labelme import is_labelme, read_labelme
+from rtdetr_slurm.data.convert.parts import hold_out
 from rtdetr_slurm.data.convert.settle import settle
 from rtdetr_slurm.data.convert.voc import is_voc, read_voc
 from rtdetr_slurm.data.convert.write import write_splits
@@ -62,12 +63,20 @@ class Converted:
     changes: Sequence[Change]
 
 
-def convert(source: Path, folder: Path, form: str | None, images: Path | None) -> Converted:
+def convert(
+    source: Path,
+    folder: Path,
+    *,
+    form: str | None = None,
+    images: Path | None = None,
+    val_share: float | None = None,
+) -> Converted:
     """Convert `source` into a new `folder`.
 
     Args:
         form: one of FORMS; None: whatever it is.
         images: the folder that the images are below; None: that of `source`.
+        val_share: of the training images that become a split for validation.
 
     Raises:
         RequestError: it is nothing that is known, holds no image, or has what nothing can be made
@@ -94,6 +103,8 @@ def convert(source: Path, folder: Path, form: str | None, images: Path | None) -
             f"{source}: no image of it could be found{f': {said}' if said else ''}; --images "
             "FOLDER says below which folder they are"
         )
+    if val_share is not None:
+        splits = hold_out(splits, val_share, report)
     for split in splits:
         settle(split, report)
     ids = number_classes(splits, report)

@@ -28,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
 def converted(source: Path, **options: Any) -> tuple[Converted, Mapping[str, CocoAnnotations]]:
     """What a data set becomes, and its annotations as training reads them, by split."""
     folder = source.parent / f"{source.name}-converted"
-    done = convert(source, folder, options.get("form"), options.get("images"))
+    done = convert(source, folder, **options)
     read = {name: read_annotations(folder / name / "annotations.json") for name in done.splits}
     for name, split in read.items():
         for file in split.file_names:

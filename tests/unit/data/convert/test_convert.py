@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,37 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, make, message: str) -> N
 def test_nothing_is_written_into_the_data_set_and_no_option_is_passed_over(tmp_path: Path) -> None:
     write_set(tmp_path / "a")
     with pytest.raises(RequestError, match="is left as it is"):
-        convert(tmp_path / "a", tmp_path / "a/b", None, None)
+        convert(tmp_path / "a", tmp_path / "a/b")
     with pytest.raises(RequestError, match="--images"):
-        convert(tmp_path / "a", tmp_path / "b", None, tmp_path)
+        convert(tmp_path / "a", tmp_path / "b", images=tmp_path)
+
+
+def test_a_share_is_held_out_by_the_names_of_images(tmp_path: Path) -> None:
+    write_set(tmp_path / "a")
+    for number in range(40):
+        write_image(tmp_path / f"a/images/{number}.jpg")
+    done, read = converted(tmp_path / "a", val_share=0.25)
+    assert read["train"].num_images + read["val"].num_images == 41
+    assert 5 <= read["val"].num_images <= 16
+    assert read["val"].categories == read["train"].categories
+    held_out = {*read["val"].file_names}
+    for number in range(40, 60):
+        write_image(tmp_path / f"a/images/{number}.jpg")
+    shutil.rmtree(done.folder)
+    later = {*converted(tmp_path / "a", val_share=0.25)[1]["val"].file_names}
+    assert {name for name in later if name == "x.jpg" or int(name[:-4]) < 40} == held_out
+
+
+def test_a_share_is_held_out_of_what_is_for_training_alone(tmp_path: Path) -> None:
+    write_set(tmp_path / "a")
+    for share, message in ((1.5, "allowed is"), (0.001, "none to validate with")):
+        with pytest.raises(RequestError, match=message):
+            converted(tmp_path / "a", val_share=share)
+    for split in ("train", "val"):
+        write_image(tmp_path / f"b/images/{split}/x.jpg")
+        write_text(tmp_path / f"b/labels/{split}/x.txt", "0 0.5 0.5 0.5 0.5")
+    with pytest.raises(RequestError, match="has train, val, and not train alone"):
+        converted(tmp_path / "b", val_share=0.5)
 
 
 def test_names_fit_a_list_of_names(tmp_path: Path) -> None:
@@ -70,7 +99,7 @@ def test_names_fit_a_list_of_names(tmp_path: Path) -> None:
     write_set(tmp_path / "a")
     write_text(tmp_path / "a/data.yaml", 'names: ["two\\nlines"]')
     with pytest.raises(RequestError, match="is none that a list of names can hold"):
-        convert(tmp_path / "a", tmp_path / "b", None, None)
+        convert(tmp_path / "a", tmp_path / "b")
 
 
 def test_the_command_prints_what_it_wrote_and_leaves_what_is_there(
