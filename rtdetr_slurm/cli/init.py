@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     read = functools.cache(read_annotations)
     facts = gather_facts(args.data, _splits(args.data, site, read), read)
     choices = choose_fields(facts, given, hardware)
-    _check(choices.chosen(), args.overrides)
+    _check(choices.chosen(), args.overrides, site)
     text = draft_text(choices, facts)
     if args.output:
         write_new(Path(args.output), text)
@@ -99,24 +99,29 @@ def _hardware(memory_gb: float | None, site: FoundSite | None) -> Hardware:
     from rtdetr_slurm.spec.draft.facts import Hardware
     from rtdetr_slurm.spec.memory import LEAST_GB
 
-    models = site.site.models if site else {}
-    if memory_gb is not None:
-        if not memory_gb >= 1:
-            raise RequestError(f"--gpu-memory {memory_gb:g}: allowed is 1 GiB and more")
-        return Hardware(memory_gb, "--gpu-memory", models)
-    memory = gpu_memory_gb(site.site.for_role("train").gpu) if site else None
-    return Hardware(memory, "site profile", models) if memory else Hardware(LEAST_GB, "", models)
+    if memory_gb is not None and not memory_gb >= 1:
+        raise RequestError(f"--gpu-memory {memory_gb:g}: allowed is 1 GiB and more")
+    said_by = "--gpu-memory"
+    if memory_gb is None and site is not None:
+        memory_gb, said_by = gpu_memory_gb(site.site.for_role("train").gpu), "site profile"
+    if memory_gb is None:
+        memory_gb, said_by = LEAST_GB, ""
+    if site is None:
+        return Hardware(memory_gb, said_by)
+    return Hardware(memory_gb, said_by, site.site.models, site.site.engine_of("train"))
 
 
-def _check(text: str, overrides: Sequence[str]) -> None:
+def _check(text: str, overrides: Sequence[str], site: FoundSite | None) -> None:
     """See that what is chosen is a spec with what is given.
 
     Raises:
         RequestError: it does not go together.
     """
+    from rtdetr_slurm.actions import own_engine
     from rtdetr_slurm.spec import load_spec
 
+    engine_of = own_engine if site is None else site.site.engine_of
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "train.yaml")
         path.write_text(text)
-        load_spec(path, overrides, "train")
+        load_spec(path, overrides, "train", engine_of=engine_of)

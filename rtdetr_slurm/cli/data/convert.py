@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="DATA", help="folder of the data set, or its YAML or JSON file"
+        "source",
+        type=Path,
+        metavar="DATA",
+        help="folder of the data set, or its YAML, XML or JSON file",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", required=True, help="a new folder"

@@ -101,7 +101,7 @@ def convert(
         said = "; ".join(map(str, report.changes))
         raise RequestError(
             f"{source}: no image of it could be found{f': {said}' if said else ''}; --images "
-            "FOLDER says below which folder they are"
+            "FOLDER says below which folder they are, unpacked"
         )
     if val_share is not None:
         splits = hold_out(splits, val_share, report)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rtdetr_slurm.actions import EngineName
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -45,8 +47,10 @@ class Hardware:
         memory_gb: of each GPU, in GiB.
         said_by: who says so; empty: nobody does.
         models: pretrained weights of the site, by the names of its profile.
+        engine: whose image trains.
     """
 
     memory_gb: float
     said_by: str = ""
     models: Mapping[str, str | None] = field(default_factory=dict)
+    engine: EngineName = "rtdetr"

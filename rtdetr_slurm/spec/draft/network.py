@@ -103,7 +103,8 @@ def backbone(choices: Choices, facts: DataFacts, hardware: Hardware) -> None:
     name = str(choices.value("model.backbone")).removesuffix("_vd")
     if not choices.is_given(DETECTOR):  # which may be of any form
         for field, value in _PUBLISHED.get(name, {}).items():
-            choices.choose(field, value, f"As the published detector with {name} has it.")
+            if hardware.engine == "rtdetr" or isinstance(value, int | list):  # TAO's has no halves
+                choices.choose(field, value, f"As the published detector with {name} has it.")
 
 
 def size(choices: Choices, facts: DataFacts, _: Hardware) -> None:

@@ -71,6 +71,14 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, capsys) -> None:
     assert "data convert" in capsys.readouterr().err
 
 
+def test_what_trains_decides_on_what_can_be_asked_for(data: Path, tmp_path: Path, capsys) -> None:
+    site = written(tmp_path / "site.yaml", "engine: tao\nimage: /images/tao.sif\n")
+    assert main(["init", str(data), "--site", str(site)]) == 0
+    printed = capsys.readouterr().out
+    assert "dec_layers: 3" in printed
+    assert "expansion" not in printed
+
+
 def test_the_memory_of_the_gpus_decides_on_the_batch(data: Path, capsys) -> None:
     assert init(data, "--gpu-memory", "80") == 0
     assert "A GPU of 80 GiB (--gpu-memory)" in capsys.readouterr().out
