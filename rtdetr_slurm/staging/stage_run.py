@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rtdetr_slurm.contract import BAD_IMAGES, Status
+from rtdetr_slurm.contract import BAD_IMAGES, Env, Status
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.launch.allocation import Allocation
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.step import StopRequest
@@ -15,6 +18,9 @@ from rtdetr_slurm.resolved_spec import with_values
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.staged import StagedPath, keep_staged
 from rtdetr_slurm.staging.transfer import TransferRun
+
+if TYPE_CHECKING:
+    from rtdetr_slurm.spec.experiment import ExperimentConfig
 
 Show = Callable[[str, int, int], None]
 
@@ -40,19 +46,22 @@ class StagingRun(TransferRun):
 
 
 def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str]:
-    """Check the data of all stages of a run, now that they are all there; notes on them.
+    """Check data and models of all stages of a run, now that they are all there; notes on them.
 
     Args:
         show: is told how far that is: in words, done, and in all.
 
     Raises:
-        BadData: (a RequestError) something is wrong with them, all of it named.
+        RequestError: something is wrong with them, all of it named.
         ActionError: the memory does not suffice.
     """
     from rtdetr_slurm.data.everything import check_everything
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
     spec = with_values(run.spec, {one.field: one.path for one in staged})
+    experiment = ExperimentConfig.model_validate(spec)
+    if problems := [*_model_problems(run, staged, spec, experiment)]:
+        raise RequestError("\n".join(dict.fromkeys(problems)))
     stages = {stage.action: stage for stage in run.plan.stages if stage.runs_action}
 
     def ranks_of(action: str) -> int:
@@ -60,7 +69,7 @@ def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str
         return resources.nodes * resources.gpus_per_node
 
     report = check_everything(
-        ExperimentConfig.model_validate(spec),
+        experiment,
         [*stages],
         workers=len(os.sched_getaffinity(0)),
         engine_of=lambda action: stages[action].launch.engine,
@@ -70,3 +79,27 @@ def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str
     )
     report.findings.raise_errors()
     return [finding.message for finding in report.findings.warnings]
+
+
+def _model_problems(
+    run: Run,
+    staged: Sequence[StagedPath],
+    spec: Mapping[str, Any],
+    experiment: ExperimentConfig,
+) -> Iterator[str]:
+    """What is wrong with the models and weights among what was brought."""
+    from rtdetr_slurm.spec.paths import fields_of
+    from rtdetr_slurm.weights import file_problems
+    from rtdetr_slurm.yaml_source import dotted
+
+    uris = {one.path: one.uri for one in staged}
+    key = os.environ.get(Env.ENCRYPTION_KEY)
+    for stage in run.plan.stages:
+        if not stage.runs_action:
+            continue
+        ours = stage.launch.engine == "rtdetr"
+        for ref, at, value in fields_of(spec, stage.action, "read"):
+            if ref.path[0] != "dataset" and value in uris:
+                holds = ref.extra("x-holds")
+                for one in file_problems(experiment, at, Path(value), holds, key, ours=ours):
+                    yield f"{dotted(one.path)}: {one.message}".replace(value, uris[value])

@@ -17,7 +17,7 @@ from rtdetr_slurm.data.findings import Findings
 from rtdetr_slurm.plan.model import Container, Stage
 from rtdetr_slurm.resolved_spec import local_path, value_at
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
-from rtdetr_slurm.submission.weights import classes_of
+from rtdetr_slurm.weights import classes_of
 
 
 @dataclass(frozen=True)

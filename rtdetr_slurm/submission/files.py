@@ -6,20 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rtdetr_slurm.contract import ONNX_SUFFIX
-from rtdetr_slurm.encryption import key_problem
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
 from rtdetr_slurm.plan.model import Plan, Stage
-from rtdetr_slurm.records import exists
 from rtdetr_slurm.resolved_spec import local_path
-from rtdetr_slurm.runs.artefacts import engine_record
-from rtdetr_slurm.runs.checkpoints import verify_checkpoint, verify_model, verify_weights
 from rtdetr_slurm.runs.images import FileRecord, record_file
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.paths import fields_of, written_paths
-from rtdetr_slurm.submission.weights import weights_are_the_models
-
-_VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights, "model": verify_model}
+from rtdetr_slurm.weights import file_problems
 
 
 def check_files(loaded: LoadedSpec, spec: Mapping[str, Any], plan: Plan) -> None:
@@ -64,25 +57,8 @@ def _problems(
         path = local_path(value)
         if path is None or any(path.is_relative_to(place) for place in made):
             continue
-        holds, ours = ref.extra("x-holds"), stage.launch.engine == "rtdetr"
-        problem = _problem(path, holds, key)
-        if problem is None and ours and holds == "engine":
-            problem = _engine_problem(path)
-        if problem is not None:
-            yield Problem(at, f"found {value}; {problem}")
-        elif ours and holds in _VERIFY:
-            yield from weights_are_the_models(experiment, at, path)
-
-
-def _engine_problem(path: Path) -> str | None:
-    """What is missing beside an engine; an ONNX file in its place needs nothing."""
-    record = engine_record(path)
-    if path.suffix == ONNX_SUFFIX or exists(record):
-        return None
-    return (
-        f"{record.name}, which gen_trt_engine leaves beside an engine, is missing; allowed: an "
-        "engine with its record, or an ONNX file"
-    )
+        ours = stage.launch.engine == "rtdetr"
+        yield from file_problems(experiment, at, path, ref.extra("x-holds"), key, ours=ours)
 
 
 def record_files(spec: Mapping[str, Any], plan: Plan) -> dict[str, FileRecord]:
@@ -112,17 +88,3 @@ def _written_problem(path: Path, stage: Stage, *, new: bool) -> str | None:
         return f"{path.parent} is no folder"
     except OSError as error:
         return f"{path} cannot be looked at: {error.strerror}"
-
-
-def _problem(path: Path, holds: str | None, key: str | None) -> str | None:
-    try:
-        if not path.exists():
-            return "there is no such file"
-        if holds is None:
-            return None
-        if path.is_dir():
-            return f"{path} is a folder; allowed: a file"
-        verify = _VERIFY.get(holds)
-        return (verify and verify(path)) or key_problem(path, key)
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"

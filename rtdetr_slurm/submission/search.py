@@ -24,7 +24,7 @@ from rtdetr_slurm.site.discover import FoundSite
 from rtdetr_slurm.slurm.commands import Slurm
 from rtdetr_slurm.spec import ExperimentConfig, LoadedSpec
 from rtdetr_slurm.spec.fields import walk
-from rtdetr_slurm.submission.weights import weights_can_be_scored
+from rtdetr_slurm.weights import weights_can_be_scored
 
 if TYPE_CHECKING:
     from rtdetr_slurm.site.profile import Site

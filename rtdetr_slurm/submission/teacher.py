@@ -14,7 +14,7 @@ from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.spec.fields import users
 from rtdetr_slurm.spec.teacher import TEACHER, resolve_teacher
-from rtdetr_slurm.submission.weights import other_detector
+from rtdetr_slurm.weights import other_detector
 from rtdetr_slurm.yaml_source import dotted
 
 _AT = ("distill", "pretrained_teacher_model_path")

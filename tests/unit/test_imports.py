@@ -56,7 +56,11 @@ MAY_IMPORT = {
     "data": {"spec", "yaml_source"},
     "runs": {"plan", "slurm"},
     "storage": {"plan"},
-    "staging": {"data", "launch", "plan", "runs", "spec", "storage"},
+    "weights": {"model_check", "runs", "spec", "yaml_source"},
+    "staging": {
+        *("data", "launch", "model_check", "plan", "runs", "spec", "storage", "weights"),
+        "yaml_source",
+    },
     "images": {"runs"},
     "launch": {"plan", "runs", "slurm"},
     "automl": {"launch", "plan", "runs", "slurm", "spec", "yaml_source", "model_check"},
@@ -64,7 +68,7 @@ MAY_IMPORT = {
     "local": {"plan", "runs", "slurm"},
     "submission": {
         *("automl", "data", "local", "model_check", "plan", "runs"),
-        *("site", "slurm", "spec", "staging", "storage", "yaml_source"),
+        *("site", "slurm", "spec", "staging", "storage", "weights", "yaml_source"),
     },
     "doctor": {"launch", "plan", "runs", "site", "slurm", "submission"},
     "api": {"runs", "site", "submission"},

@@ -169,3 +169,15 @@ def test_an_image_that_cannot_be_decoded_ends_a_run_before_it_trains(
     assert [stage["state"] for stage in stages] == ["failed", "skipped"]
     evidence = stages[0]["failure"]["evidence"]
     assert f"'{damaged.name}' cannot be decoded" in evidence
+
+
+def test_weights_that_are_none_end_the_stage_that_brings_them(folder: Path, bucket: Any) -> None:
+    bucket("weights/none.pth", b"no weights")
+    given = ["--automl", "off", "--wait", "--json"]
+    given.append("train.pretrained_model_path=s3://data/weights/none.pth")
+    done = cli("submit", "train.yaml", "--train-data", "s3://data/set/train", *given)
+    assert done.returncode == 1, done.stderr
+    stage, train = json.loads(done.stdout)["stages"]
+    assert (stage["state"], train["state"]) == ("failed", "skipped")
+    said = stage["failure"]["evidence"]
+    assert "train.pretrained_model_path: found s3://data/weights/none.pth" in said

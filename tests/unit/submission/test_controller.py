@@ -42,6 +42,7 @@ LATER = {
     "staging",
     "storage",
     "yaml_source.py",
+    "weights.py",
 }
 """Parts of which modules are loaded when there is use for them."""
 

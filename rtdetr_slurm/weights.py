@@ -1,4 +1,5 @@
-"""Files of weights, looked into before anything is queued: of which detector they are."""
+"""Files of weights and models, looked into before a GPU is held: whether they are whole, and of
+which detector they are."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rtdetr_slurm.encryption import is_encrypted
+from rtdetr_slurm.contract import ONNX_SUFFIX
+from rtdetr_slurm.encryption import is_encrypted, key_problem
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
-from rtdetr_slurm.records import BadRecord
+from rtdetr_slurm.records import BadRecord, exists
+from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.runs.checkpoint_record import (
     WeightsRecord,
     not_quantized,
@@ -17,7 +20,12 @@ from rtdetr_slurm.runs.checkpoint_record import (
     quantization_of,
     read_weights_record,
 )
-from rtdetr_slurm.runs.checkpoints import nothing_left
+from rtdetr_slurm.runs.checkpoints import (
+    nothing_left,
+    verify_checkpoint,
+    verify_model,
+    verify_weights,
+)
 from rtdetr_slurm.spec import ExperimentConfig
 from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
@@ -31,6 +39,60 @@ _BACKBONE = ("model", "pretrained_backbone_path")
 _EXPORTED = ("export", "checkpoint")
 _USED = (("evaluate", "checkpoint"), ("inference", "checkpoint"), _EXPORTED)
 _QUANTIZED = ("quantize", "model_path")
+
+
+_VERIFY = {"checkpoint": verify_checkpoint, "weights": verify_weights, "model": verify_model}
+
+
+def file_problems(
+    experiment: ExperimentConfig,
+    at: KeyPath,
+    path: Path,
+    holds: str | None,
+    key: str | None,
+    *,
+    ours: bool,
+) -> Iterator[Problem]:
+    """What is wrong with a file that a field names to be read.
+
+    Args:
+        at: the field.
+        holds: what its field says that is in it; None: anything.
+        key: that encrypted files are read with.
+        ours: whether this project's engine reads it.
+    """
+    problem = _problem(path, holds, key)
+    if problem is None and ours and holds == "engine":
+        problem = _engine_problem(path)
+    if problem is not None:
+        yield Problem(at, f"found {path}; {problem}")
+    elif ours and holds in _VERIFY:
+        yield from weights_are_the_models(experiment, at, path)
+
+
+def _engine_problem(path: Path) -> str | None:
+    """What is missing beside an engine; an ONNX file in its place needs nothing."""
+    record = engine_record(path)
+    if path.suffix == ONNX_SUFFIX or exists(record):
+        return None
+    return (
+        f"{record.name}, which gen_trt_engine leaves beside an engine, is missing; allowed: an "
+        "engine with its record, or an ONNX file"
+    )
+
+
+def _problem(path: Path, holds: str | None, key: str | None) -> str | None:
+    try:
+        if not path.exists():
+            return "there is no such file"
+        if holds is None:
+            return None
+        if path.is_dir():
+            return f"{path} is a folder; allowed: a file"
+        verify = _VERIFY.get(holds)
+        return (verify and verify(path)) or key_problem(path, key)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
 
 
 def weights_are_the_models(
