@@ -62,6 +62,12 @@ def _nothing_to_score(annotations: CocoAnnotations, experiment: ExperimentConfig
 
 
 def _common_notes(counts: BoxCounts, annotations: CocoAnnotations) -> Iterator[str]:
+    if annotations.repeated:
+        yield (
+            f"{annotations.repeated} of {counts.total} annotations have the id of another: each is "
+            "a box of its own here, but pycocotools, and with it NVIDIA TAO, scores one in place "
+            "of the other. Number them anew"
+        )
     unknown = sum(not width for width in annotations.widths)
     if unknown and counts.total:
         yield (

@@ -11,7 +11,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,6 +45,7 @@ class CocoAnnotations:
             0 is not given.
         image_index: one entry per annotation: the position of its image in `image_ids`.
         category_ids, boxes (four numbers each), areas, crowds: one entry per annotation.
+        repeated: annotations whose id another one before them has. Nothing here goes by it.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class CocoAnnotations:
     boxes: array[float] = field(default_factory=lambda: array("d"))
     areas: array[float] = field(default_factory=lambda: array("d"))
     crowds: array[int] = field(default_factory=lambda: array("b"))
+    repeated: int = 0
 
     @property
     def num_images(self) -> int:
@@ -138,7 +140,7 @@ def _read(path: Path) -> CocoAnnotations:
         _resolve(read, problems)
     if problems:
         _not_coco(path, str(problems))
-    return read
+    return replace(read, repeated=problems.own_ids.repeated())
 
 
 class _Wrong(Exception):
@@ -154,12 +156,14 @@ class _Problems:
 
     Attributes:
         boxes: numbers of the annotations that cannot be used.
+        own_ids: ids of the annotations.
     """
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self.boxes: set[int] = set()
+        self.own_ids = _OwnIds()
 
     def add(self, text: str, kind: str = "") -> None:
         self._first.setdefault(kind or text, text)
@@ -178,6 +182,24 @@ class _Problems:
             said.append(f"{text} (and {more} more like it)" if more else text)
         others = len(said) - KINDS_SHOWN
         return "; ".join(said[:KINDS_SHOWN]) + (f"; and {others} others" if others > 0 else "")
+
+
+class _OwnIds:
+    """Ids of annotations; a set of them is only made where they are in no order."""
+
+    def __init__(self) -> None:
+        self._ids = array("q")
+        self._last = -LARGEST - 1
+        self._in_order = True
+
+    def add(self, value: Any) -> None:
+        if type(value) is int and -LARGEST <= value <= LARGEST:
+            self._in_order &= value > self._last
+            self._last = value
+            self._ids.append(value)
+
+    def repeated(self) -> int:
+        return 0 if self._in_order else len(self._ids) - len({*self._ids})
 
 
 def _read_categories(read: CocoAnnotations, entries: Iterator[Any], problems: _Problems) -> None:
@@ -220,6 +242,7 @@ def _read_boxes(read: CocoAnnotations, entries: Iterator[Any], problems: _Proble
         where = f"annotations[{number}]"
         try:
             image, category = _id(entry, "image_id", where), _id(entry, "category_id", where)
+            problems.own_ids.add(entry.get("id"))
             box = entry.get("bbox")
             if not isinstance(box, list) or len(box) != 4:
                 raise _Wrong(

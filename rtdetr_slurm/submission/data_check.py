@@ -22,6 +22,8 @@ from rtdetr_slurm.staging.progress import Tell
 from rtdetr_slurm.submission.data import known_classes
 from rtdetr_slurm.submission.staging import find_sources
 
+_PROCESSES = 8
+"""So many decode images at most: a login node is others', too."""
 _ANNOTATED = ("train", "val", "test")
 
 
@@ -61,7 +63,7 @@ def check_data_of(
     report = check_everything(
         experiment,
         loaded.actions,
-        workers=len(os.sched_getaffinity(0)),
+        workers=min(_PROCESSES, len(os.sched_getaffinity(0))),
         engine_of=engine_of,
         ranks_of=ranks,
         skip_bad_images=loaded.job.bad_images == "skip",

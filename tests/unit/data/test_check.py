@@ -390,3 +390,10 @@ def test_what_ms_cocos_own_ids_want(folder: Path) -> None:
     )
     remapped = ("dataset.num_classes=80", "dataset.remap_mscoco_category=true")
     check_sources(experiment(folder, *remapped), "train")
+
+
+def test_annotations_with_the_same_id_are_noted(folder: Path) -> None:
+    content = coco()
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    written(folder / "train" / "annotations.json", content)
+    assert "1 of 2 annotations have the id of another: each is a box of its own" in notes(folder)
