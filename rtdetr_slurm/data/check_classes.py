@@ -35,11 +35,13 @@ def check_classes(
         trains: whether a detector of dataset.num_classes is made, which may be another number.
         scored: those of the sources for which dataset.eval_class_ids says what counts.
     """
-    every = [annotations for _, annotations in sources]
-    names, conflicts = find_classes(every)
-    places = {id(annotations): at for at, annotations in sources}
-    for contrary, conflict in conflicts:
-        found.error((*places[id(contrary)], "json_file"), conflict)
+    _, conflicts = find_classes([one for _, one in sources])
+    contrary = {id(one): conflict for one, conflict in conflicts}
+    for at, one in sources:
+        if conflict := contrary.get(id(one)):
+            found.error((*at, "json_file"), conflict)
+    every = [one for _, one in sources if id(one) not in contrary]
+    names, _ = find_classes(every)
     if not names:
         return
     right = right_values(every)

@@ -392,6 +392,18 @@ def test_what_ms_cocos_own_ids_want(folder: Path) -> None:
     check_sources(experiment(folder, *remapped), "train")
 
 
+def test_what_is_right_is_said_by_files_that_agree(folder: Path) -> None:
+    """One that counts from 0 where the others count from 1 has no say in it."""
+    entry = {"image_id": 7, "category_id": 0, "bbox": [0, 0, 4, 5]}
+    names = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    written(folder / "val" / "annotations.json", coco(categories=names, annotations=[entry]))
+    with pytest.raises(BadData) as caught:
+        check_sources(experiment(folder, "dataset.num_classes=2"), "train")
+    assert "change in" in str(caught.value)
+    (right,) = [one.correction for one in caught.value.findings if one.correction]
+    assert right == {"dataset.num_classes": 4, "dataset.eval_class_ids": [1, 3]}
+
+
 def test_annotations_with_the_same_id_are_noted(folder: Path) -> None:
     content = coco()
     content["annotations"][1]["id"] = content["annotations"][0]["id"]
