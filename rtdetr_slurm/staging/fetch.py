@@ -209,7 +209,7 @@ class _Bringing:
                 return self._unpacked(work, copy)
         landing = Landing(work, self._stem, self._ticker)
         self._ticker.add(landing.resume_at)
-        stream = ObjectStream(reader, self._info.size, on_bytes=self._came)
+        stream = ObjectStream(reader, self._info.size, on_bytes=self._ticker.came)
         try:
             unpack(stream, self._info.size, landing, wanting(self._names, self._stem))
             return landing.finish()
@@ -237,13 +237,8 @@ class _Bringing:
         with closing(open_object(info, store)) as reader:
             for start in range(0, info.size, PIECE_BYTES):
                 piece = reader.read_range(start, min(PIECE_BYTES, info.size - start))
-                self._came(len(piece))
+                self._ticker.came(len(piece))
                 yield piece
-
-    def _came(self, bytes: int) -> None:
-        """Raises Stopped: on request."""
-        self._ticker.add(bytes)
-        self._ticker.check()
 
     def _publish(self, work: Path, files: list[FileRecord]) -> None:
         _on_disk(work)

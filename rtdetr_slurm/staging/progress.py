@@ -80,6 +80,11 @@ class Ticker:
             )
         self._say()
 
+    def came(self, bytes: int) -> None:
+        """Raises Stopped: on request."""
+        self.add(bytes)
+        self.check()
+
     def wait_for(self, owner: str) -> None:
         with self._lock:
             self._now = replace(self._now, waiting=owner)

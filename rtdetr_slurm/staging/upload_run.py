@@ -51,7 +51,7 @@ class UploadRun(TransferRun):
 
         def put(one: _File) -> None:
             ticker.check()
-            put_file(one.path, f"{place}/{one.name}", self.upload.store, on_progress=ticker.add)
+            put_file(one.path, f"{place}/{one.name}", self.upload.store, on_progress=ticker.came)
             ticker.add(files=1)
 
         with ThreadPoolExecutor(_THREADS) as pool:
