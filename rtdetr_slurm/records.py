@@ -178,6 +178,20 @@ def checked(kind: type[T], data: Any, path: object, line: int | None = None) -> 
         raise BadRecord(path, str(error), line) from None
 
 
+def check_version(data: Any, path: object, known: int) -> None:
+    """See that this rtdetr-slurm knows a record's version; one without any passes.
+
+    Args:
+        known: the latest schema_version of such records.
+
+    Raises:
+        NewerVersion: a newer rtdetr-slurm has written it.
+    """
+    version = data.get("schema_version") if isinstance(data, Mapping) else None
+    if isinstance(version, int) and version > known:
+        raise NewerVersion(path, version, known)
+
+
 def checked_lines(kind: type[T], path: Path, known: int) -> list[tuple[int, T]]:
     """Number and checked value of every line of a file of `kind`; none where there is no file.
 

@@ -19,9 +19,9 @@ from rtdetr_slurm.contract import (
     ENGINE_VERSION,
     ONNX_SUFFIX,
 )
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of
-from rtdetr_slurm.records import checked, read_json
+from rtdetr_slurm.records import check_version, checked, read_json
 from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
 
@@ -179,9 +179,7 @@ def read_record(engine: Path) -> EngineRecord:
             "Copy it from where the engine was built, or build the engine again with "
             "gen_trt_engine"
         ) from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > ENGINE_VERSION:
-        raise NewerVersion(path, version, ENGINE_VERSION)
+    check_version(data, path, ENGINE_VERSION)
     return checked(EngineRecord, data, path)
 
 

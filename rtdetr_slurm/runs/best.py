@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.contract import BEST_JSON, BEST_VERSION
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of, write_atomic
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.plan.search import Search
-from rtdetr_slurm.records import checked, read_json
+from rtdetr_slurm.records import check_version, checked, read_json
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.run import Run
@@ -70,9 +70,7 @@ def read_best(search: Search) -> Best | None:
         content = read_json(path)
     except FileNotFoundError:
         return None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > BEST_VERSION:
-        raise NewerVersion(path, version, BEST_VERSION)
+    check_version(content, path, BEST_VERSION)
     return checked(Best, content, path)
 
 

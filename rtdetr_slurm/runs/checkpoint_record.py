@@ -23,8 +23,7 @@ from rtdetr_slurm.contract import (
     HUGGING_FACE_WEIGHTS,
     QUANTIZE_VERSION,
 )
-from rtdetr_slurm.errors import NewerVersion
-from rtdetr_slurm.records import BadRecord, Prose, checked, open_file, read_json
+from rtdetr_slurm.records import BadRecord, Prose, check_version, checked, open_file, read_json
 
 MODEL_NAME = "rtdetr"
 """What a checkpoint of this engine has as `tao_model`."""
@@ -88,9 +87,7 @@ def quantization_of(found: Any, path: Path) -> Quantization | None:
     """
     if found is None:
         return None
-    version = found.get("schema_version") if isinstance(found, Mapping) else None
-    if isinstance(version, int) and version > QUANTIZE_VERSION:
-        raise NewerVersion(f"quantized checkpoint {path}", version, QUANTIZE_VERSION)
+    check_version(found, f"quantized checkpoint {path}", QUANTIZE_VERSION)
     return checked(Quantization, found, path)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rtdetr_slurm.contract import MOVED_JSON, MOVED_VERSION
-from rtdetr_slurm.errors import NewerVersion, RequestError
-from rtdetr_slurm.records import checked, read_json
+from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.records import check_version, checked, read_json
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def where_it_is(content: Any, folder: Path) -> Any:
         found = read_json(path)
     except FileNotFoundError:
         return content
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > MOVED_VERSION:
-        raise NewerVersion(path, version, MOVED_VERSION)
+    check_version(found, path, MOVED_VERSION)
     moved = checked(Moved, found, path)
     # The innermost first: results may have been in a folder of the run, or elsewhere.
     places = sorted(moved.folders.items(), key=lambda item: len(item[0]), reverse=True)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rtdetr_slurm.contract import STAGED_JSON, STAGED_VERSION
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.records import checked, read_json
+from rtdetr_slurm.records import check_version, checked, read_json
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def read_staged(folder: Path) -> StagedRecord | None:
         content = read_json(path)
     except FileNotFoundError:
         return None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > STAGED_VERSION:
-        raise NewerVersion(path, version, STAGED_VERSION)
+    check_version(content, path, STAGED_VERSION)
     return checked(StagedRecord, content, path)
 
 

@@ -21,9 +21,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rtdetr_slurm.contract import CACHE_VERSION
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic, write_new
-from rtdetr_slurm.records import BadRecord, Moment, Prose, checked, names_in, read_json
+from rtdetr_slurm.records import (
+    BadRecord,
+    Moment,
+    Prose,
+    check_version,
+    checked,
+    names_in,
+    read_json,
+)
 from rtdetr_slurm.runs.processes import is_alive, process_facts, user_name
 
 BEAT_S = 10.0
@@ -177,9 +185,7 @@ def latest_claim(entry: Path) -> tuple[int, ClaimRecord] | None:
         data = _read(path)
     except FileNotFoundError:
         return None  # removed this moment, with all of it
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > CACHE_VERSION:
-        raise NewerVersion(path, version, CACHE_VERSION)
+    check_version(data, path, CACHE_VERSION)
     return max(numbers), checked(ClaimRecord, data, path)
 
 

@@ -11,10 +11,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from rtdetr_slurm.contract import CACHE_VERSION
-from rtdetr_slurm.errors import NewerVersion
 from rtdetr_slurm.files import write_atomic
 from rtdetr_slurm.plan.staging import ObjectKind, StagedObject
-from rtdetr_slurm.records import BadRecord, Moment, checked, checked_lines, names_in, read_json
+from rtdetr_slurm.records import (
+    BadRecord,
+    Moment,
+    check_version,
+    checked,
+    checked_lines,
+    names_in,
+    read_json,
+)
 from rtdetr_slurm.storage.address import identity
 from rtdetr_slurm.storage.base import ObjectInfo
 
@@ -127,9 +134,7 @@ def read_entry(folder: Path) -> Entry | None:
         data = read_json(path)
     except FileNotFoundError:
         return None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > CACHE_VERSION:
-        raise NewerVersion(path, version, CACHE_VERSION)
+    check_version(data, path, CACHE_VERSION)
     found = checked(EntryRecord, data, path)
     if found.kind == "file" and (found.name in ("", ".", "..") or "/" in found.name):
         raise BadRecord(path, f"{found.name!r} is no name of a file")

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 CONNECT_S, SILENT_S = 10.0, 30.0
 """How long a connection may take, and how long nothing may come through one."""
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers of servers that may be another one the next time."""
 QUICK: Sequence[float] = (0.3, 1.0)
 PATIENT: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between two tries: of a question that somebody waits for, and of a piece of an object."""

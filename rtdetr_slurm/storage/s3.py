@@ -11,6 +11,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.staging import Store
 from rtdetr_slurm.storage.address import bucket_and_key, name_of
 from rtdetr_slurm.storage.base import (
+    AGAIN,
     CONNECT_S,
     PATIENT,
     QUICK,
@@ -29,7 +30,6 @@ T = TypeVar("T")
 
 _CONNECTIONS = 32
 _MOST_SAID = 200
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CREDENTIALS = (
     "Credentials are found as boto3 finds them: AWS_* variables, profiles, roles; the region too"
 )
@@ -176,7 +176,7 @@ def called(uri: str, call: Callable[[], T], info: ObjectInfo | None = None) -> T
 def _of_answer(uri: str, answer: Mapping[str, Any], info: ObjectInfo | None) -> Exception:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code, said = (str(answer.get("Error", {}).get(key, "")) for key in ("Code", "Message"))
-    if status in _AGAIN or code in _AGAIN_CODES:
+    if status in AGAIN or code in _AGAIN_CODES:
         return Transient(f"the store answers {status} {code}".rstrip())
     if info is not None and status in (412, 416):
         return Changed(info, "and is another one now")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.storage.address import name_of, shown
 from rtdetr_slurm.storage.base import (
+    AGAIN,
     CONNECT_S,
     PATIENT,
     QUICK,
@@ -27,7 +28,6 @@ from rtdetr_slurm.storage.base import (
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PASS_BYTES = 1 << 20
 
 
@@ -69,7 +69,7 @@ def _get(uri: str, byte_range: str) -> BaseHTTPResponse:
     if answer.status in (200, 206, 416):
         return answer
     answer.close()
-    if answer.status in _AGAIN:
+    if answer.status in AGAIN:
         raise Transient(f"the server answers {answer.status}")
     if answer.status in (404, 410):
         raise RequestError(f"{shown(uri)} does not exist (the server answers {answer.status})")

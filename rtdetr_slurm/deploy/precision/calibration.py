@@ -23,9 +23,9 @@ from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
 from rtdetr_slurm.engine.evaluation import evaluate_detector, pixels_of
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.errors import NewerVersion, RequestError
+from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of, write_atomic
-from rtdetr_slurm.records import BadRecord, checked, exists, read_json
+from rtdetr_slurm.records import BadRecord, check_version, checked, exists, read_json
 from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict
 from rtdetr_slurm.vision.table import build_table
@@ -170,9 +170,7 @@ def read_calibration(path: Path, digest: str) -> CalibrationRecord:
             f"{path} is no calibration that this program has written, and TensorRT's own files are "
             f"of no use to networks whose precision is written in them: {advice}"
         ) from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > CALIBRATION_VERSION:
-        raise NewerVersion(path, version, CALIBRATION_VERSION)
+    check_version(data, path, CALIBRATION_VERSION)
     record = checked(CalibrationRecord, data, path)
     if record.model_sha256 != digest:
         raise RequestError(
