@@ -36,10 +36,11 @@ WORK = {
 }
 
 
-def write_coco(path: Path, boxes: int) -> None:
-    """A file like MS COCO's without segmentations: seven boxes per image of 640 x 480."""
+def write_coco(path: Path, boxes: int, images: int | None = None) -> None:
+    """A file like MS COCO's without segmentations: seven boxes per image of 640 x 480, or as many
+    as there are images for."""
     draw = random.Random(0)
-    images = boxes // 7 + 1
+    images = images or boxes // 7 + 1
     content = {
         "images": [
             {"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 480}

@@ -33,7 +33,8 @@ from rtdetr_slurm.spec import ExperimentConfig, load_spec
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.parity import compare
 from rtdetr_slurm.vision.samples import EvaluationSet
-from rtdetr_slurm.vision.scoring import open_evaluation_data
+from rtdetr_slurm.vision.scoring import evaluation_data
+from rtdetr_slurm.vision.table import open_table
 
 SIZE = 192
 MODEL = {
@@ -77,10 +78,9 @@ def report(
 ) -> int:
     model = build_model(experiment.model, experiment.dataset.num_classes)
     load_weights(model, checkpoint, part="detector")
-    annotations = read_annotations(Path(source["json_file"]))
-    data = open_evaluation_data(
-        experiment, Source(Path(source["image_dir"]), annotations), size=size
-    )
+    read = Source(Path(source["image_dir"]), read_annotations(Path(source["json_file"])))
+    table = open_table([read], experiment.dataset.num_classes)
+    data = evaluation_data(experiment, table, size=size)
     images = EvaluationSet(data.table, size)
     batches = evaluation_loader(images, 8, 0, 1, workers=0, pin_memory=False)
     found = compare(predictor(model), open_onnx(onnx_file), batches, data, torch.device("cpu"))

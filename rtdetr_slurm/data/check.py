@@ -134,16 +134,16 @@ def inspect_sources(
     return sources
 
 
-def check_folders(sources: Mapping[str, Sequence[Source]]) -> None:
+def check_folders(folders: Mapping[str, Sequence[Path]]) -> None:
     """Refuse image folders, and archives of images, that this machine does not have.
 
     Raises:
         RequestError: naming the folder.
     """
-    for kind, group in sources.items():
-        for source in group:
-            if not (is_archive(source.folder) and source.folder.is_file()):
-                check_folder(source.folder, kind)
+    for kind, group in folders.items():
+        for folder in group:
+            if not (is_archive(folder) and folder.is_file()):
+                check_folder(folder, kind)
 
 
 def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:

@@ -36,6 +36,10 @@ class BadData(RequestError):
         self.findings = findings
         super().__init__("\n".join(finding.message for finding in findings))
 
+    def __reduce__(self) -> tuple[type[BadData], tuple[list[Finding]]]:
+        """For another process: one rank reads, and all fail."""
+        return BadData, (self.findings,)
+
 
 @dataclass(frozen=True)
 class _Check:

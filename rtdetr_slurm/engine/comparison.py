@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.data.coco import Source
-from rtdetr_slurm.engine.datasets.sources import open_sources
+from rtdetr_slurm.engine.datasets.sources import OpenSource, open_sources, table_of
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.vision.scoring import EvaluationData, open_evaluation_data
+from rtdetr_slurm.vision.scoring import EvaluationData, evaluation_data
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ def comparison(session: Session, size: tuple[int, int], most: int) -> Compared:
 
 
 def images_of(
-    session: Session, kind: str, source: Source, size: tuple[int, int], most: int
+    session: Session, kind: str, source: OpenSource, size: tuple[int, int], most: int
 ) -> Compared:
     """Images of a source that is open; arguments as those of `comparison`.
 
     Raises:
-        RequestError: as open_evaluation_data.
+        RequestError: as table_of.
     """
-    data = open_evaluation_data(session.experiment, source, size=size)
+    data = evaluation_data(session.experiment, table_of(session, [source]), size=size)
     return Compared(kind, replace(data, table=data.table.spread(most)), len(data.table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,32 +11,26 @@ import torch
 from torch.utils.data import Dataset
 
 from rtdetr_slurm.data.archives import ERRORS, MAX_FILE_BYTES, Archive, is_archive, open_archive
-from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.data.pixels import BadImage, open_image_file
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import open_file
 from rtdetr_slurm.vision.preprocess import to_pixels
 from rtdetr_slurm.vision.samples import Sample, undecodable
 from rtdetr_slurm.vision.scoring import EvaluationData
-from rtdetr_slurm.vision.table import Table, build_table
+from rtdetr_slurm.vision.table import Table
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import ExperimentConfig
 
 
-def open_image_data(
-    experiment: ExperimentConfig,
-    sources: Sequence[Source],
-    classes: Mapping[int, str],
-    size: tuple[int, int],
-) -> EvaluationData:
+def image_data(experiment: ExperimentConfig, table: Table, size: tuple[int, int]) -> EvaluationData:
     """The images of `data.image_sources.find_images`, looked at as the inference section says.
 
     Args:
         size: (height, width) that they are resized to.
     """
     return EvaluationData(
-        build_table(sources, dict(classes)),
+        table,
         size,
         experiment.model.num_select,
         conf_threshold=experiment.inference.conf_threshold,

@@ -67,7 +67,7 @@ class Inference:
     ) -> None:
         """
         Args:
-            data: of `image_set.open_image_data`.
+            data: of `image_set.image_data`.
             folder: for results. write: replaces a file in it.
             facts: for images.json.
         """

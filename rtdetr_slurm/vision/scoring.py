@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.vision.postprocess import Detections, postprocess
 from rtdetr_slurm.vision.preprocess import preprocess, to_unit_range
 from rtdetr_slurm.vision.samples import Batch
-from rtdetr_slurm.vision.table import Table, open_table
+from rtdetr_slurm.vision.table import Table
 
 if TYPE_CHECKING:
     from rtdetr_slurm.spec import ExperimentConfig
@@ -63,24 +62,21 @@ class Detected:
     rows: NDArray[np.float64]
 
 
-def open_evaluation_data(
+def evaluation_data(
     experiment: ExperimentConfig,
-    source: Source,
+    table: Table,
     *,
     size: tuple[int, int] | None = None,
     conf_threshold: float = 0.0,
 ) -> EvaluationData:
-    """A source to score.
+    """A table to score detections on.
 
     Args:
         size: (height, width); None: that of the spec's dataset section.
-
-    Raises:
-        RequestError: a category id is not a class index of the spec.
     """
     height, width = size or experiment.dataset.augmentation.eval_spatial_size
     return EvaluationData(
-        open_table([source], experiment.dataset.num_classes),
+        table,
         (height, width),
         experiment.model.num_select,
         experiment.dataset.eval_class_ids or None,

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rtdetr_slurm.data.classes import class_names
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.data.image_sizes import Size
+from rtdetr_slurm.vision.mapped import MappedArrays
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,26 @@ class Table:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: its arrays are these, and no copies."""
-        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._shared}
-        return _shared_table, (self._shared, others)
+        return mapped_table, (self.mapped, self.others)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The fields that are arrays."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The fields that are none."""
+        return {"folders": self.folders, "classes": self.classes}
 
     @cached_property
-    def _shared(self) -> dict[str, Tensor]:
-        """All arrays, moved to memory that can be shared; a tensor of it is pickled as a handle."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
-        shared = {name: torch.from_numpy(v).share_memory_() for name, v in arrays.items()}
-        for name, tensor in shared.items():
-            object.__setattr__(self, name, tensor.numpy())  # the array is not needed twice
-        return shared
+    def mapped(self) -> MappedArrays:
+        """All arrays, moved to memory that other processes map; they cannot be written any more."""
+        mapped = MappedArrays.of(self.arrays)
+        for name, array in mapped.arrays.items():
+            object.__setattr__(self, name, array)  # it is not needed twice
+        return mapped
 
     def path(self, image: int) -> Path:
         """The file of an image."""
@@ -156,9 +163,12 @@ def build_table(sources: Sequence[Source], classes: dict[int, str]) -> Table:
     )
 
 
-def _shared_table(shared: dict[str, Tensor], others: dict[str, Any]) -> Table:
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in shared.items()}
-    return Table(**arrays, **others)
+def mapped_table(mapped: MappedArrays, others: dict[str, Any]) -> Table:
+    """The table of arrays that are mapped, and of what `others` says of a table."""
+    arrays: dict[str, Any] = mapped.arrays
+    table = Table(**arrays, **others)
+    table.__dict__["mapped"] = mapped
+    return table
 
 
 def _int64(values: object) -> NDArray[np.int64]:

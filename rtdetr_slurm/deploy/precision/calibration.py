@@ -19,7 +19,7 @@ from rtdetr_slurm.contract import CALIBRATION_VERSION, MODEL_FILES, Infer
 from rtdetr_slurm.deploy.parity import MAX_DROP
 from rtdetr_slurm.engine.actions.quantize import compare_alone
 from rtdetr_slurm.engine.comparison import images_of
-from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation, table_of
 from rtdetr_slurm.engine.evaluation import evaluate_detector, pixels_of
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.process.session import Session
@@ -28,7 +28,6 @@ from rtdetr_slurm.files import sha256_of, write_atomic
 from rtdetr_slurm.records import BadRecord, check_version, checked, exists, read_json
 from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict
-from rtdetr_slurm.vision.table import build_table
 
 SCORED_IMAGES = 200
 """At most so many are scored for each choice of layers, spread evenly over their source: ONNX
@@ -120,7 +119,7 @@ def open_calibration(session: Session, onnx: Path, size: tuple[int, int]) -> Cal
                 f"gen_trt_engine.tensorrt.data_type INT8 needs images to calibrate on: set {_FIELD}"
                 ".cal_image_dir or dataset.quant_calibration_data_sources"
             )
-        table = build_table(sources, {}).spread(count)
+        table = table_of(session, sources, {}).spread(count)
         data = EvaluationData(table, size, experiment.model.num_select)
         samples = ImageSet(table, size)
         yield from pixels_of(

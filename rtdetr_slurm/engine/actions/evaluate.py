@@ -8,8 +8,12 @@ from typing import Any
 
 from rtdetr_slurm.contract import Kpi
 from rtdetr_slurm.data.classes import check_same_ids, class_changes
-from rtdetr_slurm.data.coco import Source
-from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.datasets.sources import (
+    OpenSource,
+    open_sources,
+    share_evaluation,
+    table_of,
+)
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
     evaluate_detector,
@@ -20,7 +24,7 @@ from rtdetr_slurm.engine.evaluation import (
 )
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.vision.scoring import Predict, open_evaluation_data
+from rtdetr_slurm.vision.scoring import Predict, evaluation_data
 from rtdetr_slurm.vision.tradeoff import Tradeoff
 
 
@@ -54,7 +58,7 @@ def evaluate(session: Session) -> dict[str, float]:
 def score(
     session: Session,
     predict: Predict,
-    source: Source,
+    source: OpenSource,
     size: tuple[int, int],
     classes: Mapping[int, str] | None,
     facts: Mapping[str, Any],
@@ -77,10 +81,9 @@ def score(
         as `evaluate`.
     """
     cfg = session.experiment.evaluate
-    data = open_evaluation_data(
-        session.experiment, source, size=size, conf_threshold=cfg.conf_threshold
-    )
-    compare_classes(session, classes, data.table.classes, source.annotations.path)
+    table = table_of(session, [source])
+    data = evaluation_data(session.experiment, table, size=size, conf_threshold=cfg.conf_threshold)
+    compare_classes(session, classes, table.classes, source.annotations)
     share = share_evaluation(session, data, batch_size)
     session.phases.enter(Phase.OTHER)
     scores = evaluate_detector(session, predict, share)
@@ -89,7 +92,7 @@ def score(
         return None
     content = {
         **facts,
-        "annotations": str(source.annotations.path),
+        "annotations": str(source.annotations),
         "images": len(data.table),
         "boxes": len(data.table.labels),
         "input_size": list(data.size),

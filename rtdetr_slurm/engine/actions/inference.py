@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.data.classmap import inference_classes
-from rtdetr_slurm.data.coco import Source
-from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.datasets.sources import (
+    OpenSource,
+    open_sources,
+    share_evaluation,
+    table_of,
+)
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import in_step, predictor
 from rtdetr_slurm.engine.process.distributed import barrier, gather_objects, on_main
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.vision.image_set import ImageSet, open_image_data
+from rtdetr_slurm.vision.image_set import ImageSet, image_data
 from rtdetr_slurm.vision.inference import Inference, Totals
 from rtdetr_slurm.vision.scoring import Predict
 
@@ -45,7 +49,7 @@ def inference(session: Session) -> dict[str, float]:
 def infer(
     session: Session,
     predict: Predict,
-    sources: Sequence[Source],
+    sources: Sequence[OpenSource],
     size: tuple[int, int],
     classes: Mapping[int, str] | None,
     facts: Mapping[str, Any],
@@ -68,7 +72,7 @@ def infer(
         for note in notes:
             session.warn(note)
 
-    data = open_image_data(session.experiment, sources, named, size)
+    data = image_data(session.experiment, table_of(session, sources, named), size)
     work = Inference(
         data, cfg, session.results_dir, session.write, {"action": session.name, **facts}
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rtdetr_slurm.contract import QUANTIZE_JSON, Kpi
-from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation
+from rtdetr_slurm.engine.datasets.sources import open_sources, share_evaluation, table_of
 from rtdetr_slurm.engine.detector import trained_detector
 from rtdetr_slurm.engine.evaluation import (
     Scores,
@@ -48,7 +48,7 @@ from rtdetr_slurm.spec.quantization import (
     useless,
 )
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
-from rtdetr_slurm.vision.scoring import Predict, open_evaluation_data
+from rtdetr_slurm.vision.scoring import Predict, evaluation_data
 
 LOST = 0.01
 """A mAP that is lower by more than this is warned of."""
@@ -163,7 +163,8 @@ def open_images(session: Session, subject: Subject, kinds: tuple[str, ...]) -> I
     """
     for kind, sources in open_sources(session, kinds).items():
         for source in sources:
-            return Images(kind, open_evaluation_data(session.experiment, source, size=subject.size))
+            table = table_of(session, [source])
+            return Images(kind, evaluation_data(session.experiment, table, size=subject.size))
     missing = " and ".join(f"dataset.{kind}_data_sources" for kind in kinds)
     return Images(why=f"{missing}: not set")
 

@@ -15,6 +15,7 @@ from rtdetr_slurm.engine.datasets.sources import (
     open_sources,
     open_training_data,
     share_evaluation,
+    table_of,
 )
 from rtdetr_slurm.engine.detector import new_detector, refuse_other_detector
 from rtdetr_slurm.engine.evaluation import predictor, write_examples
@@ -33,7 +34,7 @@ from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.checkpoints import nothing_left, resume_point
-from rtdetr_slurm.vision.scoring import open_evaluation_data
+from rtdetr_slurm.vision.scoring import evaluation_data
 
 
 def train(
@@ -61,8 +62,9 @@ def train(
     seed = choose_seed(cfg.seed, begun)
 
     data = open_training_data(session, sources["train"], seed)
-    scored = [open_evaluation_data(experiment, source) for source in sources["val"]]
+    scored = [evaluation_data(experiment, table_of(session, [source])) for source in sources["val"]]
     validation = share_evaluation(session, scored[0]) if scored else None
+    del sources  # what the files say is in the tables now
 
     with session.phases.part("model"):
         torch.manual_seed(seed)  # the same initial weights on all ranks
@@ -88,7 +90,7 @@ def train(
         training = Training(session, data, validation, state, criterion, costs, progress, scalars)
         describe(training)
         kpi = train_epochs(training)
-    shown = scored[0] if scored else open_evaluation_data(experiment, sources["train"][0])
+    shown = scored[0] if scored else evaluation_data(experiment, data.table)
     write_examples(session, predictor(state.scored_model(session)), shown)
     return kpi
 

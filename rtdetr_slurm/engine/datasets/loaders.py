@@ -18,8 +18,8 @@ from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 def training_loader(
     data: TrainingSet, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
-    """The batches of the sampler; its processes live as long as the loader."""
-    return _loader(data, batches, workers, pin_memory, persistent_workers=workers > 0)
+    """The batches of the sampler."""
+    return _loader(data, batches, workers, pin_memory)
 
 
 def evaluation_loader(
@@ -41,16 +41,17 @@ def evaluation_loader(
 
 
 def _loader(
-    data: Dataset[Any], batches: Iterable[Any], workers: int, pin_memory: bool, **options: Any
+    data: Dataset[Any], batches: Iterable[Any], workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
+    """A loader whose processes live as long as it does."""
     return DataLoader(
         data,
         batch_sampler=batches,
         num_workers=workers,
+        persistent_workers=workers > 0,
         multiprocessing_context=CONTEXT if workers else None,
         pin_memory=pin_memory,
         collate_fn=collate,
         worker_init_fn=start_loading,
         generator=torch.Generator(),  # else the loader draws from the model's random numbers
-        **options,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 
@@ -12,6 +13,7 @@ from rtdetr_slurm.data.check import Checks, check_batch_fits, check_folders, che
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
+from rtdetr_slurm.engine.datasets.sharing import share_table
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.engine.process.distributed import on_main
@@ -19,7 +21,23 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.scoring import EvaluationData
-from rtdetr_slurm.vision.table import Table, open_table
+from rtdetr_slurm.vision.table import Table, build_table, open_table
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source of the action, checked.
+
+    Attributes:
+        folder: of its images, or the archive.
+        annotations: the file.
+        read: what that says, on rank 0; None elsewhere. For all ranks `table_of` makes of it what
+            they need.
+    """
+
+    folder: Path
+    annotations: Path
+    read: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +66,12 @@ class EvaluationShare:
         return math.ceil(math.ceil(len(self.data.table) / self.batch_size) / ranks)
 
 
-def open_sources(session: Session, kinds: Collection[str] | None = None) -> dict[str, list[Source]]:
+def open_sources(
+    session: Session, kinds: Collection[str] | None = None
+) -> dict[str, list[OpenSource]]:
     """Read and check what the action reads, as before it was queued; notes become warnings.
 
-    One rank reads for all, which may be many on a node; each looks for the image folders.
+    One rank reads for all; each looks for the image folders.
 
     Args:
         kinds: of sources, as the action table names them; None: all of the action's.
@@ -62,28 +82,63 @@ def open_sources(session: Session, kinds: Collection[str] | None = None) -> dict
     Raises:
         RequestError: naming the source and the spec field, and what would be right.
     """
-    checked = on_main(
-        lambda: check_sources(
+    read: dict[str, list[Source]] = {}
+
+    def check() -> tuple[dict[str, list[OpenSource]], tuple[str, ...]]:
+        checked = check_sources(
             session.experiment,
             session.name,
             Checks(skip_bad_images=session.skip_bad_images, kinds=kinds),
         )
-    )
-    check_folders(checked.sources)
+        read.update(checked.sources)
+        opened = {
+            kind: [OpenSource(source.folder, source.annotations.path) for source in group]
+            for kind, group in read.items()
+        }
+        return opened, checked.notes
+
+    opened, notes = on_main(check)
+    check_folders({kind: [one.folder for one in group] for kind, group in opened.items()})
+    for kind, group in read.items():
+        opened[kind] = [
+            replace(one, read=source) for one, source in zip(opened[kind], group, strict=True)
+        ]
     if session.context.is_main:
-        for note in checked.notes:
+        for note in notes:
             session.warn(note)
-    return checked.sources
+    return opened
 
 
-def open_training_data(session: Session, sources: Sequence[Source], seed: int) -> TrainingData:
+def table_of(
+    session: Session, sources: Sequence[OpenSource], classes: Mapping[int, str] | None = None
+) -> Table:
+    """The table of all `sources` together, once in the memory of each node; every rank must call
+    it.
+
+    Args:
+        classes: id to name; None: as the sources say.
+
+    Raises:
+        RequestError: an id of theirs is no class index of the spec, or has different names in two.
+    """
+
+    def build() -> Table:
+        read = [one.read for one in sources if one.read is not None]
+        if classes is not None:
+            return build_table(read, dict(classes))
+        return open_table(read, session.experiment.dataset.num_classes)
+
+    return share_table(session.context, build)
+
+
+def open_training_data(session: Session, sources: Sequence[OpenSource], seed: int) -> TrainingData:
     """The training set: all `sources` together.
 
     Raises:
         RequestError: it does not fill one batch on every rank.
     """
     cfg, context = session.experiment.dataset, session.context
-    table = open_table(sources, cfg.num_classes)
+    table = table_of(session, sources)
     check_batch_fits(len(table), cfg.batch_size, context.world_size)
     sampler = DistributedBatchSampler(
         len(table), cfg.batch_size, context.rank, context.world_size, seed

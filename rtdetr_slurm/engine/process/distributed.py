@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +26,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others where nobody watches over hangs."""
 JOINING_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others to begin, at most."""
+
+PIECE = 1 << 24
+"""Bytes that are sent to all ranks at once."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,22 @@ def on_main(function: Callable[[], T]) -> T:
     if result[1] is not None:
         raise result[1]
     return cast("T", result[0])
+
+
+def spread_bytes(memory: NDArray[np.uint8] | None, device: torch.device) -> None:
+    """Write what rank 0 has in its memory into the memory, as large, of all ranks that have one."""
+    is_main = dist.get_rank() == 0
+    assert memory is not None or not is_main
+    size = on_main(lambda: 0 if memory is None else len(memory))
+    for start in range(0, size, PIECE):
+        end = min(start + PIECE, size)
+        piece = torch.empty(end - start, dtype=torch.uint8)
+        if memory is not None and is_main:
+            piece.numpy()[:] = memory[start:end]
+        piece = piece.to(device)
+        dist.broadcast(piece, 0)
+        if memory is not None and not is_main:
+            memory[start:end] = piece.cpu().numpy()
 
 
 def barrier() -> None:

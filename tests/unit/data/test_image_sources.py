@@ -19,7 +19,7 @@ from rtdetr_slurm.errors import RequestError
 def find(*entries: Path) -> list[Source]:
     sources, notes = find_images([*map(str, entries)])
     assert notes == []
-    check_folders({"infer": sources})
+    check_folders({"infer": [source.folder for source in sources]})
     return sources
 
 

@@ -77,5 +77,7 @@ def test_processes_share_a_table(table: Table) -> None:
     copy = ForkingPickler.loads(ForkingPickler.dumps(table))
     assert [copy.describe(image) for image in range(len(table))] == before
     assert (copy.boxes == boxes).all()
-    copy.labels[0] = 77
-    assert table.labels[0] == 77
+    assert os.fstat(copy.mapped.file).st_ino == os.fstat(table.mapped.file).st_ino
+    assert not copy.boxes.flags.writeable
+    empty = ForkingPickler.loads(ForkingPickler.dumps(table.spread(0)))
+    assert len(empty) == len(empty.boxes) == 0

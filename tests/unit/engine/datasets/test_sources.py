@@ -7,9 +7,8 @@ from typing import Any
 
 from engine_support import TRAIN_IMAGES, VAL_IMAGES, Workspace, session_of, workspace  # noqa: F401
 
-from rtdetr_slurm.engine.datasets.sources import open_sources, open_training_data
+from rtdetr_slurm.engine.datasets.sources import open_sources, open_training_data, table_of
 from rtdetr_slurm.vision.samples import open_image, training_boxes
-from rtdetr_slurm.vision.scoring import open_evaluation_data
 
 # ruff: noqa: F811  (pytest fixtures are arguments of the name they are imported by)
 
@@ -70,7 +69,7 @@ def test_ms_coco_ids_mean_the_same_in_every_set(workspace: Workspace) -> None:
     session = workspace.session(*change, f"dataset.train_data_sources={json.dumps(given)}")
     sources = open_sources(session)
     table = open_training_data(session, sources["train"], seed=0).table
-    scored = open_evaluation_data(session.experiment, sources["val"][0]).table
+    scored = table_of(session, sources["val"][:1])
     assert table.classes == scored.classes == {0: "circle", 11: "square", 79: "triangle"}
     for image in range(VAL_IMAGES):
         second = TRAIN_IMAGES + image
