@@ -35,10 +35,12 @@ class DataReport:
 
     Attributes:
         sources: the annotated ones that could be read, each once, by the kind it was first met as.
+        named: what is called by a path, as whoever wrote the spec calls it.
     """
 
     findings: Findings
     sources: Sequence[tuple[str, Source]]
+    named: Callable[[str], str] = str
 
     @property
     def corrections(self) -> dict[str, Any]:

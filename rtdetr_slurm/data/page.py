@@ -78,7 +78,7 @@ def _sources(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Markup]
     head = ("annotations", "for", "images", "without boxes", "boxes", "crowd regions")
     rows = [
         (
-            str(source.annotations.path),
+            report.named(str(source.annotations.path)),
             kind,
             *map(str, (one.images, one.empty, one.boxes, one.crowds)),
         )

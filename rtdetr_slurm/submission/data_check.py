@@ -78,7 +78,7 @@ def check_data_of(
     if left is not None:
         fields = ", ".join(one.field for one in left.fields if one.object.kind != "file")
         notes += [f"not looked at before it is brought (--fetch): {fields}"] if fields else []
-    return replace(report, findings=named), notes
+    return replace(report, findings=named, named=brought.named), notes
 
 
 def _categories(experiment: ExperimentConfig) -> dict[int, str] | None:

@@ -38,18 +38,18 @@ class Brought:
         staging: what a stage is to bring; None where nothing is left for one.
         paths: of fields whose files are on the shared file system by now; of all, where no stage
             is to bring any.
+        addresses: of what is at these paths.
     """
 
     staging: Staging | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, text: str) -> str:
         """A message about files in the cache that says what they are."""
-        fields = () if self.staging is None else self.staging.fields
-        for one in fields:
-            if (path := self.paths.get(one.field)) is not None:
-                text = text.replace(path, shown_uri(one.object.uri))
+        for path in sorted(self.addresses, key=len, reverse=True):
+            text = text.replace(path, self.addresses[path])
         return text
 
 
@@ -95,7 +95,8 @@ def find_sources(
         for place, why in away.items()
     )
     paths = {one.field: one.path for one in brought}
-    return Brought(None if bring_all else staging, paths, notes)
+    addresses = {one.path: shown_uri(one.uri) for one in brought}
+    return Brought(None if bring_all else staging, paths, notes, addresses)
 
 
 def find_upload(loaded: LoadedSpec, found: FoundSite) -> Upload | None:

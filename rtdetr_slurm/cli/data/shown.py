@@ -75,7 +75,7 @@ def _source_table(report: DataReport, numbers: Sequence[Numbers]) -> Text:
             f"{one.boxes / one.images:.1f}" if one.images else "",
             f"{max(one.per_image, default=0)}",
             *map(str, one.sizes),
-            str(source.annotations.path),
+            report.named(str(source.annotations.path)),
         )
         for (kind, source), one in zip(report.sources, numbers, strict=True)
     ]
@@ -132,8 +132,8 @@ def report_document(
         "sources": [
             {
                 "kind": kind,
-                "json_file": str(source.annotations.path),
-                "image_dir": source.image_dir and str(source.image_dir),
+                "json_file": report.named(str(source.annotations.path)),
+                "image_dir": source.image_dir and report.named(str(source.image_dir)),
                 "images": one.images,
                 "empty": one.empty,
                 "boxes": one.boxes,

@@ -181,3 +181,19 @@ def test_weights_that_are_none_end_the_stage_that_brings_them(folder: Path, buck
     assert (stage["state"], train["state"]) == ("failed", "skipped")
     said = stage["failure"]["evidence"]
     assert "train.pretrained_model_path: found s3://data/weights/none.pth" in said
+
+
+def test_data_elsewhere_are_checked_by_their_annotations_or_as_a_whole(folder: Path) -> None:
+    roots = ["job.datasets={train: [s3://data/set/train], eval: s3://data/set/val}"]
+    few = cli("data", "check", "train.yaml", *roots, "dataset.num_classes=3", "--json")
+    assert few.returncode == 2, few.stderr
+    assert "not looked at before it is brought (--fetch): dataset.train_data_sources" in few.stderr
+    document = json.loads(few.stdout)
+    assert document["corrections"]["dataset.num_classes"] == 4
+    places = [(one["kind"], one["json_file"], one["image_dir"]) for one in document["sources"]]
+    assert places[0] == ("train", "s3://data/set/train/annotations.json", None)
+    whole = cli("data", "check", "train.yaml", *roots, "--json", "--fetch", "--html", "page.html")
+    assert whole.returncode == 0, whole.stdout
+    places = [one["image_dir"] for one in json.loads(whole.stdout)["sources"]]
+    assert places == [f"s3://data/set/{split}/images.tar.gz" for split in ("train", "val")]
+    assert (folder / "page.html").read_bytes().count(b"<img ") > 4
