@@ -1,7 +1,7 @@
 """`job.datasets`: roots of datasets, from which the sources that an action needs are filled.
 
-A root holds `images.tar.gz` and `annotations.json`, and for an inference `label_map.txt`; on the
-file system it may hold a folder `images` in place of the archive.
+A root holds `images.tar.gz` and `annotations.json`, and for an inference `label_map.txt`; it may
+hold a folder `images` in place of the archive, which is looked for on the file system alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ IMAGES, ARCHIVE, ANNOTATIONS, LABELS = (
     "label_map.txt",
 )
 """What a root holds."""
+_RAW = "coco_raw"
 ROOTS: Mapping[str, str] = {
     "train": "train",
     "val": "eval",
@@ -47,7 +48,7 @@ def complete_sources(data: Mapping[str, Any], actions: Sequence[str]) -> dict[st
         path = f"dataset.{kind}_data_sources"
         root = _root(roots, kind)
         if root and isinstance(data.get("dataset") or {}, Mapping) and _is_open(data, path):
-            completed = with_value(completed, path, _source(kind, root))
+            completed = with_value(completed, path, _source(kind, root, roots.get("format")))
     return completed
 
 
@@ -88,20 +89,23 @@ def _is_open(data: Mapping[str, Any], path: str) -> bool:
     return all(text in ("", None, "???") for text in texts(value_at(data, path)))
 
 
-def _source(kind: str, root: Any) -> Any:
+def _source(kind: str, root: Any, form: Any) -> Any:
     """A list of sources for a training, one for all else; of several roots it is the first."""
     roots = [str(one) for one in (root if isinstance(root, list) else [root])]
     if kind == "infer":
-        images = [_images(one) for one in roots]
+        images = [_images(one, form) for one in roots]
         return {"image_dir": images, "classmap": _below(roots[0], LABELS)}
-    sources = [{"image_dir": _images(one), "json_file": _below(one, ANNOTATIONS)} for one in roots]
+    sources = [
+        {"image_dir": _images(one, form), "json_file": _below(one, ANNOTATIONS)} for one in roots
+    ]
     return sources if kind == "train" else sources[0]
 
 
-def _images(root: str) -> str:
+def _images(root: str, form: Any) -> str:
     folder = _below(root, IMAGES)
-    there = not is_uri(root) and Path(expanded(folder)).is_dir()
-    return folder if there else _below(root, ARCHIVE)
+    if form is None and not is_uri(root) and Path(expanded(folder)).is_dir():
+        return folder
+    return folder if form == _RAW else _below(root, ARCHIVE)
 
 
 def _below(root: str, name: str) -> str:

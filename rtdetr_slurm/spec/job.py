@@ -135,6 +135,11 @@ class DatasetRoots(Section):
     calibration: Root | None = field(
         None, description="Fills dataset.quant_calibration_data_sources."
     )
+    format: Literal["coco", "coco_raw"] | None = field(
+        None,
+        description="TAO's name for how images lie in a root: coco is images.tar.gz, coco_raw a "
+        "folder images. Null: the folder where the file system has it, else the archive.",
+    )
 
 
 class JobConfig(Section):

@@ -22,8 +22,6 @@ from rtdetr_slurm.staging.transfer import TransferRun
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.experiment import ExperimentConfig
 
-Show = Callable[[str, int, int], None]
-
 
 class StagingRun(TransferRun):
     """One start of the stage."""
@@ -39,17 +37,17 @@ class StagingRun(TransferRun):
 
         staged = bring(self.staging, self.run.spec, tell=self.tell, stopped=self.stopped)
         keep_staged(self.attempt.results.path, staged)
-        for note in check_staged(self.run, staged, self.show):
+        for note in check_staged(self.run, staged, self.tell):
             say(note)
             self.attempt.results.status.write(Status.RUNNING, note)
         return Verdict(Kind.SUCCESS, f"{len(staged)} fields of the spec have their files")
 
 
-def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str]:
+def check_staged(run: Run, staged: Sequence[StagedPath], tell: Callable[[str], None]) -> list[str]:
     """Check data and models of all stages of a run, now that they are all there; notes on them.
 
     Args:
-        show: is told how far that is: in words, done, and in all.
+        tell: is told how far that is.
 
     Raises:
         RequestError: something is wrong with them, all of it named.
@@ -75,7 +73,7 @@ def check_staged(run: Run, staged: Sequence[StagedPath], show: Show) -> list[str
         engine_of=lambda action: stages[action].launch.engine,
         ranks_of=ranks_of,
         skip_bad_images=any(BAD_IMAGES in stage.command for stage in stages.values()),
-        told=lambda folder, done, of: show(f"{folder}: {done:,} of {of:,} images", done, of),
+        told=lambda folder, done, of: tell(f"{folder}: {done:,} of {of:,} images decoded"),
     )
     report.findings.raise_errors()
     return [finding.message for finding in report.findings.warnings]

@@ -21,7 +21,7 @@ from rtdetr_slurm.runs.alive import say_alive
 from rtdetr_slurm.runs.live import Live, StartTimes, write_live
 from rtdetr_slurm.runs.run import Run
 from rtdetr_slurm.runs.secrets import secrets_of
-from rtdetr_slurm.staging.progress import Progress, Stopped
+from rtdetr_slurm.staging.progress import Stopped
 
 _TELL_EVERY_S, _SAY_EVERY_S = 5.0, 60.0
 
@@ -82,29 +82,20 @@ class TransferRun(StageRun):
         """Whether it has been asked to end."""
         return self.stop.signum is not None
 
-    def tell(self, progress: Progress) -> None:
-        """Tell how far an object is."""
-        self.show(str(progress), progress.bytes, progress.size)
-
-    def show(self, what: str, done: int, of: int) -> None:
-        """Tell those who watch, and now and then the log."""
+    def tell(self, progress: object) -> None:
+        """Tell those who watch how far it is, and now and then the log."""
+        what = str(progress)
         now = time.monotonic()
         if now >= self._next_line:
             self._next_line = now + _SAY_EVERY_S
             say(what)
         if now >= self._next_look:
             self._next_look = now + _TELL_EVERY_S
-            self.note(lambda: self._write(what, done, of))
+            self.note(lambda: self._write(what))
 
-    def _write(self, what: str, done: int, of: int) -> None:
+    def _write(self, what: str) -> None:
         moment = datetime.now(timezone.utc).isoformat()
-        live = Live(
-            claim=self.attempt.start.claim,
-            device="cpu",
-            phase=what,
-            start=StartTimes(self.allocation.restart, moment, {}),
-            step=done,
-            steps=of,
-        )
+        start = StartTimes(self.allocation.restart, moment, {})
+        live = Live(self.attempt.start.claim, device="cpu", phase=what, start=start)
         write_live(self.attempt.results.path, live)
         say_alive(self.run, self.task)

@@ -115,3 +115,11 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
         load(tmp_path, "evaluate", "{}", "evaluate.checkpoint=/c.pth", train=S3["train"])
     with pytest.raises(RequestError, match=r"job\.datasets\.evil.*unknown|job\.datasets.*evil"):
         load(tmp_path, "train", "job: {datasets: {evil: /x}}")
+
+
+@pytest.mark.parametrize(("form", "images"), [("coco", "images.tar.gz"), ("coco_raw", "images")])
+def test_a_format_says_how_images_lie(tmp_path: Path, form: str, images: str) -> None:
+    (tmp_path / "images").mkdir()
+    roots = [str(tmp_path), "s3://b/train"]
+    found = sources(load(tmp_path, "train", train=roots, format=form))
+    assert [one["image_dir"] for one in found["train"]] == [f"{root}/{images}" for root in roots]
