@@ -141,8 +141,10 @@ def _missing(
 def _wrong(look: Look) -> Iterator[_Problem]:
     if look.wrong:
         name, problem = look.wrong[0]
+        others = [other for other, _ in look.wrong[1:]]
         yield _Problem(
-            f"{len(look.wrong)} of {look.number} images looked into are wrong: {name!r} {problem}",
+            f"{len(look.wrong)} of {look.number} images looked into are wrong: {name!r} {problem}"
+            + (f" (also wrong: {_first(others)})" if others else ""),
             with_all=len(look.wrong) == look.number,
         )
 

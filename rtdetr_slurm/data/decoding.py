@@ -70,6 +70,15 @@ class DecodeImages:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def wrong(self) -> list[tuple[Path, str]]:
+        """All images that cannot be used, and why, in words that follow the name."""
+        return [
+            (folder / name, problem)
+            for (folder, _), look in self._looks.items()
+            for name, problem in look.wrong
+        ]
+
     def __call__(
         self, folder: Path, annotations: CocoAnnotations, missing: Collection[str]
     ) -> Look:

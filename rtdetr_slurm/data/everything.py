@@ -35,11 +35,13 @@ class DataReport:
 
     Attributes:
         sources: the annotated ones that could be read, each once, by the kind it was first met as.
+        bad_images: that cannot be used, and why, in words that follow the name.
         named: what is called by a path, as whoever wrote the spec calls it.
     """
 
     findings: Findings
     sources: Sequence[tuple[str, Source]]
+    bad_images: Sequence[tuple[Path, str]] = ()
     named: Callable[[str], str] = str
 
     @property
@@ -113,7 +115,7 @@ def check_everything(
             if trains:
                 trained, _ = find_classes([source.annotations for _, source in every])
     find_leaks([*roles.values()], look.digests, found)
-    return DataReport(found, [*sources.values()])
+    return DataReport(found, [*sources.values()], look.wrong)
 
 
 def _look_at_unannotated(kind: str, source: Source, look: DecodeImages, found: Findings) -> None:

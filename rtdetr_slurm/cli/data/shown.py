@@ -129,6 +129,10 @@ def report_document(
         "findings": [*_finding_documents(loaded, report)],
         "corrections": report.corrections,
         "fixed": dict(fixed),
+        "bad_images": [
+            {"path": report.named(str(path)), "problem": problem}
+            for path, problem in report.bad_images
+        ],
         "sources": [
             {
                 "kind": kind,

@@ -57,8 +57,11 @@ def test_every_image_is_decoded(tmp_path: Path) -> None:
     Image.new("RGB", (30, 41)).save(tmp_path / "train" / "b.jpg")
     wrong = said(report(spec), "error")
     assert "2 of 2 images looked into are wrong: 'a.jpg' cannot be decoded" in wrong
+    assert wrong.endswith("(also wrong: 'b.jpg')")
     (tmp_path / "train" / "a.jpg").write_bytes(content)
-    wrong = said(report(spec), "error")
+    found = report(spec)
+    assert [path for path, _ in found.bad_images] == [tmp_path / "train" / "b.jpg"]
+    wrong = said(found, "error")
     assert "1 of 2 images looked into are wrong: 'b.jpg' is 30 x 41 pixels, but annotated" in wrong
     assert wrong.endswith("job.bad_images: skip")
     left_out = report(spec, skip_bad_images=True)
