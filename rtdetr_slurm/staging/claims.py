@@ -165,8 +165,8 @@ def acquire(
         if latest is None or not stands or time.monotonic() - since > DEAD_S:
             with suppress(FileExistsError):
                 return Claim(entry, latest[0] + 1 if latest else 1)
-            continue
-        on_wait(str(latest[1]))
+        else:
+            on_wait(str(latest[1]))
         time.sleep(POLL_S)
     return None
 
