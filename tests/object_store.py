@@ -48,13 +48,16 @@ def client(url: str, credentials: Mapping[str, str] = CREDENTIALS) -> Any:
     )
 
 
+_STALL_S = 60.0
+
+
 # --- faults --------------------------------------------------------------------------------
 class Faults:
     """What the proxy does to the next requests that it is told of.
 
     `faults.add("drop", "GET", times=2)`; kinds: `drop` (the connection ends in the middle of the
-    body), `refuse` (it ends before an answer), `busy` (503 SlowDown), `short` (a truncated object
-    whose length is that of what comes).
+    body), `stall` (it stays, and nothing comes through it any more), `refuse` (it ends before an
+    answer), `busy` (503 SlowDown), `short` (a truncated object whose length is that of what comes).
     """
 
     def __init__(self) -> None:
@@ -64,11 +67,14 @@ class Faults:
         """Method, path and range of each."""
         self.before: Callable[[str, str], object] = _nothing
         """Is called with method and path before each request goes on."""
+        self.stalled = threading.Event()
+        """Ends what is stalled."""
 
     def clear(self) -> None:
         """Have no faults any more, and no requests on record."""
         with self._lock:
             self._waiting, self.requests, self.before = [], [], _nothing
+            self.stalled.clear()
 
     def add(self, kind: str, method: str, part: str = "", *, times: int = 1) -> None:
         """
@@ -145,7 +151,10 @@ def faulty_proxy(server: str) -> Iterator[tuple[str, Faults]]:
             self.send_header("Content-Length", said or str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content[: len(content) // 2] if kind == "drop" else content)
+                whole = kind not in ("drop", "stall")
+                self.wfile.write(content if whole else content[: len(content) // 2])
+            if kind == "stall":
+                faults.stalled.wait(_STALL_S)
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 

@@ -10,7 +10,7 @@ from stores import Server, both_servers
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.staging import Store
-from rtdetr_slurm.storage import base
+from rtdetr_slurm.storage import base, s3
 from rtdetr_slurm.storage.base import Changed, Unreachable
 from rtdetr_slurm.storage.objects import head, listed, open_object
 from rtdetr_slurm.storage.stream import ObjectStream
@@ -51,6 +51,19 @@ def test_a_fault_is_tried_again(kind: str, faulty: tuple[Store, Faults]) -> None
     faults.add(kind, "HEAD" if kind in ("refuse", "busy") else "GET")
     faults.add(kind, "GET", times=3)
     assert open_object(head(URI, store), store).read_range(0, len(CONTENT)) == CONTENT
+
+
+def test_a_connection_through_which_nothing_comes_is_left(
+    faulty: tuple[Store, Faults], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, faults = faulty
+    monkeypatch.setattr(s3, "SILENT_S", 0.5)
+    impatient = Store(endpoint_url=f"{store.endpoint_url}/")  # a client of its own
+    info = head(URI, impatient)
+    faults.add("stall", "GET")
+    assert open_object(info, impatient).read_range(0, len(CONTENT)) == CONTENT
+    assert len(faults.of("GET")) == 2
+    faults.stalled.set()
 
 
 @pytest.mark.parametrize(
