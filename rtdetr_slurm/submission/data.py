@@ -21,7 +21,7 @@ from rtdetr_slurm.weights import classes_of
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class SubmittedData:
     """What the data are like.
 
     Attributes:
@@ -39,7 +39,7 @@ def check_data(
     frozen: Mapping[str, Any],
     stages: Sequence[Stage],
     trained: Mapping[int, str],
-) -> DataFacts:
+) -> SubmittedData:
     """Check the data of every stage, at the paths that the frozen spec names, as far as they are
     there before a stage brings the rest.
 
@@ -87,7 +87,7 @@ def check_data(
             notes += _led_away(every, stage.container)
     found.raise_errors()
     warnings = [finding.message for finding in found.warnings]
-    return DataFacts(tuple(dict.fromkeys([*warnings, *notes])), classes, images)
+    return SubmittedData(tuple(dict.fromkeys([*warnings, *notes])), classes, images)
 
 
 def known_classes(
