@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from coco_support import coco
-from stores import bucket, s3, store
+from stores import bucket, server, store
 
 from rtdetr_slurm.cli.main import main
 from rtdetr_slurm.plan.staging import Store
 from rtdetr_slurm.spec import load_spec
 
-__all__ = ["bucket", "s3", "store"]
+__all__ = ["bucket", "server", "store"]
 
 
 @pytest.fixture
