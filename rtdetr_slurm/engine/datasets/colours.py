@@ -1,11 +1,10 @@
 """Distortion of colours in training, after RT-DETR's recipe: drawn where images are loaded, done on
 the device, for a whole batch at once.
 
-The same as torchvision's RandomPhotometricDistort of the whole image before anything else is done
-to it, but for the order of rounding: brightness, contrast, saturation, hue, an order of the
-channels. Each of these is done to a pixel by itself, so that it makes no difference which part of
-the image is left by then; contrast, which is around the mean grey of the whole image, is given that
-mean. What lies around the image stays black.
+What torchvision's RandomPhotometricDistort does to the whole image before anything else:
+brightness, contrast, saturation, hue, an order of the channels. Each of these is done to a pixel by
+itself, so that it makes no difference which part of the image is left by then; contrast, which is
+around the mean grey of the whole image, is given that mean. What lies around the image stays black.
 """
 
 from __future__ import annotations
@@ -79,12 +78,15 @@ def distort(images: Tensor, colours: Tensor) -> Tensor:
     if not colours.shape[-1]:
         return images
     images = images.contiguous()
-    for one in zip(images.split(1), colours.split(1), strict=True) if images.is_cpu else ():
-        _distort(*one)  # what lies in between stays in the processor's cache
-    return images if images.is_cpu else _distort(images, colours)
+    if images.is_cpu:  # one by one, so that what lies in between stays in the processor's cache
+        for image, its in zip(images.split(1), colours.split(1), strict=True):
+            _distort(image, its)
+    else:
+        _distort(images, colours)
+    return images
 
 
-def _distort(images: Tensor, colours: Tensor) -> Tensor:
+def _distort(images: Tensor, colours: Tensor) -> None:
     factors = colours[:, :7, None, None, None].unbind(1)
     brightness, first, first_grey, saturation, hue, last, last_grey = factors
     images.mul_(brightness).clamp_(0, 1)
@@ -97,7 +99,7 @@ def _distort(images: Tensor, colours: Tensor) -> Tensor:
     planes.copy_(planes.index_select(0, order.flatten()))
     left, top, right, bottom = colours[:, 10:, None].unbind(1)
     images.mul_(_between(top, bottom, images.shape[2])[:, None, :, None])
-    return images.mul_(_between(left, right, images.shape[3])[:, None, None, :])
+    images.mul_(_between(left, right, images.shape[3])[:, None, None, :])
 
 
 def _between(start: Tensor, end: Tensor, length: int) -> Tensor:

@@ -13,6 +13,7 @@ from rtdetr_slurm.engine.process.distributed import (
     on_main,
     spread_bytes,
 )
+from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.vision.mapped import Layout, MappedArrays
 from rtdetr_slurm.vision.table import Table, mapped_table
 
@@ -24,6 +25,7 @@ def share_table(context: Context, build: Callable[[], Table]) -> Table:
 
     Raises:
         UserError: of `build`, on every rank.
+        SiteError: this rank cannot map what the first one has.
     """
     if context.world_size == 1:
         return build()
@@ -48,4 +50,12 @@ def share_table(context: Context, build: Callable[[], Table]) -> Table:
 
 def _mapped(process: int, number: int, layout: Layout) -> MappedArrays:
     """The arrays that a process of this node has, by the number of its descriptor."""
-    return MappedArrays(os.open(f"/proc/{process}/fd/{number}", os.O_RDONLY), layout)
+    place = f"/proc/{process}/fd/{number}"
+    try:
+        return MappedArrays(os.open(place, os.O_RDONLY), layout)
+    except OSError as error:
+        raise SiteError(
+            f"{place}, the annotations in the memory of this node's first rank, cannot be opened: "
+            f"{error.strerror}. The ranks of a node must run in one container, and see each other "
+            "in /proc"
+        ) from None

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from rtdetr_slurm.engine.datasets.colours import distort, draw_colours
+from rtdetr_slurm.engine.datasets.colours import _distort, distort, draw_colours
 
 WHOLE = (0, 0, 80, 60)
 
@@ -44,6 +44,14 @@ def test_the_same_as_torchvision() -> None:
     for number, found in enumerate(ours):
         expected = torchvision(as_batch(image())[0], colours[number])
         assert (found - expected).abs().max() < 0.5 / 255
+
+
+def test_a_whole_batch_at_once_as_on_a_gpu() -> None:
+    colours = drawn(6, 0.8)
+    batch = as_batch(image()).repeat(6, 1, 1, 1)
+    one_by_one = distort(batch.clone(), colours)
+    _distort(batch, colours)
+    torch.testing.assert_close(batch, one_by_one, atol=1e-6, rtol=0)
 
 
 def test_each_part_alone() -> None:
