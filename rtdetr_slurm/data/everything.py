@@ -5,6 +5,7 @@ Standard library only, but for what decodes the images.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,17 @@ class DataReport:
     sources: Sequence[tuple[str, Source]]
     bad_images: Sequence[tuple[Path, str]] = ()
     named: Callable[[str], str] = str
+
+    @property
+    def labels(self) -> list[str]:
+        """What each source is called: its kind, with a number where there are several of it."""
+        kinds = [kind for kind, _ in self.sources]
+        met: Counter[str] = Counter()
+        labels = []
+        for kind in kinds:
+            met[kind] += 1
+            labels.append(kind if kinds.count(kind) == 1 else f"{kind} {met[kind]}")
+        return labels
 
     @property
     def corrections(self) -> dict[str, Any]:

@@ -76,24 +76,23 @@ def _finding(finding: Finding) -> Markup:
 def _sources(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Markup]:
     yield element("h2", "Sources")
     head = ("annotations", "for", "images", "without boxes", "boxes", "crowd regions")
+    every = zip(report.sources, report.labels, numbers, strict=True)
     rows = [
         (
             report.named(str(source.annotations.path)),
-            kind,
+            label,
             *map(str, (one.images, one.empty, one.boxes, one.crowds)),
         )
-        for (kind, source), one in zip(report.sources, numbers, strict=True)
+        for (_, source), label, one in every
     ]
     yield text_table(head, rows)
 
 
 def _classes(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Markup]:
     yield element("h2", "Classes")
-    rows = sorted(
-        (each.id, each.name, kind, each)
-        for (kind, _), one in zip(report.sources, numbers, strict=True)
-        for each in one.classes
-    )
+    labelled = [*zip(report.labels, numbers, strict=True)]
+    rows = [(label, each) for label, one in labelled for each in one.classes]
+    rows.sort(key=lambda row: row[1].id)
     yield element(
         "p",
         "Objects are small below 32 × 32 pixels and large from 96 × 96 on, as COCO's scores count "
@@ -104,22 +103,22 @@ def _classes(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Markup]
         head,
         [
             (
-                name,
-                str(id_),
-                kind,
+                each.name,
+                str(each.id),
+                label,
                 *map(str, (each.boxes, each.images, each.small, each.medium, each.large)),
                 f"{each.width:.0f}",
                 f"{each.height:.0f}",
             )
-            for id_, name, kind, each in rows[:CLASSES]
+            for label, each in rows[:CLASSES]
         ],
     )
-    for (kind, _), one in zip(report.sources, numbers, strict=True):
+    for label, one in labelled:
         most = sorted(one.classes, key=lambda each: -each.boxes)[:BARS]
         bars = [Bar(each.name, each.boxes, str(each.boxes)) for each in most]
-        yield element("h3", f"Boxes by class: {kind}")
+        yield element("h3", f"Boxes by class: {label}")
         yield element("p", _limited(len(one.classes), BARS))
-        yield bar_chart(f"boxes by class, {kind}", bars)
+        yield bar_chart(f"boxes by class, {label}", bars)
 
 
 def _histograms(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Markup]:
@@ -130,9 +129,9 @@ def _histograms(report: DataReport, numbers: Sequence[Numbers]) -> Iterator[Mark
     )
     for title, values, edges, unit in shown:
         yield element("h2", title)
-        for (kind, _), one in zip(report.sources, numbers, strict=True):
-            yield element("h3", kind)
-            yield bar_chart(f"{title.lower()}, {kind}", histogram(values(one), edges, unit))
+        for label, one in zip(report.labels, numbers, strict=True):
+            yield element("h3", label)
+            yield bar_chart(f"{title.lower()}, {label}", histogram(values(one), edges, unit))
 
 
 def histogram(values: Sequence[float], edges: Sequence[float], unit: str = "") -> list[Bar]:
@@ -148,7 +147,7 @@ def histogram(values: Sequence[float], edges: Sequence[float], unit: str = "") -
 
 def _samples(report: DataReport) -> Iterator[Markup]:
     yield element("h2", "Annotated images")
-    pictures = list(sample_pictures(report.sources))
+    pictures = list(sample_pictures(report.labels, [source for _, source in report.sources]))
     if not pictures:
         yield element("p", "There is no image here that can be shown.")
         return

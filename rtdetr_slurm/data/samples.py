@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rtdetr_slurm.data.archives import is_archive
 from rtdetr_slurm.data.check_images import spread
 from rtdetr_slurm.data.coco import CocoAnnotations, Source
 from rtdetr_slurm.figures import ShownBox, figure
@@ -24,14 +23,14 @@ BOXES = 100
 """Boxes that are drawn in one image at most."""
 
 
-def sample_pictures(sources: Sequence[tuple[str, Source]]) -> Iterator[Markup]:
+def sample_pictures(labels: Sequence[str], sources: Sequence[Source]) -> Iterator[Markup]:
     """Figures of images of each source, without those that cannot be decoded.
 
     Args:
-        sources: kind and source.
+        labels: what each source is called.
     """
-    for kind, source in sources:
-        if source.image_dir is None or is_archive(source.image_dir):
+    for label, source in zip(labels, sources, strict=True):
+        if source.image_dir is None:
             continue
         boxes: dict[int, list[int]] = {
             image: [] for image in chosen_images(source.annotations, PICTURES)
@@ -40,7 +39,7 @@ def sample_pictures(sources: Sequence[tuple[str, Source]]) -> Iterator[Markup]:
             if image in boxes:
                 boxes[image].append(number)
         for image, here in boxes.items():
-            if (picture := _picture(kind, source, image, here)) is not None:
+            if (picture := _picture(label, source, image, here)) is not None:
                 yield picture
 
 
@@ -59,7 +58,7 @@ def chosen_images(annotations: CocoAnnotations, most: int) -> list[int]:
     return [*chosen][:most]
 
 
-def _picture(kind: str, source: Source, image: int, here: Sequence[int]) -> Markup | None:
+def _picture(label: str, source: Source, image: int, here: Sequence[int]) -> Markup | None:
     from PIL import Image
 
     from rtdetr_slurm.data.pixels import BadImage, open_image_file
@@ -75,7 +74,7 @@ def _picture(kind: str, source: Source, image: int, here: Sequence[int]) -> Mark
     file = io.BytesIO()
     decoded.resize((width, height), Image.Resampling.BOX).save(file, "JPEG", quality=QUALITY)
     every = [_box(read, number, scale) for number in here[:BOXES]]
-    caption = f"{kind}: {name}, {len(here)} boxes"
+    caption = f"{label}: {name}, {len(here)} boxes"
     drawn = [one for one in every if one.box[2] >= 0 and one.box[3] >= 0]
     return figure(file.getvalue(), (width, height), drawn, name, caption, written=("truth",))
 

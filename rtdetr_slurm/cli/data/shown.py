@@ -67,7 +67,7 @@ def _source_table(report: DataReport, numbers: Sequence[Numbers]) -> Text:
     )
     rows = [
         (
-            kind,
+            label,
             f"{one.images}",
             f"{one.empty or ''}",
             f"{one.boxes}",
@@ -77,7 +77,7 @@ def _source_table(report: DataReport, numbers: Sequence[Numbers]) -> Text:
             *map(str, one.sizes),
             report.named(str(source.annotations.path)),
         )
-        for (kind, source), one in zip(report.sources, numbers, strict=True)
+        for (_, source), label, one in zip(report.sources, report.labels, numbers, strict=True)
     ]
     return table(headings, rows, [""] * len(rows), coloured="")
 
@@ -88,14 +88,14 @@ def _class_table(report: DataReport, numbers: Sequence[Numbers]) -> Text:
         (
             str(each.id),
             each.name,
-            kind,
+            label,
             f"{each.boxes}",
             f"{each.images}",
             *(f"{count}" for count in (each.small, each.medium, each.large)),
             f"{each.width:.0f}",
             f"{each.height:.0f}",
         )
-        for (kind, _), one in zip(report.sources, numbers, strict=True)
+        for label, one in zip(report.labels, numbers, strict=True)
         for each in one.classes
     ]
     rows.sort(key=lambda row: int(row[0]))

@@ -85,3 +85,17 @@ def test_as_a_document(spec: Path, capsys: Capture) -> None:
 def test_a_wrong_spec_is_refused_as_elsewhere(spec: Path, capsys: Capture) -> None:
     assert check(spec, "dataset.batch_size=0") == 2
     assert "dataset.batch_size: found 0" in capsys.readouterr().err
+
+
+def test_several_sources_to_train_on_are_told_apart(spec: Path, capsys: Capture) -> None:
+    sources = ", ".join(
+        f"{{image_dir: data/{split}/images, json_file: data/{split}/annotations.json}}"
+        for split in ("train", "val")
+    )
+    given = ["dataset.num_classes=4", f"dataset.train_data_sources=[{sources}]"]
+    page = spec.parent / "page.html"
+    assert check(spec, *given, "--html", page) == 0
+    out, _ = capsys.readouterr()
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["train", "1"], ["train", "2"]]
+    assert "2 of 2 images of" in out
+    assert b"boxes by class, train 2" in page.read_bytes()
