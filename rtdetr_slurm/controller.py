@@ -1,6 +1,6 @@
 """`python -m rtdetr_slurm.controller stage RUN STAGE`, what the batch script runs on node 0, and
-`… node RUN STAGE [TASK [TRIAL]]`, the node wrapper. A run's own archive of this code is called
-alike.
+`… node RUN STAGE [TASK [TRIAL]]`, the node wrapper; `… copy …` comes before that where nodes copy
+what they are to read. A run's own archive of this code is called alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rtdetr_slurm.automl.finalize import BestRun
 from rtdetr_slurm.automl.worker import Worker
 from rtdetr_slurm.errors import RequestError, SiteError, UserError, explained
 from rtdetr_slurm.launch.allocation import Allocation
+from rtdetr_slurm.launch.arrivals import COPY, NODE
 from rtdetr_slurm.launch.job_run import JobRun
 from rtdetr_slurm.launch.local_allocation import LocalAllocation
 from rtdetr_slurm.launch.log import say
@@ -28,6 +29,7 @@ from rtdetr_slurm.launch.step import StopRequest
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.run import Run, open_run
 from rtdetr_slurm.runs.state import first_start, task_events
+from rtdetr_slurm.staging.node_copy import run_copy
 from rtdetr_slurm.staging.stage_run import StagingRun
 from rtdetr_slurm.staging.upload_run import UploadRun
 
@@ -98,7 +100,8 @@ def make_allocation(
 
 _PARTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "stage": _run_stage,
-    "node": run_node,
+    NODE: run_node,
+    COPY: run_copy,
     PROBE: run_probe,
     PROBE_NODE: run_probe_node,
 }

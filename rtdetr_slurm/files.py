@@ -8,6 +8,7 @@ reliance on modification times.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -226,6 +227,22 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sync_all(folder: Path) -> None:
+    """Have the file system of a folder write out what it holds back: of many small files all at
+    once.
+
+    Raises:
+        OSError: it cannot.
+    """
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(fd)
 
 
 def _umask() -> int:

@@ -99,12 +99,13 @@ class TrialStart:
         try:
             self.attempt.prepare(self._record_inputs, self._start_from(), self._values())
             self._told = set(self._record().curve)
-            end = self.attempt.step(step).execute(
+            end = self.attempt.execute(
                 self.job.stop,
                 self.job.why,
-                seconds_left=self.job.seconds_left(),
+                seconds_left=self.job.seconds_left,
                 sign_of_life=self._sign,
                 wanted=self._wanted,
+                number=step,
             )
             self._report()
             verdict = decide(self.job.of_this_job(self.attempt.witnesses(end)))

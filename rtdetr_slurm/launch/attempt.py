@@ -14,14 +14,15 @@ from types import MappingProxyType
 from typing import Any
 
 from rtdetr_slurm.actions import get_action
-from rtdetr_slurm.contract import FailureClass, Status
+from rtdetr_slurm.contract import ExitCode, FailureClass, Status
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.files import PRIVATE_DIR, PRIVATE_FILE, write_atomic
-from rtdetr_slurm.launch.allocation import Allocation
+from rtdetr_slurm.launch.allocation import Allocation, StopReason
+from rtdetr_slurm.launch.arrivals import COPY, NODE, Part
 from rtdetr_slurm.launch.inputs import INPUTS_JSON, Resolved, filled_in, resolve_inputs
 from rtdetr_slurm.launch.node_errors import read_node_errors
 from rtdetr_slurm.launch.results import ResultsFolder
-from rtdetr_slurm.launch.step import Step, StepEnd
+from rtdetr_slurm.launch.step import Step, StepEnd, StopRequest
 from rtdetr_slurm.launch.tao import going_on, tao_spec
 from rtdetr_slurm.launch.verdict import Kind, Verdict, Witnesses
 from rtdetr_slurm.plan.model import StageTask
@@ -102,14 +103,47 @@ class Attempt:
             raise ActionError(f"cannot make folders in {folder}: {error.strerror}") from error
         self.results.make()
 
-    def step(self, number: int = 0) -> Step:
-        """The step that runs it.
+    def execute(
+        self,
+        stop: StopRequest,
+        why: Callable[[int], StopReason],
+        *,
+        seconds_left: Callable[[], float | None],
+        sign_of_life: Callable[[], None],
+        wanted: Callable[[], bool] = lambda: True,
+        number: int = 0,
+    ) -> StepEnd:
+        """Run it; first, in a step of their own, its nodes make the copies that it is to read, so
+        that none begins before the others can.
 
         Args:
+            stop, why, sign_of_life, wanted: as `Step.execute` has them.
+            seconds_left: as there, from now on.
             number: of the step within its job's start.
         """
+        end = StepEnd(ExitCode.OK)
+        for part in (COPY, NODE) if self.task.stage.local_copy else (NODE,):
+            if end.exit_code == ExitCode.OK:
+                end = self._step(number, part).execute(
+                    stop,
+                    why,
+                    seconds_left=seconds_left(),
+                    sign_of_life=sign_of_life,
+                    wanted=wanted,
+                )
+        return end
+
+    def _step(self, number: int, part: Part) -> Step:
         resume = self.results.begun and self.action.resumable
-        return Step(self.run, self.allocation, self.task, self.start, number=number, resume=resume)
+        return Step(
+            self.run,
+            self.allocation,
+            self.task,
+            self.start,
+            number=number,
+            resume=resume,
+            part=part,
+        )
 
     def witnesses(self, end: StepEnd) -> Witnesses:
         """What is known of the step that has ended, but for what concerns its job."""

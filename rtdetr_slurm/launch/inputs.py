@@ -10,6 +10,7 @@ from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.files import sha256_of
 from rtdetr_slurm.plan.model import Input, StageTask
+from rtdetr_slurm.records import checked, read_json
 from rtdetr_slurm.resolved_spec import value_at, with_values
 from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.inference import infer
@@ -43,6 +44,16 @@ def resolve_inputs(run: Run, task: StageTask) -> list[Resolved]:
         ActionError: what an input comes from has left nothing that can be used.
     """
     return [_resolved(run, task, one) for one in task.stage.inputs]
+
+
+def read_inputs(run: Run, task: StageTask) -> tuple[Resolved, ...]:
+    """What a task's inputs were filled with when it was prepared.
+
+    Raises:
+        BadRecord, OSError: that cannot be read.
+    """
+    path = run.job_dir(task.name) / INPUTS_JSON
+    return checked(tuple[Resolved, ...], read_json(path), path)
 
 
 def filled_in(spec: Mapping[str, Any], values: list[Resolved]) -> dict[str, Any]:

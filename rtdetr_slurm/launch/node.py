@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,15 +23,17 @@ from rtdetr_slurm.launch.container import (
     host_environment,
     inside_environment,
 )
-from rtdetr_slurm.launch.inputs import INPUTS_JSON, Resolved
+from rtdetr_slurm.launch.copies import take_copies, with_copies
+from rtdetr_slurm.launch.inputs import read_inputs
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.node_errors import node_name, write_node_error
 from rtdetr_slurm.launch.patience import patiently
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
+from rtdetr_slurm.launch.scratch import scratch_folder
 from rtdetr_slurm.launch.step import task_of_words
-from rtdetr_slurm.places import refusal, with_home
+from rtdetr_slurm.places import refusal
 from rtdetr_slurm.plan.model import Bind, Container, Stage, StageTask
-from rtdetr_slurm.records import checked, read_file, read_json
+from rtdetr_slurm.records import read_file
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.lineage import sources_of
 from rtdetr_slurm.runs.run import Run, open_run
@@ -48,7 +50,19 @@ def run_node(arguments: Sequence[str]) -> int:
     """Start one node of a stage; returns only where a check refuses.
 
     Args:
+        arguments: as `on_node` has them.
+    """
+    return on_node(arguments, start)
+
+
+def on_node(
+    arguments: Sequence[str], work: Callable[[Run, StageTask, Mapping[str, str]], int]
+) -> int:
+    """Do the work of one node of a step; why it refuses is written down for the launch.
+
+    Args:
         arguments: run folder, and the task (step.task_words).
+        work: is given the environment, too; returns the exit code.
     """
     try:
         run = patiently(lambda: open_run(Path(arguments[0])))
@@ -59,7 +73,7 @@ def run_node(arguments: Sequence[str]) -> int:
     slurm = task.stage.launch.scheduler == "slurm"
     rank = int(os.environ.get("SLURM_PROCID", "0")) if slurm else 0
     try:
-        start(run, task, os.environ)
+        return work(run, task, os.environ)
     except (UserError, OSError) as caught:
         problem = explained(caught)
         node = node_name(os.environ)
@@ -78,8 +92,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
         UserError: a check failed; nothing was started.
     """
     stage = task.stage
-    layout = Layout(0, 1) if stage.launch.scheduler == "local" else layout_of_task(environ)
-    checks.check_layout(layout, stage)
+    layout = layout_here(stage, environ)
     devices = checks.visible_devices(environ, stage)
     if stage.launch.accelerator == "cuda":
         checks.check_gpu_devices(stage.resources)
@@ -93,6 +106,7 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     checks.check_results(task.results_dir)
     scratch = scratch_folder(stage.launch.scratch)
     checks.check_master(environ, layout)
+    stage, binds = with_copies(stage, binds, take_copies(run, task, layout.rank, scratch))
     # The engine may rewrite its spec, so every node has its own.
     workdir = run.node_dir(task, layout.rank)
     write_atomic(workdir / SPEC_YAML, read_file(run.task_spec(task)), mode=PRIVATE_FILE)
@@ -110,6 +124,17 @@ def start(run: Run, task: StageTask, environ: Mapping[str, str]) -> NoReturn:
     become_program(
         stage, environ, inside, workdir=workdir, seen_as=seen_as, binds=binds, scratch=scratch
     )
+
+
+def layout_here(stage: Stage, environ: Mapping[str, str]) -> Layout:
+    """This node's place among those of the stage.
+
+    Raises:
+        SiteError: there are not as many as it needs, or their order is another one.
+    """
+    layout = Layout(0, 1) if stage.launch.scheduler == "local" else layout_of_task(environ)
+    checks.check_layout(layout, stage)
+    return layout
 
 
 def become_program(
@@ -177,8 +202,7 @@ def deaf_fuse_programs(folder: Path, search: str) -> str:
 
 def input_binds(run: Run, task: StageTask) -> tuple[Bind, ...]:
     """What the container must see of the inputs that the stage run has filled in, read-only."""
-    path = run.job_dir(task.name) / INPUTS_JSON
-    values = [one.value for one in checked(tuple[Resolved, ...], read_json(path), path)]
+    values = [one.value for one in read_inputs(run, task)]
     own = (str(run.path), str(task.results_dir))
     values += deployed_from(run.spec, task.stage, values)
     outside = [v for v in values if not any(Path(v).is_relative_to(folder) for folder in own)]
@@ -213,20 +237,6 @@ def apptainer_program(container: Container, environ: Mapping[str, str]) -> str:
             "(apptainer: /path, or module_lines that load it)"
         )
     return program
-
-
-def scratch_folder(name: str | None) -> str | None:
-    """The site's scratch folder on this node, with `$VAR` filled in here."""
-    if name is None:
-        return None
-    path = with_home(os.path.expandvars(name))
-    if path is None or "$" in path:
-        raise SiteError(f"scratch '{name}' names a variable or a user that this node does not have")
-    if reason := refusal(path):
-        raise SiteError(f"scratch '{name}' is {path} on this node; {reason}")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise SiteError(f"scratch folder {path} is missing on this node, or not writable")
-    return path
 
 
 def _become(argv: list[str], env: Mapping[str, str]) -> NoReturn:

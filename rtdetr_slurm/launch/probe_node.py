@@ -20,9 +20,10 @@ from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch import checks
 from rtdetr_slurm.launch.container import inside_environment
 from rtdetr_slurm.launch.log import say
-from rtdetr_slurm.launch.node import apptainer_program, become_program, scratch_folder
+from rtdetr_slurm.launch.node import apptainer_program, become_program
 from rtdetr_slurm.launch.reach import reach
 from rtdetr_slurm.launch.rendezvous import Layout, layout_of_task
+from rtdetr_slurm.launch.scratch import scratch_folder
 from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.records import checked
 from rtdetr_slurm.runs.probe import NodeFacts, Request, node_record, read_request, write_record

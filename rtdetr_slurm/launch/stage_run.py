@@ -43,10 +43,10 @@ class StageRun(JobRun):
         self.attempt.prepare(record, values=searched)
 
     def work(self) -> Verdict:
-        end = self.attempt.step().execute(
+        end = self.attempt.execute(
             self.stop,
             self.why,
-            seconds_left=self.seconds_left(),
+            seconds_left=self.seconds_left,
             sign_of_life=lambda: self.note(lambda: say_alive(self.run, self.task)),
         )
         return decide(self.of_this_job(self.attempt.witnesses(end)))

@@ -21,7 +21,7 @@ from types import FrameType
 from rtdetr_slurm.contract import END_SIGNALS, STOP_SIGNAL, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import UserError, explained
 from rtdetr_slurm.launch.allocation import Allocation, StopReason
-from rtdetr_slurm.launch.arrivals import Arrivals
+from rtdetr_slurm.launch.arrivals import NODE, WATCHES, Part, Watch
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, master_port, reserve_port
 from rtdetr_slurm.lifetime import ends_with_me
@@ -124,7 +124,7 @@ class _Watch:
     stop_at: float
     sign_of_life: Callable[[], None]
     wanted: Callable[[], bool]
-    arrivals: Arrivals
+    nodes: Watch
     next_sign: float = 0.0
     next_look: float = 0.0
 
@@ -150,6 +150,7 @@ class Step:
         start: of the task's action.
         number: of the step within its job's start, with which it gives the port.
         resume: whether the engine goes on from an earlier start's checkpoints.
+        part: what it does on each node.
     """
 
     def __init__(
@@ -161,14 +162,15 @@ class Step:
         *,
         number: int,
         resume: bool,
+        part: Part = NODE,
     ) -> None:
         self.run, self.allocation, self.task, self.start = run, allocation, task, start
-        self.number, self.resume = number, resume
+        self.number, self.resume, self.part = number, resume, part
 
     def command(self) -> list[str]:
         """What starts the node wrapper on every node."""
         task = self.task
-        wrapper = [*this_code(), "node", str(self.run.path), *task_words(task)]
+        wrapper = [*this_code(), self.part, str(self.run.path), *task_words(task)]
         return [*self.allocation.prefix(task.stage.resources), *wrapper]
 
     def environment(self, port: int) -> dict[str, str]:
@@ -225,8 +227,8 @@ class Step:
         say(f"starts {' '.join(argv)}")
         # A session of its own, so that the whole of it can be ended on the local machine.
         sign_of_life()  # also of a step that is over at once
-        arrivals = Arrivals(self.run, self.task, time.monotonic())
-        watch = _Watch(stop, why, stop_at, sign_of_life, wanted, arrivals)
+        nodes = WATCHES[self.part](self.run, self.task, time.monotonic())
+        watch = _Watch(stop, why, stop_at, sign_of_life, wanted, nodes)
         with (
             reserved,
             subprocess.Popen(
@@ -250,8 +252,8 @@ class Step:
             time.sleep(_POLL_S)
             now = time.monotonic()
             if interruption is None:
-                if late := watch.arrivals.late(now):
-                    self._refuse(watch.arrivals, late)
+                if late := watch.nodes.late(now):
+                    self._refuse(watch.nodes, late)
                     self._kill(process)
                     break
                 reason = watch.reason(now)
@@ -272,11 +274,11 @@ class Step:
                 next_signal = now + _SIGNAL_EVERY_S
         return interruption
 
-    def _refuse(self, arrivals: Arrivals, late: Sequence[int]) -> None:
-        """Write down for nodes on which nothing has begun that they have not started."""
-        say(f"nothing has begun on node {', '.join(map(str, late))} (counted from 0); it is killed")
+    def _refuse(self, nodes: Watch, late: Sequence[int]) -> None:
+        """Write down for nodes that do not get on that they have not started."""
+        say(f"{nodes.said} {', '.join(map(str, late))} (counted from 0); it is killed")
         try:
-            arrivals.refuse(late, self.allocation.nodes())
+            nodes.refuse(late, self.allocation.nodes())
         except OSError as error:
             say(f"this cannot be written down: {explained(error)}")
 

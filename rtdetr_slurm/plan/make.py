@@ -16,7 +16,7 @@ from rtdetr_slurm.plan.limits import check_hours, check_limits, notes_on_time, w
 from rtdetr_slurm.plan.model import Plan, Stage
 from rtdetr_slurm.plan.notify import command_of, with_mail
 from rtdetr_slurm.plan.stages import check_paths, make_stage
-from rtdetr_slurm.plan.staging import Staging, Upload
+from rtdetr_slurm.plan.staging import StagedField, Staging, Upload
 from rtdetr_slurm.slurm.names import has_control_character
 from rtdetr_slurm.spec.paths import absolute_paths
 
@@ -45,6 +45,7 @@ def make_plan(
     searching: Searching | None = None,
     staging: Staging | None = None,
     upload: Upload | None = None,
+    copied: Sequence[StagedField] = (),
 ) -> Plan:
     """The stages of one submission: the spec's own action and its follow-ups.
 
@@ -55,6 +56,7 @@ def make_plan(
         searching: that the spec's own action, a training, is a search.
         staging: what is brought before any stage begins that reads it.
         upload: where a copy of the run goes once all of them have ended.
+        copied: what is brought, whoever brings it, of which nodes copy the images to their scratch.
 
     Raises:
         RequestError: the spec asks for what cannot be (gpu_ids that are not 0..n-1, two stages
@@ -66,8 +68,7 @@ def make_plan(
     deployed_on = targets_of(loaded, spec, site)
     targets = [target.name for target in deployed_on]
     positions = chain(loaded, spec, parent, targets, searching, staging, upload)
-    cache = None if staging is None else staging.cache
-    stages = tuple(make_stage(one, loaded, spec, site, run_dir, cache) for one in positions)
+    stages = tuple(make_stage(one, loaded, spec, site, run_dir, copied) for one in positions)
     stages = with_mail(stages, loaded.job.notify, site)
     _check_results_folders(stages)
     stages = within_gpu_hours(stages, site.limits)

@@ -258,6 +258,7 @@ class Stage:
         staging: what it brings for those that come after it, instead of running an action; its
             action is the plan's first one.
         upload: where it puts a copy of what the others have left; its action is that one, too.
+        local_copy: fields whose folders every node copies to its scratch before it begins.
     """
 
     name: str
@@ -275,6 +276,7 @@ class Stage:
     best_of: str | None = None
     staging: Staging | None = None
     upload: Upload | None = None
+    local_copy: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # The name becomes a folder, and more: it is never a path, and no option of a command.

@@ -29,6 +29,7 @@ def _facts(stage: Stage) -> list[tuple[str, str]]:
     for one in stage.inputs:
         if one.origin or one.uri:
             facts.append(("input", f"{one.field}: {one.source}"))
+    facts += [("copied", f"{field}: to {stage.launch.scratch}") for field in stage.local_copy]
     if stage.container is not None:
         facts[1:1] = _container_facts(stage.container, stage.launch.engine)
     elif stage.launch.python is not None:

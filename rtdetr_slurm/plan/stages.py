@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_slurm.actions import Action, get_action
-from rtdetr_slurm.contract import BAD_IMAGES, COSTS, Env, Infer
+from rtdetr_slurm.contract import BAD_IMAGES, COSTS, Env
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.binds import needed_binds
 from rtdetr_slurm.plan.chain import Position
@@ -19,12 +19,13 @@ from rtdetr_slurm.plan.model import (
     Container,
     Endurance,
     Image,
-    Input,
     Launch,
     Resources,
     Stage,
 )
 from rtdetr_slurm.plan.search import WORKERS_DIR, Search
+from rtdetr_slurm.plan.sources import staged_for
+from rtdetr_slurm.plan.staging import StagedField
 from rtdetr_slurm.spec.paths import fields_of, path_problem, read_paths, written_paths
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def make_stage(
     spec: Mapping[str, Any],
     site: Site,
     run_dir: Path,
-    cache: str | None = None,
+    copied: Sequence[StagedField] = (),
 ) -> Stage:
     """The stage at a place in the chain.
 
     Args:
-        cache: the folder that a stage before brings things to, where one does.
+        copied: what was brought, or will be, for nodes to copy the images among it.
 
     Raises:
         RequestError: the spec asks for what its job cannot have.
@@ -72,7 +73,7 @@ def make_stage(
         action=action.name,
         resources=_resources(action, position, loaded, site, role),
         launch=launch,
-        container=_container(spec, position, site, role, run_dir, written, cache),
+        container=_container(spec, position, site, role, run_dir, written),
         command=(
             *_command(action, loaded, launch, search),
             *deploy_options(action, loaded, launch, target),
@@ -83,6 +84,9 @@ def make_stage(
         inputs=position.inputs,
         target=position.target,
         search=search,
+        local_copy=tuple(
+            one.field for one in staged_for(spec, action.name, copied) if one.object.kind != "file"
+        ),
     )
 
 
@@ -253,21 +257,14 @@ def _container(
     role: Role,
     run_dir: Path,
     results_dir: str,
-    cache: str | None,
 ) -> Container | None:
     binds = [Bind(str(run_dir), str(run_dir)), Bind(results_dir, results_dir)]
     read = read_paths(spec, position.action)
-    if cache is not None and any(_is_brought(one) for one in position.inputs):
-        read.append(cache)
     binds += [Bind(path, path, read_only=True) for path in read]
     made = [path for _, _, path in fields_of(spec, position.action, "new", "update") if path]
     folders = [str(Path(path).parent) for path in made]
     binds += [Bind(folder, folder) for folder in folders]
     return container_of(site, role, binds)
-
-
-def _is_brought(one: Input) -> bool:
-    return one.function == Infer.FETCH and one.origin is not None
 
 
 def container_of(site: Site, role: Role, binds: Sequence[Bind]) -> Container | None:

@@ -218,6 +218,11 @@ class JobConfig(Section):
         description="What is unpacked of archives of annotated images: everything, or the images "
         "that the annotations name.",
     )
+    local_copy: bool = field(
+        False,
+        description="Have each node copy images that were fetched or unpacked to the site's "
+        "`scratch` before it starts, and read them there. Jobs of a user on a node share a copy.",
+    )
     upload: UploadPlace | None = field(
         None,
         description="Where a last stage puts a copy of the run, however it has ended: results, "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from rtdetr_slurm.data.archives import archive_stem
 from rtdetr_slurm.errors import RequestError, refusals_explained
-from rtdetr_slurm.files import sha256_of, write_atomic
+from rtdetr_slurm.files import sha256_of, sync_all, write_atomic
 from rtdetr_slurm.plan.staging import StagedObject, Store
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.staging.claims import Claim, Lost, acquire, work_folders
@@ -241,7 +239,7 @@ class _Bringing:
                 yield piece
 
     def _publish(self, work: Path, files: list[FileRecord]) -> None:
-        _on_disk(work)
+        sync_all(work)
         self._claim.check()
         lines = "".join(file_line(replace(one, at=None)) for one in files)
         write_atomic(self._folder / FILES_JSONL, lines)
@@ -261,15 +259,3 @@ class _Bringing:
             user=user_name(),
         )
         write_entry(self._folder, record)
-
-
-def _on_disk(folder: Path) -> None:
-    """Have the file system of a folder write out what it holds back: of many small files all at
-    once."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(fd)

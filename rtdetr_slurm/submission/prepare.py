@@ -41,7 +41,7 @@ from rtdetr_slurm.submission.files import check_files, record_files
 from rtdetr_slurm.submission.parent import check_inputs, find_parent
 from rtdetr_slurm.submission.pretrained import Pretrained, filled_in, find_pretrained
 from rtdetr_slurm.submission.search import draws_of, find_search, fitted
-from rtdetr_slurm.submission.staging import find_sources, find_upload
+from rtdetr_slurm.submission.staging import check_local_copy, find_sources, find_upload
 from rtdetr_slurm.submission.studies import check_search
 from rtdetr_slurm.submission.teacher import check_teacher
 from rtdetr_slurm.submission.twins import find_twin, refusal
@@ -163,7 +163,9 @@ def prepare(
         searching=asked.searching,
         staging=brought.staging,
         upload=find_upload(loaded, found),
+        copied=brought.fields if loaded.job.local_copy else (),
     )
+    copy_notes = check_local_copy(loaded, plan, found.site)
     if before is not None:
         check_inputs(loaded, frozen, plan, before)
     check_files(loaded, frozen, plan)
@@ -183,6 +185,7 @@ def prepare(
         *plan.notes,
         *model_notes,
         *brought.notes,
+        *copy_notes,
         *map(brought.named, data.notes),
     )
     plan = replace(plan, notes=notes)

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.installed import python_path
 from rtdetr_slurm.model_check import InvalidInput, Problem, locate
+from rtdetr_slurm.plan.model import Plan
 from rtdetr_slurm.plan.sources import staged_fields
 from rtdetr_slurm.plan.staging import STAGE, StagedField, Staging, Store, Upload
 from rtdetr_slurm.resolved_spec import is_remote, shown_uri
 from rtdetr_slurm.site.discover import FoundSite
+from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.spec import LoadedSpec
 from rtdetr_slurm.staging.bring import bring
 from rtdetr_slurm.staging.fetch import look
@@ -36,12 +38,14 @@ class Brought:
 
     Attributes:
         staging: what a stage is to bring; None where nothing is left for one.
+        fields: all that there is to bring, whoever brings it.
         paths: of fields whose files are on the shared file system by now; of all, where no stage
             is to bring any.
         addresses: of what is at these paths.
     """
 
     staging: Staging | None = None
+    fields: tuple[StagedField, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +100,7 @@ def find_sources(
     )
     paths = {one.field: one.path for one in brought}
     addresses = {one.path: shown_uri(one.uri) for one in brought}
-    return Brought(None if bring_all else staging, paths, notes, addresses)
+    return Brought(None if bring_all else staging, fields, paths, notes, addresses)
 
 
 def find_upload(loaded: LoadedSpec, found: FoundSite) -> Upload | None:
@@ -119,6 +123,29 @@ def find_upload(loaded: LoadedSpec, found: FoundSite) -> Upload | None:
                 problem = Problem(("job", "upload"), str(error))
                 raise InvalidInput(locate(loaded.source, [problem])) from error
     return Upload(to, store, python_path("boto3"), _secrets())
+
+
+def check_local_copy(loaded: LoadedSpec, plan: Plan, site: Site) -> tuple[str, ...]:
+    """Notes on the copies that nodes are to make.
+
+    Raises:
+        InvalidInput: they cannot.
+    """
+    if not loaded.job.local_copy:
+        return ()
+    copying = [stage for stage in plan.stages if stage.local_copy]
+    on_host = [stage.name for stage in copying if stage.container is None]
+    problem = None
+    if on_host:
+        problem = f"{on_host[0]} runs without a container, so no copy can take an original's place"
+    elif copying and site.scratch is None:
+        problem = f"site '{site.name}' names no folder for copies (scratch, in its profile)"
+    if problem is not None:
+        told = Problem(("job", "local_copy"), f"found true; {problem}")
+        raise InvalidInput(locate(loaded.source, [told]))
+    if not copying:
+        return ("job.local_copy: no images are fetched or unpacked, so none are copied",)
+    return ()
 
 
 def _secrets() -> tuple[str, ...]:

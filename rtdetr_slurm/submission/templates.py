@@ -133,6 +133,8 @@ def _settings(stage: Stage, prepared: Prepared, kit: Path) -> Iterator[str]:
             f"stage {stage.name} runs in TAO's image, which only `submit` keeps to its own nodes "
             "and GPUs"
         )
+    if stage.local_copy:
+        raise RequestError("job.local_copy: a rendered script copies nothing; use submit")
     work = prepared.run_dir / JOBS_DIR / stage.name
     yield from launch.module_lines
     yield f"KIT={_word(kit)}"

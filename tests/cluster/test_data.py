@@ -43,7 +43,12 @@ def store(few: Dataset, tmp_path: Path) -> Iterator[str]:
 def remote(cli: Cli, store: str) -> Cli:
     """`rtdetr-slurm` of somebody who has the store's credentials in the environment alone."""
     profile = yaml.safe_load(Path(cli.env["RTDETR_SLURM_SITE"]).read_text())
-    profile |= {"s3": {"endpoint_url": store}, "cache_root": str(cli.folder / "cache")}
+    (cli.folder / "scratch").mkdir()
+    profile |= {
+        "s3": {"endpoint_url": store},
+        "cache_root": str(cli.folder / "cache"),
+        "scratch": str(cli.folder / "scratch"),
+    }
     site = write_spec(cli.folder / "site.yaml", profile)
     return Cli({**cli.env, **CREDENTIALS, "RTDETR_SLURM_SITE": str(site)}, cli.folder)
 
@@ -57,8 +62,9 @@ def test_a_training_on_what_a_job_without_gpus_has_brought(
     overrides = [
         f"dataset.train_data_sources=[{sources(TRAIN)}]",
         f"dataset.val_data_sources={sources(EVAL)}",
+        "job.local_copy=true",
     ]
-    # Two want the same archives at once: one of them brings each.
+    # Two want the same archives at once: one of them brings each, and one of them copies each.
     first, second = (remote.json("submit", path, *overrides, "--again") for _ in range(2))
     for run in (first, second):
         stages = {stage["name"]: stage for stage in ended(remote, run["run_dir"])}
@@ -75,6 +81,17 @@ def test_a_training_on_what_a_job_without_gpus_has_brought(
     images = Path(given["dataset.train_data_sources.0.image_dir"])
     assert images.is_relative_to(remote.folder / "cache")
     assert len([*images.iterdir()]) == 24
+    copies = [*(remote.folder / "scratch").glob("rtdetr-slurm-*/*/images")]
+    assert sorted(len([*copy.iterdir()]) for copy in copies) == sorted(
+        [24, len([*few.images("val").iterdir()])]
+    )
+    logs = "".join(
+        path.read_text()
+        for run in (first, second)
+        for path in Path(run["run_dir"], "jobs", "train").glob("*_log.out")
+    )
+    assert [logs.count(f"source={copy},destination=") for copy in copies] == [2, 2]
+    assert logs.count(", copied in ") == logs.count(" already\n") == 2
     entries = [
         json.loads(path.read_text()) for path in (remote.folder / "cache").glob("*/entry.json")
     ]

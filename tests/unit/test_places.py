@@ -11,7 +11,7 @@ from site_support import Machine
 from spec_files import TRAIN, load, only, problems
 
 from rtdetr_slurm.errors import RequestError, SiteError
-from rtdetr_slurm.launch.node import scratch_folder
+from rtdetr_slurm.launch.scratch import scratch_folder
 from rtdetr_slurm.places import system_folder
 from rtdetr_slurm.submission.prepare import prepare
 

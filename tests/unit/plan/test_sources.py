@@ -117,11 +117,28 @@ def test_a_first_stage_without_gpu_brings_what_the_others_wait_for(tmp_path: Pat
         ("dataset.train_data_sources.1.image_dir", "/data/more.zip"),
         ("dataset.train_data_sources.0.json_file", "s3://b/train/annotations.json"),
     ]
+    # Its nodes bind what has been brought, where that is.
     assert train.container is not None
-    [bind] = [bind for bind in train.container.binds if bind.source == "/shared/cache"]
-    assert bind.read_only
+    assert not [bind for bind in train.container.binds if bind.source.startswith("/shared")]
     # It reads folders that are there already, and waits for the training alone.
     assert evaluate.depends_on == (Dependency(Origin("train")),)
+
+
+def test_images_that_are_brought_are_what_nodes_copy(tmp_path: Path) -> None:
+    """Whoever brings them; and no annotations, and no folders that the spec names itself."""
+    overrides = (
+        "job.then=[evaluate]",
+        "dataset.test_data_sources={image_dir: s3://b/val.zip, json_file: s3://b/val.json}",
+    )
+    loaded = loaded_from(tmp_path, SEED, *overrides)
+    spec = frozen_spec(loaded, run_dir=RUN_DIR, cwd=tmp_path)
+    fields = staged_fields(spec, loaded.actions, site().engine_of)
+    for staging in (Staging("/shared/cache", Store(), fields), None):
+        plan = make_plan(loaded, spec, site(), run_dir=RUN_DIR, staging=staging, copied=fields)
+        assert {stage.name: stage.local_copy for stage in plan.stages if stage.runs_action} == {
+            "train": tuple(f"dataset.train_data_sources.{n}.image_dir" for n in (0, 1)),
+            "evaluate": ("dataset.test_data_sources.image_dir",),
+        }
 
 
 def test_a_stage_that_takes_no_model_still_waits_for_the_one_before(tmp_path: Path) -> None:
