@@ -123,7 +123,8 @@ def check_everything(
                     continue
                 place = source.image_dir, source.annotations.path
                 sources.setdefault(place, (kind, source))
-                roles.setdefault((kind, *place), (kind, source))
+                if kind != "train" or trains:  # others calibrate on them
+                    roles.setdefault((kind, *place), (kind, source))
             if trains:
                 trained, _ = find_classes([source.annotations for _, source in every])
     find_leaks([*roles.values()], look.digests, found)

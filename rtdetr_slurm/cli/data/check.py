@@ -13,7 +13,7 @@ from rtdetr_slurm.cli import terminal
 from rtdetr_slurm.cli.told import Told
 from rtdetr_slurm.cli.validate import loaded_request
 from rtdetr_slurm.contract import ExitCode
-from rtdetr_slurm.errors import explained
+from rtdetr_slurm.errors import RequestError, explained
 
 if TYPE_CHECKING:
     from rtdetr_slurm.data.everything import DataReport
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from rtdetr_slurm.cli.data.shown import report_document, show_report
     from rtdetr_slurm.data.statistics import count
 
+    if args.html and not args.html.parent.is_dir():
+        raise RequestError(f"--html {args.html}: there is no folder {args.html.parent}")
     loaded, notes, wrong_ids = _loaded(args)
     for note in notes:
         terminal.note(f"note: {note}")

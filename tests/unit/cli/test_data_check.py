@@ -85,6 +85,8 @@ def test_as_a_document(spec: Path, capsys: Capture) -> None:
 def test_a_wrong_spec_is_refused_as_elsewhere(spec: Path, capsys: Capture) -> None:
     assert check(spec, "dataset.batch_size=0") == 2
     assert "dataset.batch_size: found 0" in capsys.readouterr().err
+    assert check(spec, "--html", "nowhere/page.html") == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err
 
 
 def test_several_sources_to_train_on_are_told_apart(spec: Path, capsys: Capture) -> None:
