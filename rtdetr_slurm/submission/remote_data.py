@@ -17,7 +17,8 @@ from rtdetr_slurm.staging.fetch import fetch, look
 from rtdetr_slurm.staging.progress import Tell
 from rtdetr_slurm.submission.staging import store_of
 
-_FOLDERS = {"train": ("train",), "val": ("val", "valid", "eval"), "test": ("test",)}
+_TRAIN = "train"
+_FOLDERS = {_TRAIN: ("train",), "val": ("val", "valid", "eval"), "test": ("test",)}
 """Where a split may be."""
 _ARCHIVES = tuple(dict.fromkeys((ARCHIVE, *(f"{IMAGES}{suffix}" for suffix in PACKED_SUFFIXES))))
 
@@ -37,7 +38,7 @@ def remote_splits(root: str, found: FoundSite, tell: Tell) -> Mapping[str, Split
         for folder in folders:
             place = f"{root.rstrip('/')}/{folder}"
             annotations = StagedObject(f"{place}/{ANNOTATIONS}", "file")
-            if split == "train":
+            if split == _TRAIN:
                 look(annotations, store)  # whatever is wrong with it is said
             if not _is_there(annotations, store):
                 continue
