@@ -58,11 +58,11 @@ def local_copy_of(
 
     def told(progress: Progress) -> None:
         if holds:
-            copy.say(f"{progress}\n")
+            copy.say(f"{size_text(progress.bytes)} of {size_text(progress.size)}\n")
         tell(progress)
 
     size = sum(one.size for one in files)
-    ticker = Ticker(f"copy of {source} in {copy.folder}", size, told, stopped)
+    ticker = Ticker(f"copy of {source}", size, told, stopped)
 
     def on_wait(owner: str) -> None:
         ticker.wait_for(f"another job here ({owner.strip()})")
