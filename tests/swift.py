@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.harness.machine import cache_dir
+from tests.cluster.harness.machine import cache_dir, locked
 from tests.object_store import CREDENTIALS as OF_MOTO
 
 VERSION = "2.38.3"
@@ -121,13 +121,14 @@ def _installed() -> Path:
     """The folder of its programs."""
     folder = cache_dir() / f"swift-{VERSION}"
     done = folder / "done"
-    if not done.exists():
-        venv.create(folder, with_pip=True)
-        command = [str(folder / "bin/pip"), "install", "--quiet", f"swift=={VERSION}"]
-        made = subprocess.run(command, capture_output=True, text=True)
-        if made.returncode:
-            raise NoSwift(f"{' '.join(command)}: {made.stderr.strip().splitlines()[-1:]}")
-        done.touch()
+    with locked("swift"):  # tests run in several processes
+        if not done.exists():
+            venv.create(folder, with_pip=True)
+            command = [str(folder / "bin/pip"), "install", "--quiet", f"swift=={VERSION}"]
+            made = subprocess.run(command, capture_output=True, text=True)
+            if made.returncode:
+                raise NoSwift(f"{' '.join(command)}: {made.stderr.strip().splitlines()[-1:]}")
+            done.touch()
     return folder / "bin"
 
 

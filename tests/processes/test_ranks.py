@@ -130,7 +130,7 @@ class TestSignals:
             assert launcher.stdout is not None
             assert any("once more ends it at once" in line for line in launcher.stdout)
             launcher.send_signal(number)
-        output, _ = launcher.communicate(timeout=10)
+        output, _ = launcher.communicate(timeout=60)
         if number is not None:
             assert (launcher.returncode, output.splitlines()[-1]) == (
                 1,
