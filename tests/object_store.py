@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -127,14 +127,26 @@ def faulty_proxy(server: str) -> Iterator[tuple[str, Faults]]:
             if kind == "busy":
                 text = b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>"
                 self.send_response(503)
+                self.send_header("Connection", "close")
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
                 return
-            answer, content = self.answer_of(body)
+            parts = urlsplit(server)
+            asked = HTTPConnection(parts.hostname or "", parts.port)
+            # The Host header is part of what is signed, and stays.
+            asked.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    asked.putheader(name, value)
+            asked.endheaders(body or None)
+            answer = asked.getresponse()
+            content = answer.read()
             if kind == "short":
                 content = content[: len(content) // 2]
             self.send_response(answer.status)
+            # Else a client uses it for the next request, at the moment at which it is closed.
+            self.send_header("Connection", "close")
             for name, value in answer.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                     self.send_header(name, value)
@@ -146,25 +158,6 @@ def faulty_proxy(server: str) -> Iterator[tuple[str, Faults]]:
                 self.wfile.write(content if whole else content[: len(content) // 2])
             if kind == "stall":
                 faults.stalled.wait(_STALL_S)
-
-        def answer_of(self, body: bytes) -> tuple[HTTPResponse, bytes]:
-            """What the server says; one that breaks off by itself is asked again."""
-            parts = urlsplit(server)
-            for tries_left in (2, 1, 0):
-                asked = HTTPConnection(parts.hostname or "", parts.port)
-                # The Host header is part of what is signed, and stays.
-                asked.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    if name.lower() not in ("connection", "expect"):
-                        asked.putheader(name, value)
-                try:
-                    asked.endheaders(body or None)
-                    answer = asked.getresponse()
-                    return answer, answer.read()
-                except (OSError, HTTPException):
-                    if not tries_left:
-                        raise
-            raise AssertionError
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 
