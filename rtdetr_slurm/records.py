@@ -178,6 +178,23 @@ def checked(kind: type[T], data: Any, path: object, line: int | None = None) -> 
         raise BadRecord(path, str(error), line) from None
 
 
+def read_record(kind: type[T], path: Path, known: int) -> T | None:
+    """A record that is a file of its own; None while there is none.
+
+    Args:
+        known: the latest schema_version of such records.
+
+    Raises:
+        NewerVersion, BadRecord: it cannot be read.
+    """
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return None
+    check_version(content, path, known)
+    return checked(kind, content, path)
+
+
 def check_version(data: Any, path: object, known: int) -> None:
     """See that this rtdetr-slurm knows a record's version; one without any passes.
 

@@ -13,7 +13,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of, write_atomic
 from rtdetr_slurm.plan.model import Plan, Stage, StageTask
 from rtdetr_slurm.plan.search import Search
-from rtdetr_slurm.records import check_version, checked, read_json
+from rtdetr_slurm.records import read_record
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 from rtdetr_slurm.runs.choice import Chosen
 from rtdetr_slurm.runs.run import Run
@@ -65,13 +65,7 @@ def read_best(search: Search) -> Best | None:
     Raises:
         NewerVersion, BadRecord: it cannot be read.
     """
-    path = search.path / BEST_JSON
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        return None
-    check_version(content, path, BEST_VERSION)
-    return checked(Best, content, path)
+    return read_record(Best, search.path / BEST_JSON, BEST_VERSION)
 
 
 def chosen_by(run: Run, stage: Stage) -> Best | None:

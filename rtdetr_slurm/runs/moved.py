@@ -11,7 +11,7 @@ from typing import Any
 
 from rtdetr_slurm.contract import MOVED_JSON, MOVED_VERSION
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.records import check_version, checked, read_json
+from rtdetr_slurm.records import read_record
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,9 @@ def where_it_is(content: Any, folder: Path) -> Any:
     Raises:
         NewerVersion, BadRecord: moved.json cannot be read.
     """
-    path = folder / MOVED_JSON
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
+    moved = read_record(Moved, folder / MOVED_JSON, MOVED_VERSION)
+    if moved is None:
         return content
-    check_version(found, path, MOVED_VERSION)
-    moved = checked(Moved, found, path)
     # The innermost first: results may have been in a folder of the run, or elsewhere.
     places = sorted(moved.folders.items(), key=lambda item: len(item[0]), reverse=True)
     new = {then: str(folder.absolute() / now) for then, now in places}

@@ -10,7 +10,7 @@ from pathlib import Path
 from rtdetr_slurm.contract import STAGED_JSON, STAGED_VERSION
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import write_atomic
-from rtdetr_slurm.records import check_version, checked, read_json
+from rtdetr_slurm.records import read_record
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,7 @@ def read_staged(folder: Path) -> StagedRecord | None:
     Raises:
         NewerVersion, BadRecord: it cannot be read.
     """
-    path = folder / STAGED_JSON
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        return None
-    check_version(content, path, STAGED_VERSION)
-    return checked(StagedRecord, content, path)
+    return read_record(StagedRecord, folder / STAGED_JSON, STAGED_VERSION)
 
 
 def staged_path(folder: Path, field: str, uri: str | None) -> Path:

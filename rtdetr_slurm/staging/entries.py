@@ -16,11 +16,11 @@ from rtdetr_slurm.plan.staging import ObjectKind, StagedObject
 from rtdetr_slurm.records import (
     BadRecord,
     Moment,
-    check_version,
     checked,
     checked_lines,
     names_in,
     read_json,
+    read_record,
 )
 from rtdetr_slurm.storage.address import identity
 from rtdetr_slurm.storage.base import ObjectInfo
@@ -130,12 +130,9 @@ def read_entry(folder: Path) -> Entry | None:
         BadRecord: its entry.json cannot be read.
     """
     path = folder / _ENTRY_JSON
-    try:
-        data = read_json(path)
-    except FileNotFoundError:
+    found = read_record(EntryRecord, path, CACHE_VERSION)
+    if found is None:
         return None
-    check_version(data, path, CACHE_VERSION)
-    found = checked(EntryRecord, data, path)
     if found.kind == "file" and (found.name in ("", ".", "..") or "/" in found.name):
         raise BadRecord(path, f"{found.name!r} is no name of a file")
     return Entry(

@@ -16,6 +16,7 @@ from rtdetr_slurm.data.archives import archive_stem
 from rtdetr_slurm.errors import RequestError, refusals_explained
 from rtdetr_slurm.files import sha256_of, sync_all, write_atomic
 from rtdetr_slurm.plan.staging import StagedObject, Store
+from rtdetr_slurm.resolved_spec import shown_uri
 from rtdetr_slurm.runs.processes import user_name
 from rtdetr_slurm.staging.claims import Claim, Lost, acquire, work_folders
 from rtdetr_slurm.staging.download import download
@@ -37,7 +38,7 @@ from rtdetr_slurm.staging.landing import BadArchive, Landing, check_room
 from rtdetr_slurm.staging.names import image_names, wanting
 from rtdetr_slurm.staging.progress import Tell, Ticker
 from rtdetr_slurm.staging.unpack import is_zip, safe_name, unpack
-from rtdetr_slurm.storage.address import name_of, scheme_of, shown
+from rtdetr_slurm.storage.address import name_of, scheme_of
 from rtdetr_slurm.storage.base import Changed, ObjectInfo, Reader
 from rtdetr_slurm.storage.local import LocalReader
 from rtdetr_slurm.storage.local import head as local_head
@@ -59,7 +60,7 @@ def look(one: StagedObject, store: Store) -> ObjectInfo:
         return head(one.uri, store)
     found = [*listed(one.uri, store)]
     if not found:
-        raise RequestError(f"{shown(one.uri)}: there is nothing below it")
+        raise RequestError(f"{shown_uri(one.uri)}: there is nothing below it")
     return _together(one.uri, found)
 
 
@@ -116,7 +117,7 @@ def fetch(
         names = image_names(_local(one.names_from, cache, store, tell, stopped))
     info = look(one, store)
     folder = cache / key_of(one, info, names)
-    ticker = Ticker(shown(one.uri), info.size, tell, stopped)
+    ticker = Ticker(shown_uri(one.uri), info.size, tell, stopped)
     while True:
         if (entry := cached(one, cache, info, names)) is not None:
             ticker.at_end()
@@ -247,7 +248,7 @@ class _Bringing:
 
     def _finish(self, files: list[FileRecord]) -> None:
         record = EntryRecord(
-            uri=shown(self._one.uri),
+            uri=shown_uri(self._one.uri),
             kind=self._one.kind,
             name=self._info.name,
             size=self._info.size,

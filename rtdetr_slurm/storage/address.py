@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.resolved_spec import shown_uri
 
 SCHEMES = ("s3", "https", "http", "file")
 _SIGNATURE = re.compile(
@@ -38,7 +39,7 @@ def scheme_of(uri: str) -> str:
     scheme = match[1].lower()
     if scheme not in SCHEMES:
         raise RequestError(
-            f"{shown(uri)}: addresses of objects begin with "
+            f"{shown_uri(uri)}: addresses of objects begin with "
             + ", ".join(f"{one}://" for one in SCHEMES)
         )
     if scheme != "s3" and "@" in uri.split("/")[2]:
@@ -49,24 +50,16 @@ def scheme_of(uri: str) -> str:
     return scheme
 
 
-def shown(uri: str) -> str:
-    """An address for messages and records: without the query, and without a password."""
-    if "://" not in uri or uri.lower().startswith(("s3://", "file://")):
-        return uri
-    bare = re.split(r"[?#]", uri, maxsplit=1)[0]
-    return re.sub(r"://[^/]*@", "://", bare, count=1)
-
-
 def identity(uri: str) -> str:
-    """What tells an object's address from others: as `shown`, and a digest of those parts of the
-    query that say which object is meant."""
+    """What tells an object's address from others: as `shown_uri`, and a digest of those parts of
+    the query that say which object is meant."""
     if scheme_of(uri) not in ("http", "https"):
         return uri
     parts = parse_qsl(urlsplit(uri).query, keep_blank_values=True)
     meant = sorted((key, value) for key, value in parts if not _SIGNATURE.fullmatch(key))
     if not meant:
-        return shown(uri)
-    return f"{shown(uri)}?{hashlib.sha256(urlencode(meant).encode()).hexdigest()[:16]}"
+        return shown_uri(uri)
+    return f"{shown_uri(uri)}?{hashlib.sha256(urlencode(meant).encode()).hexdigest()[:16]}"
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -101,10 +94,10 @@ def name_of(uri: str) -> str:
     Raises:
         RequestError: it has none that a file may have.
     """
-    path = shown(uri).partition("://")[2].partition("/")[2] if "://" in uri else uri
+    path = shown_uri(uri).partition("://")[2].partition("/")[2] if "://" in uri else uri
     name = posixpath.basename(path.rstrip("/"))
     if scheme_of(uri) in ("http", "https"):
         name = unquote(name)
     if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name) > 200:
-        raise RequestError(f"{shown(uri)}: its last part is no name for a file")
+        raise RequestError(f"{shown_uri(uri)}: its last part is no name for a file")
     return name

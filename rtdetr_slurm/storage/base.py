@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from rtdetr_slurm.errors import ActionError, SiteError
-from rtdetr_slurm.storage.address import shown
+from rtdetr_slurm.resolved_spec import shown_uri
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class ObjectInfo:
 
     @property
     def shown(self) -> str:
-        return shown(self.uri)
+        return shown_uri(self.uri)
 
 
 class Reader(Protocol):
@@ -94,7 +94,7 @@ def patiently(uri: str, attempt: Callable[[], T], waits: Sequence[float]) -> T:
         except Transient as error:
             if wait is None:
                 tries = len(waits) + 1
-                raise Unreachable(f"{shown(uri)}: {error} ({tries} tries)") from None
+                raise Unreachable(f"{shown_uri(uri)}: {error} ({tries} tries)") from None
             pause(wait)
     raise AssertionError
 

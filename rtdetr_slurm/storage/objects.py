@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.plan.staging import Store
+from rtdetr_slurm.resolved_spec import shown_uri
 from rtdetr_slurm.storage import local, s3, web
-from rtdetr_slurm.storage.address import scheme_of, shown
+from rtdetr_slurm.storage.address import scheme_of
 from rtdetr_slurm.storage.base import ObjectInfo, Reader
 
 
@@ -37,7 +38,7 @@ def listed(uri: str, store: Store) -> Iterator[ObjectInfo]:
     if scheme == "file":
         return local.listed(uri)
     raise RequestError(
-        f"{shown(uri)}: a web server does not list what it has; name an archive there"
+        f"{shown_uri(uri)}: a web server does not list what it has; name an archive there"
     )
 
 

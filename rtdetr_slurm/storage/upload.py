@@ -17,7 +17,8 @@ from rtdetr_slurm.errors import ActionError, RequestError, refusals_explained
 from rtdetr_slurm.files import replace_with, sha256_of
 from rtdetr_slurm.plan.staging import Store
 from rtdetr_slurm.records import open_file
-from rtdetr_slurm.storage.address import bucket_and_key, local_path, scheme_of, shown
+from rtdetr_slurm.resolved_spec import shown_uri
+from rtdetr_slurm.storage.address import bucket_and_key, local_path, scheme_of
 from rtdetr_slurm.storage.base import PATIENT, patiently
 from rtdetr_slurm.storage.s3 import called, client_of
 
@@ -49,7 +50,7 @@ def put_file(path: Path, uri: str, store: Store, *, on_progress: OnBytes | None 
     elif scheme == "s3":
         _Upload(path, uri, store, tell).send()
     else:
-        raise RequestError(f"{shown(uri)}: files go to s3://bucket/prefix or a folder")
+        raise RequestError(f"{shown_uri(uri)}: files go to s3://bucket/prefix or a folder")
 
 
 def _copy(path: Path, target: Path, tell: OnBytes) -> None:

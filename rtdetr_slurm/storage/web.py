@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.storage.address import name_of, shown
+from rtdetr_slurm.resolved_spec import shown_uri
+from rtdetr_slurm.storage.address import name_of
 from rtdetr_slurm.storage.base import (
     AGAIN,
     CONNECT_S,
@@ -63,7 +64,7 @@ def _get(uri: str, byte_range: str) -> BaseHTTPResponse:
             "GET", uri, headers=headers, preload_content=False, decode_content=False
         )
     except LocationValueError:
-        raise RequestError(f"{shown(uri)} is no address of a web server") from None
+        raise RequestError(f"{shown_uri(uri)} is no address of a web server") from None
     except (HTTPError, OSError) as error:
         raise Transient(f"the connection failed: {_cause(error)}") from None
     if answer.status in (200, 206, 416):
@@ -72,12 +73,13 @@ def _get(uri: str, byte_range: str) -> BaseHTTPResponse:
     if answer.status in AGAIN:
         raise Transient(f"the server answers {answer.status}")
     if answer.status in (404, 410):
-        raise RequestError(f"{shown(uri)} does not exist (the server answers {answer.status})")
+        raise RequestError(f"{shown_uri(uri)} does not exist (the server answers {answer.status})")
     if answer.status in (401, 403):
         raise RequestError(
-            f"{shown(uri)}: the server refuses ({answer.status}); a signed address may have expired"
+            f"{shown_uri(uri)}: the server refuses ({answer.status}); a signed address may have "
+            "expired"
         )
-    raise RequestError(f"{shown(uri)}: the server answers {answer.status}")
+    raise RequestError(f"{shown_uri(uri)}: the server answers {answer.status}")
 
 
 def _cause(error: BaseException) -> str:
@@ -94,7 +96,7 @@ def head(uri: str) -> ObjectInfo:
         RequestError, Unreachable.
     """
     if not urlsplit(uri).hostname:
-        raise RequestError(f"{shown(uri)} names no server")
+        raise RequestError(f"{shown_uri(uri)} names no server")
 
     def ask() -> ObjectInfo:
         answer = _get(uri, "bytes=0-0")
@@ -102,7 +104,7 @@ def head(uri: str) -> ObjectInfo:
         answer.close()
         if size is None:
             raise RequestError(
-                f"{shown(uri)}: the server does not say how large it is, so nobody could tell "
+                f"{shown_uri(uri)}: the server does not say how large it is, so nobody could tell "
                 "whether it was complete"
             )
         return ObjectInfo(uri, size, _validator(answer), name_of(uri))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from rtdetr_slurm.errors import RequestError
+from rtdetr_slurm.resolved_spec import shown_uri
 from rtdetr_slurm.storage.address import (
     bucket_and_key,
     identity,
     local_path,
     name_of,
     scheme_of,
-    shown,
 )
 
 SIGNED = "https://h.example/a/b.tar?X-Amz-Signature=SECRET&X-Amz-Credential=WHO"
@@ -42,11 +42,11 @@ def test_a_password_is_refused_and_not_shown() -> None:
     with pytest.raises(RequestError, match="no user and no password") as error:
         scheme_of("https://me:SECRET@h.example/x")
     assert "SECRET" not in str(error.value)
-    assert shown("https://me:SECRET@h.example/x?sig=SECRET#SECRET") == "https://h.example/x"
+    assert shown_uri("https://me:SECRET@h.example/x?sig=SECRET#SECRET") == "https://h.example/x"
 
 
 def test_a_signature_is_neither_shown_nor_part_of_what_an_object_is() -> None:
-    assert shown(SIGNED) == identity(SIGNED) == "https://h.example/a/b.tar"
+    assert shown_uri(SIGNED) == identity(SIGNED) == "https://h.example/a/b.tar"
     first, second = (identity(f"https://h/get?id={number}&token=SECRET") for number in (1, 2))
     assert first != second
     assert "SECRET" not in first
