@@ -132,6 +132,10 @@ class Env:
     """Index of an array task of the local site; unset outside arrays."""
 
 
+ENGINE_SECTION = "engine"
+"""The section of a spec that our engine is given and TAO's images are not."""
+
+
 # --- files of a run ------------------------------------------------------------------------
 RUN_JSON = "run.json"
 SPEC_YAML = "spec.yaml"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_slurm.actions import DEPLOY, TAO_FOLDER, get_action
-from rtdetr_slurm.contract import Env, ExitCode, FailureClass
+from rtdetr_slurm.contract import ENGINE_SECTION, Env, ExitCode, FailureClass
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.files import PRIVATE_DIR
 from rtdetr_slurm.launch.arrivals import STARTED_FILE
@@ -53,7 +53,11 @@ def tao_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         off = not (value.get("enable_topk") if isinstance(value, Mapping) else value)
         if around and off:
             known = with_value(known, section, {k: v for k, v in around.items() if k != name})
-    return {key: _without_nulls(value) for key, value in known.items() if value is not None}
+    return {
+        key: _without_nulls(value)
+        for key, value in known.items()
+        if value is not None and key != ENGINE_SECTION
+    }
 
 
 def _without_nulls(node: Any) -> Any:

@@ -9,12 +9,14 @@ from rtdetr_slurm.contract import Env, Infer
 from rtdetr_slurm.spec.automl import AutoMLConfig
 from rtdetr_slurm.spec.dataset import DatasetConfig
 from rtdetr_slurm.spec.distill import DistillConfig
+from rtdetr_slurm.spec.engine import EngineConfig
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.export import ExportConfig
 from rtdetr_slurm.spec.fields import (
     EVERY,
     MODEL,
     ON_IMAGES,
+    TRAINING,
     OptionalText,
     Section,
     declared,
@@ -36,7 +38,9 @@ FROM_ENVIRONMENT = f"env:{Env.ENCRYPTION_KEY}"
 
 
 class ExperimentConfig(Section):
-    """What an engine is given: TAO's sections. Those that a spec leaves out have their defaults."""
+    """What an engine is given: TAO's sections, and `engine`, which its images are not given.
+
+    Those that a spec leaves out have their defaults."""
 
     results_dir: OptionalText = field(
         "",
@@ -104,6 +108,11 @@ class ExperimentConfig(Section):
         honoured_by=users("gen_trt_engine"),
         automl="disabled",
         description="A TensorRT engine from an ONNX file.",
+    )
+    engine: EngineConfig = field(
+        EngineConfig,
+        used_by=TRAINING,
+        description="Options of this engine that NVIDIA TAO does not have; all are off by default.",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rtdetr_slurm.actions import ACTIONS, DEPLOY
+from rtdetr_slurm.contract import ENGINE_SECTION
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, LIST_SUFFIX
 from rtdetr_slurm.spec.experiment import ExperimentConfig
@@ -101,6 +102,8 @@ def tao_can_do_it(experiment: ExperimentConfig, action: str) -> Problems:
     deploys = ACTIONS[action].program == DEPLOY
     checks = {**REFUSED, **(REFUSED_IN_TENSORRT if deploys else {})}
     for ref, value in visit(experiment):
+        if ref.path[0] == ENGINE_SECTION and ref.nested is None and is_chosen(ref, value):
+            yield Problem(ref.path, f"found {show(value)}; TAO's image has no such option")
         check = checks.get(_name(ref))
         if check and action in ref.used_by and (problem := check(value, experiment)):
             yield Problem(ref.path, f"found {show(value)}; {problem}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
+from hotcoco import COCO, COCOeval
 from numpy.typing import NDArray
 
 from rtdetr_slurm.vision.table import Table
@@ -56,15 +55,15 @@ def score_detections(
         detections: [D, 7]: image position, left, top, width, height (pixels), score, label.
         class_ids: score only these classes; None means all of the table's.
     """
-    truth = COCO(_ground_truth(table))
-    found = truth.loadRes(_results(detections))
-    evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
+    truth = _ground_truth(table)
+    evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
     chosen = sorted(table.classes if class_ids is None else set(class_ids))
-    evaluation.params.catIds = chosen
+    evaluation.params.cat_ids = chosen
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    values = [_defined(value) for value in evaluation.all_stats[: len(NAMES)]]
+    values = [_defined(value) for value in evaluation.stats]
+    assert evaluation.eval is not None
     precision = evaluation.eval["precision"]  # by IoU, recall, class, area, detections per image
     per_class, curves = {}, {}
     for k, category in enumerate(chosen):
@@ -75,46 +74,18 @@ def score_detections(
     return Metrics(dict(zip(NAMES, values, strict=True)), per_class, curves)
 
 
-def _ground_truth(table: Table) -> dict[str, Any]:
+def _ground_truth(table: Table) -> COCO:
     """The table as COCO data. Ids count from 1: in pycocotools' matching, 0 means unmatched."""
-    image_of_box = np.repeat(np.arange(len(table)), np.diff(table.starts)).tolist()
-    columns = zip(
-        image_of_box,
-        table.labels.tolist(),
-        table.boxes.tolist(),
-        table.areas.tolist(),
-        table.crowds.tolist(),
-        strict=True,
+    return COCO.from_arrays(
+        [{"id": image} for image in range(len(table))],
+        [{"id": category, "name": str(category)} for category in table.classes],
+        np.repeat(np.arange(len(table)), np.diff(table.starts)),
+        table.labels,
+        table.boxes,
+        ids=np.arange(1, len(table.labels) + 1),
+        area=table.areas,
+        iscrowd=table.crowds,
     )
-    return {
-        "info": {},
-        "images": [{"id": image} for image in range(len(table))],
-        "categories": [{"id": i, "name": name} for i, name in table.classes.items()],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": label,
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(crowd),
-            }
-            for number, (image, label, box, area, crowd) in enumerate(columns, start=1)
-        ],
-    }
-
-
-def _results(detections: NDArray[np.float64]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": int(row[0]),
-            "bbox": row[1:5],
-            "score": row[5],
-            "category_id": int(row[6]),
-            "segmentation": [],  # else the library makes one of the box
-        }
-        for row in detections.tolist()
-    ]
 
 
 def _mean_defined(values: NDArray[np.float64]) -> float:
@@ -124,7 +95,3 @@ def _mean_defined(values: NDArray[np.float64]) -> float:
 
 def _defined(value: float) -> float:
     return math.nan if value == -1 else float(value)
-
-
-def _silent(*_: object) -> None:
-    pass

@@ -36,13 +36,13 @@ from rtdetr_slurm.engine.training.checkpoint import (
     remove_interrupted,
     save_checkpoint,
 )
-from rtdetr_slurm.engine.training.optim import lr_factor, set_learning_rate
 from rtdetr_slurm.engine.training.report import (
     not_finite,
     report_epoch,
     report_training,
     write_scalars,
 )
+from rtdetr_slurm.engine.training.schedule import lr_factor, set_learning_rate
 from rtdetr_slurm.engine.training.snapshot import capture
 from rtdetr_slurm.engine.training.state import Training, TrainingState
 from rtdetr_slurm.errors import ActionError

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from inspect import signature
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare, TrainingData
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.models import RTDETR
-from rtdetr_slurm.engine.process.distributed import Context, average_norm_statistics
+from rtdetr_slurm.engine.process.distributed import average_norm_statistics
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
+from rtdetr_slurm.engine.training.parallel import distribute
 from rtdetr_slurm.engine.training.progress import TrainingProgress
 from rtdetr_slurm.engine.training.scalars import Scalars
-
-_NAMES = signature(DistributedDataParallel).parameters
-_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
-"""DDP's argument as this torch calls it; its old name is deprecated, its new one too young for the
-oldest torch that we support."""
 
 
 @dataclass
@@ -135,27 +128,11 @@ def build_state(
         ema = Ema(model, cfg.ema.decay, cpu_offload=cfg.ema.cpu_offload)
     return TrainingState(
         model=model,
-        objective=_distribute(model, objective, context),
+        objective=distribute(model, objective, context),
         auxiliary=objective.auxiliary,
         frozen_norms=frozen_norms,
         optimizer=build_optimizer(model, cfg.optim, objective.auxiliary),
         ema=ema,
         scaler=torch.amp.GradScaler("cuda") if cfg.precision == "fp16" else None,
         seed=seed,
-    )
-
-
-def _distribute(model: RTDETR, objective: nn.Module, context: Context) -> nn.Module:
-    """DDP where there is more than one rank; batch norm is synchronised on CUDA."""
-    if context.world_size == 1:
-        return objective
-    if context.device.type == "cuda":
-        for name, child in model.named_children():
-            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-    options: dict[str, Any] = {_SYNC_BUFFERS: False}
-    return DistributedDataParallel(
-        objective,
-        device_ids=[context.device] if context.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        **options,
     )

@@ -150,6 +150,7 @@ def test_its_spec_has_what_all_versions_know() -> None:
         "train": {"checkpointer": {"enable_topk": False}, "num_epochs": 3},
         "dataset": {"val_data_sources": None, "train_data_sources": [{"image_dir": "/i"}]},
         "wandb": None,
+        "engine": {"recipe": "rtdetr"},
     }
     assert tao.tao_spec(spec) == {
         "model": {"act": "silu"},

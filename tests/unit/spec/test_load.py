@@ -158,7 +158,7 @@ def test_resolved_has_what_is_used_and_what_is_given(tmp_path: Path) -> None:
     resolved = load(tmp_path, text, action="train").resolved()
     assert list(resolved) == [
         "results_dir", "model_name", "encryption_key", "wandb", "model", "dataset", "train",
-        "evaluate",
+        "evaluate", "engine",
     ]  # fmt: skip
     assert resolved["evaluate"]["checkpoint"] == "/c"
     assert resolved["train"]["ema"]["decay"] == 0.999

@@ -12,10 +12,9 @@ from rtdetr_slurm.engine.models import RTDETR, build_model
 from rtdetr_slurm.engine.training.optim import (
     build_optimizer,
     freeze,
-    lr_factor,
     parameter_groups,
-    set_learning_rate,
 )
+from rtdetr_slurm.engine.training.schedule import lr_factor, set_learning_rate
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.train import OptimConfig

@@ -10,7 +10,7 @@ from model_support import small_model
 from torch import nn
 
 from rtdetr_slurm.engine.process.distributed import Context
-from rtdetr_slurm.engine.training import state
+from rtdetr_slurm.engine.training import parallel
 
 
 def test_batch_norm_is_synchronised_over_nodes_with_one_gpu_each(
@@ -21,10 +21,10 @@ def test_batch_norm_is_synchronised_over_nodes_with_one_gpu_each(
     def alone(objective: nn.Module, **_: Any) -> nn.Module:
         return objective
 
-    monkeypatch.setattr(state, "DistributedDataParallel", alone)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", alone)
     for ranks, kind in ((1, nn.BatchNorm2d), (2, nn.SyncBatchNorm)):
         model = small_model()
-        state._distribute(model, model, Context(0, ranks, 0, 1, torch.device("cuda", 0)))
+        parallel.distribute(model, model, Context(0, ranks, 0, 1, torch.device("cuda", 0)))
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert norms
         assert {type(norm) for norm in norms} == {kind}
