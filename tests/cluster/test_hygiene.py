@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rtdetr_slurm.runs.secrets import secrets_file
+
 from .harness import jobs, slurm
 from .harness.cli import JOB_LIMIT_S, Cli, Submitted, submit, train_spec, write_spec
 from .harness.data import Dataset
@@ -87,10 +89,11 @@ def test_a_secret_is_the_programs_alone(
     spec = write_spec(tmp_path / "train.yaml", train_spec(dataset, num_epochs=6))
     with command_lines_watched() as seen:
         run = submit(cli, spec)
-        secret = run.folder / "secrets.json"
+        secret = secrets_file(run.folder)
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         until_it_trains(run)
-        assert files_with(CANARY, run.folder) == [secret]
+        assert files_with(CANARY, run.folder) == []
+        assert CANARY in secret.read_text()
         assert files_with(CANARY, cluster.state / "ctld") == []
         cluster.command("scancel", "--signal=USR2", "--batch", run.job)
         run.wait(lambda stage: stage["restarts"] == 1)

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.runs.secrets import secrets_file
 from rtdetr_slurm.slurm.client import SlurmClient
 
 from .harness import jobs, slurm
@@ -140,7 +141,7 @@ def test_preempted_run_goes_on_at_its_step(
     spec = train_spec(dataset, num_gpus=2, gpu_ids=[0, 1], num_epochs=6)
     spec["encryption_key"] = key = "hunter2-of-the-cluster"
     run = submit(cli, write_spec(cli.folder / "train.yaml", spec))
-    secrets = run.folder / "secrets.json"
+    secrets = secrets_file(run.folder)
     assert (secrets.stat().st_mode & 0o777, key in secrets.read_text()) == (0o600, True)
     assert key not in cluster.command("scontrol", "write", "batch_script", run.job, "-")
     while not (tmp_path / "modules").exists():

@@ -17,6 +17,7 @@ from local_support import VALIDATED, write_workspace
 from rtdetr_slurm.cipher import decrypted
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.runs.run import open_run
+from rtdetr_slurm.runs.secrets import secrets_file
 
 KEY = "hunter2-on-the-command-line"
 MARK = "env:RTDETR_ENCRYPTION_KEY"
@@ -65,7 +66,7 @@ def watched(folder: Path, begun: str, module: str, arguments: Sequence[str]) -> 
             assert time.monotonic() < deadline
             if any(folder.glob(begun)):
                 assert shown() == []
-                private += [path.stat().st_mode for path in folder.glob("runs/*/secrets.json")]
+                private += [path.stat().st_mode for path in folder.glob("runs/.secrets-*/*.json")]
             time.sleep(0.05)
     finally:
         process.kill()
@@ -85,10 +86,10 @@ def test_nobody_sees_it_and_nothing_holds_it(folder: Path) -> None:
     given = ("train.yaml", f"encryption_key={KEY}", VALIDATED, *SMALL)
     told = watched(folder, "runs/*/run.json", "rtdetr_slurm.cli.main", ["submit", *given, "--wait"])
     assert "checkpoints and ONNX files are encrypted" in told
-    [run_dir] = (folder / "runs").iterdir()
+    [run_dir] = (folder / "runs").glob("train-*")
     run = open_run(run_dir)
     assert run.spec["encryption_key"] == MARK
-    assert not (run_dir / "secrets.json").exists()
+    assert not secrets_file(run_dir).exists()
     checkpoint = run_dir / "results" / "train" / "model_epoch_000.pth"
     assert load_checkpoint(checkpoint, KEY)["spec"]["encryption_key"] == MARK
 

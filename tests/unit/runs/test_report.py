@@ -18,7 +18,7 @@ from rtdetr_slurm.runs import report
 from rtdetr_slurm.runs.claim import Start, claim_id
 from rtdetr_slurm.runs.report import keep_summary, report_run
 from rtdetr_slurm.runs.run import Run, status_path
-from rtdetr_slurm.runs.secrets import keep_secrets, secrets_of
+from rtdetr_slurm.runs.secrets import keep_secrets, secrets_file, secrets_of
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.runs.status import StatusLog
 from rtdetr_slurm.runs.summary import read_summary
@@ -64,7 +64,7 @@ def test_a_resume_at_the_same_moment_loses_neither_secrets_nor_its_run(
     assert [*run.path.glob(".*")] == []
     run.record("finished", stage="train", job_id="43", restart=1, state="success")
     keep_summary(run)
-    assert not (run.path / "secrets.json").exists()
+    assert not secrets_file(run.path).exists()
     assert (run.path / "summary.json").exists()
 
 

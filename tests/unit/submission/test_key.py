@@ -29,7 +29,7 @@ from rtdetr_slurm.plan.model import Stage
 from rtdetr_slurm.runs.processes import process_facts
 from rtdetr_slurm.runs.report import keep_summary
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.secrets import secrets_of
+from rtdetr_slurm.runs.secrets import secrets_file, secrets_of
 from rtdetr_slurm.site.profile import Site
 from rtdetr_slurm.site.variables import notes_on_secrets
 from rtdetr_slurm.submission.prepare import Prepared, freeze, prepare
@@ -108,9 +108,10 @@ def test_slurm_gets_it_by_the_private_file_alone(tmp_path: Path, slurm: FakeSlur
     run = make_run(tmp_path / "runs", with_key(STAGE), with_key(EVALUATE))
     slurm.answer("sbatch", f"cat $1 > {slurm.folder}/script; env > {slurm.folder}/environ; echo 42")
     submit_run(run, key=KEY)
-    file = run.path / "secrets.json"
+    file = secrets_file(run.path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert holders(tmp_path) == ["secrets.json"]
+    assert holders(tmp_path) == [file.name]
+    assert holders(run.path) == []
     for stage in run.plan.stages:
         assert secrets_of(run.path, stage) == {Env.ENCRYPTION_KEY: KEY}
         local = replace(stage, launch=replace(stage.launch, scheduler="local"))

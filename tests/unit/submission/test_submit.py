@@ -20,7 +20,7 @@ from slurm_support import FakeSlurm, queue_line, survey
 from rtdetr_slurm.errors import SiteError
 from rtdetr_slurm.plan.model import Dependency, Origin
 from rtdetr_slurm.runs.run import Run
-from rtdetr_slurm.runs.secrets import keep_secrets
+from rtdetr_slurm.runs.secrets import keep_secrets, secrets_file
 from rtdetr_slurm.runs.state import StageState
 from rtdetr_slurm.slurm.client import SlurmClient
 from rtdetr_slurm.slurm.commands import SubmissionRefused
@@ -168,7 +168,7 @@ def test_a_run_that_ends_while_it_is_sent_leaves_no_secrets(
 
     def fail_at_once(*args: Any) -> None:
         keep_secrets(*args)
-        kept.append((run.path / "secrets.json").exists())
+        kept.append(secrets_file(run.path).exists())
         failure = {"state": "failed", "failure_class": "config", "reason": "no such class"}
         if args[1].name == "evaluate":  # the training, which was sent before, ends before this
             run.record("finished", stage="train", job_id="42", restart=0, **failure)
@@ -176,7 +176,7 @@ def test_a_run_that_ends_while_it_is_sent_leaves_no_secrets(
     monkeypatch.setattr("rtdetr_slurm.submission.backends.keep_secrets", fail_at_once)
     submit_run(run)
     assert kept == [True, True]
-    assert not (run.path / "secrets.json").exists()
+    assert not secrets_file(run.path).exists()
 
 
 def test_a_dependency_on_another_run(slurm: FakeSlurm, tmp_path: Path) -> None:
