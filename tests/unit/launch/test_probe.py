@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from rtdetr_slurm.launch.attempts import attempts
+from rtdetr_slurm.launch.attempts import Settings, all_trials, attempts
 from rtdetr_slurm.launch.probe import evidence_of
 from rtdetr_slurm.launch.probe_node import default_interface, driver_version
 from rtdetr_slurm.launch.reach import s3_endpoint, shown_address
+from rtdetr_slurm.runs.probe import Trial
 
 IB = ["ib0", "ib0"]
 
@@ -34,6 +36,45 @@ def test_within_a_node_the_ways_between_gpus_are() -> None:
     tried = attempts(1, "cuda", IB)
     p2p, shm = {"NCCL_P2P_DISABLE": "1"}, {"NCCL_SHM_DISABLE": "1"}
     assert tried == [{}, p2p, shm, {**p2p, **shm}]
+
+
+def came_of(nodes: int, settings: Settings, *, met: bool, works: bool) -> Trial:
+    reduced: Any = {} if works else None
+    return {"nodes": nodes, "settings": dict(settings), "met": met, "seconds": 1.0,
+            "evidence": "", "reduced": reduced}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "goes_on", "tried"),
+    [
+        (["works"], True, [{"KEPT": "1"}]),
+        (["met", "works"], True, [{"KEPT": "1"}, {"KEPT": "1", "A": "1"}]),
+        (["missed", "works"], True, [{"KEPT": "1"}] * 2),
+        (["missed", "missed"], False, [{"KEPT": "1"}] * 2),
+        (["met", "missed", "works"], True, [{"KEPT": "1"}, *[{"KEPT": "1", "A": "1"}] * 2]),
+        (["met", "met"], True, [{"KEPT": "1"}, {"KEPT": "1", "A": "1"}]),
+    ],
+)
+def test_an_image_that_is_not_entered_again_is_tried_twice(
+    outcomes: list[str], goes_on: bool, tried: list[Settings]
+) -> None:
+    found = [came_of(1, {"KEPT": "1"}, met=True, works=True)]
+    to_come = iter(outcomes)
+
+    def reduce(nodes: int, settings: Settings) -> Trial:
+        outcome = next(to_come)
+        return came_of(nodes, settings, met=outcome != "missed", works=outcome == "works")
+
+    assert all_trials(2, [{}, {"A": "1"}], found, reduce, lambda: False) is goes_on
+    assert [trial["settings"] for trial in found[1:]] == tried
+    assert next(to_come, None) is None
+
+
+def test_an_image_that_was_never_entered_is_tried_once() -> None:
+    found: list[Trial] = []
+    missed = partial(came_of, met=False, works=False)
+    assert not all_trials(1, [{}, {"A": "1"}], found, missed, lambda: False)
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("interfaces", [["ib0", "eth0"], ["ib0", None], [None, None], []])
