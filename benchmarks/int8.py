@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -38,7 +39,7 @@ from rtdetr_slurm.spec.gen_trt_engine import TensorRtConfig
 from rtdetr_slurm.vision.assessment import assess
 from rtdetr_slurm.vision.onnx_metadata import INPUT
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
-from rtdetr_slurm.vision.preprocess import to_unit_range
+from rtdetr_slurm.vision.preprocess import Resize, to_unit_range
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict, detect
 from rtdetr_slurm.vision.table import open_table
@@ -61,14 +62,15 @@ class Case:
     def open(self, folder: Path) -> EvaluationData:
         source = Source(folder / "images", read_annotations(folder / "annotations.json"))
         table = open_table([source], self.detector.num_classes)
-        return EvaluationData(table, self.detector.size, self.detector.metadata.num_select)
+        size, select = self.detector.size, self.detector.metadata.num_select
+        return EvaluationData(table, Resize(size), select)
 
     def load(self, data: EvaluationData) -> Iterator[Batch]:
-        samples = EvaluationSet(data.table, data.size)
+        samples = EvaluationSet(data.table, data.resize)
         yield from evaluation_loader(samples, 8, 0, 1, workers=1, pin_memory=False)
 
     def batches(self, count: int) -> Iterator[Tensor]:
-        few = EvaluationData(self.train.table.spread(count), self.train.size, self.train.num_select)
+        few = replace(self.train, table=self.train.table.spread(count))
         yield from (to_unit_range(batch.pixels) for batch in self.load(few))
 
     def pixels(self) -> NDArray[np.float32]:

@@ -71,6 +71,8 @@ class EngineRecord:
         classes: class id to name; None where nothing says so.
         thresholds: class name to the score with the best F1.
         num_select: detections that are kept per image.
+        preserve_aspect_ratio: whether images keep theirs; records of before that could be have
+            nothing of it.
     """
 
     version: str
@@ -100,6 +102,7 @@ class EngineRecord:
     build_log: str
     build_log_sha256: str
     claim: str | None = None
+    preserve_aspect_ratio: bool = False
     schema_version: int = ENGINE_VERSION
 
     def __post_init__(self) -> None:
@@ -137,6 +140,7 @@ class EngineRecord:
             classes=None if named is None else {int(i): name for i, name in named.items()},
             thresholds=self.thresholds,
             num_select=self.num_select,
+            preserve_aspect_ratio=self.preserve_aspect_ratio,
         )
 
     def text(self) -> str:

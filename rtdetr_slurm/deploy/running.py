@@ -13,7 +13,7 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.evaluate import EvaluateConfig
 from rtdetr_slurm.spec.inference import InferenceConfig
-from rtdetr_slurm.vision.onnx_metadata import nothing_said
+from rtdetr_slurm.vision.onnx_metadata import nothing_said, resize_problem
 
 
 def detector_of(session: Session, cfg: EvaluateConfig | InferenceConfig) -> Detector:
@@ -30,7 +30,10 @@ def detector_of(session: Session, cfg: EvaluateConfig | InferenceConfig) -> Dete
             session.deploy.runtime,
             session.context.device,
             session.key,
-            stated=nothing_said(session.experiment.model.num_select),
+            stated=nothing_said(
+                session.experiment.model.num_select,
+                session.experiment.dataset.augmentation.preserve_aspect_ratio,
+            ),
         )
     for problem in _disagreements(session, cfg, detector):
         raise RequestError(f"{problem} ({path})")
@@ -74,6 +77,9 @@ def _disagreements(
             f"dataset.num_classes: found {classes}; allowed: {detector.num_classes}, which the "
             "detector has"
         )
+    keeps = session.experiment.dataset.augmentation.preserve_aspect_ratio
+    if problem := resize_problem(detector.metadata, keeps):
+        yield problem
     if detector.max_batch is not None and cfg.batch_size > detector.max_batch:
         yield (
             f"{get_action(session.name).section}.batch_size: found {cfg.batch_size}; allowed: "

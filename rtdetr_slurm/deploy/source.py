@@ -19,6 +19,7 @@ from rtdetr_slurm.vision.onnx_metadata import (
     OnnxMetadata,
     nothing_said,
     read_metadata,
+    resize_problem,
     says_nothing,
 )
 
@@ -56,8 +57,9 @@ def read_graph(path: Path, key: str | None, experiment: ExperimentConfig) -> Sou
         experiment: whose dataset and model sections stand in for what the file does not say.
 
     Raises:
-        RequestError: the file is missing or damaged, needs a plugin, is no detector, or leaves more
-            open than the batch; says what to do.
+        RequestError: the file is missing or damaged, needs a plugin, is no detector, leaves more
+            open than the batch, or was exported for images that are resized otherwise; says what
+            to do.
     """
     if not path.is_file():
         raise RequestError(f"ONNX file {path} does not exist")
@@ -83,6 +85,9 @@ def read_graph(path: Path, key: str | None, experiment: ExperimentConfig) -> Sou
         onnx.helper.set_model_props(model, {**properties, **metadata.properties()})
     else:
         metadata = read_metadata(properties, str(path))
+        asked = experiment.dataset.augmentation.preserve_aspect_ratio
+        if problem := resize_problem(metadata, asked):
+            raise RequestError(f"{problem} ({path})")
     return SourceGraph(model, metadata, stated, size, batch, queries, classes)
 
 
@@ -106,7 +111,7 @@ def stated_metadata(
             f"model.num_select: found {select}; {reason}, and it has {num_queries} queries of "
             f"{num_classes} classes: {num_queries * num_classes} at most"
         )
-    return nothing_said(select)
+    return nothing_said(select, experiment.dataset.augmentation.preserve_aspect_ratio)
 
 
 def _dimensions(path: Path, model: ModelProto) -> tuple[tuple[int, int], int | None, int, int]:

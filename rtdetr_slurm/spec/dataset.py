@@ -146,8 +146,11 @@ class AugmentationConfig(Section):
     )
     preserve_aspect_ratio: bool = field(
         False,
-        description="Outside training, scale the longer side and pad the other instead of "
-        "stretching the image.",
+        honoured_by=ON_IMAGES,
+        carried=EVERY,
+        description="Outside training, scale images so that they fit into the input and fill up "
+        "its right or bottom with black, instead of stretching them. Training stretches them. An "
+        "ONNX file or engine says which it was exported for.",
     )
 
 

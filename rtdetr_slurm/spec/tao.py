@@ -66,6 +66,13 @@ def _folders(entries: Any, _: ExperimentConfig) -> str | None:
     return "allowed with TAO's image: folders, with the images in them" if others else None
 
 
+def _square(preserved: Any, experiment: ExperimentConfig) -> str | None:
+    height, width = experiment.dataset.augmentation.eval_spatial_size
+    if not preserved or height == width:
+        return None
+    return "allowed with TAO's image: true with a square eval_spatial_size; it pads to a square"
+
+
 _ONE = _only(1, why="it uses no more")
 REFUSED: Mapping[str, Check] = {
     "model.backbone": lambda name, _: (
@@ -80,6 +87,7 @@ REFUSED: Mapping[str, Check] = {
     "train.checkpoint_interval_unit": _only("epoch", why="its RT-DETR takes all for epochs"),
     "train.checkpoint_interval": _saved_at_the_end,
     "distill.bindings.criterion": _only("IOU", "", why="the others end in an error there"),
+    "dataset.augmentation.preserve_aspect_ratio": _square,
     "dataset.infer_data_sources.image_dir": _folders,
     "evaluate.num_nodes": _ONE,
     "inference.num_nodes": _ONE,
@@ -95,7 +103,11 @@ REFUSED: Mapping[str, Check] = {
     ),
 }
 """By field, for the actions that use it."""
-REFUSED_IN_TENSORRT: Mapping[str, Check] = {"evaluate.num_gpus": _ONE, "inference.num_gpus": _ONE}
+REFUSED_IN_TENSORRT: Mapping[str, Check] = {
+    "evaluate.num_gpus": _ONE,
+    "inference.num_gpus": _ONE,
+    "dataset.augmentation.preserve_aspect_ratio": _only(False, why="it stretches images always"),
+}
 
 
 def tao_can_do_it(experiment: ExperimentConfig, action: str) -> Problems:

@@ -15,7 +15,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def normalise_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+def normalise_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
     """Corners in pixels [T, 4] of an image to float32 cxcywh in 0..1."""
     left, top, right, bottom = boxes.float().unbind(-1)
     centre_and_size = [

@@ -66,7 +66,8 @@ def nvdsinfer_config(
             "model-color-format": 0,  # RGB
             "net-scale-factor": 1 / 255,
             "offsets": "0;0;0",
-            "maintain-aspect-ratio": 0,
+            "maintain-aspect-ratio": int(metadata.preserve_aspect_ratio),
+            "symmetric-padding": 0,  # right and bottom, as `preprocess` does
             "scaling-filter": _BILINEAR,
             "network-type": 0,  # a detector
             "network-mode": 2,  # FP16

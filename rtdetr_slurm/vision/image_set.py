@@ -14,9 +14,9 @@ from rtdetr_slurm.data.archives import ERRORS, MAX_FILE_BYTES, Archive, is_archi
 from rtdetr_slurm.data.pixels import BadImage, open_image_file
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.records import open_file
-from rtdetr_slurm.vision.preprocess import to_pixels
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.samples import Sample, undecodable
-from rtdetr_slurm.vision.scoring import EvaluationData
+from rtdetr_slurm.vision.scoring import EvaluationData, resize_of
 from rtdetr_slurm.vision.table import Table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def image_data(experiment: ExperimentConfig, table: Table, size: tuple[int, int]
     """
     return EvaluationData(
         table,
-        size,
+        resize_of(experiment, size),
         experiment.model.num_select,
         conf_threshold=experiment.inference.conf_threshold,
     )
@@ -47,8 +47,8 @@ class ImageSet(Dataset[Sample]):
     """Samples without boxes, each with its file's content. One that cannot be decoded gives black
     pixels and says so."""
 
-    def __init__(self, table: Table, size: tuple[int, int]) -> None:
-        self.table, self.size = table, size
+    def __init__(self, table: Table, resize: Resize) -> None:
+        self.table, self.resize = table, resize
         self._archives: _Opened = {}  # each process opens its own
 
     def __len__(self) -> int:
@@ -60,13 +60,13 @@ class ImageSet(Dataset[Sample]):
         if content is None:
             content = self._read(image, self._archives)
         if isinstance(content, BadImage):
-            return undecodable(image, (content,), self.size)
+            return undecodable(image, (content,), self.resize.size)
         opened = open_image_file(path, content)
         decoded = opened if isinstance(opened, BadImage) else opened.decode()
         if isinstance(decoded, BadImage):
-            return undecodable(image, (decoded,), self.size)
+            return undecodable(image, (decoded,), self.resize.size)
         none = torch.empty(0, 4)
-        pixels = to_pixels(decoded, self.size)
+        pixels = self.resize.to_pixels(decoded)
         return Sample(image, pixels, none[:, 0].long(), none, decoded.size, file=content)
 
     def ahead(self, image: int, opened: _Opened) -> int | tuple[int, Content]:

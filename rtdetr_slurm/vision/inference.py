@@ -74,7 +74,7 @@ class Inference:
         self.data, self.folder, self.write = data, folder, write
         self.facts = {
             **facts,
-            "input_size": list(data.size),
+            "input_size": list(data.resize.size),
             "conf_threshold": data.conf_threshold,
         }
         self.outputs = name_outputs(data.table, by_sequence=cfg.is_internal)

@@ -37,15 +37,20 @@ _THRESHOLDS = f"{_PREFIX}thresholds"
 _NUM_SELECT = f"{_PREFIX}num_select"
 _PREPROCESSING = f"{_PREFIX}preprocessing"
 
-PREPROCESSING: Mapping[str, Any] = {
-    "color": "RGB",
-    "range": [0, 1],
-    "mean": None,
-    "std": None,
-    "resize": "stretch",
-    "interpolation": "bilinear, antialiased",
-}
-"""What `preprocess` does to an image."""
+_RESIZES = {False: "stretch", True: "preserve aspect ratio, pad right and bottom with 0"}
+"""What there is, by dataset.augmentation.preserve_aspect_ratio."""
+
+
+def preprocessing(preserve_aspect_ratio: bool) -> dict[str, Any]:
+    """What `preprocess` does to an image."""
+    return {
+        "color": "RGB",
+        "range": [0, 1],
+        "mean": None,
+        "std": None,
+        "resize": _RESIZES[preserve_aspect_ratio],
+        "interpolation": "bilinear, antialiased",
+    }
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class OnnxMetadata:
         classes: class id to name; None where the checkpoint names none.
         thresholds: class name to the score with the best F1; empty where nobody has measured them.
         num_select: detections that are kept per image.
+        preserve_aspect_ratio: whether it was exported for images that keep theirs.
     """
 
     version: str
@@ -69,6 +75,7 @@ class OnnxMetadata:
     classes: Mapping[int, str] | None
     thresholds: Mapping[str, float]
     num_select: int
+    preserve_aspect_ratio: bool
 
     def properties(self) -> dict[str, str]:
         """As the file holds it."""
@@ -78,7 +85,7 @@ class OnnxMetadata:
             _CLASSES: _by_text(self.classes),
             _THRESHOLDS: dict(self.thresholds) or None,
             _NUM_SELECT: self.num_select,
-            _PREPROCESSING: dict(PREPROCESSING),
+            _PREPROCESSING: preprocessing(self.preserve_aspect_ratio),
         }
         return {
             _VERSION: self.version,
@@ -92,9 +99,8 @@ class OnnxMetadata:
         }
 
 
-def nothing_said(num_select: int) -> OnnxMetadata:
-    """Of a file that says nothing of itself, and was made for detections that so many are kept
-    of."""
+def nothing_said(num_select: int, preserve_aspect_ratio: bool) -> OnnxMetadata:
+    """Of a file that says nothing of itself, so that the spec has to."""
     return OnnxMetadata(
         version="",
         checkpoint="",
@@ -103,6 +109,18 @@ def nothing_said(num_select: int) -> OnnxMetadata:
         classes=None,
         thresholds={},
         num_select=num_select,
+        preserve_aspect_ratio=preserve_aspect_ratio,
+    )
+
+
+def resize_problem(metadata: OnnxMetadata, preserve_aspect_ratio: bool) -> str | None:
+    """In words, where a file was not exported for images as the spec has them."""
+    if metadata.preserve_aspect_ratio == preserve_aspect_ratio:
+        return None
+    found, allowed = json.dumps(preserve_aspect_ratio), json.dumps(metadata.preserve_aspect_ratio)
+    return (
+        f"dataset.augmentation.preserve_aspect_ratio: found {found}; allowed: {allowed}, which the "
+        "detector was exported with; export the checkpoint again for the other"
     )
 
 
@@ -143,10 +161,13 @@ def read_metadata(properties: Mapping[str, str], name: str) -> OnnxMetadata:
     version = value(int, _SCHEMA)
     if version > SCHEMA_VERSION:
         raise NewerVersion(name, version, SCHEMA_VERSION)
-    if value(Mapping[str, Any], _PREPROCESSING) != PREPROCESSING:  # type: ignore[type-abstract]
+    prepared = value(Mapping[str, Any], _PREPROCESSING)  # type: ignore[type-abstract]
+    keeps = prepared.get("resize") == _RESIZES[True]
+    if prepared != preprocessing(keeps):
         raise RequestError(
             f"{name}: {_PREPROCESSING} in its metadata is {properties[_PREPROCESSING]}; images are "
-            f"prepared as {json.dumps(dict(PREPROCESSING))} here"
+            f"prepared as {json.dumps(preprocessing(False))} here, or with the resize "
+            f"{_RESIZES[True]!r}"
         )
     named = value(dict[str, str], _CLASSES) if _CLASSES in properties else {}
     if not all(number.isdecimal() for number in named):
@@ -159,4 +180,5 @@ def read_metadata(properties: Mapping[str, str], name: str) -> OnnxMetadata:
         classes={int(number): one for number, one in named.items()} or None,
         thresholds=value(dict[str, float], _THRESHOLDS) if _THRESHOLDS in properties else {},
         num_select=value(int, _NUM_SELECT),
+        preserve_aspect_ratio=keeps,
     )

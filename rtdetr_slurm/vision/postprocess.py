@@ -25,13 +25,14 @@ class Detections:
     boxes: Tensor
 
 
-def postprocess(logits: Tensor, boxes: Tensor, sizes: Tensor, num_select: int) -> Detections:
+def postprocess(logits: Tensor, boxes: Tensor, extents: Tensor, num_select: int) -> Detections:
     """Take the best (query, class) pairs; a query may appear with several classes; no NMS.
 
     Args:
         logits: [B, Q, C], before the sigmoid.
         boxes: [B, Q, 4], cxcywh in 0..1.
-        sizes: [B, 2], original width and height in pixels.
+        extents: [B, 2], width and height of the network's input in pixels of the original image
+            (`Resize.extents`).
         num_select: how many pairs to keep; with fewer pairs there are, all are kept.
     """
     num_classes = logits.shape[-1]
@@ -40,5 +41,5 @@ def postprocess(logits: Tensor, boxes: Tensor, sizes: Tensor, num_select: int) -
     query = index // num_classes
     chosen = boxes.float().gather(1, query[..., None].expand(-1, -1, 4))
     corners = cxcywh_to_xyxy(chosen)
-    scale = sizes.to(corners).repeat(1, 2)[:, None]
+    scale = extents.to(corners).repeat(1, 2)[:, None]
     return Detections(scores, index % num_classes, corners * scale)

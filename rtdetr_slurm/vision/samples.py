@@ -17,7 +17,7 @@ from rtdetr_slurm.data.boxes import training_corners
 from rtdetr_slurm.data.image_sizes import size_mismatch
 from rtdetr_slurm.data.pixels import BadImage, ImageFile, open_image_file
 from rtdetr_slurm.vision.boxes import normalise_boxes
-from rtdetr_slurm.vision.preprocess import to_pixels
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.table import Table
 
 
@@ -169,8 +169,8 @@ class EvaluationSet(Dataset[Sample]):
     the table.
     """
 
-    def __init__(self, table: Table, size: tuple[int, int]) -> None:
-        self.table, self.size = table, size
+    def __init__(self, table: Table, resize: Resize) -> None:
+        self.table, self.resize = table, resize
 
     def __len__(self) -> int:
         return len(self.table)
@@ -178,11 +178,12 @@ class EvaluationSet(Dataset[Sample]):
     def __getitem__(self, image: int) -> Sample:
         loaded = open_image(self.table, image)
         if isinstance(loaded, BadImage):
-            return undecodable(image, (loaded,), self.size)
+            return undecodable(image, (loaded,), self.resize.size)
         width, height = loaded.size
         corners, labels = training_boxes(self.table, image, height, width)
-        pixels = to_pixels(loaded, self.size)
-        boxes = normalise_boxes(torch.from_numpy(corners), height, width)
+        pixels = self.resize.to_pixels(loaded)
+        whole_width, whole_height = self.resize.extents(torch.tensor([loaded.size]))[0].tolist()
+        boxes = normalise_boxes(torch.from_numpy(corners), whole_height, whole_width)
         return Sample(image, pixels, torch.from_numpy(labels), boxes, (width, height))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.vision.postprocess import Detections, postprocess
-from rtdetr_slurm.vision.preprocess import preprocess, to_unit_range
+from rtdetr_slurm.vision.preprocess import Resize, preprocess, to_unit_range
 from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.table import Table
 
@@ -34,14 +34,14 @@ class EvaluationData:
     """Images with their ground truth, and how detections on them are scored.
 
     Attributes:
-        size: (height, width) of the network's input.
+        resize: to the network's input.
         num_select: detections per image.
         class_ids: the classes that count; None means all.
         conf_threshold: detections below it are dropped.
     """
 
     table: Table
-    size: tuple[int, int]
+    resize: Resize
     num_select: int
     class_ids: list[int] | None = None
     conf_threshold: float = 0.0
@@ -77,11 +77,16 @@ def evaluation_data(
     height, width = size or experiment.dataset.augmentation.eval_spatial_size
     return EvaluationData(
         table,
-        (height, width),
+        resize_of(experiment, (height, width)),
         experiment.model.num_select,
         experiment.dataset.eval_class_ids or None,
         conf_threshold,
     )
+
+
+def resize_of(experiment: ExperimentConfig, size: tuple[int, int]) -> Resize:
+    """How the spec wants images outside training, of an input of (height, width)."""
+    return Resize(size, experiment.dataset.augmentation.preserve_aspect_ratio)
 
 
 def detect(
@@ -107,14 +112,14 @@ def detect_image(
 ) -> Detections:
     """Run a detector on one image, uint8 [H, W, 3]; its detections on the CPU."""
     with torch.no_grad():
-        outputs = predict(preprocess(pixels, data.size).to(device))
-    size = torch.tensor([[pixels.shape[1], pixels.shape[0]]])
+        outputs = predict(preprocess(pixels, data.resize).to(device))
+    extents = data.resize.extents(torch.tensor([[pixels.shape[1], pixels.shape[0]]]))
     logits, boxes = outputs["pred_logits"].cpu(), outputs["pred_boxes"].cpu()
-    return postprocess(logits, boxes, size, data.num_select)
+    return postprocess(logits, boxes, extents, data.num_select)
 
 
 def _rows(batch: Batch, logits: Tensor, boxes: Tensor, data: EvaluationData) -> NDArray[np.float64]:
-    found = postprocess(logits, boxes, batch.sizes, data.num_select)
+    found = postprocess(logits, boxes, data.resize.extents(batch.sizes), data.num_select)
     per_image = found.scores.shape[1]
     corners = found.boxes.double()
     columns = [

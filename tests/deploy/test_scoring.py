@@ -35,7 +35,7 @@ from rtdetr_slurm.engine.training.checkpoint import save_checkpoint
 from rtdetr_slurm.errors import ActionError, RequestError
 from rtdetr_slurm.vision import timing
 from rtdetr_slurm.vision.postprocess import postprocess
-from rtdetr_slurm.vision.preprocess import preprocess
+from rtdetr_slurm.vision.preprocess import Resize, preprocess
 
 CLASSES = {1: "circle", 2: "square", 3: "triangle"}
 SIZE = (64, 96)
@@ -82,7 +82,7 @@ def _annotate(folder: Path, model: RTDETR) -> None:
         assert isinstance(upright, np.ndarray)
         image["height"], image["width"] = upright.shape[:2]
         with torch.no_grad():
-            found = model(preprocess(upright, SIZE))
+            found = model(preprocess(upright, Resize(SIZE)))
         sides = torch.tensor([[image["width"], image["height"]]])
         best = postprocess(found["pred_logits"], found["pred_boxes"], sides, 3)
         for corners, label in zip(best.boxes[0].tolist(), best.labels[0].tolist(), strict=True):
@@ -154,6 +154,26 @@ def test_scores(workspace: Workspace) -> None:
     said = [line.get("message", "") for line in workspace.status("trt_evaluate")]
     assert any("num_select is 7, and the detector was exported with 10" in line for line in said)
     assert any("found 640 x 640, and the detector was exported for 64 x 96" in one for one in said)
+
+
+def test_images_that_keep_their_aspect_ratio(workspace: Workspace) -> None:
+    """What was exported for them scores as its checkpoint does, and is refused for others."""
+    keeps = "dataset.augmentation.preserve_aspect_ratio=true"
+    export(workspace.session(*weights(workspace, "export"), keeps, name="export"))
+    told = read(workspace.results / "export" / "export.json")
+    assert told["preprocessing"]["resize"] == "preserve aspect ratio, pad right and bottom with 0"
+    onnx_file = f"evaluate.trt_engine={workspace.results / 'export' / 'rtdetr.onnx'}"
+    given = (onnx_file, "evaluate.checkpoint=''")
+    before = evaluate(workspace.session(*weights(workspace, "evaluate"), keeps, name="evaluate"))
+    after = trt_evaluate(workspace.session(*given, keeps, name="trt_evaluate"))
+    assert after == pytest.approx(before, abs=1e-3)
+    stretched = evaluate(workspace.session(*weights(workspace, "evaluate"), name="evaluate"))
+    assert stretched["test_mAP"] > before["test_mAP"] + 0.1  # the boxes are of stretched images
+    said = r"preserve_aspect_ratio: found false; allowed: true, which the detector was exported"
+    with pytest.raises(RequestError, match=said):
+        trt_evaluate(workspace.session(*given, name="trt_evaluate"))
+    with pytest.raises(RequestError, match=r"preserve_aspect_ratio: found true; allowed: false"):
+        trt_evaluate(workspace.session(*engine(workspace, "evaluate"), keeps, name="trt_evaluate"))
 
 
 def test_inference(workspace: Workspace, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_image_processor_makes_our_input(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from rtdetr_slurm.vision.preprocess import preprocess
+    from rtdetr_slurm.vision.preprocess import Resize, preprocess
 
     path = checkpoint_of(tmp_path / "model.pth", our_config(18))
     command(["convert", str(path), "-o", str(tmp_path / "hf"), "--to", "huggingface"])
@@ -110,7 +110,7 @@ def test_the_image_processor_makes_our_input(tmp_path: Path) -> None:
     made = AutoImageProcessor.from_pretrained(tmp_path / "hf")(
         images=Image.fromarray(image), return_tensors="pt"
     )
-    expected = preprocess(image, (256, 384))
+    expected = preprocess(image, Resize((256, 384)))
     assert made["pixel_values"].shape == expected.shape
     assert (made["pixel_values"] - expected).abs().max() <= 1.01 / 255
     assert json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())["do_pad"] is False

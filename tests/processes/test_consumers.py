@@ -22,7 +22,7 @@ from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.vision import deepstream
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.postprocess import postprocess
-from rtdetr_slurm.vision.preprocess import preprocess
+from rtdetr_slurm.vision.preprocess import Resize, preprocess
 
 DEPLOY_MD = Path(__file__).parents[2] / "docs" / "deploy.md"
 STAND_INS = Path(__file__).with_name("consumers")
@@ -53,14 +53,17 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def detections(onnx_file: Path, photograph: Path) -> list[tuple[int, list[float]]]:
+def detections(
+    onnx_file: Path, photograph: Path, *, keeps: bool = False
+) -> list[tuple[int, list[float]]]:
     """Class id, and score and corners, of this program's own way."""
     image = load_image(photograph)
     assert not isinstance(image, BadImage)
     assert image.shape == (203, 117, 3)
-    outputs = open_onnx(onnx_file)(preprocess(image, SIZE))
-    size = torch.tensor([[image.shape[1], image.shape[0]]])
-    found = postprocess(outputs["pred_logits"], outputs["pred_boxes"], size, METADATA.num_select)
+    resize = Resize(SIZE, preserve_aspect_ratio=keeps)
+    outputs = open_onnx(onnx_file)(preprocess(image, resize))
+    extent = resize.extents(torch.tensor([[image.shape[1], image.shape[0]]]))
+    found = postprocess(outputs["pred_logits"], outputs["pred_boxes"], extent, METADATA.num_select)
     numbers = torch.cat([found.scores[0, :, None], found.boxes[0]], 1).tolist()
     return list(zip(found.labels[0].tolist(), numbers, strict=True))
 
@@ -69,6 +72,20 @@ def test_onnx_runtime_alone(onnx_file: Path, photograph: Path, tmp_path: Path) -
     program = tmp_path / "detect.py"
     program.write_text(code_of("ONNX Runtime", "python"))
     assert_same(run(program, onnx_file, photograph), detections(onnx_file, photograph))
+
+
+def test_images_that_keep_their_shape(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:
+    code = code_of("ONNX Runtime", "python")
+    for plain, padded in (
+        ("image.resize((width, height), Image.Resampling.BILINEAR)", "padded"),
+        ("[image.width, image.height]", "extent"),
+        ("pixels = ", f"{code_of('Images that keep their shape', 'python')}pixels = "),
+    ):
+        assert code.count(plain) == 1
+        code = code.replace(plain, padded)
+    program = tmp_path / "detect.py"
+    program.write_text(code)
+    assert_same(run(program, onnx_file, photograph), detections(onnx_file, photograph, keeps=True))
 
 
 def test_tensorrt(onnx_file: Path, photograph: Path, tmp_path: Path) -> None:

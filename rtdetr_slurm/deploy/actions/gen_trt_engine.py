@@ -273,6 +273,7 @@ def describe(
         build_log=names.log,
         build_log_sha256=sha256_of(folder / names.log),
         claim=None if session.start is None else session.start.claim,
+        preserve_aspect_ratio=metadata.preserve_aspect_ratio,
     )
 
 

@@ -27,7 +27,7 @@ from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.files import sha256_of, write_atomic
 from rtdetr_slurm.records import BadRecord, check_version, checked, exists, read_json
 from rtdetr_slurm.vision.image_set import ImageSet
-from rtdetr_slurm.vision.scoring import EvaluationData, Predict
+from rtdetr_slurm.vision.scoring import EvaluationData, Predict, evaluation_data
 
 SCORED_IMAGES = 200
 """At most so many are scored for each choice of layers, spread evenly over their source: ONNX
@@ -120,8 +120,8 @@ def open_calibration(session: Session, onnx: Path, size: tuple[int, int]) -> Cal
                 ".cal_image_dir or dataset.quant_calibration_data_sources"
             )
         table = table_of(session, sources, {}).spread(count)
-        data = EvaluationData(table, size, experiment.model.num_select)
-        samples = ImageSet(table, size)
+        data = evaluation_data(experiment, table, size=size)
+        samples = ImageSet(table, data.resize)
         yield from pixels_of(
             session, share_evaluation(session, data, config.cal_batch_size, samples)
         )

@@ -95,7 +95,7 @@ def score(
         "annotations": str(source.annotations),
         "images": len(data.table),
         "boxes": len(data.table.labels),
-        "input_size": list(data.size),
+        "input_size": list(data.resize.size),
         "conf_threshold": data.conf_threshold,
     }
     write_metrics(session, scores, content)

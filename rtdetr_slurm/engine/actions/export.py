@@ -43,7 +43,7 @@ from rtdetr_slurm.vision.deepstream import (
     nvdsinfer_config,
     parser_source,
 )
-from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata
+from rtdetr_slurm.vision.onnx_metadata import OnnxMetadata, preprocessing
 from rtdetr_slurm.vision.onnx_runtime import OnnxDetector, open_onnx
 from rtdetr_slurm.vision.parity import Parity, compare
 
@@ -187,6 +187,7 @@ def describe(session: Session, detector: TrainedDetector, path: Path) -> OnnxMet
         classes=detector.classes,
         thresholds=thresholds or {},
         num_select=session.experiment.model.num_select,
+        preserve_aspect_ratio=session.experiment.dataset.augmentation.preserve_aspect_ratio,
     )
 
 
@@ -249,6 +250,7 @@ def report(
         "classes": metadata.classes and {str(i): name for i, name in metadata.classes.items()},
         "thresholds": dict(metadata.thresholds) or None,
         "num_select": metadata.num_select,
+        "preprocessing": preprocessing(metadata.preserve_aspect_ratio),
         "parity": None if parity is None else {"source": compared.source, **parity.as_json()},
         "not_compared": compared.why or None,
     }

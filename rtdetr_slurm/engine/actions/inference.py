@@ -79,7 +79,7 @@ def infer(
     session.check_latest()
     on_main(work.begin)
 
-    share = share_evaluation(session, data, batch_size, ImageSet(data.table, data.size))
+    share = share_evaluation(session, data, batch_size, ImageSet(data.table, data.resize))
     session.phases.enter(Phase.OTHER)
     with session.phases.during(Phase.INFERRING, steps=share.steps(context.world_size)):
         batches = in_step(session, share)

@@ -47,6 +47,7 @@ from rtdetr_slurm.spec.quantization import (
     key_problem,
     useless,
 )
+from rtdetr_slurm.vision.onnx_metadata import resize_problem
 from rtdetr_slurm.vision.onnx_runtime import open_onnx
 from rtdetr_slurm.vision.scoring import Predict, evaluation_data
 
@@ -117,7 +118,11 @@ def open_subject(session: Session) -> Subject:
     if BACKENDS[config.backend].takes_onnx:
         if session.key is not None:
             raise RequestError(f"quantize.backend: {key_problem(config.backend)}")
-        return OnnxSubject(path, open_onnx(path), config)
+        opened = open_onnx(path)
+        keeps = session.experiment.dataset.augmentation.preserve_aspect_ratio
+        if problem := resize_problem(opened.metadata, keeps):
+            raise RequestError(f"{problem} ({path})")
+        return OnnxSubject(path, opened, config)
     trained = trained_detector(session, path)
     height, width = session.experiment.dataset.augmentation.eval_spatial_size
     facts = {"checkpoint": path.name, "checkpoint_sha256": sha256_of(path)}

@@ -164,7 +164,7 @@ def share_evaluation(
     """
     batch_size = batch_size or session.experiment.dataset.batch_size
     loader = evaluation_loader(
-        samples or EvaluationSet(data.table, data.size),
+        samples or EvaluationSet(data.table, data.resize),
         batch_size,
         session.context.rank,
         session.context.world_size,

@@ -16,6 +16,7 @@ from rtdetr_slurm.deploy.measure import require, set_aside
 from rtdetr_slurm.deploy.parity import Parity, Scored
 from rtdetr_slurm.engine.comparison import Compared
 from rtdetr_slurm.errors import ActionError
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.scoring import EvaluationData
 from rtdetr_slurm.vision.table import Table
 from rtdetr_slurm.vision.tradeoff import Latency
@@ -34,7 +35,7 @@ def scored(kind: Kind, precision: str, mean_ap: float) -> Scored:
 
 @pytest.fixture
 def compared(table: Table) -> Compared:
-    return Compared("val", EvaluationData(table, (64, 64), 10), 1000)
+    return Compared("val", EvaluationData(table, Resize((64, 64)), 10), 1000)
 
 
 def parity(compared: Compared, precision: str, *values: float, limit: float = 0.5) -> Parity:

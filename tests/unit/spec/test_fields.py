@@ -259,7 +259,6 @@ def test_only_available_actions_honour_what_they_are_meant_for() -> None:
         "train": {
             "model.frozen_fm.enabled",
             "dataset.dataset_type",
-            "dataset.augmentation.preserve_aspect_ratio",
             "train.is_dry_run",
             "train.optim.optimizer",
             "train.optim.momentum",

@@ -164,7 +164,6 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
     "override",
     [
         "model.frozen_fm.enabled=true",
-        "dataset.augmentation.preserve_aspect_ratio=true",
         "train.is_dry_run=true",
         "train.distributed_strategy=fsdp",
         "train.checkpoint_interval_unit=step",

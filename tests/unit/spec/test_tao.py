@@ -45,6 +45,12 @@ def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
         ("train", "train.checkpoint_interval_unit=step", "takes all for epochs"),
         ("train", "engine.recipe=deim", "TAO's image has no such option"),
         ("train", "engine.early_stopping.patience=3", "TAO's image has no such option"),
+        (
+            "train",
+            "dataset.augmentation={preserve_aspect_ratio: true, eval_spatial_size: [320, 640]}",
+            "it pads to a square",
+        ),
+        ("trt_evaluate", "dataset.augmentation.preserve_aspect_ratio=true", "stretches images"),
         ("evaluate", "evaluate.num_nodes=2", "1; it uses no more"),
         ("evaluate", "evaluate.conf_threshold=0.1", "against the wrong images"),
         ("inference", "dataset.infer_data_sources.image_dir=[/i, /a.TGZ]", "image: folders, with"),

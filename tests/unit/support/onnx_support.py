@@ -22,6 +22,7 @@ METADATA = OnnxMetadata(
     classes={1: "red blood cell", 2: "Thrombozyt"},
     thresholds={"red blood cell": 0.25},
     num_select=10,
+    preserve_aspect_ratio=False,
 )
 
 

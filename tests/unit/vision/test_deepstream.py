@@ -29,6 +29,7 @@ def test_the_values_that_fit_our_preprocessing() -> None:
         "offsets": "0;0;0",
         "model-color-format": 0,
         "maintain-aspect-ratio": 0,
+        "symmetric-padding": 0,
         "scaling-filter": 1,
         "network-type": 0,
         "network-mode": 2,

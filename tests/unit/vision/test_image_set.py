@@ -15,12 +15,13 @@ from rtdetr_slurm.data import archives
 from rtdetr_slurm.data.image_sources import find_images
 from rtdetr_slurm.data.pixels import BadImage
 from rtdetr_slurm.vision.image_set import ImageSet, ReadAhead
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.table import build_table
 
 
 def image_set(*entries: Path) -> ImageSet:
     sources, _ = find_images([*map(str, entries)])
-    return ImageSet(build_table(sources, {}), (32, 32))
+    return ImageSet(build_table(sources, {}), Resize((32, 32)))
 
 
 def picture(brightness: int) -> bytes:

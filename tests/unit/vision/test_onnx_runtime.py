@@ -67,7 +67,7 @@ def test_files_that_are_no_detectors(tmp_path: Path) -> None:
 
 class TestMetadata:
     def test_there_and_back(self) -> None:
-        bare = OnnxMetadata("1", "w.pth", "ab", None, None, {}, 300)
+        bare = OnnxMetadata("1", "w.pth", "ab", None, None, {}, 300, True)
         for one in (METADATA, bare):
             assert read_metadata(one.properties(), "a.onnx") == one
 

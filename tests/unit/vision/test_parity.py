@@ -11,6 +11,7 @@ from table_support import table  # noqa: F401
 from torch import Tensor
 
 from rtdetr_slurm.vision.parity import Parity, compare
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.samples import EvaluationSet, collate
 from rtdetr_slurm.vision.scoring import EvaluationData
 from rtdetr_slurm.vision.table import Table
@@ -32,8 +33,8 @@ def predict(change: Change) -> Callable[[Tensor], Mapping[str, Tensor]]:
 
 
 def compared(table: Table, change: Change) -> Parity:
-    data = EvaluationData(table, (64, 64), QUERIES)
-    images = EvaluationSet(table, (64, 64))
+    data = EvaluationData(table, Resize((64, 64)), QUERIES)
+    images = EvaluationSet(table, data.resize)
     batches = [collate([images[i]]) for i in range(len(table))]
     same = predict(lambda logits, boxes: (logits, boxes))
     return compare(same, predict(change), batches, data, torch.device("cpu"))

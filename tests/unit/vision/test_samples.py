@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from table_support import break_image, make_table, table  # noqa: F401
 
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.samples import EvaluationSet, collate, training_boxes
 from rtdetr_slurm.vision.table import Table
 
@@ -40,7 +41,7 @@ class TestTrainingBoxes:
 
 class TestBatches:
     def test_packed_targets_come_apart_again(self, table: Table) -> None:
-        data = EvaluationSet(table, (64, 64))
+        data = EvaluationSet(table, Resize((64, 64)))
         samples = [data[i] for i in range(4)]
         batch = collate(samples)
         assert batch.pixels.shape == (4, 3, 64, 64)
@@ -50,7 +51,7 @@ class TestBatches:
             assert torch.equal(sample.labels, target["labels"])
 
     def test_evaluation_pixels_and_sizes(self, tmp_path: Path, table: Table) -> None:
-        sample = EvaluationSet(table, (32, 64))[2]
+        sample = EvaluationSet(table, Resize((32, 64)))[2]
         assert sample.size == (96, 96)
         boxes = table.boxes[table.rows(2)]
         expected = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] / 2) / 96).float()
@@ -60,6 +61,6 @@ class TestBatches:
 class TestBadImages:
     def test_evaluation_goes_black(self, table: Table) -> None:
         break_image(table, 0)
-        sample = EvaluationSet(table, (64, 64))[0]
+        sample = EvaluationSet(table, Resize((64, 64)))[0]
         assert not sample.pixels.any()
         assert len(sample.bad) == 1

@@ -17,6 +17,7 @@ from rtdetr_slurm.vision.boxes import normalise_boxes
 from rtdetr_slurm.vision.drawing import CELL, MARGIN
 from rtdetr_slurm.vision.examples import draw_examples
 from rtdetr_slurm.vision.metrics import score_detections
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet, collate
 from rtdetr_slurm.vision.scoring import EvaluationData, Predict, detect, detect_image
 from rtdetr_slurm.vision.table import Table
@@ -40,7 +41,7 @@ def answers(table: Table, images: list[int]) -> Mapping[str, Tensor]:
 
 
 def batches(data: EvaluationData, size: int = 4) -> list[Batch]:
-    samples = EvaluationSet(data.table, data.size)
+    samples = EvaluationSet(data.table, data.resize)
     positions = [range(i, min(i + size, len(samples))) for i in range(0, len(samples), size)]
     return [collate([samples[i] for i in few]) for few in positions]
 
@@ -50,7 +51,7 @@ def oracle(data: EvaluationData, shares: list[Batch]) -> Predict:
 
     def predict(pixels: Tensor) -> Mapping[str, Tensor]:
         assert pixels.dtype == torch.float32
-        assert tuple(pixels.shape[-2:]) == data.size
+        assert tuple(pixels.shape[-2:]) == data.resize.size
         assert 0 <= pixels.min() < pixels.max() <= 1
         assert not torch.is_grad_enabled()
         return answers(data.table, next(images))
@@ -60,7 +61,7 @@ def oracle(data: EvaluationData, shares: list[Batch]) -> Predict:
 
 @pytest.fixture
 def data(table: Table) -> EvaluationData:
-    return EvaluationData(table, (64, 32), num_select=10, conf_threshold=0.5)
+    return EvaluationData(table, Resize((64, 32)), num_select=10, conf_threshold=0.5)
 
 
 def test_the_right_answers_score_one(data: EvaluationData) -> None:
@@ -72,6 +73,31 @@ def test_the_right_answers_score_one(data: EvaluationData) -> None:
     summary = score_detections(data.table, rows).summary
     assert summary["mAP"] == pytest.approx(1)
     assert found[0].logits.shape == (4, QUERIES, CLASSES)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 64)])
+def test_images_that_keep_their_aspect_ratio(table: Table, size: tuple[int, int]) -> None:
+    """What a detector is taught of a padded image, said by it, is the ground truth again."""
+    image = Image.open(table.path(0))
+    for number in range(len(table)):  # odd sizes, wide ones and tall ones
+        stretched = image.resize((97 + 20 * number, 201 - 13 * number))
+        stretched.save(table.path(number))
+    object.__setattr__(table, "sizes", np.zeros_like(table.sizes))  # that nobody states
+    data = EvaluationData(table, Resize(size, preserve_aspect_ratio=True), num_select=10)
+    shares = batches(data)
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
+        [batch] = [one for one in shares if torch.equal(one.pixels / 255, pixels)]
+        logits = torch.full((len(batch.images), QUERIES, CLASSES), -10.0)
+        boxes = torch.full((len(batch.images), QUERIES, 4), 0.5)
+        for row, target in enumerate(batch.targets()):
+            boxes[row, : len(target["boxes"])] = target["boxes"]
+            logits[row, torch.arange(len(target["labels"])), target["labels"]] = 5.0
+        return {"pred_logits": logits, "pred_boxes": boxes}
+
+    rows = np.concatenate([one.rows for one in detect(predict, shares, data, CPU)])
+    rows = rows[rows[:, 5] > 0.5]
+    np.testing.assert_allclose(rows[:, 1:5], table.boxes, atol=1e-3)
 
 
 def test_an_image_without_detections_shifts_no_other(data: EvaluationData) -> None:

@@ -61,7 +61,7 @@ class TestExport:
         detector = open_onnx(folder / "rtdetr.onnx")
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         assert detector.metadata == OnnxMetadata(
-            __version__, "model_epoch_002.pth", digest, 2, CLASSES, {"circle": 0.4}, 10
+            __version__, "model_epoch_002.pth", digest, 2, CLASSES, {"circle": 0.4}, 10, False
         )
         assert (detector.size, detector.batch) == ((64, 96), None)
         assert (

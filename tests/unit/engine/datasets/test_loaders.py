@@ -17,6 +17,7 @@ from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.engine.process.loading import CONTEXT
 from rtdetr_slurm.spec.dataset import AugmentationConfig
+from rtdetr_slurm.vision.preprocess import Resize
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.table import Table
 
@@ -47,7 +48,7 @@ class TestTrainingLoader:
 class TestEvaluationLoader:
     @pytest.mark.parametrize("ranks", [1, 2, 3, 12])
     def test_evaluation_covers_every_image_once(self, table: Table, ranks: int) -> None:
-        data = EvaluationSet(table, (64, 64))
+        data = EvaluationSet(table, Resize((64, 64)))
         batches: list[list[int]] = []
         for rank in range(ranks):
             loader = evaluation_loader(data, 3, rank, ranks, workers=0, pin_memory=False)

@@ -18,7 +18,7 @@ from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.image_set import ImageSet
-from rtdetr_slurm.vision.preprocess import preprocess
+from rtdetr_slurm.vision.preprocess import Resize, preprocess
 from rtdetr_slurm.vision.samples import EvaluationSet
 
 SIZE = (32, 64)
@@ -97,8 +97,8 @@ def test_all_are_given_the_same_pixels(tmp_path: Path, monkeypatch: pytest.Monke
     table = make_table(tmp_path)
     cfg = AugmentationConfig(train_spatial_size=list(SIZE), distortion_prob=0, iou_crop_prob=0)
     training = TrainingSet(table, Augment(cfg), 0, replace_bad=False)
-    evaluation = EvaluationSet(table, SIZE)
-    inference = ImageSet(unlabelled({str(tmp_path / "images"): names}), SIZE)
+    evaluation = EvaluationSet(table, Resize(SIZE))
+    inference = ImageSet(unlabelled({str(tmp_path / "images"): names}), Resize(SIZE))
     for image, name in enumerate(names):
         trained, scored, looked_at = training[0, image], evaluation[image], inference[image]
         assert not trained.bad, name
@@ -108,7 +108,7 @@ def test_all_are_given_the_same_pixels(tmp_path: Path, monkeypatch: pytest.Monke
         assert scored.size == looked_at.size == SIZE[::-1], name
         loaded = load_image(table.path(image))
         assert not isinstance(loaded, BadImage)
-        deployed = (preprocess(loaded, SIZE)[0] * 255).round().to(torch.uint8)
+        deployed = (preprocess(loaded, Resize(SIZE))[0] * 255).round().to(torch.uint8)
         assert torch.equal(trained.pixels, deployed), name
         corner, rest = trained.pixels[:, :14, :30].float(), trained.pixels[:, 18:].float()
         assert corner.mean() > 240, name
