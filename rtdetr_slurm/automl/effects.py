@@ -33,12 +33,21 @@ def _ema(experiment: ExperimentConfig) -> str | None:
     return None if experiment.train.enable_ema else "train.enable_ema is false"
 
 
+def _decided(experiment: ExperimentConfig) -> str | None:
+    deim = experiment.engine.recipe == "deim"
+    return "engine.recipe deim has a loss and a learning rate of its own" if deim else None
+
+
 def _step_size(experiment: ExperimentConfig) -> str | None:
+    if why := _decided(experiment):
+        return why
     scheduler = experiment.train.optim.lr_scheduler
     return None if scheduler == "StepLR" else f"train.optim.lr_scheduler is {scheduler}"
 
 
 def _decay(experiment: ExperimentConfig) -> str | None:
+    if why := _decided(experiment):
+        return why
     train, optim = experiment.train, experiment.train.optim
     steps = [optim.lr_step_size] if optim.lr_scheduler == "StepLR" else optim.lr_steps
     if any(step < train.num_epochs for step in steps):
@@ -60,6 +69,10 @@ def _vfl(experiment: ExperimentConfig) -> str | None:
     return None if "vfl" in experiment.model.loss_types else "model.loss_types has no vfl"
 
 
+def _varifocal(experiment: ExperimentConfig) -> str | None:
+    return _decided(experiment) or _vfl(experiment)
+
+
 _RULES: Mapping[str, Callable[[ExperimentConfig], str | None]] = {
     "train.ema.decay": _ema,
     "train.ema.every_n_steps": _ema,
@@ -71,6 +84,6 @@ _RULES: Mapping[str, Callable[[ExperimentConfig], str | None]] = {
     "model.bbox_loss_coef": _boxes,
     "model.giou_loss_coef": _boxes,
     "model.vfl_loss_coef": _vfl,
-    "model.alpha": _vfl,
-    "model.gamma": _vfl,
+    "model.alpha": _varifocal,
+    "model.gamma": _varifocal,
 }

@@ -17,6 +17,7 @@ from rtdetr_slurm.data.calibration import CALIBRATION_FIELD, calibration_sources
 from rtdetr_slurm.data.check_boxes import check_boxes
 from rtdetr_slurm.data.check_classes import check_classes
 from rtdetr_slurm.data.check_images import LookIntoImages, check_images, look_into_headers
+from rtdetr_slurm.data.check_sampling import check_sampling
 from rtdetr_slurm.data.classes import check_same_ids, find_classes
 from rtdetr_slurm.data.classmap import CLASSMAP_FIELD, inference_classes
 from rtdetr_slurm.data.coco import CocoAnnotations, Source, read_annotations
@@ -236,6 +237,7 @@ def _check_training_set(
     elif len(unusable) == with_boxes:
         found.error(field, "; ".join(why for _, why in unusable))
         unusable.clear()
+    check_sampling([source.annotations for source in training], experiment.engine.sampling, found)
     if images and checks.ranks is not None:
         with found.about(("dataset", "batch_size")):
             check_batch_fits(images, experiment.dataset.batch_size, checks.ranks)

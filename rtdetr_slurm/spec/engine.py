@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rtdetr_slurm.spec.fields import Section, field
+from rtdetr_slurm.spec.fields import TRAINING, Section, field
 
 Weight = Annotated[float, Field(ge=0.0)]
+RecipeName = Literal["rtdetr", "rtdetrv2", "deim"]
 
 
 class EarlyStoppingConfig(Section):
@@ -33,24 +34,28 @@ class SamplingConfig(Section):
 
     class_weights: dict[str, Weight] = field(
         {},
+        honoured_by=TRAINING,
         description="Class name to weight; an image is drawn in proportion to the largest weight "
-        "of its classes. Classes that are not listed have 1.",
+        "of its classes. Classes that are not listed have 1, and so have images without boxes.",
     )
     source_weights: list[Weight] = field(
         [],
-        description="One weight for each of dataset.train_data_sources; how often images of one "
-        "are drawn in relation to others'.",
+        honoured_by=TRAINING,
+        description="One weight for each of dataset.train_data_sources; how often an image of one "
+        "is drawn in relation to those of others.",
     )
 
 
 class EngineConfig(Section):
     """Options of this engine."""
 
-    recipe: Literal["rtdetr", "rtdetrv2", "deim"] = field(
+    recipe: RecipeName = field(
         "rtdetr",
-        description="Published training recipe. rtdetr: RT-DETR's. rtdetrv2: its augmentations end "
-        "before training does. deim: dense one-to-one matching by mosaic and mixup, matchability "
-        "loss, flat-cosine learning rate.",
+        honoured_by=TRAINING,
+        description="Published training recipe. rtdetr: RT-DETR's. rtdetrv2: a warm-up, and "
+        "augmentations end before training does. deim: that, dense one-to-one matching by mosaic "
+        "and mixup, matchability-aware loss in place of varifocal loss, and a learning rate that "
+        "is flat and then falls along a cosine.",
     )
     accumulate: int = field(
         1,

@@ -51,9 +51,9 @@ def training_sizes(experiment: ExperimentConfig) -> dict[Size, KeyPath]:
     for index, scale in enumerate(augmentation.multi_scales):
         height, width = (scale, scale) if isinstance(scale, int) else scale
         sizes.setdefault((height, width), (*_MULTI_SCALES, index))
-    if not sizes:
+    if not sizes or experiment.engine.recipe != "rtdetr":  # others end without multi_scales
         height, width = augmentation.train_spatial_size
-        sizes[height, width] = (*_AUGMENTATION, "train_spatial_size")
+        sizes.setdefault((height, width), (*_AUGMENTATION, "train_spatial_size"))
     return sizes
 
 

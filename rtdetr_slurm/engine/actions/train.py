@@ -69,7 +69,7 @@ def train(
     with session.phases.part("model"):
         torch.manual_seed(seed)  # the same initial weights on all ranks
         model = new_detector(session, pretrained=begun is None)
-        criterion = build_criterion(experiment.model)
+        criterion = build_criterion(experiment.model, experiment.engine.recipe)
         costs = detector_costs(session, model)
         objective = build_objective(session, model, criterion, data.table.classes)
         state = build_state(session, model, objective, seed)

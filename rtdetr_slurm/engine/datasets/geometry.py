@@ -37,6 +37,8 @@ that is wanted, in both directions."""
 
 Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
+Window = tuple[float, float, float, float]
+"""The same, of which the ends need not be whole."""
 Boxes = NDArray[np.float64]
 """Corners [T, 4] in pixels."""
 
@@ -51,7 +53,7 @@ class Placement:
         size: width and height of the network's input.
     """
 
-    source: Rectangle
+    source: Window
     target: Rectangle
     size: Size
     flipped: bool
@@ -66,22 +68,28 @@ class Placement:
     @property
     def shrink(self) -> int:
         """The fraction of its size, 1 / 1, 2, 4 or 8, that the image may be decoded at."""
-        wanted = [REDUNDANCY * side for side in _sides(self.target)]
-        enough = min(found // side for found, side in zip(_sides(self.source), wanted, strict=True))
+        left, top, right, bottom = self.source
+        width, height = (REDUNDANCY * side for side in _sides(self.target))
+        enough = min((right - left) / width, (bottom - top) / height)
         return max((fraction for fraction in (2, 4, 8) if fraction <= enough), default=1)
 
     def draw(self, image: Image.Image, shrink: int) -> Image.Image:
-        """The network's input.
+        """The network's input; the arguments are those of `part`."""
+        seen = self.part(image, shrink)
+        if self.target == (0, 0, *self.size):
+            return seen
+        whole = Image.new("RGB", self.size)
+        whole.paste(seen, self.shown[:2])
+        return whole
+
+    def part(self, image: Image.Image, shrink: int) -> Image.Image:
+        """What is seen of the image, as it is in the network's input, without what is around it.
 
         Args:
             image: RGB, of 1 / `shrink` of its size; sides rounded up.
         """
         left, top, right, bottom = (side / shrink for side in self.source)
         seen = image.resize(_sides(self.target), FILTER, box=(left, top, right, bottom))
-        if self.target != (0, 0, *self.size):
-            whole = Image.new("RGB", self.size)
-            whole.paste(seen, self.target[:2])
-            seen = whole
         return seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else seen
 
     def move(self, boxes: Boxes) -> Boxes:
@@ -93,9 +101,20 @@ class Placement:
             moved[:, [0, 2]] = self.size[0] - moved[:, [2, 0]]
         return moved
 
+    def move_seen(self, boxes: Boxes) -> tuple[Boxes, NDArray[np.bool_]]:
+        """Boxes of the image, cut off where that is, and which of them are large enough."""
+        seen = cut_off(boxes, self.source)
+        moved = self.move(seen)
+        return moved, _large_enough(seen) & _large_enough(moved)
+
 
 def place(
-    draw: np.random.Generator, image: Size, boxes: Boxes, size: Size, crop_probability: float
+    draw: np.random.Generator,
+    image: Size,
+    boxes: Boxes,
+    size: Size,
+    zoom_probability: float,
+    crop_probability: float,
 ) -> tuple[Placement, Boxes, NDArray[np.bool_]]:
     """Draw where an image goes.
 
@@ -109,7 +128,7 @@ def place(
     """
     width, height = image
     left, top, canvas = 0, 0, image
-    if draw.random() < ZOOM_OUT_PROBABILITY:
+    if draw.random() < zoom_probability:
         zoom = draw.uniform(1, LARGEST_ZOOM)
         canvas = int(width * zoom), int(height * zoom)
         left = int((canvas[0] - width) * draw.random())
@@ -119,9 +138,7 @@ def place(
     kept = np.ones(len(boxes), np.bool_)
     if draw.random() < crop_probability:
         window, kept = crop(draw, canvas, boxes)
-    boxes = np.stack(
-        [boxes[:, side].clip(window[side % 2], window[side % 2 + 2]) for side in range(4)], axis=1
-    )
+    boxes = cut_off(boxes, window)
     kept &= _large_enough(boxes)
 
     seen = _overlap(window, (left, top, left + width, top + height))
@@ -192,6 +209,12 @@ def _scaled(seen: Rectangle, window: Rectangle, size: Size) -> Rectangle:
         spans.append((start, max(end, start + 1)))
     (left, right), (top, bottom) = spans
     return left, top, right, bottom
+
+
+def cut_off(boxes: Boxes, window: Window) -> Boxes:
+    """Boxes without what of them is outside of a window."""
+    ends = [(window[side % 2], window[side % 2 + 2]) for side in range(4)]
+    return np.stack([boxes[:, side].clip(*ends[side]) for side in range(4)], axis=1)
 
 
 def _sides(rectangle: Rectangle) -> Size:

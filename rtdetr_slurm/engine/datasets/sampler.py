@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from rtdetr_slurm.engine.datasets.seeds import mix_seed
+from rtdetr_slurm.engine.datasets.order import epoch_order
 
 
 class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, image) for one rank; what is left over at an epoch's end is dropped.
 
-    The order is a function of (seed, epoch) alone; rank r of R takes every R-th image of it. Unlike
-    torch's DistributedSampler it makes the batches itself, never repeats an image to fill the last
-    ones, says with each image which epoch it is for (the augmentation depends on it), and can
-    start in the middle of an epoch.
+    The order is that of `epoch_order`; rank r of R takes every R-th image of it. Unlike torch's
+    DistributedSampler it makes the batches itself, never repeats an image to fill the last ones,
+    says with each image which epoch it is for (the augmentation depends on it), and can start in
+    the middle of an epoch.
     """
 
-    def __init__(self, length: int, batch_size: int, rank: int, ranks: int, seed: int) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        rank: int,
+        ranks: int,
+        seed: int,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
         self.length, self.batch_size, self.rank, self.ranks = length, batch_size, rank, ranks
-        self.seed = seed
+        self.seed, self.weights = seed, weights
         self.epoch, self.first_step = 0, 0
 
     def set_position(self, epoch: int, step: int = 0) -> None:
@@ -36,8 +45,8 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.steps_per_epoch - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.length, generator=generator)[self.rank :: self.ranks].tolist()
+        order = epoch_order(self.length, self.seed, self.epoch, self.weights)
+        order = order[self.rank :: self.ranks]
         for step in range(self.first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield [(self.epoch, image) for image in batch]

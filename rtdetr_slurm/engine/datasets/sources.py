@@ -12,12 +12,14 @@ from torch.utils.data import DataLoader
 from rtdetr_slurm.data.check import Checks, check_batch_fits, check_folders, check_sources
 from rtdetr_slurm.data.coco import Source
 from rtdetr_slurm.engine.datasets.loaders import evaluation_loader, training_loader
+from rtdetr_slurm.engine.datasets.order import image_weights
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.sharing import share_table
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
+from rtdetr_slurm.engine.recipe import recipe_of
 from rtdetr_slurm.vision.image_set import ImageSet
 from rtdetr_slurm.vision.samples import Batch, EvaluationSet
 from rtdetr_slurm.vision.scoring import EvaluationData
@@ -140,11 +142,18 @@ def open_training_data(session: Session, sources: Sequence[OpenSource], seed: in
     cfg, context = session.experiment.dataset, session.context
     table = table_of(session, sources)
     check_batch_fits(len(table), cfg.batch_size, context.world_size)
+    weights = image_weights(table, session.experiment.engine.sampling)
     sampler = DistributedBatchSampler(
-        len(table), cfg.batch_size, context.rank, context.world_size, seed
+        len(table), cfg.batch_size, context.rank, context.world_size, seed, weights
     )
     samples = TrainingSet(
-        table, Augment(cfg.augmentation), seed, replace_bad=session.skip_bad_images
+        table,
+        Augment(cfg.augmentation),
+        seed,
+        replace_bad=session.skip_bad_images,
+        recipe=recipe_of(session.experiment),
+        plain=Augment(cfg.augmentation, plain=True),
+        weights=weights,
     )
     loader = training_loader(samples, sampler, workers=workers(session), pin_memory=_pin(session))
     return TrainingData(table, sampler, loader)

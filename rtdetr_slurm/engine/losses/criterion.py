@@ -1,4 +1,4 @@
-"""Varifocal, L1 and GIoU losses on every decoder layer, the encoder's selection and denoising."""
+"""Losses of classes and boxes on every decoder layer, the encoder's selection and denoising."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from rtdetr_slurm.vision.boxes import cxcywh_to_xyxy, iou_and_giou
 from rtdetr_slurm.vision.samples import Target
 
 if TYPE_CHECKING:
+    from rtdetr_slurm.spec.engine import RecipeName
     from rtdetr_slurm.spec.model import ModelConfig
+
+MAL_GAMMA = 1.5
+"""Of the matchability-aware loss, as DEIM trains RT-DETRv2."""
 
 Terms: TypeAlias = dict[str, Tensor]
 """Loss name to [S], one value per prediction set."""
@@ -26,7 +30,8 @@ class Criterion(nn.Module):
 
     Args:
         matcher: assigns queries to targets.
-        weights: of `loss_vfl`, `loss_bbox` and `loss_giou`; a name that is absent is not computed.
+        weights: of `loss_vfl` or `loss_mal`, `loss_bbox` and `loss_giou`; a name that is absent is
+            not computed.
         alpha, gamma: of the varifocal loss.
         aux_loss: whether the decoder layers before the last one are supervised too.
     """
@@ -55,9 +60,10 @@ class Criterion(nn.Module):
             num_boxes: scalar; boxes per rank, averaged over the ranks, at least 1.
 
         Returns:
-            `loss_vfl`, `loss_bbox`, `loss_giou` of the last decoder layer; with `_aux_i` of layer i
-            before it; with `_enc` of the encoder's selection; with `_dn_i` of layer i's denoising
-            queries. Scalars in float32 (float64 for float64 outputs), whatever autocast says.
+            `loss_vfl` (or `loss_mal`), `loss_bbox`, `loss_giou` of the last decoder layer; with
+            `_aux_i` of layer i before it; with `_enc` of the encoder's selection; with `_dn_i` of
+            layer i's denoising queries. Scalars in float32 (float64 for float64 outputs), whatever
+            autocast says.
 
         Every output takes part in the graph, if need be with weight 0: every parameter of the model
         gets a gradient on every rank, also where a batch has no boxes.
@@ -157,6 +163,8 @@ class Criterion(nn.Module):
         terms = {}
         if "loss_vfl" in self.weights:
             terms["loss_vfl"] = self._varifocal(logits, target_logits, iou.detach(), matched)
+        if "loss_mal" in self.weights:
+            terms["loss_mal"] = _matchability(logits, target_logits, iou.detach(), matched)
         if "loss_bbox" in self.weights:
             distance = (boxes - target_boxes).abs().sum(-1)
             terms["loss_bbox"] = _sum_where(matched, distance)
@@ -171,23 +179,37 @@ class Criterion(nn.Module):
         replaced by iou BCE(p, iou). This needs no tensor of dense targets.
         """
         as_positive = iou * (F.softplus(positive) - iou * positive)
-        correction = as_positive - self._negative(positive)
-        return self._negative(logits).flatten(1).sum(1) + _sum_where(matched, correction)
-
-    def _negative(self, logits: Tensor) -> Tensor:
-        return self.alpha * logits.detach().sigmoid() ** self.gamma * F.softplus(logits)
+        correction = as_positive - _negative(positive, self.gamma, self.alpha)
+        negatives = _negative(logits, self.gamma, self.alpha)
+        return negatives.flatten(1).sum(1) + _sum_where(matched, correction)
 
 
-def build_criterion(cfg: ModelConfig) -> Criterion:
-    """The criterion that the spec's `model` section describes."""
+def build_criterion(cfg: ModelConfig, recipe: RecipeName = "rtdetr") -> Criterion:
+    """The criterion that the spec's `model` section describes, and the recipe."""
     weights = {}
     if "vfl" in cfg.loss_types:
-        weights["loss_vfl"] = cfg.vfl_loss_coef
+        weights["loss_mal" if recipe == "deim" else "loss_vfl"] = cfg.vfl_loss_coef
     if "boxes" in cfg.loss_types:
         weights["loss_bbox"] = cfg.bbox_loss_coef
         weights["loss_giou"] = cfg.giou_loss_coef
     matcher = Matcher(cfg.class_cost, cfg.bbox_cost, cfg.giou_cost)
     return Criterion(matcher, weights, cfg.alpha, cfg.gamma, cfg.aux_loss)
+
+
+def _matchability(logits: Tensor, positive: Tensor, iou: Tensor, matched: Tensor) -> Tensor:
+    """Matchability-aware loss (Huang et al. 2025, arXiv:2412.04234), summed per set.
+
+    Every logit counts as a negative, p^gamma BCE(p, 0); where it is matched, that is replaced by
+    BCE(p, iou^gamma), which also a match of a low IoU has its full weight in.
+    """
+    as_positive = F.softplus(positive) - iou**MAL_GAMMA * positive
+    correction = as_positive - _negative(positive, MAL_GAMMA)
+    return _negative(logits, MAL_GAMMA).flatten(1).sum(1) + _sum_where(matched, correction)
+
+
+def _negative(logits: Tensor, gamma: float, alpha: float = 1.0) -> Tensor:
+    """alpha p^gamma BCE(p, 0), of which the power has no gradient."""
+    return alpha * logits.detach().sigmoid() ** gamma * F.softplus(logits)
 
 
 def _full(x: Tensor) -> Tensor:

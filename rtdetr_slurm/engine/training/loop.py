@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from rtdetr_slurm.contract import FailureClass, Kpi
 from rtdetr_slurm.engine.datasets.colours import distort
+from rtdetr_slurm.engine.datasets.mixup import mix_up
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.evaluation import (
     Scores,
@@ -30,6 +32,7 @@ from rtdetr_slurm.engine.process.distributed import (
 from rtdetr_slurm.engine.process.phases import Phase
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.engine.recipe import recipe_of
 from rtdetr_slurm.engine.training.checkpoint import (
     interrupted_path,
     keep_epoch,
@@ -121,6 +124,7 @@ def train_steps(training: Training) -> None:
     """
     session, state, position = training.session, training.state, training.state.position
     cfg, device = session.experiment.train, session.context.device
+    augmentation, recipe = session.experiment.dataset.augmentation, recipe_of(session.experiment)
     sampler = training.data.sampler
     sampler.set_position(position.epoch, position.step_in_epoch)
     state.training_mode()
@@ -128,7 +132,10 @@ def train_steps(training: Training) -> None:
         _check_readable(session, batch)
         batch = batch.to(device)
         images = distort(to_unit_range(batch.pixels), batch.colours)
-        images = multi_scale(images, session, state.seed, position.step)
+        if position.epoch in recipe.dense:
+            images, batch = mix_up(images, batch, state.seed, position.epoch)
+        scales = augmentation.multi_scales if recipe.resizes(position.epoch) else []
+        images = multi_scale(images, scales, state.seed, position.step)
         shared = torch.tensor([batch.num_boxes, session.stop.requested], dtype=torch.float32)
         shared = sum_over_ranks(shared.to(device))
         num_boxes = (shared[0] / session.context.world_size).clamp(min=1)
@@ -136,7 +143,9 @@ def train_steps(training: Training) -> None:
         loss, terms = state.objective(images, batch.targets(), num_boxes)
         values = HostCopy(torch.stack([shared[1], loss, *terms.values()]))
 
-        factor = lr_factor(cfg.optim, position.epoch, position.step)
+        factor = lr_factor(
+            cfg.optim, recipe, position.epoch, position.step, sampler.steps_per_epoch
+        )
         rate = set_learning_rate(state.optimizer, factor)
         backward(state, loss)
         stop, value, *rest = values.read()
@@ -250,9 +259,8 @@ def interrupt(training: Training) -> NoReturn:
     raise Interrupted
 
 
-def multi_scale(images: Tensor, session: Session, seed: int, step: int) -> Tensor:
+def multi_scale(images: Tensor, scales: Sequence[int | list[int]], seed: int, step: int) -> Tensor:
     """Resize a batch [B, 3, H, W] to the size drawn for this step, the same on all ranks."""
-    scales = session.experiment.dataset.augmentation.multi_scales
     if scales:
         drawn = scales[mix_seed(seed, step) % len(scales)]
         height, width = (drawn, drawn) if isinstance(drawn, int) else drawn

@@ -47,6 +47,13 @@ def test_what_the_schema_has_by_default_without_what_has_no_effect(tmp_path: Pat
     }
 
 
+def test_what_a_recipe_decides_is_not_searched(tmp_path: Path) -> None:
+    decides = "engine.recipe deim has a loss and a learning rate of its own"
+    left_out = space(tmp_path, "engine.recipe=deim").left_out
+    assert left_out["train.optim.lr_decay"] == left_out["train.optim.lr_step_size"] == decides
+    assert decides in refused(tmp_path, "engine.recipe=deim", "automl.parameters=[model.gamma]")
+
+
 def test_ranges_lie_around_the_specs_own_values(tmp_path: Path) -> None:
     found = space(
         tmp_path,

@@ -409,3 +409,24 @@ def test_annotations_with_the_same_id_are_noted(folder: Path) -> None:
     content["annotations"][1]["id"] = content["annotations"][0]["id"]
     written(folder / "train" / "annotations.json", content)
     assert "1 of 2 annotations have the id of another: each is a box of its own" in notes(folder)
+
+
+class TestSampling:
+    def errors(self, folder: Path, *overrides: str) -> str:
+        with pytest.raises(BadData) as error:
+            check_sources(experiment(folder, *overrides), "train")
+        return str(error.value)
+
+    def test_good_weights_pass(self, folder: Path) -> None:
+        check_sources(experiment(folder, "engine.sampling.class_weights={dog: 2, cat: 0}"), "train")
+
+    def test_a_class_that_there_is_not(self, folder: Path) -> None:
+        assert self.errors(folder, "engine.sampling.class_weights={dgo: 2}") == (
+            "engine.sampling.class_weights has 'dgo'; the training data have the classes 1 (cat), "
+            "3 (dog); did you mean 'dog'?"
+        )
+
+    def test_nothing_left_to_learn(self, folder: Path) -> None:
+        assert "every image that has boxes has weight 0" in self.errors(
+            folder, "engine.sampling.class_weights={dog: 0, cat: 0}"
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from spec_files import NEEDED, load, only, problems
 
+DEIM = "engine.recipe=deim"
 BROKEN = [
     # action, overrides, message (whole or its beginning)
     ("train", ["train.num_gpus=2", "train.gpu_ids=[0]"],
@@ -91,6 +92,27 @@ BROKEN = [
     ("distill", ["distill.bindings[0]={student_module_name: a, teacher_module_name: srcs, "
                  "criterion: L2}", "distill.teacher.num_feature_levels=4"],
      "distill.teacher.return_interm_indices: found 3 entries; allowed: 4"),
+    ("train", [DEIM, "model.loss_types=[boxes]"],
+     "override 'model.loss_types=[boxes]': model.loss_types: found ['boxes']; allowed with "
+     "engine.recipe 'deim': with vfl"),
+    ("train", [DEIM, "dataset.batch_size=1"], "dataset.batch_size: found 1; allowed with"),
+    ("train", [DEIM, "train.optim.lr_scheduler=StepLR"],
+     "train.optim.lr_scheduler: found 'StepLR'; allowed with engine.recipe 'deim', which has a "
+     "loss and a learning rate of its own: nothing, or the default, 'MultiStep'"),
+    ("train", [DEIM, "train.optim.lr_steps=[5]"], "train.optim.lr_steps: found [5]; allowed with"),
+    ("train", [DEIM, "train.optim.lr_step_size=5"], "train.optim.lr_step_size: found 5; allowed"),
+    ("train", [DEIM, "train.optim.lr_decay=0.5"], "train.optim.lr_decay: found 0.5; allowed with"),
+    ("distill", [DEIM, "model.alpha=0.5"], "model.alpha: found 0.5; allowed with"),
+    ("distill", [DEIM, "model.gamma=1.5"], "model.gamma: found 1.5; allowed with"),
+    ("train", ["engine.sampling.source_weights=[1, 2]"],
+     "engine.sampling.source_weights: found 2; allowed: 1, one for each of "
+     "dataset.train_data_sources"),
+    ("train", ["engine.sampling.source_weights=[2]"],
+     "engine.sampling.source_weights: found [2.0], which changes nothing"),
+    ("train", ["engine.sampling.source_weights=[-1]"],
+     "engine.sampling.source_weights[0]: found -1; allowed: ≥ 0"),
+    ("train", ["engine.sampling.class_weights={a: 1}"],
+     "engine.sampling.class_weights: found no weight but 1"),
 ]  # fmt: skip
 
 
@@ -116,6 +138,9 @@ KEPT = [
                "model.feat_channels=[256, 256, 256, 256]", "model.feat_strides=[4, 8, 16, 32]",
                "model.use_encoder_idx=[3]"]),
     ("train", ["model.use_encoder_idx=[]"]),
+    ("train", [DEIM, "model.vfl_loss_coef=2", "train.optim.warmup_steps=10"]),
+    ("train", ["engine.recipe=rtdetrv2", "train.optim.lr_scheduler=StepLR"]),
+    ("train", ["engine.sampling.class_weights={a: 1, b: 0}"]),
     ("train", ["train.num_gpus=2", "train.gpu_ids=[2, 3]"]),
     ("train", ["train.num_epochs=3", "train.validation_interval=3"]),
     ("evaluate", ["train.num_epochs=2", "train.validation_interval=3"]),  # not evaluate's business

@@ -28,7 +28,7 @@ def noise(size: tuple[int, int]) -> Image.Image:
 
 def draws(count: int, crop_probability: float) -> list[tuple[Placement, np.ndarray, np.ndarray]]:
     draw = np.random.default_rng(0)
-    return [place(draw, IMAGE, BOXES, SIZE, crop_probability) for _ in range(count)]
+    return [place(draw, IMAGE, BOXES, SIZE, 0.5, crop_probability) for _ in range(count)]
 
 
 def theirs(boxes: np.ndarray, size: tuple[int, int]) -> BoundingBoxes:
@@ -99,7 +99,7 @@ class TestBoxes:
         draw = np.random.default_rng(0)
         none = np.empty((0, 4))
         assert all(crop(draw, IMAGE, none)[0] == (0, 0, *IMAGE) for _ in range(20))
-        placement, boxes, kept = place(draw, (1, 1), none, SIZE, 1.0)
+        placement, boxes, kept = place(draw, (1, 1), none, SIZE, 0.5, 1.0)
         assert (boxes.shape, kept.shape) == ((0, 4), (0,))
         assert placement.source == (0, 0, 1, 1)
 

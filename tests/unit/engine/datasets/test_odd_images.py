@@ -78,7 +78,6 @@ def write_all(folder: Path) -> list[str]:
 
 
 def test_all_are_given_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometry, "ZOOM_OUT_PROBABILITY", 0)
     monkeypatch.setattr(geometry, "FLIP_PROBABILITY", 0)
     names = write_all(tmp_path / "images")
     assert len(names) > 50
@@ -95,8 +94,8 @@ def test_all_are_given_the_same_pixels(tmp_path: Path, monkeypatch: pytest.Monke
     }
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     table = make_table(tmp_path)
-    cfg = AugmentationConfig(train_spatial_size=list(SIZE), distortion_prob=0, iou_crop_prob=0)
-    training = TrainingSet(table, Augment(cfg), 0, replace_bad=False)
+    cfg = AugmentationConfig(train_spatial_size=list(SIZE))
+    training = TrainingSet(table, Augment(cfg, plain=True), 0, replace_bad=False)
     evaluation = EvaluationSet(table, Resize(SIZE))
     inference = ImageSet(unlabelled({str(tmp_path / "images"): names}), Resize(SIZE))
     for image, name in enumerate(names):

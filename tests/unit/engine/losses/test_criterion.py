@@ -117,6 +117,39 @@ def test_terms_and_gradients(counts: tuple[int, ...]) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("counts", [(3, 1), (0, 4), (0, 0)])
+def test_matchability_aware_loss(counts: tuple[int, ...]) -> None:
+    """DEIM's: target IoU^1.5, negatives weighed by p^1.5, positives by 1; beside dense targets."""
+    batch = targets(*counts)
+    for target in batch:
+        target["boxes"] = target["boxes"].double()
+    outputs = random_outputs(len(counts), max(*counts, 1))
+    criterion = build_criterion(small_config(loss_types=["vfl"], vfl_loss_coef=2.0), "deim")
+    found = criterion(outputs, batch, torch.tensor(2.5))
+    logits, boxes = outputs["set_logits"][-2], outputs["set_boxes"][-2]
+    queries = criterion.matcher(logits[None], boxes[None], PaddedTargets.from_list(batch))[0]
+    score, positive = torch.zeros_like(logits), torch.zeros_like(logits)
+    for image, target in enumerate(batch):
+        for truth, label, query in zip(
+            target["boxes"], target["labels"], queries[image], strict=False
+        ):
+            box = boxes[image, query]
+            iou, _ = iou_and_giou(cxcywh_to_xyxy(box), cxcywh_to_xyxy(truth))
+            score[image, query, label] = iou.detach() ** 1.5
+            positive[image, query, label] = 1
+    weight = logits.detach().sigmoid() ** 1.5 * (1 - positive) + positive
+    expected = F.binary_cross_entropy_with_logits(logits, score, weight, reduction="sum")
+    expected = 2.0 * expected / 2.5
+    torch.testing.assert_close(found["loss_mal"], expected)
+    leaf = outputs["set_logits"]
+    ours, theirs = (
+        torch.autograd.grad(loss, leaf, retain_graph=True)[0][-2]
+        for loss in (found["loss_mal"], expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert not any(name.startswith("loss_vfl") for name in found)
+
+
 def test_no_boxes_at_all() -> None:
     outputs = random_outputs(2, 1)
     terms = build_criterion(small_config())(outputs, targets(0, 0), torch.tensor(1.0))

@@ -14,7 +14,6 @@ from rtdetr_slurm.engine.training.optim import (
     freeze,
     parameter_groups,
 )
-from rtdetr_slurm.engine.training.schedule import lr_factor, set_learning_rate
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.train import OptimConfig
@@ -81,28 +80,6 @@ class TestGroups:
         model["backbone"].requires_grad_(False)
         groups = parameter_groups(model, OptimConfig())
         assert [group["name"] for group in groups] == ["no_decay", "decay"]
-
-
-class TestLearningRate:
-    def test_multi_step(self) -> None:
-        cfg = OptimConfig(lr_steps=[3, 5], lr_decay=0.1)
-        factors = [lr_factor(cfg, epoch, step=0) for epoch in range(7)]
-        assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
-
-    def test_step_lr(self) -> None:
-        cfg = OptimConfig(lr_scheduler="StepLR", lr_step_size=2, lr_decay=0.5)
-        assert [lr_factor(cfg, e, 0) for e in range(6)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
-
-    def test_warm_up_is_linear_in_steps(self) -> None:
-        cfg = OptimConfig(warmup_steps=4, lr_steps=[1])
-        assert [lr_factor(cfg, 0, s) for s in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-        assert lr_factor(cfg, 1, 1) == pytest.approx(0.05)  # both at once
-
-    def test_applies_to_every_group(self, model: RTDETR) -> None:
-        optimizer = build_optimizer(model, OptimConfig(lr=1e-3, lr_backbone=1e-5))
-        assert set_learning_rate(optimizer, 0.5) == 5e-4
-        set_learning_rate(optimizer, 0.1)  # of the full rate, not of the last one
-        assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([1e-6, 1e-4, 1e-4])
 
 
 class TestFreeze:
