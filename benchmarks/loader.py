@@ -8,8 +8,9 @@ zoom-out 0.5, IoU crop 0.8, flip, resize) in as many loading processes, deliver 
 and are made float32 in 0..1 by one thread of this process. They take turns, after a round that does
 not count. What is printed is the median of the rounds, and of the rounds' own ratios. Ours distorts
 colours on the training's device: `colours here` does that in this process, on the CPU; `colours
-left` is what loading processes deliver where a GPU does it. With --workers 0 all is done by one
-thread, and the ratio is that of the work.
+left` is what loading processes deliver where a GPU does it, and `mosaics` the same of an epoch of
+which half of the images are made of four. With --workers 0 all is done by one thread, and the ratio
+is that of the work.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from rtdetr_slurm.engine.datasets.loaders import training_loader
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.datasets.training_set import TrainingSet
 from rtdetr_slurm.engine.datasets.transforms import Augment
+from rtdetr_slurm.engine.recipe import Recipe
 from rtdetr_slurm.spec.dataset import AugmentationConfig
 from rtdetr_slurm.vision.preprocess import to_unit_range
+from rtdetr_slurm.vision.samples import Batch
 from rtdetr_slurm.vision.table import build_table
 
 Round = Callable[[], int]
@@ -70,8 +73,8 @@ def their_round(folder: Path, args: argparse.Namespace) -> Round:
     return lambda: sum(len(to_unit_range(pixels)) for pixels, _ in loader)
 
 
-def our_rounds(folder: Path, args: argparse.Namespace) -> tuple[Round, Round]:
-    """With the colours, and without."""
+def our_rounds(folder: Path, args: argparse.Namespace) -> tuple[Round, Round, Round]:
+    """With the colours, without, and without in a dense epoch."""
     annotations = read_annotations(folder / "annotations.json")
     table = build_table([Source(folder / "images", annotations)], annotations.categories)
     table = table.spread(args.images)
@@ -80,15 +83,26 @@ def our_rounds(folder: Path, args: argparse.Namespace) -> tuple[Round, Round]:
         distortion_prob=args.colours,
         iou_crop_prob=0.8,
     )
-    data = TrainingSet(table, Augment(cfg), 0, replace_bad=False)
+    every_epoch_dense = Recipe("deim", 10**6)
     order = DistributedBatchSampler(len(table), args.batch_size, 0, 1, 0)
-    loader = training_loader(data, order, workers=args.workers, pin_memory=False)
 
-    def all_of_it(finish: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> int:
+    def loader(recipe: Recipe) -> DataLoader[Batch]:
+        data = TrainingSet(table, Augment(cfg), 0, replace_bad=False, recipe=recipe)
+        return training_loader(data, order, workers=args.workers, pin_memory=False)
+
+    def all_of_it(
+        batches: DataLoader[Batch], finish: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> int:
         order.set_position(order.epoch + 1)
-        return sum(len(finish(to_unit_range(one.pixels), one.colours)) for one in loader)
+        return sum(len(finish(to_unit_range(one.pixels), one.colours)) for one in batches)
 
-    return lambda: all_of_it(distort), lambda: all_of_it(lambda images, _: images)
+    plain, dense = loader(Recipe()), loader(every_epoch_dense)
+    order.set_position(every_epoch_dense.dense.start)
+    return (
+        lambda: all_of_it(plain, distort),
+        lambda: all_of_it(plain, lambda images, _: images),
+        lambda: all_of_it(dense, lambda images, _: images),
+    )
 
 
 def rate(one: Round) -> float:
@@ -107,11 +121,12 @@ def main() -> None:
     parser.add_argument("--colours", type=float, default=0.5, help="probability of each distortion")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    here, left = our_rounds(args.data, args)
+    here, left, mosaics = our_rounds(args.data, args)
     sides = {
         "torchvision": their_round(args.data, args),
         "colours here": here,
         "colours left": left,
+        "mosaics": mosaics,
     }
     for one in sides.values():
         one()
