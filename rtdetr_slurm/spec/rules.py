@@ -229,6 +229,32 @@ def milestones_rise(experiment: ExperimentConfig) -> Problems:
         )
 
 
+def split_over_gpus(experiment: ExperimentConfig) -> Problems:
+    train, strategy = experiment.train, ("train", "distributed_strategy")
+    if train.distributed_strategy != "fsdp":
+        return
+    if train.num_gpus * train.num_nodes == 1:
+        yield Problem(
+            strategy,
+            "found 'fsdp', which splits the model over several GPUs; allowed with one: 'ddp'",
+            also=(("train", "num_gpus"), ("train", "num_nodes")),
+        )
+    if train.precision == "bf16":
+        yield Problem(
+            ("train", "precision"),
+            "found 'bf16'; allowed with train.distributed_strategy 'fsdp': 'fp16', or 'fp32', "
+            "which is then taken for it, as in TAO",
+            also=(strategy,),
+        )
+    if train.enable_ema and train.ema.cpu_offload:
+        yield Problem(
+            ("train", "ema", "cpu_offload"),
+            "found true; allowed with train.distributed_strategy 'fsdp': false, as each GPU holds "
+            "its share of the average alone",
+            also=(strategy,),
+        )
+
+
 def onnx_is_written(experiment: ExperimentConfig) -> Problems:
     if experiment.export.format != "onnx":
         yield Problem(
@@ -378,7 +404,7 @@ MODEL_RULES = (
 SECTION_RULES: dict[str, tuple[Callable[[ExperimentConfig], Problems], ...]] = {
     "model": (selection_fits_queries,),
     "dataset": (scored_classes_exist,),
-    "train": (gpus_are_counted("train"), milestones_rise),
+    "train": (gpus_are_counted("train"), milestones_rise, split_over_gpus),
     "engine": (recipe_decides, sampling_weights_differ),
     "evaluate": (
         gpus_are_counted("evaluate"),

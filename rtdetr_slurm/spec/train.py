@@ -275,7 +275,9 @@ class TrainConfig(Section):
     )
     distributed_strategy: Literal["ddp", "fsdp"] = field(
         "ddp",
-        description="How the GPUs share the work: ddp keeps the model on each, fsdp splits it.",
+        honoured_by=TRAINING,
+        description="How the GPUs share the work: ddp keeps the model on each; fsdp splits it, and "
+        "computes in fp16 on CUDA, as in TAO, and in fp32 on CPU.",
     )
     cudnn: CudnnConfig = field(CudnnConfig, automl="disabled", description="cuDNN's switches.")
     is_dry_run: bool = field(False, description="Run one batch only, to see whether it works.")

@@ -31,7 +31,7 @@ def use_collectives(context: d.Context) -> None:
         batches = torch.randn(2, 8, 3)
         norm(batches[rank])
         means = 0.9 * means + 0.1 * batches.mean(1).mean(0)
-    d.average_norm_statistics(nn.Sequential(norm))
+    d.average_norm_statistics(d.plain_norms(nn.Sequential(norm)))
     torch.testing.assert_close(norm.running_mean, means)
     assert norm.num_batches_tracked == 3
     d.barrier()

@@ -26,7 +26,7 @@ from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.costs import detector_costs
 from rtdetr_slurm.engine.training.loop import train_epochs
 from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
-from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn
+from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn, training_precision
 from rtdetr_slurm.engine.training.progress import show_progress
 from rtdetr_slurm.engine.training.report import describe
 from rtdetr_slurm.engine.training.scalars import open_scalars
@@ -52,7 +52,7 @@ def train(
     experiment, context = session.experiment, session.context
     cfg = experiment.train
     session.numbers["epochs"] = cfg.num_epochs
-    check_precision(cfg.precision, context.device)
+    check_precision(training_precision(cfg, context.device), context.device)
     set_cudnn(cfg.cudnn)
     sources = open_sources(session)
     start = on_main(lambda: find_start(session))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -206,13 +206,16 @@ def spread_over_ranks(tensors: list[Tensor]) -> float:
     return float(extremes.sum(0).max())
 
 
-def average_norm_statistics(module: nn.Module) -> None:
-    """Make the running statistics of plain batch norm the mean over all ranks.
+def plain_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms of which every rank sees its own batches alone."""
+    norms = (m for m in module.modules() if isinstance(m, _BatchNorm))
+    return [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm)]
 
-    Their update is linear, so averaging now and then gives what averaging at every step would
-    have given. Synchronised batch norm needs none of this: its ranks agree already.
-    """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    plain = [m for m in norms if not isinstance(m, nn.SyncBatchNorm)]
-    statistics = [s for m in plain for s in (m.running_mean, m.running_var) if s is not None]
-    average_over_ranks(statistics)
+
+def average_norm_statistics(norms: Iterable[_BatchNorm]) -> None:
+    """Make the running statistics of plain batch norms the mean over all ranks, of those that
+    gather any at the moment."""
+    learning = [norm for norm in norms if norm.training]
+    average_over_ranks(
+        [s for norm in learning for s in (norm.running_mean, norm.running_var) if s is not None]
+    )

@@ -9,7 +9,7 @@ A checkpoint is a plain dict that loads with weights_only:
     optimizer, scaler                    state dicts; scaler only for fp16
     rng                                  per rank: torch's generators
     seed, world_size, batch_size         what the order of samples depends on
-    loss_sum                             of the epoch's steps so far, mean over ranks
+    loss_sums                            of the epoch's steps so far, per rank
     classes, spec                        class id to name, the resolved spec
 
 That of a training is written as interrupted_epoch_NNN_step_NNNNNN.pth, also after the last step of

@@ -22,7 +22,7 @@ from rtdetr_slurm.engine.models.features import Features, captured, sample_featu
 from rtdetr_slurm.engine.models.types import PaddedTargets
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.objective import DetectionObjective
-from rtdetr_slurm.engine.training.precision import autocast
+from rtdetr_slurm.engine.training.precision import autocast, training_precision
 from rtdetr_slurm.engine.training.teacher import (
     compare_with_teacher,
     load_teacher,
@@ -168,7 +168,7 @@ def distillation_objective(
     objective = DistillationObjective(
         detector,
         criterion,
-        experiment.train.precision,
+        training_precision(experiment.train, session.context.device),
         teacher.model,
         bindings,
         experiment.model.distillation_loss_coef,

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rtdetr_slurm.engine.training.parallel import local
+
 WARMUP_UPDATES = 2000
 """Time constant of the decay's own warm-up, as in RT-DETR's published training."""
 
@@ -30,7 +32,14 @@ class Ema:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         if cpu_offload:
             self.module.cpu()
-        ours, theirs = self.module.state_dict(), model.state_dict()
+        self.follow(model)
+
+    def follow(self, model: nn.Module) -> None:
+        """Average from now on what this rank holds of `model`, of which `module` has the same."""
+        ours, theirs = (
+            {name: local(tensor) for name, tensor in one.state_dict().items()}
+            for one in (self.module, model)
+        )
         averaged = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         self._averages = [ours[name] for name in averaged]
         self._sources = [theirs[name] for name in averaged]

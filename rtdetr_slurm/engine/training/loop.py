@@ -39,6 +39,7 @@ from rtdetr_slurm.engine.training.checkpoint import (
     remove_interrupted,
     save_checkpoint,
 )
+from rtdetr_slurm.engine.training.parallel import copies
 from rtdetr_slurm.engine.training.report import (
     not_finite,
     report_epoch,
@@ -153,6 +154,7 @@ def train_steps(training: Training) -> None:
         if not math.isfinite(value):
             raise ActionError(not_finite(training, batch, read_terms))
         update(state, cfg.clip_grad_norm)
+        state.average_norms()
         position.step += 1
         position.step_in_epoch += 1
         position.loss_sum += value
@@ -191,7 +193,6 @@ def validate(training: Training, epoch: int) -> Scores | None:
     """Score the present weights, and write metrics.json; the scores on rank 0, None elsewhere."""
     assert training.validation is not None
     session, state = training.session, training.state
-    state.average_norms()
     model = state.scored_model(session)
     try:
         scores = evaluate_detector(
@@ -230,15 +231,17 @@ def save_state(training: Training) -> Path:
 
 
 def check_equal_weights(training: Training) -> None:
-    """Data-parallel training is sound only while all ranks hold the same weights: make sure.
+    """Data-parallel training is sound only while all ranks hold the same weights: make sure. Of
+    what is split (fsdp) there are no two copies that could differ.
 
     Raises:
         ActionError: they have drifted apart by more than rounding on unlike processors explains.
     """
     context = training.session.context
-    if context.world_size == 1:
+    held = copies(training.state.objective)
+    if context.world_size == 1 or not held:
         return
-    spread = spread_over_ranks(list(training.state.objective.parameters()))
+    spread = spread_over_ranks(held)
     if not spread <= MAX_WEIGHT_SPREAD:
         raise ActionError(
             f"the weights of the {context.world_size} ranks differ by up to {spread:g}; no "

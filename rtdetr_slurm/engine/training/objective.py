@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.session import Session
-from rtdetr_slurm.engine.training.precision import autocast
+from rtdetr_slurm.engine.training.precision import autocast, training_precision
 from rtdetr_slurm.vision.samples import Target
 
 
@@ -64,4 +64,5 @@ def detection_objective(
     session: Session, detector: RTDETR, criterion: Criterion, _classes: Mapping[int, str]
 ) -> DetectionObjective:
     """The objective of the action `train`."""
-    return DetectionObjective(detector, criterion, session.experiment.train.precision)
+    precision = training_precision(session.experiment.train, session.context.device)
+    return DetectionObjective(detector, criterion, precision)

@@ -11,7 +11,15 @@ import torch
 from rtdetr_slurm.errors import RequestError
 
 if TYPE_CHECKING:
-    from rtdetr_slurm.spec.train import CudnnConfig
+    from rtdetr_slurm.spec.train import CudnnConfig, TrainConfig
+
+
+def training_precision(cfg: TrainConfig, device: torch.device) -> str:
+    """What a training computes in: fsdp in fp16 on CUDA, as in TAO, and in fp32 on CPU; ddp in what
+    the spec says."""
+    if cfg.distributed_strategy == "ddp":
+        return cfg.precision
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

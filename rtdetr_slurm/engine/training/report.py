@@ -10,6 +10,7 @@ from datetime import timedelta
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.engine.datasets.sources import workers
 from rtdetr_slurm.engine.evaluation import Scores, write_report
+from rtdetr_slurm.engine.training.precision import training_precision
 from rtdetr_slurm.engine.training.state import Training
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.checkpoints import kpi_by_epoch
@@ -25,10 +26,16 @@ def describe(training: Training) -> None:
     session, data, table = training.session, training.data, training.data.table
     cfg, context = session.experiment, session.context
     trained = sum(p.numel() for p in training.state.model.parameters() if p.requires_grad) / 1e6
+    precision = training_precision(cfg.train, context.device)
     session.say(
         f"{cfg.model.backbone}, {trained:.1f} M trainable parameters, on {context.world_size} x "
-        f"{context.device.type}, {cfg.train.precision}"
+        f"{context.device.type}, {precision}"
     )
+    if cfg.train.distributed_strategy == "fsdp":
+        session.say(
+            "each rank holds a part of the model (fsdp), which computes in fp16 on CUDA and in "
+            f"fp32 on CPU, whatever train.precision says: {precision} here"
+        )
     validation = training.validation
     scored = "none" if validation is None else f"{len(validation.data.table)} images"
     session.say(

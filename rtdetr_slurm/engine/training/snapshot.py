@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from rtdetr_slurm import __version__
-from rtdetr_slurm.engine.process.distributed import gather_objects, sum_over_ranks
+from rtdetr_slurm.engine.process.distributed import gather_objects
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint
+from rtdetr_slurm.engine.training.parallel import split_like, whole
 from rtdetr_slurm.engine.training.state import Position, TrainingState
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.resolved_spec import value_at
@@ -24,30 +26,24 @@ from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
 def capture(
     state: TrainingState, session: Session, classes: Mapping[int, str]
 ) -> TrainingCheckpoint:
-    """The checkpoint of this moment; every rank must call it, and rank 0's is the whole one.
-
-    Running statistics of plain batch norm are averaged over the ranks first, so that it does not
-    matter which rank writes.
-    """
-    state.average_norms()
-    position, world_size = state.position, session.context.world_size
-    loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=session.context.device)
+    """The checkpoint of this moment; every rank must call it, and rank 0's is the whole one."""
+    position = state.position
     return {
         "version": __version__,
         "epoch": position.epoch,
         "step": position.step,
         "step_in_epoch": position.step_in_epoch,
-        "model": state.model.state_dict(),
-        "auxiliary": state.auxiliary.state_dict(),
-        "ema": None if state.ema is None else state.ema.module.state_dict(),
+        "model": whole(state.model.state_dict()),
+        "auxiliary": whole(state.auxiliary.state_dict()),
+        "ema": None if state.ema is None else whole(state.ema.module.state_dict()),
         "ema_updates": 0 if state.ema is None else state.ema.updates,
-        "optimizer": state.optimizer.state_dict(),
+        "optimizer": whole(state.optimizer.state_dict()),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": gather_objects(_random_state(session.context.device)),
         "seed": state.seed,
-        "world_size": world_size,
+        "world_size": session.context.world_size,
         "batch_size": session.experiment.dataset.batch_size,
-        "loss_sum": sum_over_ranks(loss_sum).item() / world_size,
+        "loss_sums": gather_objects(position.loss_sum),
         "classes": dict(classes),
         "spec": session.resolved,
     }
@@ -75,16 +71,18 @@ def restore(
     _load_optimizer(state.optimizer, checkpoint, path)
     if state.scaler is not None and checkpoint["scaler"]:
         state.scaler.load_state_dict(checkpoint["scaler"])
-    if len(checkpoint["rng"]) == session.context.world_size:
-        _set_random_state(checkpoint["rng"][session.context.rank], session.context.device)
+    rank, same_ranks = session.context.rank, checkpoint["world_size"] == session.context.world_size
+    if same_ranks:
+        _set_random_state(checkpoint["rng"][rank], session.context.device)
     if done:
         state.position = Position(epoch=checkpoint["epoch"] + 1, step=checkpoint["step"])
     else:
+        sums = checkpoint.get("loss_sums") or [checkpoint["loss_sum"]] * checkpoint["world_size"]
         state.position = Position(
             checkpoint["epoch"],
             checkpoint["step_in_epoch"],
             checkpoint["step"],
-            checkpoint["loss_sum"],
+            sums[rank] if same_ranks else sum(sums) / len(sums),
         )
 
 
@@ -119,17 +117,17 @@ def _unordered(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) else value or []
 
 
-def _load_auxiliary(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def _load_auxiliary(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in weights.items()}:
         raise RequestError(
             f"checkpoint {path} has projections of other features: distill.bindings and the "
             "teacher must be as they were"
         )
-    module.load_state_dict(weights)
+    _fill(module, weights)
 
 
-def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     ours = module.state_dict()
     problems = [f"{name} is missing" for name in ours.keys() - weights.keys()]
     problems += [f"{name} is not in the model" for name in weights.keys() - ours.keys()]
@@ -144,7 +142,14 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             f"checkpoint {path} belongs to another model ({len(problems)} differences); the model "
             f"section must be the one it was trained with:\n  {shown}"
         )
-    module.load_state_dict(weights)
+    _fill(module, weights)
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    filled = copy(weights)
+    for name, own in module.state_dict().items():
+        filled[name] = split_like(weights[name], own)
+    module.load_state_dict(filled)
 
 
 def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path) -> None:
@@ -157,9 +162,21 @@ def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path
             "as it was"
         )
     now = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(stored)
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    moments = {
+        index: {
+            name: split_like(value, parameters[index]) if _is_moment(name, value) else value
+            for name, value in values.items()
+        }
+        for index, values in stored["state"].items()
+    }
+    optimizer.load_state_dict({**stored, "state": moments})
     for group, settings in zip(optimizer.param_groups, now, strict=True):
         group.update(settings)
+
+
+def _is_moment(name: str, value: Any) -> bool:
+    return name != "step" and isinstance(value, Tensor)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor | None]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import AdamW
 
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare, TrainingData
 from rtdetr_slurm.engine.losses import Criterion
 from rtdetr_slurm.engine.models import RTDETR
-from rtdetr_slurm.engine.process.distributed import average_norm_statistics
+from rtdetr_slurm.engine.process.distributed import average_norm_statistics, plain_norms
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
-from rtdetr_slurm.engine.training.parallel import distribute
+from rtdetr_slurm.engine.training.parallel import distribute, split, whole
+from rtdetr_slurm.engine.training.precision import training_precision
 from rtdetr_slurm.engine.training.progress import TrainingProgress
 from rtdetr_slurm.engine.training.scalars import Scalars
 
@@ -49,18 +52,23 @@ class TrainingState:
         objective: what a step calls, with the detector inside; the DDP wrapper of several ranks.
         auxiliary: what the objective trains beside the detector.
         frozen_norms: batch norms that stay in eval mode.
+        plain_norms: batch norms that only see their rank's batches, where there are several ranks.
         seed: what the order and augmentation of samples start from.
         ema: None without averaging. scaler: only for fp16.
+        unsplit: where model and ema are split over the ranks (fsdp), such a detector in one piece,
+            in host memory and with other weights; else None.
     """
 
     model: RTDETR
     objective: nn.Module
     auxiliary: nn.Module
     frozen_norms: list[nn.Module]
+    plain_norms: list[_BatchNorm]
     optimizer: AdamW
     ema: Ema | None
     scaler: torch.amp.GradScaler | None
     seed: int
+    unsplit: RTDETR | None = None
     position: Position = field(default_factory=Position)
 
     def training_mode(self) -> None:
@@ -69,16 +77,21 @@ class TrainingState:
             norm.eval()
 
     def average_norms(self) -> None:
-        """Make running statistics those of all ranks; every rank must call it."""
-        average_norm_statistics(self.model)
-        if self.ema is not None:
-            average_norm_statistics(self.ema.module)
+        """Make running statistics those of all ranks; every rank must call it, after every step, so
+        that it makes no difference when a training is saved or interrupted."""
+        average_norm_statistics(self.plain_norms)
 
     def scored_model(self, session: Session) -> nn.Module:
-        """The weights that validation scores: the averaged ones where there are any."""
-        if self.ema is None or session.experiment.train.ema.validate_original_weights:
-            return self.model
-        return self.ema.module_on(session.context.device)
+        """The weights that validation scores: the averaged ones where there are any. In one piece,
+        for the ranks score batches of their own; every rank must call it."""
+        device = session.context.device
+        original = self.ema is None or session.experiment.train.ema.validate_original_weights
+        if self.unsplit is not None:
+            source = self.model if original or self.ema is None else self.ema.module
+            scored = copy.deepcopy(self.unsplit)
+            scored.load_state_dict(whole(source.state_dict()))
+            return scored.to(device)
+        return self.model if original or self.ema is None else self.ema.module_on(device)
 
 
 @dataclass
@@ -121,18 +134,27 @@ def build_state(
         RequestError: train.freeze does not fit the detector.
     """
     cfg, context = session.experiment.train, session.context
+    precision = training_precision(cfg, context.device)
     frozen_norms = freeze(model, cfg.freeze)
     torch.manual_seed(mix_seed(seed, context.rank))
     ema = None
     if cfg.enable_ema:
         ema = Ema(model, cfg.ema.decay, cpu_offload=cfg.ema.cpu_offload)
+    splits = cfg.distributed_strategy == "fsdp" and context.world_size > 1
+    unsplit = copy.deepcopy(model).cpu() if splits else None
+    distributed = distribute(model, objective, context, cfg.distributed_strategy)
+    if ema is not None and splits:
+        split(ema.module, context)
+        ema.follow(model)
     return TrainingState(
         model=model,
-        objective=distribute(model, objective, context),
+        objective=distributed,
         auxiliary=objective.auxiliary,
         frozen_norms=frozen_norms,
+        plain_norms=plain_norms(model) if context.world_size > 1 else [],
         optimizer=build_optimizer(model, cfg.optim, objective.auxiliary),
         ema=ema,
-        scaler=torch.amp.GradScaler("cuda") if cfg.precision == "fp16" else None,
+        scaler=torch.amp.GradScaler("cuda") if precision == "fp16" else None,
         seed=seed,
+        unsplit=unsplit,
     )

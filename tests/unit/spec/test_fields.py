@@ -263,7 +263,6 @@ def test_only_available_actions_honour_what_they_are_meant_for() -> None:
             "train.optim.optimizer",
             "train.optim.momentum",
             "train.optim.monitor_name",
-            "train.distributed_strategy",
             "train.checkpoint_interval_unit",
             "train.checkpointer.save_top_k",
         },

@@ -165,7 +165,6 @@ def test_quantize_asks_for_calibration_images_only(tmp_path: Path) -> None:
     [
         "model.frozen_fm.enabled=true",
         "train.is_dry_run=true",
-        "train.distributed_strategy=fsdp",
         "train.checkpoint_interval_unit=step",
         "train.checkpointer.enable_topk=true",
         "train.optim.optimizer=SGD",

@@ -64,6 +64,14 @@ BROKEN = [
     ("distill", ["train.validation_interval=11"], "train.validation_interval: found 11"),
     ("train", ["train.optim.lr_steps=[5, 5]"],
      "train.optim.lr_steps: found [5, 5]; allowed: epochs in rising order"),
+    ("train", ["train.distributed_strategy=fsdp"],
+     "train.distributed_strategy: found 'fsdp', which splits the model over several GPUs; allowed "
+     "with one: 'ddp'"),
+    ("distill", ["train.distributed_strategy=fsdp", "train.num_gpus=2", "train.precision=bf16"],
+     "train.precision: found 'bf16'; allowed with train.distributed_strategy 'fsdp': 'fp16', or"),
+    ("train", ["train.distributed_strategy=fsdp", "train.num_nodes=2", "train.enable_ema=true",
+               "train.ema.cpu_offload=true"],
+     "train.ema.cpu_offload: found true; allowed with train.distributed_strategy 'fsdp': false"),
     ("evaluate", ["evaluate.input_height=640"],
      "override 'evaluate.input_height=640': evaluate.input_width: missing; it must be given with "
      "evaluate.input_height"),
