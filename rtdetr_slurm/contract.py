@@ -32,6 +32,8 @@ QUANTIZE_VERSION = 1
 """quantize.json, and `quantization` in a quantized checkpoint"""
 ENGINE_VERSION = 1
 """The record beside a TensorRT engine."""
+REPRODUCTION_VERSION = 1
+"""What `reproduce --json` prints."""
 LINEAGE_VERSION = 1
 """What `verify --json` prints."""
 PARITY_VERSION = 1

@@ -47,6 +47,10 @@ COMMANDS = {
         "rtdetr_slurm.cli.verify",
         "whether a model and all that it comes from is as it was",
     ),
+    "reproduce": (
+        "rtdetr_slurm.cli.reproduce",
+        "run a training again as it was, and compare the checkpoints",
+    ),
     "cache list": ("rtdetr_slurm.cli.cache.entries", "what is kept of data that was fetched"),
     "cache prune": ("rtdetr_slurm.cli.cache.prune", "remove what nobody has wanted for long"),
     "cache verify": (

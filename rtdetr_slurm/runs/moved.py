@@ -44,10 +44,20 @@ def where_it_is(content: Any, folder: Path) -> Any:
     moved = read_record(Moved, folder / MOVED_JSON, MOVED_VERSION)
     if moved is None:
         return content
+    return at_places(
+        content, {then: str(folder.absolute() / now) for then, now in moved.folders.items()}
+    )
+
+
+def at_places(node: Any, places: Mapping[str, str]) -> Any:
+    """Plain data with the paths that it has where folders have another place.
+
+    Args:
+        places: absolute path of a folder, to where it is now.
+    """
     # The innermost first: results may have been in a folder of the run, or elsewhere.
-    places = sorted(moved.folders.items(), key=lambda item: len(item[0]), reverse=True)
-    new = {then: str(folder.absolute() / now) for then, now in places}
-    return _replaced(content, new)
+    innermost = sorted(places.items(), key=lambda item: len(item[0]), reverse=True)
+    return _replaced(node, dict(innermost))
 
 
 def _replaced(node: Any, new: Mapping[str, str]) -> Any:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launch_support import write_checkpoint
-from local_support import EVALUATED, write_workspace
+from local_support import EVALUATED, cli, write_workspace
 
 from rtdetr_slurm.runs.run import Run, open_run
 
@@ -26,19 +23,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_workspace(folder)
     write_checkpoint(folder / "broken.pth")  # as far as can be seen without torch
     return folder
-
-
-def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"RTDETR_SLURM_SITE": "local", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "rtdetr_slurm.cli.main", *arguments],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def status_lines(run: Run) -> list[dict[str, Any]]:

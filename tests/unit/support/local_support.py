@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from rtdetr_slurm.data.sample import write_sample
@@ -28,3 +31,17 @@ def write_workspace(folder: Path) -> None:
     """Data in `folder`/data and a spec, train.yaml, that names it relative to the folder."""
     write_sample(folder / "data", train=4, val=2, size=64)
     (folder / "train.yaml").write_text(TINY)
+
+
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`rtdetr-slurm` in a folder, on this machine."""
+    env = os.environ | {"RTDETR_SLURM_SITE": "local", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "rtdetr_slurm.cli.main", *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
