@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def epoch_order(
     length: int, seed: int, epoch: int, weights: NDArray[np.float64] | None = None
 ) -> list[int]:
-    """The images of an epoch in their order, `length` of them.
+    """The images of an epoch in their order, `length` of them, as positions in the table.
 
     Without weights each is in it once. With weights an image whose share of them is s is in it
     `length` * s times, rounded up or down by chance (systematic sampling), so that an epoch is as
-    even as it can be, and with equal weights each is in it once, too.
+    even as it can be, and with equal weights each is in it once, too. An image that comes again is
+    `length` further each time: the augmentation, which depends on that number, differs.
     """
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
     order = torch.randperm(length, generator=generator)
@@ -31,8 +32,11 @@ def epoch_order(
     ends = torch.from_numpy(weights)[order].cumsum(0)
     ends = ends * (length / ends[-1])
     offset = torch.rand((), generator=generator, dtype=torch.float64)
-    drawn = order[torch.searchsorted(ends, torch.arange(length) + offset).clamp(max=length - 1)]
-    return drawn[torch.randperm(length, generator=generator)].tolist()
+    numbers = torch.arange(length)
+    drawn = order[torch.searchsorted(ends, numbers + offset).clamp(max=length - 1)]
+    _, counts = drawn.unique_consecutive(return_counts=True)
+    again = numbers - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return (drawn + length * again)[torch.randperm(length, generator=generator)].tolist()
 
 
 def draw_images(

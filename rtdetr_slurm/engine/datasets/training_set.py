@@ -27,7 +27,8 @@ _MOSAIC = 1
 
 
 class TrainingSet(Dataset[Sample]):
-    """Augmented samples; item (epoch, image) is a function of these two and the seed alone.
+    """Augmented samples; item (epoch, image) is a function of these two and the seed alone. The
+    image is its position in the table, `len(table)` further each time that it comes again.
 
     An image that cannot be decoded is replaced by the next one that can; the sample says so.
 
@@ -58,12 +59,17 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, first = item
         bad: list[BadImage] = []
-        draw = np.random.default_rng(mix_seed(self.seed, epoch, first, _MOSAIC))
-        if epoch in self.recipe.dense and draw.random() < MOSAIC_PROBABILITY:
-            sample = self._mosaic(draw, first, bad)
-        else:
-            sample = self._first_good(first, partial(self._augmented, epoch), bad)
-        return undecodable(first, tuple(bad)) if sample is None else replace(sample, bad=tuple(bad))
+        sample = self._made(epoch, first, bad)
+        if sample is None:
+            return undecodable(first % len(self.table), tuple(bad))
+        return replace(sample, bad=tuple(bad))
+
+    def _made(self, epoch: int, first: int, bad: list[BadImage]) -> Sample | None:
+        if epoch in self.recipe.dense:
+            draw = np.random.default_rng(mix_seed(self.seed, epoch, first, _MOSAIC))
+            if draw.random() < MOSAIC_PROBABILITY:
+                return self._mosaic(draw, first, bad)
+        return self._first_good(first, partial(self._augmented, epoch), bad)
 
     def _first_good(
         self, first: int, make: Callable[[int], _Made | BadImage], bad: list[BadImage]
@@ -71,7 +77,7 @@ class TrainingSet(Dataset[Sample]):
         """What is made of the first image from `first` on that can be decoded, or None; those that
         cannot are put into `bad`."""
         for attempt in range(self.attempts):
-            made = make((first + attempt) % len(self.table))
+            made = make(first + attempt)
             if not isinstance(made, BadImage):
                 return made
             bad.append(made)
@@ -84,7 +90,7 @@ class TrainingSet(Dataset[Sample]):
         file, boxes, labels = opened
         augment = self.augment if self.recipe.augments(epoch) else self.plain
         new = augment(file, boxes, mix_seed(self.seed, epoch, image))
-        return new if isinstance(new, BadImage) else _sample(image, file, new, labels)
+        return new if isinstance(new, BadImage) else self._sample(image, file, new, labels)
 
     def _mosaic(self, draw: np.random.Generator, first: int, bad: list[BadImage]) -> Sample | None:
         """An image and three that are drawn; None: one of them cannot be decoded."""
@@ -98,7 +104,7 @@ class TrainingSet(Dataset[Sample]):
             found.append(piece)
         new = self.augment.mosaic(draw, [piece for piece, _, _ in found])
         labels = np.concatenate([labels for _, _, labels in found])
-        return _sample(first, found[0][1], new, labels)
+        return self._sample(first, found[0][1], new, labels)
 
     def _piece(
         self, tile: Tile, image: int
@@ -114,13 +120,16 @@ class TrainingSet(Dataset[Sample]):
         self, image: int
     ) -> tuple[ImageFile, NDArray[np.float32], NDArray[np.int64]] | BadImage:
         """The file of an image, and what is learned from it."""
+        image %= len(self.table)
         file = open_annotated(self.table, image)
         if isinstance(file, BadImage):
             return file
         width, height = file.size
         return file, *training_boxes(self.table, image, height, width)
 
-
-def _sample(image: int, file: ImageFile, new: Augmented, labels: NDArray[np.int64]) -> Sample:
-    kept = torch.from_numpy(labels[new.kept])
-    return Sample(image, new.pixels, kept, new.boxes, file.size, colours=new.colours)
+    def _sample(
+        self, image: int, file: ImageFile, new: Augmented, labels: NDArray[np.int64]
+    ) -> Sample:
+        kept = torch.from_numpy(labels[new.kept])
+        place = image % len(self.table)
+        return Sample(place, new.pixels, kept, new.boxes, file.size, colours=new.colours)

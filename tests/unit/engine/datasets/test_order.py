@@ -40,14 +40,20 @@ class TestOrder:
         weights = np.array([0.0, 1.0, 2.5, 0.1] * 25)
         order = epoch_order(100, 7, epoch, weights)
         assert len(order) == 100
-        counts = Counter(order)
+        counts = Counter(image % 100 for image in order)
         expected = weights / weights.sum() * 100
         for image in range(100):
             assert np.floor(expected[image]) <= counts[image] <= np.ceil(expected[image])
 
+    def test_an_image_that_comes_again_has_another_number(self) -> None:
+        order = epoch_order(10, 7, 0, np.array([5.0] + [5 / 9] * 9))
+        assert len({*order}) == 10
+        assert sorted(number for number in order if number % 10 == 0) == [0, 10, 20, 30, 40]
+
     def test_chance_decides_who_is_rounded_up(self) -> None:
         weights = np.array([0.1] * 50 + [1.9] * 50)
-        mean = sum(np.bincount(epoch_order(100, 0, e, weights), minlength=100) for e in range(400))
+        orders = (np.array(epoch_order(100, 0, epoch, weights)) % 100 for epoch in range(400))
+        mean = sum(np.bincount(order, minlength=100) for order in orders)
         np.testing.assert_allclose(mean / 400, weights, atol=0.1)
 
     def test_neighbours_do_not_exclude_one_another(self) -> None:

@@ -37,6 +37,12 @@ class TestAugmentation:
             same = [torch.equal(a.pixels, b.pixels) for a, b in zip(first, other, strict=True)]
             assert sum(same) <= 1
 
+    def test_an_image_that_comes_again_is_augmented_anew(self, table: Table) -> None:
+        data = TrainingSet(table, Augment(AUGMENTATION), 1, replace_bad=False)
+        once, again = data[0, 6], data[0, 16]
+        assert (once.image, again.image) == (6, 6)
+        assert not torch.equal(once.pixels, again.pixels)
+
     def test_leaves_the_global_generator_alone(self, table: Table) -> None:
         before = torch.get_rng_state()
         self.samples(table, 1, 0)
