@@ -28,7 +28,8 @@ def epoch_order(
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
     order = torch.randperm(length, generator=generator)
     if weights is None:
-        return order.tolist()
+        images: list[int] = order.tolist()
+        return images
     ends = torch.from_numpy(weights)[order].cumsum(0)
     ends = ends * (length / ends[-1])
     offset = torch.rand((), generator=generator, dtype=torch.float64)
@@ -36,7 +37,8 @@ def epoch_order(
     drawn = order[torch.searchsorted(ends, numbers + offset).clamp(max=length - 1)]
     _, counts = drawn.unique_consecutive(return_counts=True)
     again = numbers - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return (drawn + length * again)[torch.randperm(length, generator=generator)].tolist()
+    images = (drawn + length * again)[torch.randperm(length, generator=generator)].tolist()
+    return images
 
 
 def draw_images(
