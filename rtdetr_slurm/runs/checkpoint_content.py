@@ -144,13 +144,11 @@ class _Reader(pickle.Unpickler):
 
 def _leaves(content: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Whatever is no collection, by its dotted name, and every empty one."""
-    items: Any = None
-    if isinstance(content, Mapping):
-        items = content.items()
-    elif isinstance(content, list | tuple):
-        items = enumerate(content)
-    if items:
-        for key, value in items:
+    inside = content
+    if isinstance(content, list | tuple):
+        inside = dict(enumerate(content))
+    if isinstance(inside, Mapping) and inside:
+        for key, value in inside.items():
             yield from _leaves(value, (*at, str(key)))
     else:
         yield ".".join(at), content
