@@ -4,7 +4,8 @@ does not look where a user's own installation is. Standard library only."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,3 +37,16 @@ def see_installed(paths: Sequence[str], library: str) -> None:
             f"{sys.executable} of this node has no {library} ({error}): rtdetr-slurm must be "
             "installed where compute nodes see it too"
         ) from error
+
+
+@contextmanager
+def without(library: str) -> Iterator[None]:
+    """Have what is imported meanwhile find that a library is not installed, unless it is there."""
+    if library in sys.modules:
+        yield
+        return
+    sys.modules[library] = None  # type: ignore[assignment]  # as Python's own documentation has it
+    try:
+        yield
+    finally:
+        del sys.modules[library]

@@ -1,4 +1,5 @@
-"""Rules for the whole suite: in CI nothing is skipped, and CPU threads are not oversubscribed."""
+"""Rules for the whole suite: in CI nothing is skipped, CPU threads are not oversubscribed, and
+nothing is logged anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 # Two workers share two cores; a suite on its own takes both.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["WANDB_MODE"] = "disabled"  # whoever runs the tests may have a key
 
 
 @pytest.hookimpl(wrapper=True)

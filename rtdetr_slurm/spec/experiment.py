@@ -65,8 +65,10 @@ class ExperimentConfig(Section):
     wandb: WandbConfig = field(
         WandbConfig,
         automl="disabled",
-        idle="nothing is sent to Weights & Biases; TensorBoard's files have the curves",
-        description="Weights & Biases. Nothing is sent from here.",
+        honoured_by=TRAINING,
+        no_effect_in=tuple(action for action in EVERY if action not in TRAINING),
+        switch="enable",
+        description="Weights & Biases, which training logs to where there is a key for it.",
     )
     model: ModelConfig = field(ModelConfig, automl="disabled", description="The detector.")
     dataset: DatasetConfig = field(

@@ -35,3 +35,13 @@ def test_a_node_without_it_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SiteError, match="this node has no optuna"):
         see_installed((), "optuna")
+
+
+def test_a_library_is_not_found_for_a_while() -> None:
+    program = (
+        "import sys\nfrom rtdetr_slurm.installed import without\n"
+        "with without('wave'):\n    try: import wave\n    except ImportError: print('none')\n"
+        "import wave\nwith without('wave'): import wave\nprint(wave.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["none", "wave"], done.stderr

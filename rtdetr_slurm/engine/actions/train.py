@@ -24,12 +24,12 @@ from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.costs import detector_costs
+from rtdetr_slurm.engine.training.loggers import open_loggers, wandb_mode
 from rtdetr_slurm.engine.training.loop import train_epochs
 from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
 from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn, training_precision
 from rtdetr_slurm.engine.training.progress import show_progress
 from rtdetr_slurm.engine.training.report import describe
-from rtdetr_slurm.engine.training.scalars import open_scalars
 from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
 from rtdetr_slurm.errors import RequestError
@@ -54,6 +54,7 @@ def train(
     session.numbers["epochs"] = cfg.num_epochs
     check_precision(training_precision(cfg, context.device), context.device)
     set_cudnn(cfg.cudnn)
+    wandb = wandb_mode(session)
     sources = open_sources(session)
     start = on_main(lambda: find_start(session))
     begun = None if start is None else load_checkpoint(start, session.key)
@@ -85,9 +86,9 @@ def train(
     images_per_step = experiment.dataset.batch_size * context.world_size
     with (
         show_progress(cfg.num_epochs, steps, images_per_step, main=context.is_main) as progress,
-        open_scalars(session.results_dir, main=context.is_main) as scalars,
+        open_loggers(session, wandb, resumed=start is not None) as loggers,
     ):
-        training = Training(session, data, validation, state, criterion, costs, progress, scalars)
+        training = Training(session, data, validation, state, criterion, costs, progress, loggers)
         describe(training)
         kpi = train_epochs(training)
     shown = scored[0] if scored else evaluation_data(experiment, data.table)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
+from rtdetr_slurm.installed import without
 
 
 class TimmBackbone(nn.Module):
@@ -23,7 +24,8 @@ class TimmBackbone(nn.Module):
         self, name: str, return_indices: Sequence[int], activation_checkpoint: bool = False
     ) -> None:
         super().__init__()
-        import timm  # takes seconds to import, and only these backbones need it
+        with without("wandb"):  # timm imports it wherever it is installed
+            import timm  # takes seconds to import, and only these backbones need it
 
         # Feature 0 is the stem's output, so stage i is feature i + 1.
         features = timm.create_model(

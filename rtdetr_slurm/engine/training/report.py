@@ -1,5 +1,5 @@
-"""What people get to see of a training: lines on the screen and in status.json, TensorBoard, the
-report."""
+"""What people get to see of a training: lines on the screen and in status.json, the report, and
+what is logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rtdetr_slurm.runs.progress import shown_epoch
 from rtdetr_slurm.vision.samples import Batch
 
 SCALAR_INTERVAL = 10
-"""Steps between two points of a TensorBoard curve."""
+"""Steps between two points of a curve."""
 
 
 def describe(training: Training) -> None:
@@ -52,7 +52,7 @@ def describe(training: Training) -> None:
 def report_epoch(
     training: Training, kpi: Mapping[str, float], seconds: float, per_step: float
 ) -> None:
-    """Tell of a finished epoch: a line on the screen, one in status.json, TensorBoard points."""
+    """Tell of a finished epoch: a line on the screen, one in status.json, points of curves."""
     session, cfg = training.session, training.session.experiment.train
     if not session.context.is_main:
         return
@@ -72,8 +72,7 @@ def report_epoch(
     )
     values = "  ".join(f"{name} {value:.4f}" for name, value in kpi.items())
     session.say(f"epoch {shown}  {values}  {seconds:.1f} s")
-    if training.scalars is not None:
-        training.scalars.write(position.step, {f"epoch/{k}": v for k, v in kpi.items()})
+    training.loggers.write(position.step, {f"epoch/{k}": v for k, v in kpi.items()})
 
 
 def report_training(training: Training, scores: Scores | None) -> None:
@@ -108,11 +107,11 @@ def report_training(training: Training, scores: Scores | None) -> None:
 
 def write_scalars(training: Training, loss: float, rate: float, terms: Mapping[str, float]) -> None:
     step = training.state.position.step
-    if training.scalars is None or step % SCALAR_INTERVAL:
+    if step % SCALAR_INTERVAL:
         return
     speed = training.progress.images_per_step / max(training.progress.seconds_per_step, 1e-9)
     values = {"train/loss": loss, "train/lr": rate, "train/images_per_second": speed}
-    training.scalars.write(step, values | {f"train/{name}": value for name, value in terms.items()})
+    training.loggers.write(step, values | {f"train/{name}": value for name, value in terms.items()})
 
 
 def not_finite(training: Training, batch: Batch, terms: Mapping[str, float]) -> str:

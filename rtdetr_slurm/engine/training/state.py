@@ -18,12 +18,12 @@ from rtdetr_slurm.engine.models import RTDETR
 from rtdetr_slurm.engine.process.distributed import average_norm_statistics, plain_norms
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.ema import Ema
+from rtdetr_slurm.engine.training.loggers import Loggers
 from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.engine.training.optim import build_optimizer, freeze
 from rtdetr_slurm.engine.training.parallel import distribute, split, whole
 from rtdetr_slurm.engine.training.precision import training_precision
 from rtdetr_slurm.engine.training.progress import TrainingProgress
-from rtdetr_slurm.engine.training.scalars import Scalars
 
 
 @dataclass
@@ -102,7 +102,6 @@ class Training:
         validation: None where nothing is scored.
         criterion: of the validation loss.
         costs: KPI to value, of each epoch besides its scores.
-        scalars: on rank 0.
     """
 
     session: Session
@@ -112,7 +111,7 @@ class Training:
     criterion: Criterion
     costs: Mapping[str, float]
     progress: TrainingProgress
-    scalars: Scalars | None
+    loggers: Loggers
 
     @property
     def steps_left(self) -> int:

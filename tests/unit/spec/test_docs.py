@@ -20,7 +20,8 @@ def test_docs_have_every_field_once() -> None:
 def test_docs_say_what_a_field_does_where() -> None:
     rows = {line.split("`")[1]: line for line in spec_markdown().splitlines() if line[:3] == "| `"}
     assert "| train, distill; no effect in evaluate, " in rows["model.dn_number"]
-    assert "| no effect in train, evaluate, " in rows["wandb.enable"]
+    assert "| no effect in train, evaluate, " in rows["dataset.dataset_type"]
+    assert "| train, distill; no effect in evaluate, " in rows["wandb.enable"]
     assert "| train, evaluate, " in rows["model.backbone"]
     assert "| not yet |" in rows["quantize.backend_kwargs"]
     assert "| must be given |" in rows["job.then[].action"]

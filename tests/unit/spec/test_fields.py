@@ -184,7 +184,7 @@ def test_what_is_meant_for_whom() -> None:
     assert OURS["evaluate.checkpoint"].used_by == ("evaluate", "trt_evaluate")
     assert OURS["evaluate.trt_engine"].used_by == ("evaluate", "trt_evaluate")
     assert OURS["evaluate.trt_engine"].required_by == ("trt_evaluate",)
-    assert OURS["wandb.enable"].no_effect_in == tuple(ACTIONS)
+    assert OURS["dataset.dataset_type"].no_effect_in == tuple(ACTIONS)
 
 
 def test_data_sources_are_meant_for_the_actions_that_read_them() -> None:

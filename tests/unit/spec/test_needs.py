@@ -188,8 +188,8 @@ def test_train_refuses_what_it_would_ignore(tmp_path: Path, override: str) -> No
         (["model.clip_max_norm=1.0"], "as train.clip_grad_norm is what clips the gradient"),
         (["model.backbone_names=[b]", "model.linear_proj_names=[l]"],
          "model.backbone_names, model.linear_proj_names: without effect here, as they name"),
-        (["wandb.project=mine", "wandb.tags=[a]", "wandb.save_code=true"],
-         "wandb.project, wandb.tags, wandb.save_code: without effect here, as nothing is sent"),
+        (["wandb.enable=false", "wandb.project=mine", "wandb.tags=[a]"],
+         "wandb.project, wandb.tags: without effect here, as wandb.enable is false"),
         (["train.checkpointer.save_top_k=3"], "train.checkpointer.save_top_k: without effect here, "
          "as train.checkpointer.enable_topk is false"),
         (["model.frozen_fm.backbone=radio_v3-b"], "as model.frozen_fm.enabled is false"),

@@ -122,7 +122,8 @@ def run(workspace: Workspace, name: str, number: int, given: Sequence[str], read
     session = replace(session_of(loaded), deploy=DeployOptions(compute_capability="8.9"))
     reads.watch(loaded.experiment)
     module, _, function = str(ACTIONS[name].function).partition(":")
-    with reads.noted():
+    with reads.noted(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled" if number else "offline")
         assert loaded.with_key_of({}) is loaded
         assert loaded.topology_of(name).num_gpus == 1
         assert results_folder(loaded.experiment, name) == session.results_dir

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer import event_file_writer
 
 
-class Scalars:
+class TensorBoard:
     """Writes one event file into a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer = EventFileWriter(str(folder))
+        # Looked up in its module, where W&B puts itself in its place (wandb.sync_tensorboard).
+        self._writer = event_file_writer.EventFileWriter(str(folder))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record `values` at an optimizer step."""
@@ -27,13 +27,3 @@ class Scalars:
 
     def close(self) -> None:
         self._writer.close()
-
-
-@contextmanager
-def open_scalars(folder: Path, *, main: bool) -> Iterator[Scalars | None]:
-    """Scalars for the length of a training, on the main rank, all written however it ends."""
-    if not main:
-        yield None
-        return
-    with closing(Scalars(folder)) as scalars:
-        yield scalars
