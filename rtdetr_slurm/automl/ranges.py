@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from rtdetr_slurm.plan.search import Parameter
 from rtdetr_slurm.spec import ExperimentConfig
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
+from rtdetr_slurm.spec.backbones import family
+from rtdetr_slurm.spec.model import Backbone
 
 _UNIT = (0.0, 1.0)
 
@@ -25,7 +26,8 @@ def own_range(
     if isinstance(default, bool):
         return Parameter(field, "categorical", default, choices=(False, True))
     if field == "model.backbone":
-        choices = (*dict.fromkeys((default, *AVAILABLE_BACKBONES)),)
+        same = (name for name in get_args(Backbone) if family(name) == family(default))
+        choices = (*dict.fromkeys((default, *same)),)
         return Parameter(field, "categorical", default, choices=choices)
     if isinstance(default, str):
         options = tuple(option for option in node.get("enum", ()) if isinstance(option, str))

@@ -23,7 +23,7 @@ from rtdetr_slurm.contract import (
     ExitCode,
 )
 from rtdetr_slurm.engine.models import build_model
-from rtdetr_slurm.engine.models.keymap import COUNTER, load_weights, unpacked
+from rtdetr_slurm.engine.models.keymap import load_weights, unpacked
 from rtdetr_slurm.engine.process.arguments import CONVERT
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.engine.training.checkpoint import read_checkpoint, save_new
@@ -40,7 +40,7 @@ from rtdetr_slurm.spec.hugging_face import (
 )
 from rtdetr_slurm.spec.keys import find_key
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
-from rtdetr_slurm.spec.tensor_names import hugging_face_name
+from rtdetr_slurm.spec.tensor_names import COUNTER, hugging_face_name
 from rtdetr_slurm.values import shown
 
 HUGGING_FACE, OWN = "huggingface", "rtdetr"

@@ -7,16 +7,21 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rtdetr_slurm.contract import HUGGING_FACE_CONFIG, HUGGING_FACE_PROCESSOR
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import value_at
+from rtdetr_slurm.spec.backbones import size_with, stage_widths
 from rtdetr_slurm.spec.hugging_face import detector_of, image_size_of
-from rtdetr_slurm.spec.model import ModelConfig
-from rtdetr_slurm.spec.modules import STAGE_DEPTHS
-from rtdetr_slurm.spec.tensor_names import own_tensor_names
+from rtdetr_slurm.spec.model import Backbone, ModelConfig
+from rtdetr_slurm.spec.tensor_names import (
+    CLASSIFIER,
+    COUNTER,
+    backbone_tensor_names,
+    own_tensor_names,
+)
 from rtdetr_slurm.yaml_source import KeyPath, show
 
 Shape = tuple[int, ...]
@@ -25,11 +30,7 @@ Part = Literal["detector", "backbone"]
 _UNSEEN = ("use_encoder_idx", "nheads", "enc_act", "act", "pe_temperature")
 """Fields of `model` that change what weights compute, and that their shapes do not show."""
 _COCO_CLASSES = 80
-_BLOCKS = {
-    "_vd": (0, re.compile(r"backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.")),
-    "": (1, re.compile(r"backbone\.layer([1-4])\.(\d+)\.")),
-}
-"""How the name of a ResNet ends → what its first stage is called, and the names of its blocks."""
+_LEVEL = re.compile(r"backbone\.levels\.(\d)\.")
 _PROJECTION = re.compile(r"encoder\.input_proj\.\d+\.conv\.weight")
 
 
@@ -70,15 +71,12 @@ def describe(
         RequestError: config.json or preprocessor_config.json is of what this engine does not have;
             each line begins with that name.
     """
-    _, names = own_tensor_names(shapes)
+    _, names = (backbone_tensor_names if part == "backbone" else own_tensor_names)(shapes)
     own = {name: shapes[theirs] for theirs, name in names.items()}
-    if part == "backbone" and not any(_inside(own, "backbone")):
-        own = {f"backbone.{name}": shape for name, shape in own.items()}
-    bottleneck = any(".branch2c." in name or ".conv3." in name for name in _inside(own, "backbone"))
-    backbone = dict(_backbone(own, bottleneck))
+    backbone = dict(_backbone(own))
     if part == "backbone":
         return Described(backbone)
-    model = {**backbone, **dict(_encoder(own, bottleneck)), **dict(_decoder(own))}
+    model = {**backbone, **dict(_encoder(own, backbone)), **dict(_decoder(own))}
     with _named(HUGGING_FACE_CONFIG):
         found = None if config is None else detector_of(config)
     with _named(HUGGING_FACE_PROCESSOR):
@@ -172,37 +170,42 @@ def _comparable(model: ModelConfig, name: str) -> Any:
     return value
 
 
-def _backbone(own: Mapping[str, Shape], bottleneck: bool) -> Iterator[tuple[str, Any]]:
-    for variant, (first, pattern) in _BLOCKS.items():
-        blocks: dict[int, int] = {}
-        for name in own:
-            if match := pattern.match(name):
-                stage = int(match[1]) - first
-                blocks[stage] = max(blocks.get(stage, 0), int(match[2]) + 1)
-        if blocks:
-            numbers = [
-                number
-                for number, depths in STAGE_DEPTHS.items()
-                if (int(number) >= 50) == bottleneck
-                and blocks.items() <= dict(enumerate(depths)).items()
-            ]
-            yield "backbone", tuple(f"resnet_{number}{variant}" for number in numbers)
-            return
-    if any(_inside(own, "backbone")):
-        yield "backbone", ()
+def _backbone(own: Mapping[str, Shape]) -> Iterator[tuple[str, Any]]:
+    """The backbones that have these tensors and least beside them: a deep one has all that a
+    shallow one has."""
+    tensors = {
+        name.removeprefix("backbone."): shape
+        for name, shape in own.items()
+        if name.startswith("backbone.") and _is_of_stages(name)
+    }
+    if not tensors:
+        return
+    sizes = {
+        name: size for name in get_args(Backbone) if (size := size_with(name, tensors)) is not None
+    }
+    least = min(sizes.values(), default=0)
+    yield "backbone", tuple(name for name, size in sizes.items() if size == least)
 
 
-def _encoder(own: Mapping[str, Shape], bottleneck: bool) -> Iterator[tuple[str, Any]]:
+def _is_of_stages(name: str) -> bool:
+    """Whether a backbone's tensor is neither a counter, nor of its classifier or what follows the
+    stages."""
+    return not (name.endswith(COUNTER) or CLASSIFIER.match(name) or _LEVEL.match(name))
+
+
+def _encoder(own: Mapping[str, Shape], backbone: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     projections = [shape for name, shape in own.items() if _PROJECTION.fullmatch(name)]
     if not projections or not all(len(shape) == 4 for shape in projections):
         return
     width = projections[0][0]
     yield "feat_channels", [shape[0] for shape in projections]
     yield "num_feature_levels", len(projections)
-    widths = [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)]
-    read = [shape[1] for shape in projections]
-    if {*read} <= {*widths}:
-        yield "return_interm_indices", [widths.index(one) for one in read]
+    stages = sorted({int(match[1]) for name in own if (match := _LEVEL.match(name))})
+    if not stages and (names := backbone.get("backbone")):
+        widths, read = stage_widths(names[0]), [shape[1] for shape in projections]
+        stages = [widths.index(one) for one in read] if {*read} <= {*widths} else []
+    if stages:
+        yield "return_interm_indices", stages
     if feed_forward := _rows(own, "encoder.encoder.0.layers.0.linear1.weight"):
         yield "enc_layers", _count(own, r"encoder\.encoder\.0\.layers\.(\d+)\.")
         yield "dim_feedforward", feed_forward
@@ -217,10 +220,6 @@ def _decoder(own: Mapping[str, Shape]) -> Iterator[tuple[str, Any]]:
         yield "hidden_dim", width
     if layers := _count(own, r"decoder\.decoder\.layers\.(\d+)\."):
         yield "dec_layers", layers
-
-
-def _inside(own: Mapping[str, Shape], module: str) -> Iterator[str]:
-    return (name for name in own if name.startswith(f"{module}."))
 
 
 def _rows(own: Mapping[str, Shape], name: str) -> int | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.spec.backbones import Tree, puts_out_map
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
-from rtdetr_slurm.spec.modules import Tree, detector_modules, find, model_modules
+from rtdetr_slurm.spec.model import ModelConfig
+from rtdetr_slurm.spec.modules import detector_modules, find, model_modules
 from rtdetr_slurm.yaml_source import KeyPath, show
 
 SRCS, DSRCS = "srcs", "dsrcs"
@@ -19,10 +20,9 @@ _PARTS = ("backbone", "encoder", "decoder")
 """Of the detector, each fed by the one before."""
 _MAPS_OF_DECODER = "decoder.input_proj"
 _LISTS = frozenset(
-    {"res_layers", "blocks", "layers", "input_proj", "lateral_convs", "fpn_blocks"}
-    | {"downsample_convs", "pan_blocks"}
+    {"layers", "input_proj", "lateral_convs", "fpn_blocks", "downsample_convs", "pan_blocks"}
 )
-"""Last names of lists of modules; `encoder.encoder` is one, too."""
+"""Last names of lists of modules in the encoder; `encoder.encoder` is one, too."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def binding_problems(
 def _is_built(model: ModelConfig) -> bool:
     """Whether the detector's structure is known; other rules say why not."""
     levels = (model.return_interm_indices, model.feat_channels)
-    whole = all(len(each) == model.num_feature_levels for each in levels)
-    return model.backbone in AVAILABLE_BACKBONES and whole
+    return all(len(each) == model.num_feature_levels for each in levels)
 
 
 def feature_called(name: str, model: ModelConfig, tree: Tree) -> Feature | str:
@@ -138,27 +137,47 @@ def feature_called(name: str, model: ModelConfig, tree: Tree) -> Feature | str:
             f"says which query of the other detector belongs to which; allowed: {SRCS}, {DSRCS}, "
             f"or a module of backbone, encoder or {_MAPS_OF_DECODER}"
         )
-    if last in _LISTS or name == "encoder.encoder":
-        return f"which is a list without an output of its own; allowed: one of it, {name}.0"
-    if part == "backbone" and _is_merged(last, name, inside, tree):
-        return (
-            "which is merged with its neighbour, as the backbone's batch norms are constants; "
-            f"allowed: {name.rpartition('.')[0]}"
-        )
     if name in ("backbone", "encoder"):
         return Feature("maps", model.num_feature_levels)
+    if part == "backbone":
+        return _feature_of_backbone(name, inside, model, tree)
+    if last in _LISTS or name == "encoder.encoder":
+        return f"which is a list without an output of its own; allowed: one of it, {name}.0"
     if name.startswith("encoder.encoder.") and ".layers." in name:
         level = model.use_encoder_idx[int(name.split(".")[2])]
         return Feature("cells", 4 * 2 ** model.return_interm_indices[level])
     return Feature("map")
 
 
-def _is_merged(last: str, name: str, inside: Tree, tree: Tree) -> bool:
+def _feature_of_backbone(name: str, inside: Tree, model: ModelConfig, tree: Tree) -> Feature | str:
+    around = name.rpartition(".")[0]
+    if not puts_out_map(model.backbone, name.partition(".")[2]):
+        return (
+            "which puts out no map of the image; allowed: a module of the DETECTOR that does, such "
+            f"as {_nearest_map(around, model)}"
+        )
+    if model.backbone.endswith("_vd") and _is_merged(name, inside, tree):
+        return (
+            "which is merged with its neighbour, as the backbone's batch norms are constants; "
+            f"allowed: {around}"
+        )
+    return Feature("map")
+
+
+def _nearest_map(name: str, model: ModelConfig) -> str:
+    """The innermost module around that puts out a map; else the whole backbone."""
+    while name != "backbone" and not puts_out_map(model.backbone, name.partition(".")[2]):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _is_merged(name: str, inside: Tree, tree: Tree) -> bool:
     """Whether a convolution or norm of ResNet-vd computes as one with the other."""
+    around, _, last = name.rpartition(".")
     if last not in ("conv", "norm") or (last == "conv" and "weight" not in inside):
         return False
-    _, around = find(tree, name.rpartition(".")[0])
-    return around is not None and around.get("norm") == {}
+    _, module = find(tree, around)
+    return module is not None and module.get("norm") == {}
 
 
 def _differ(teacher: ModelConfig) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import find_problems, in_lines
+from rtdetr_slurm.spec.backbones import family, stage_widths
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.model import ModelConfig
-from rtdetr_slurm.spec.modules import STAGE_DEPTHS
 from rtdetr_slurm.spec.rules import check_experiment
 from rtdetr_slurm.yaml_source import show
 
@@ -62,6 +62,8 @@ _FIXED_BACKBONE: Mapping[str, Any] = {
     "downsample_in_first_stage": False,
     "downsample_in_bottleneck": False,
 }
+STAGE_DEPTHS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
+"""Blocks per stage of the ResNets."""
 _RESNET, _TIMM = "rt_detr_resnet", "timm_backbone"
 _STAGE = ("stem", "stage1", "stage2", "stage3", "stage4")
 
@@ -97,8 +99,12 @@ def config_of(
         raise RequestError(
             f"model.depth_mult: found {model.depth_mult}; transformers' RT-DETR always has 1"
         )
+    if family(model.backbone) != "resnet":
+        raise RequestError(
+            f"model.backbone: found {model.backbone}; allowed for transformers' RT-DETR: a ResNet"
+        )
     labels = {number: classes.get(number, _unnamed(number)) for number in range(num_classes)}
-    bottleneck, channels = _widths(model)
+    channels = stage_widths(model.backbone)
     return {
         "architectures": ["RTDetrForObjectDetection"],
         "model_type": MODEL_TYPES[0],
@@ -110,7 +116,7 @@ def config_of(
         "feat_strides": model.feat_strides,
         "num_feature_levels": model.num_feature_levels,
         "freeze_backbone_batch_norms": constant_norms,
-        "backbone_config": _backbone_config(model, channels, bottleneck),
+        "backbone_config": _backbone_config(model, channels),
         "id2label": {str(number): name for number, name in labels.items()},
         "label2id": {name: number for number, name in labels.items()},
     }
@@ -231,13 +237,7 @@ def _unnamed(number: int) -> str:
     return f"LABEL_{number}"
 
 
-def _widths(model: ModelConfig) -> tuple[bool, list[int]]:
-    """Whether the backbone has bottlenecks, and the widths of its four stages."""
-    bottleneck = int(model.backbone.split("_")[1]) >= 50
-    return bottleneck, [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)]
-
-
-def _backbone_config(model: ModelConfig, channels: list[int], bottleneck: bool) -> dict[str, Any]:
+def _backbone_config(model: ModelConfig, channels: list[int]) -> dict[str, Any]:
     _, number, *variant = model.backbone.split("_")
     built = max(model.return_interm_indices) + 1
     if not variant:
@@ -254,7 +254,7 @@ def _backbone_config(model: ModelConfig, channels: list[int], bottleneck: bool) 
         **_FIXED_BACKBONE,
         "depths": list(STAGE_DEPTHS[number][:built]),
         "hidden_sizes": channels[:built],
-        "layer_type": "bottleneck" if bottleneck else "basic",
+        "layer_type": "bottleneck" if int(number) >= 50 else "basic",
         "out_features": [_STAGE[stage + 1] for stage in model.return_interm_indices],
     }
 

@@ -19,18 +19,6 @@ from rtdetr_slurm.spec.fields import (
     field,
 )
 
-AVAILABLE_BACKBONES = (
-    "resnet_18",
-    "resnet_34",
-    "resnet_50",
-    "resnet_101",
-    "resnet_18_vd",
-    "resnet_34_vd",
-    "resnet_50_vd",
-    "resnet_101_vd",
-)
-"""Backbones this version can build; the other names are valid TAO names and refused by rules.py."""
-
 # TAO's published names, then its registry's names that are not published, then our own.
 Backbone = Literal[
     "resnet_18", "resnet_34", "resnet_50", "resnet_101",
@@ -75,8 +63,8 @@ class ModelConfig(Section):
         honoured_by=MODEL,
         carried=EVERY,
         description="Network that turns the image into feature maps. resnet_* are the plain "
-        "ResNets (as in TAO and timm); resnet_*_vd are the variants of the RT-DETR paper. "
-        f"Available in this version: {', '.join(AVAILABLE_BACKBONES)}.",
+        "ResNets (as in TAO and timm); resnet_*_vd are the variants of the RT-DETR paper. fan_tiny "
+        "is fan_tiny_8_p4_hybrid, and so on. convnext_* have three levels.",
     )
     pretrained_backbone_path: OptionalText = field(
         "",

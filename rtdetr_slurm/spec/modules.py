@@ -1,19 +1,17 @@
 """The names of the detector's modules and parameters, as `train.freeze` takes them.
 
-The login node has no torch to build the detector with, so its structure is written down here once
-more; a test compares it with the real one for every backbone. Pure.
+The login node has no torch to build the detector with, so the structure of encoder and decoder is
+written down here once more, and that of the backbones is in a file (`backbones.py`); a test
+compares both with the real ones. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator
 
+from rtdetr_slurm.spec.backbones import Tree, backbone_modules, family
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.model import ModelConfig
-
-Tree: TypeAlias = "Mapping[str, Tree | None]"
-"""Names in a module; None is a parameter."""
 
 _NOTHING: Tree = {}
 _WEIGHT: Tree = {"weight": None}
@@ -34,15 +32,13 @@ _DECODER_LAYER: Tree = {
     **dict.fromkeys(("norm1", "norm2", "linear1", "linear2", "norm3"), _LINEAR),
 }
 
-STAGE_DEPTHS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
-"""Blocks per stage of the ResNets."""
-
 
 def keeps_pretrained_norms(experiment: ExperimentConfig) -> bool:
-    """Whether training leaves the pretrained backbone's stem and batch norms as they are."""
+    """Whether training leaves the pretrained backbone's stem and batch norms as they are, which it
+    does with ResNets, as TAO does."""
     model = experiment.model
     backbone_alone = model.pretrained_backbone_path and not experiment.train.pretrained_model_path
-    return bool(backbone_alone) and model.train_backbone
+    return bool(backbone_alone) and model.train_backbone and family(model.backbone) == "resnet"
 
 
 def detector_modules(experiment: ExperimentConfig) -> Tree:
@@ -55,7 +51,9 @@ def detector_modules(experiment: ExperimentConfig) -> Tree:
 def model_modules(model: ModelConfig, *, constant_norms: bool = False) -> Tree:
     """The detector of a `model` section; constant batch norms of a backbone have no parameters."""
     return {
-        "backbone": _backbone(model, _NOTHING if constant_norms else _NORM),
+        "backbone": backbone_modules(
+            model.backbone, model.return_interm_indices, constant_norms=constant_norms
+        ),
         "encoder": _encoder(model),
         "decoder": _decoder(model),
     }
@@ -79,56 +77,6 @@ def names(tree: Tree, prefix: str = "") -> Iterator[tuple[str, bool]]:
         yield prefix + name, inside is None
         if inside is not None:
             yield from names(inside, f"{prefix}{name}.")
-
-
-def _backbone(model: ModelConfig, norm: Tree) -> Tree:
-    _, number, *variant = model.backbone.split("_")
-    stages = STAGE_DEPTHS[number][: max(model.return_interm_indices) + 1]
-    bottleneck = int(number) >= 50
-    if variant:
-        return _resnet_vd(stages, norm, bottleneck=bottleneck)
-    return _resnet(stages, norm, bottleneck=bottleneck)
-
-
-def _resnet_vd(stages: Sequence[int], norm: Tree, *, bottleneck: bool) -> Tree:
-    layer: Tree = {**_CONV_NORM, "norm": norm}
-    branches = dict.fromkeys(f"branch2{part}" for part in ("abc" if bottleneck else "ab"))
-    plain: Tree = {**dict.fromkeys(branches, layer), "short": _NOTHING, "act": _NOTHING}
-
-    def block(stage: int, index: int) -> Tree:
-        if index:
-            return plain
-        return {**plain, "short": {"pool": _NOTHING, "conv": layer} if stage else layer}
-
-    return {
-        "conv1": dict.fromkeys(("conv1_1", "conv1_2", "conv1_3"), layer),
-        "res_layers": _numbered(
-            {"blocks": _numbered(block(stage, index) for index in range(depth))}
-            for stage, depth in enumerate(stages)
-        ),
-    }
-
-
-def _resnet(stages: Sequence[int], norm: Tree, *, bottleneck: bool) -> Tree:
-    """As timm builds it."""
-    parts = range(1, 4 if bottleneck else 3)
-    plain: dict[str, Tree | None] = {"drop_block": _NOTHING, "aa": _NOTHING}
-    for part in parts:
-        plain |= {f"conv{part}": _WEIGHT, f"bn{part}": norm, f"act{part}": _NOTHING}
-
-    def block(stage: int, index: int) -> Tree:
-        widens = not index and (stage or bottleneck)
-        return {**plain, "downsample": {"0": _WEIGHT, "1": norm}} if widens else plain
-
-    return {
-        "conv1": _WEIGHT,
-        "bn1": norm,
-        **dict.fromkeys(("act1", "maxpool"), _NOTHING),
-        **{
-            f"layer{stage + 1}": _numbered(block(stage, index) for index in range(depth))
-            for stage, depth in enumerate(stages)
-        },
-    }
 
 
 def _encoder(model: ModelConfig) -> Tree:

@@ -9,6 +9,7 @@ from rtdetr_slurm.contract import Infer
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import shown_uri
 from rtdetr_slurm.spec.addresses import address_problem
+from rtdetr_slurm.spec.backbones import CONV_WIDTHS, level_layer
 from rtdetr_slurm.spec.datasets import ROOTS
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.export import OPSETS
@@ -25,7 +26,7 @@ from rtdetr_slurm.spec.fields import (
 )
 from rtdetr_slurm.spec.job import JobConfig
 from rtdetr_slurm.spec.keys import key_is_no_reference, legacy_files_are_named
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, ModelConfig
+from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.modules import detector_modules, find, names
 from rtdetr_slurm.spec.overrides import MISSING
 from rtdetr_slurm.spec.paths import path_problem
@@ -156,8 +157,8 @@ def batch_norm_has_values(experiment: ExperimentConfig, action: str) -> Problems
 def frozen_names_exist(experiment: ExperimentConfig, action: str) -> Problems:
     """What train.freeze names is in the detector, and leaves something to train."""
     frozen, model = experiment.train.freeze, experiment.model
-    built = model.backbone in AVAILABLE_BACKBONES and model.return_interm_indices
-    if action not in TRAINING or not (frozen and built and model.feat_channels):
+    built = model.return_interm_indices and model.feat_channels
+    if action not in TRAINING or not (frozen and built):
         return
     tree = detector_modules(experiment)
     for index, name in enumerate(frozen):
@@ -264,13 +265,17 @@ def paths_are_meant(experiment: ExperimentConfig, action: str) -> Problems:
                 yield Problem(ref.path, f"found {show(text)}; {reason}")
 
 
-def backbone_is_available(experiment: ExperimentConfig, action: str) -> Problems:
+def convolutions_have_their_levels(experiment: ExperimentConfig, action: str) -> Problems:
+    """ConvNeXt's levels are widened to three fixed widths, as in TAO."""
+    most = len(CONV_WIDTHS)
     for model, path in models_of(experiment, action):
-        if model.backbone not in AVAILABLE_BACKBONES:
+        levels = len(model.return_interm_indices)
+        if level_layer(model.backbone) == "conv" and levels != most:
             yield Problem(
-                (*path, "backbone"),
-                f"found '{model.backbone}', which is not available in this version; allowed: "
-                f"{', '.join(AVAILABLE_BACKBONES)}",
+                (*path, "return_interm_indices"),
+                f"found {levels} levels; allowed with {model.backbone}: {most}, whose maps are "
+                f"{', '.join(map(str, CONV_WIDTHS))} channels wide",
+                also=((*path, "backbone"),),
             )
 
 
@@ -306,6 +311,7 @@ RULES = (
     intervals_fit_epochs,
     queries_fit_cells,
     batch_norm_has_values,
+    convolutions_have_their_levels,
     calibration_is_given,
     addresses_are_meant,
     legacy_files_are_named,
@@ -317,7 +323,6 @@ OWN_RULES = (
     bindings_can_be_bound,
     backend_can_do_it,
     checkpoint_is_left,
-    backbone_is_available,
     opset_is_supported,
     layers_precision_can_be_written,
     int8_has_images,

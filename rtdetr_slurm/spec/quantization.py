@@ -10,7 +10,6 @@ from rtdetr_slurm.contract import ONNX_SUFFIX
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import FROM_ENVIRONMENT, ExperimentConfig
 from rtdetr_slurm.spec.fields import EVALUATE, EXPORT, INFERENCE, QUANTIZE
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
 from rtdetr_slurm.spec.modules import detector_modules, names
 from rtdetr_slurm.spec.quantize import LayerRule, QuantizeConfig, TensorRule
 from rtdetr_slurm.yaml_source import KeyPath, show
@@ -283,9 +282,7 @@ def _rule(config: QuantizeConfig, backend: Backend, rule: LayerRule, at: KeyPath
 
 def _patterns_mean_something(experiment: ExperimentConfig) -> Problems:
     model, config = experiment.model, experiment.quantize
-    if model.backbone not in AVAILABLE_BACKBONES or not model.return_interm_indices:
-        return
-    if not model.feat_channels:
+    if not (model.return_interm_indices and model.feat_channels):
         return
     known = [name for name, is_parameter in names(detector_modules(experiment)) if not is_parameter]
     given: dict[KeyPath, str] = {

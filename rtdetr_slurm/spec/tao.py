@@ -73,11 +73,17 @@ def _square(preserved: Any, experiment: ExperimentConfig) -> str | None:
     return "allowed with TAO's image: true with a square eval_spatial_size; it pads to a square"
 
 
+_NEAREST_BACKBONES = {
+    **{f"resnet_{depth}_vd": f"resnet_{depth}" for depth in (18, 34, 50, 101)},
+    "fan_tiny": "fan_tiny_8_p4_hybrid",
+    **{f"fan_{size}": f"fan_{size}_12_p4_hybrid" for size in ("small", "base", "large")},
+}
+"""Names that TAO's schema has and its programs do not know, and our own."""
 _ONE = _only(1, why="it uses no more")
 REFUSED: Mapping[str, Check] = {
     "model.backbone": lambda name, _: (
-        f"TAO's image does not have it; the nearest is '{name.removesuffix('_vd')}'"
-        if name.endswith("_vd")
+        f"TAO's image does not have it; the nearest is '{_NEAREST_BACKBONES[name]}'"
+        if name in _NEAREST_BACKBONES
         else None
     ),
     "model.expansion": lambda value, _: (

@@ -8,7 +8,8 @@ official v1, NVIDIA TAO         `encoder.input_proj.L.0/1`, `decoder.enc_output.
 official v2                     buffers `decoder.anchors`, `valid_mask`, `num_points_scale`
 Hugging Face transformers       nearly everything, and q, k, v are three tensors; two generations,
                                 of the files on the hub and of transformers 5
-timm and torchvision ResNets    no `backbone.` in front, a classifier `fc`
+backbones alone                 no `backbone.` in front, a classifier; NVIDIA TAO's masked
+                                autoencoders `encoder.`
 ==============================  =================================================================
 """
 
@@ -18,11 +19,22 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-Layout = Literal["this engine's", "Hugging Face", "official v1", "official v2"]
+from rtdetr_slurm.spec.backbone_names import own_backbone_names
+
+Layout = Literal["this engine's", "Hugging Face", "official v1", "official v2", "a backbone's"]
 """Whose names the tensors of a file have."""
 
 POINTS_SCALE = re.compile(r"\.n(?:um)?_points_scale$")
 """1/n for each sampling point of a level that has n."""
+
+COUNTER = "num_batches_tracked"
+"""Absent from converted files and from frozen batch norms, and of no effect on results."""
+CLASSIFIER = re.compile(
+    r"^backbone\.(?:fc|head|classifier|norm|norm_pre)\."
+    r"|^backbone\.cls_token$|^backbone\.cls_attn_blocks\.\d+\.(?:attn\.|mlp\.|gamma2$)"
+)
+"""What a backbone's file has that served classification alone; FAN's class token, too."""
+_AUTOENCODER = re.compile(r"^encoder\.(?=stages\.|downsample_layers\.)")
 
 _PREFIX = re.compile(r"^(?:module\.|model\.)+")
 _DROPPED = re.compile(
@@ -103,7 +115,7 @@ _HUGGING_FACE = {
 }
 """Modules of transformers 5, without the `model.` in front of all, → ours, where they differ."""
 
-_TIMM_THEIRS, _TIMM_OURS = "backbone.model._backbone.", "backbone."
+_TIMM_THEIRS, _BACKBONE_OURS = "backbone.model._backbone.", "backbone."
 """A backbone of timm's inside: its own names follow."""
 
 
@@ -118,29 +130,50 @@ def own_tensor_names(names: Iterable[str]) -> tuple[Layout, dict[str, str]]:
         layout = "Hugging Face"
     elif "encoder.input_proj.0.0.weight" in bare.values():
         layout = "official v1"
-    ours = {
-        name: _own_name(stripped, layout)
-        for name, stripped in bare.items()
-        if not _DROPPED.search(stripped)
-    }
+    kept = {name: stripped for name, stripped in bare.items() if not _DROPPED.search(stripped)}
+    ours = {name: _own_name(stripped, layout) for name, stripped in kept.items()}
+    ours |= _own_names_in_backbone(ours)
     if len(ours) == len(bare) and all(name == own for name, own in ours.items()):
         layout = "this engine's"
     return layout, ours
 
 
+def backbone_tensor_names(names: Iterable[str]) -> tuple[Layout, dict[str, str]]:
+    """As `own_tensor_names`, of a file that may hold a backbone alone."""
+    bare = {name: _PREFIX.sub("", name) for name in names}
+    if any(name.startswith(_BACKBONE_OURS) for name in bare.values()):
+        return own_tensor_names(bare)
+    encoder = {
+        name: _AUTOENCODER.sub("", one) for name, one in bare.items() if _AUTOENCODER.match(one)
+    }
+    alone = encoder or bare
+    ours = own_backbone_names(alone.values())
+    return "a backbone's", {name: _BACKBONE_OURS + ours[one] for name, one in alone.items()}
+
+
 def hugging_face_name(own: str) -> str:
     """What transformers 5 calls a tensor of ours; q, k and v are apart."""
     name = _renamed(own, _TO_HUGGING_FACE)
-    if name == own and own.startswith(_TIMM_OURS):
-        name = _TIMM_THEIRS + own.removeprefix(_TIMM_OURS)
+    if name == own and own.startswith(_BACKBONE_OURS):
+        name = _TIMM_THEIRS + own.removeprefix(_BACKBONE_OURS)
     return f"model.{name}"
+
+
+def _own_names_in_backbone(names: Mapping[str, str]) -> dict[str, str]:
+    inside = {
+        theirs: name.removeprefix(_BACKBONE_OURS)
+        for theirs, name in names.items()
+        if name.startswith(_BACKBONE_OURS)
+    }
+    ours = own_backbone_names(inside.values())
+    return {theirs: _BACKBONE_OURS + ours[name] for theirs, name in inside.items()}
 
 
 def _own_name(name: str, layout: Layout) -> str:
     if layout != "Hugging Face":
         return _renamed(name, _FROM_OFFICIAL)
     if name.startswith(_TIMM_THEIRS):
-        return _TIMM_OURS + name.removeprefix(_TIMM_THEIRS)
+        return _BACKBONE_OURS + name.removeprefix(_TIMM_THEIRS)
     for pattern, replacement in _BEFORE_5:
         name = re.sub(pattern, replacement, name)
     return _renamed(name, _FROM_HUGGING_FACE)

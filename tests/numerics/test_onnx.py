@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from model_support import SMALLEST
 from onnx_support import exported, outputs, scramble
 
 from rtdetr_slurm.engine.models import RTDETR, build_model
@@ -58,6 +59,20 @@ def test_the_same_detections(
         differences = differences_of(expected, found)
         assert (differences > SAME).float().mean() < 0.01
         assert differences.median() < 1e-5
+
+
+@pytest.mark.parametrize("backbone", SMALLEST[4:])
+def test_kinds_of_backbones(tmp_path: Path, backbone: str) -> None:
+    torch.manual_seed(0)
+    small = {"feat_channels": [32] * 3, "hidden_dim": 32, "num_queries": 20, "num_select": 20}
+    config = ModelConfig.model_validate({"backbone": backbone, "dec_layers": 1, **small})
+    model = build_model(config, num_classes=4).eval()
+    scramble(model)
+    runtime = open_onnx(exported(tmp_path, model, (64, 96)))
+    images = torch.rand(2, 3, 64, 96)
+    expected, found = outputs(model, images), runtime(images)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_folded_form_is_exact_in_float64() -> None:

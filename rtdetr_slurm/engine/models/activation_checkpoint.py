@@ -14,16 +14,21 @@ def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     """Run `module(x)`, keep none of its activations, and compute them again in the backward pass.
 
     The second pass normalises with the batch's own statistics like the first, but leaves the
-    running statistics alone, so that they move once per step.
+    running statistics alone, so that they move once per step. Where chance decides (stochastic
+    depth), it decides the same again.
     """
     out: Tensor = checkpoint(
         module,
         x,
         use_reentrant=False,
-        preserve_rng_state=False,
+        preserve_rng_state=_draws(module),
         context_fn=lambda: (nullcontext(), _running_statistics_held(module)),
     )
     return out
+
+
+def _draws(module: nn.Module) -> bool:
+    return any(getattr(inside, "drop_prob", 0) for inside in module.modules())
 
 
 @contextmanager

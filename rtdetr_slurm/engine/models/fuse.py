@@ -21,8 +21,8 @@ def fused_copy(model: ModuleT) -> ModuleT:
     """Return a copy in eval mode, without gradients, that computes the same with fewer operations.
 
     Every batch norm is folded into the convolution registered just before it (which is the one it
-    normalises in all blocks of this package and in timm's ResNets), every RepVGG block becomes one
-    3x3 convolution, and activations work in place.
+    normalises in all blocks of this package and in timm's networks) and stays where there is none,
+    every RepVGG block becomes one 3x3 convolution, and activations work in place.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _fold_norms(model)
@@ -37,9 +37,7 @@ def fused_copy(model: ModuleT) -> ModuleT:
 def _fold_norms(module: nn.Module) -> None:
     conv: nn.Conv2d | None = None
     for name, child in list(module.named_children()):
-        if isinstance(child, _BatchNorm | FrozenBatchNorm2d):
-            if conv is None:
-                raise TypeError(f"batch norm {name!r} of {type(module).__name__} follows no conv")
+        if conv is not None and isinstance(child, _BatchNorm | FrozenBatchNorm2d):
             _fold(conv, child)
             setattr(module, name, nn.Identity())
             conv = None

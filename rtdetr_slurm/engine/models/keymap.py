@@ -14,25 +14,41 @@ from torch import Tensor, nn
 from rtdetr_slurm.engine.models.decoder import NUM_POINTS
 from rtdetr_slurm.engine.models.weights import LoadReport, read_state_dict
 from rtdetr_slurm.errors import RequestError
-from rtdetr_slurm.spec.tensor_names import POINTS_SCALE, own_tensor_names
+from rtdetr_slurm.spec.backbones import sides
+from rtdetr_slurm.spec.tensor_names import (
+    CLASSIFIER,
+    COUNTER,
+    POINTS_SCALE,
+    backbone_tensor_names,
+    own_tensor_names,
+)
 
 CLASS_HEAD = re.compile(
     r"^decoder\.(?:enc_score_head|dec_score_head\.\d+)\.(?:weight|bias)$"
     r"|^decoder\.denoising_class_embed\.weight$"
 )
 DENOISING = "decoder.denoising_class_embed.weight"
-COUNTER = "num_batches_tracked"
-"""Absent from converted files and from frozen batch norms, and of no effect on results."""
-STAGE = re.compile(r"^(backbone\.(?:res_layers\.|layer))\d+\.")
-CLASSIFIER = re.compile(r"^backbone\.fc\.")
+STAGE = re.compile(
+    r"backbone\.(?:(?:res_layers\.|layer|stages_|levels\.|blocks\.)\d+"
+    r"|patch_embed\.(?:proj|backbone\.stages\.1)"
+    r"|pos_embed|cls_attn_blocks|learnable_downsample)\."
+)
+"""Modules that are built only where the stages are read that need them."""
+FOR_DETECTION = re.compile(r"backbone\.(?:levels|learnable_downsample)\.")
+"""What detectors have in their backbones, and classifiers have not."""
 
 
-def own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+def own_names(
+    state: Mapping[str, Tensor], part: Literal["detector", "backbone"] = "detector"
+) -> tuple[str, dict[str, Tensor]]:
     """Translate a state dict of any known layout; returns whose it was, and name -> tensor.
 
     Names that no rule knows are kept, so that the caller can list them.
+
+    Args:
+        part: a `backbone` has nothing in front of its names.
     """
-    layout, names = own_tensor_names(state)
+    layout, names = (backbone_tensor_names if part == "backbone" else own_tensor_names)(state)
     return layout, _pack_attention({own: state[name] for name, own in names.items()})
 
 
@@ -88,16 +104,16 @@ def load_weights(
             shape; the message lists it.
     """
     there = read_state_dict(path, key)
-    layout, state = own_names(there)
+    layout, state = own_names(there, part)
     own = model.state_dict()
     if part == "detector":
         _refuse_other_points(there, path)
     else:
-        own = {name: t for name, t in own.items() if name.startswith("backbone.")}
-        in_detector = {name: t for name, t in state.items() if name.startswith("backbone.")}
-        state = in_detector or {f"backbone.{name}": t for name, t in state.items()}
-        layout = layout if in_detector else "backbone file's"
-    fit = _Fit.of(state, own)
+        own, state = (
+            {name: tensor for name, tensor in all_of_it.items() if name.startswith("backbone.")}
+            for all_of_it in (own, state)
+        )
+    fit = _Fit.of(state, own, part)
     if fit.problems():
         raise RequestError(f"{path} does not fit this model's {part}:\n" + fit.problems())
     model.load_state_dict(fit.usable, strict=False)
@@ -127,25 +143,32 @@ class _Fit:
     misshaped: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> _Fit:
+    def of(
+        cls,
+        state: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        part: Literal["detector", "backbone"],
+    ) -> _Fit:
         fit = cls()
         for name, tensor in state.items():
             if name in own:
                 fit._compare(name, tensor, own[name])
             elif not name.endswith(COUNTER):
-                fit._left_over(name, own)
+                fit._left_over(name)
         for name in own:
             if name in state or name.endswith(COUNTER):
                 continue
-            if name == DENOISING:
+            if name == DENOISING or (part == "backbone" and FOR_DETECTION.match(name)):
                 fit.skipped.append(f"{name}: not in the file, stays as initialised")
             else:
                 fit.missing.append(name)
+        fit._pass_over_stages(own)
         return fit
 
     def _compare(self, name: str, theirs: Tensor, ours: Tensor) -> None:
-        if theirs.shape == ours.shape:
-            self.usable[name] = theirs
+        if sides(theirs.shape) == sides(ours.shape):
+            # ConvNeXt's pointwise layers are linear here and 1x1 convolutions there.
+            self.usable[name] = theirs.reshape(ours.shape)
             return
         shapes = f"{list(theirs.shape)} in the file, {list(ours.shape)} in the model"
         if CLASS_HEAD.match(name) and theirs.shape[1:] == ours.shape[1:]:
@@ -153,17 +176,25 @@ class _Fit:
         else:
             self.misshaped.append(f"{name}: {shapes}")
 
-    def _left_over(self, name: str, own: Mapping[str, Tensor]) -> None:
-        stage = STAGE.match(name)
-        same_kind = stage and any(key.startswith(stage[1]) for key in own)
+    def _left_over(self, name: str) -> None:
         if name == DENOISING:
             self.skipped.append(f"{name}: the model has no denoising (model.dn_number is 0)")
         elif CLASSIFIER.match(name):
             self.skipped.append(f"{name}: a classifier, not part of a backbone")
-        elif stage and same_kind and not any(key.startswith(stage[0]) for key in own):
-            self.skipped.append(f"{name}: a stage that model.return_interm_indices does not use")
         else:
             self.unexpected.append(name)
+
+    def _pass_over_stages(self, own: Mapping[str, Tensor]) -> None:
+        """Where all that the model has is in the file, whole stages may be left over."""
+        if self.missing or not self.usable:
+            return
+        for name in self.unexpected[:]:
+            stage = STAGE.match(name)
+            if stage and not any(key.startswith(stage[0]) for key in own):
+                self.unexpected.remove(name)
+                self.skipped.append(
+                    f"{name}: a stage that model.return_interm_indices does not use"
+                )
 
     def problems(self, shown: int = 10) -> str:
         """One paragraph per kind of misfit, at most `shown` names each; empty when it fits."""

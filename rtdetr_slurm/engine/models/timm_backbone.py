@@ -1,4 +1,4 @@
-"""Plain ResNet backbones, from timm."""
+"""Backbones of timm, cut into their stages."""
 
 from __future__ import annotations
 
@@ -8,51 +8,64 @@ from typing import Any
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
-from rtdetr_slurm.installed import without
+from rtdetr_slurm.engine.models.levels import level_layers
+from rtdetr_slurm.spec.backbones import CONV_WIDTHS, LevelLayer
+
+STAGES = 4
 
 
 class TimmBackbone(nn.Module):
-    """A timm network cut into its stages; module names are timm's (and torchvision's).
+    """A network of timm's as a pyramid of maps; module names are those of timm's features_only.
 
     Args:
-        name: timm's model name, for example `resnet50`.
-        return_indices: which of the four stages (0..3, strides 4..32) to return, ascending.
+        features: what `timm.create_model(..., features_only=True)` returns for the last four
+            features or some of them.
+        return_indices: which of the four stages (0..3, strides 4..32) these are, ascending.
+        level_layer: what follows each of them.
         activation_checkpoint: recompute the stages in the backward pass.
     """
 
     def __init__(
-        self, name: str, return_indices: Sequence[int], activation_checkpoint: bool = False
+        self,
+        features: nn.Module,
+        return_indices: Sequence[int],
+        level_layer: LevelLayer | None = None,
+        activation_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        with without("wandb"):  # timm imports it wherever it is installed
-            import timm  # takes seconds to import, and only these backbones need it
-
-        # Feature 0 is the stem's output, so stage i is feature i + 1.
-        features = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=[i + 1 for i in return_indices]
-        )
         info: Any = features.feature_info
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()
         self.activation_checkpoint = activation_checkpoint
-        self.returned = {f"layer{i + 1}" for i in return_indices}
-        for child_name, child in features.named_children():
-            self.add_module(child_name, child)
+        ends = [str(feature["module"]).replace(".", "_") for feature in info.info]
+        # The stages are the last four features; a ResNet's first one is its stem's output.
+        self.stage_of = {name: stage for stage, name in enumerate(ends[-STAGES:])}
+        self.returned = frozenset(return_indices)
+        self.body = [name for name, _ in features.named_children()]
+        for name, child in features.named_children():
+            self.add_module(name, child)
+        self.levels: nn.ModuleDict | None = None
+        if level_layer is not None:
+            self.levels = level_layers(level_layer, return_indices, self.channels)
+        if level_layer == "conv":
+            self.channels = list(CONV_WIDTHS[: len(return_indices)])
         for module in self.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = False
+            if hasattr(module, "inplace"):  # would overwrite what the backward pass needs
+                vars(module)["inplace"] = False
 
     def stem(self) -> list[nn.Module]:
         """The modules before the first stage."""
-        return [child for name, child in self.named_children() if not name.startswith("layer")]
+        first = next(index for index, name in enumerate(self.body) if name in self.stage_of)
+        return [self.get_submodule(name) for name in self.body[:first]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to one map [B, channels[i], H/strides[i], W/strides[i]] per level."""
         x = images
         maps = []
-        for name, module in self.named_children():
-            again = self.activation_checkpoint and self.training and name.startswith("layer")
+        for name in self.body:
+            module, stage = self.get_submodule(name), self.stage_of.get(name)
+            again = self.activation_checkpoint and self.training and stage is not None
             x = checkpointed(module, x) if again else module(x)
-            if name in self.returned:
-                maps.append(x)
+            if stage in self.returned:
+                maps.append(x if self.levels is None else self.levels[str(stage)](x))
         return maps

@@ -68,8 +68,13 @@ def test_what_can_be_bound(tmp_path: Path, student: str, teacher: str) -> None:
          ["model.backbone=resnet_18_vd", "model.pretrained_backbone_path=/w"],
          "which is merged with its neighbour, as the backbone's batch norms are constants; "
          "allowed: backbone.conv1.conv1_1"),
-        ("srcs", ["distill.teacher.backbone=fan_tiny"],
-         "distill.teacher.backbone: found 'fan_tiny', which is not available in this version"),
+        ("srcs", ["distill.teacher={backbone: convnext_tiny, num_feature_levels: 2, "
+                  "return_interm_indices: [2, 3], feat_strides: [16, 32], "
+                  "feat_channels: [256, 256], use_encoder_idx: [1]}"],
+         "distill.teacher.return_interm_indices: found 2 levels; allowed with convnext_tiny: 3"),
+        ("backbone.stages_1.blocks.0.mlp", ["model.backbone=convnext_tiny"],
+         "which puts out no map of the image; allowed: a module of the student that does, such as "
+         "backbone.stages_1.blocks.0"),
         ("srcs", ["distill.teacher.num_queries=1000", "dataset.augmentation.multi_scales=[64]",
                   "model.num_queries=50", "model.num_select=50"],
          "distill.teacher.num_queries: found 1000; allowed: ≤ 84"),

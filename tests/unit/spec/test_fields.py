@@ -12,7 +12,6 @@ from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import ENGINE_SECTION
 from rtdetr_slurm.spec.experiment import ExperimentConfig, SpecFile
 from rtdetr_slurm.spec.fields import FieldRef, walk
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES, Backbone
 from rtdetr_slurm.spec.overrides import SHORTHANDS
 from rtdetr_slurm.yaml_source import dotted
 
@@ -242,10 +241,6 @@ def test_what_carries_over_from_a_parent() -> None:
     # Whatever evaluation reads of the model, it must read as training did.
     read = {p for p, r in OURS.items() if p.startswith("model.") and "evaluate" in r.honoured_by}
     assert read - {"model"} <= carried
-
-
-def test_available_backbones_are_backbones() -> None:
-    assert set(AVAILABLE_BACKBONES) <= set(get_args(Backbone))
 
 
 def test_shorthands_name_fields() -> None:

@@ -30,7 +30,7 @@ def test_every_field_that_is_spoken_of_exists() -> None:
 
 
 def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
-    load(tmp_path, "model.backbone=convnext_tiny", *NEEDED["export"])
+    load(tmp_path, "model.backbone=fan_tiny_8_p4_hybrid", *NEEDED["export"])
     overrides = [*NEEDED["export"], "export.batch_size=2"]
     load(tmp_path, *overrides, action="export")
 
@@ -39,6 +39,7 @@ def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
     ("action", "override", "message"),
     [
         ("train", "model.backbone=resnet_50_vd", "does not have it; the nearest is 'resnet_50'"),
+        ("train", "model.backbone=fan_small", "the nearest is 'fan_small_12_p4_hybrid'"),
         ("train", "model.expansion=0.5", "a whole number"),
         ("train", "train.optim.optimizer=SGD", "'AdamW'; its RT-DETR has no other"),
         ("train", "train.checkpoint_interval=3", "divides train.num_epochs, 10"),

@@ -24,8 +24,8 @@ DETECTOR: Shapes = {
     "decoder.enc_score_head.weight": (80, 128),
     **{f"decoder.decoder.layers.{n}.norm1.weight": (128,) for n in range(6)},
     **{
-        f"backbone.layer{stage}.{block}.conv3.weight": (256, 64, 1, 1)
-        for stage, depth in enumerate((3, 4, 6, 3), 1)
+        f"backbone.layer{stage + 1}.{block}.conv3.weight": (256 * 2**stage, 64 * 2**stage, 1, 1)
+        for stage, depth in enumerate((3, 4, 6, 3))
         for block in range(depth)
     },
 }

@@ -13,6 +13,12 @@ from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.samples import Target
 
 NUM_CLASSES = 5
+SMALLEST = (
+    *("resnet_18", "resnet_50", "resnet_18_vd", "resnet_50_vd"),
+    *("convnext_tiny", "convnextv2_atto", "efficientvit_b0", "efficientvit_l0"),
+    *("edgenext_x_small", "edgenext_xx_small_bn_hs", "fan_tiny"),
+)
+"""The least of every kind of backbone."""
 SMALL: dict[str, Any] = {
     "backbone": "resnet_18_vd",
     "hidden_dim": 32,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from rtdetr_slurm.engine.models.keymap import unpacked
 from rtdetr_slurm.spec import in_lines
 from rtdetr_slurm.spec.architecture import describe, weights_problems
-from rtdetr_slurm.spec.model import AVAILABLE_BACKBONES
+from rtdetr_slurm.spec.backbones import level_layer
+from rtdetr_slurm.spec.model import Backbone
 from rtdetr_slurm.spec.tensor_names import hugging_face_name
 
 
@@ -39,14 +41,37 @@ def test_every_layout_shows_the_same(state: dict[str, Tensor], layout: str) -> N
     assert describe(shapes_of(there)) == describe(shapes_of(state))
 
 
-@pytest.mark.parametrize("backbone", [b for b in AVAILABLE_BACKBONES if "101" not in b])
+@pytest.mark.parametrize("backbone", get_args(Backbone))
 def test_backbones(backbone: str) -> None:
     with torch.device("meta"):
         whole = small_model(backbone=backbone)
-    assert describe(shapes_of(whole.state_dict())).model["backbone"] == (backbone,)
+    described = describe(shapes_of(whole.state_dict())).model
+    # TAO's two names of each FAN are one backbone.
+    assert {short(name) for name in described["backbone"]} == {short(backbone)}
+    assert described["return_interm_indices"] == [1, 2, 3]
     assert problems(whole.state_dict(), backbone=backbone) == ""
     alone = describe(shapes_of(whole.backbone.state_dict()), part="backbone")
-    assert alone.model == {"backbone": (backbone,)}
+    assert alone.model == {"backbone": described["backbone"]}
+
+
+def short(backbone: str) -> str:
+    return re.sub(r"_\d+_p4_hybrid$", "", backbone)
+
+
+@pytest.mark.parametrize("backbone", ["fan_tiny", "efficientvit_b0", "convnextv2_atto"])
+def test_stages_that_are_read(backbone: str) -> None:
+    levels: dict[str, Any] = {
+        "return_interm_indices": [0, 1],
+        "feat_strides": [4, 8],
+        "num_feature_levels": 2,
+        "feat_channels": [32, 32],
+        "use_encoder_idx": [1],
+        "backbone": backbone,
+    }
+    with torch.device("meta"):
+        there = small_model(**levels).state_dict()
+    assert any(".levels." in name for name in there) == (level_layer(backbone) is not None)
+    assert describe(shapes_of(there)).model["return_interm_indices"] == [0, 1]
 
 
 def test_a_backbone_of_which_not_all_is_there_may_be_several() -> None:

@@ -103,9 +103,9 @@ def test_plain_weights_for_a_vd_backbone(tmp_path: Path) -> None:
 
 
 def test_a_file_of_something_else_loads_nothing(tmp_path: Path) -> None:
-    message = refusal(save({"head.weight": torch.zeros(3)}, tmp_path), part="backbone")
+    message = refusal(save({"neck.weight": torch.zeros(3)}, tmp_path), part="backbone")
     assert "missing from the file" in message
-    assert "backbone.head.weight" in message
+    assert "backbone.neck.weight" in message
 
 
 def test_fewer_decoder_layers(tmp_path: Path) -> None:
