@@ -55,13 +55,8 @@ def score_detections(
         detections: [D, 7]: image position, left, top, width, height (pixels), score, label.
         class_ids: score only these classes; None means all of the table's.
     """
-    truth = _ground_truth(table)
-    evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
-    chosen = sorted(table.classes if class_ids is None else set(class_ids))
-    evaluation.params.cat_ids = chosen
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
+    evaluation = coco_evaluation(table, detections, class_ids)
+    chosen = evaluation.params.cat_ids
     values = [_defined(value) for value in evaluation.stats]
     assert evaluation.eval is not None
     precision = evaluation.eval["precision"]  # by IoU, recall, class, area, detections per image
@@ -72,6 +67,20 @@ def score_detections(
         if at_all[0, 0] > -1:
             curves[name] = at_all[0].copy()
     return Metrics(dict(zip(NAMES, values, strict=True)), per_class, curves)
+
+
+def coco_evaluation(
+    table: Table, detections: NDArray[np.float64], class_ids: Sequence[int] | None = None
+) -> COCOeval:
+    """COCO's evaluation, done: its `stats`, and in `eval` precision, recall and scores, equal to
+    pycocotools' to the last bit. Arguments as those of `score_detections`."""
+    truth = _ground_truth(table)
+    evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
+    evaluation.params.cat_ids = sorted(table.classes if class_ids is None else set(class_ids))
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
 
 
 def _ground_truth(table: Table) -> COCO:

@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from table_support import load_table, random_detections, write_random_set
 
-from rtdetr_slurm.vision.metrics import NAMES, Metrics, score_detections
+from rtdetr_slurm.vision.metrics import NAMES, Metrics, coco_evaluation, score_detections
+from rtdetr_slurm.vision.table import Table
 
 
 def pycocotools_scores(path: Path, detections: np.ndarray, class_ids: list[int] | None) -> COCOeval:
@@ -46,15 +47,34 @@ def assert_equal(ours: Metrics, reference: COCOeval) -> None:
         assert curve.mean() == pytest.approx(ours.per_class[name]["AP50"], abs=1e-12)
 
 
+def assert_same_bits(
+    table: Table, detections: np.ndarray, class_ids: list[int] | None, reference: COCOeval
+) -> None:
+    """All that pycocotools makes of each class, size and number of detections."""
+    ours = coco_evaluation(table, detections, class_ids)
+    for name in ("precision", "recall", "scores"):
+        assert np.array_equal(ours.eval[name], reference.eval[name]), name
+    assert [*ours.stats] == [*reference.stats]
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("class_ids", [None, [1, 3]])
-def test_equals_pycocotools(tmp_path: Path, seed: int, class_ids: list[int] | None) -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_equals_pycocotools(
+    tmp_path: Path, seed: int, class_ids: list[int] | None, tied: bool
+) -> None:
+    """With crowds, images without boxes or detections, and scores of which many are equal."""
     path = tmp_path / "annotations.json"
     write_random_set(path, seed)
     table = load_table(path)
     detections = random_detections(table, seed)
+    detections = detections[~np.isin(detections[:, 0], [1, 5, 7])]
+    if tied:
+        detections[:, 5] = detections[:, 5].round(1)
     ours = score_detections(table, detections, class_ids)
-    assert_equal(ours, pycocotools_scores(path, detections, class_ids))
+    reference = pycocotools_scores(path, detections, class_ids)
+    assert_equal(ours, reference)
+    assert_same_bits(table, detections, class_ids, reference)
     assert 0.1 < ours.summary["mAP50"] < 0.95
     if class_ids is None:
         assert math.isnan(ours.per_class["class 4"]["AP"])
@@ -68,7 +88,9 @@ def test_more_detections_than_count(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     crowded = np.array([[3, *rng.uniform(5, 300, 4), rng.random(), 1] for _ in range(400)])
     detections = np.concatenate([random_detections(table, 1), crowded])
-    assert_equal(score_detections(table, detections), pycocotools_scores(path, detections, None))
+    reference = pycocotools_scores(path, detections, None)
+    assert_equal(score_detections(table, detections), reference)
+    assert_same_bits(table, detections, None, reference)
 
 
 def test_no_detections(tmp_path: Path) -> None:
