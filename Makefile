@@ -48,8 +48,9 @@ test-processes: $(VENV)/.dev ## whole runs on this machine: ranks, chain runner,
 test-deploy: $(VENV)/.dev ## TensorRT engines, built for GPUs that are elsewhere
 	$(BIN)/pytest -n 2 --dist loadfile tests/deploy
 
-test-gpu: $(VENV)/.dev ## engines run; needs a GPU, and is no part of `make test`
-	$(BIN)/pytest tests/gpu
+test-gpu: $(VENV)/.dev ## training and engines on a GPU, where there is one; no part of `make test`
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/pytest tests/gpu; else echo "test-gpu: torch sees no CUDA device; nothing was tested"; fi
 
 test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
 	$(BIN)/pytest tests/numerics

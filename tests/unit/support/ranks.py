@@ -1,4 +1,4 @@
-"""Two ranks over gloo without torchrun, for what happens between ranks.
+"""Two ranks over gloo, or on two GPUs, without torchrun, for what happens between ranks.
 
 They are forked from a process that has imported the engine once: a rank of torchrun needs seconds
 for that.
@@ -24,7 +24,9 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(
 )
 
 
-def run_ranks(function: Callable[..., None], *arguments: Any, timeout: float = 120) -> None:
+def run_ranks(
+    function: Callable[..., None], *arguments: Any, timeout: float = 120, accelerator: str = "cpu"
+) -> None:
     """Call `function(context, *arguments)` on every rank, one thread each.
 
     Raises:
@@ -32,7 +34,11 @@ def run_ranks(function: Callable[..., None], *arguments: Any, timeout: float = 1
         AssertionError: the ranks hang.
     """
     ranks = mp.start_processes(
-        _rank, (free_port(), function, arguments), RANKS, join=False, start_method="forkserver"
+        _rank,
+        (free_port(), accelerator, function, arguments),
+        RANKS,
+        join=False,
+        start_method="forkserver",
     )
     assert ranks is not None
     deadline = time.monotonic() + timeout
@@ -43,7 +49,13 @@ def run_ranks(function: Callable[..., None], *arguments: Any, timeout: float = 1
             raise AssertionError("the ranks hang")
 
 
-def _rank(rank: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _rank(
+    rank: int,
+    port: int,
+    accelerator: str,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -54,7 +66,7 @@ def _rank(rank: int, port: int, function: Callable[..., None], arguments: tuple[
     }
     for category in (DeprecationWarning, FutureWarning):  # as in pyproject.toml
         warnings.filterwarnings("error", category=category, module="rtdetr_slurm")
-    context = distributed.join("cpu")
+    context = distributed.join(accelerator)
     distributed.torch.set_num_threads(1)
     function(context, *arguments)
     distributed.leave()
