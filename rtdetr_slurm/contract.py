@@ -195,6 +195,8 @@ ENGINE_RECORD_SUFFIX = ".json"
 ENGINE_LOG_SUFFIX = ".log"
 """How the names go on, after the engine file's, of the record of an engine and of the log of its
 build; the ONNX file that it was built from ends in ONNX_SUFFIX likewise."""
+STEP_PATTERN = "model_epoch_{epoch:03d}_step_{step:06d}.pth"
+"""Full training state after so many steps of an epoch, where checkpoints are written by steps."""
 INTERRUPTED_PATTERN = "interrupted_epoch_{epoch:03d}_step_{step:06d}.pth"
 """Full training state after so many steps of an epoch: of a training that was stopped, or that has
 the epoch still to validate. Gone once superseded. Its name says how far it is, so that no reader
@@ -270,6 +272,9 @@ class Kpi:
     LATENCY_MS = "latency_ms"
 
 
+TRAINING_KPIS = (Kpi.VAL_MAP, Kpi.VAL_MAP50, Kpi.VAL_LOSS, Kpi.TRAIN_LOSS)
+"""What a training can be judged by as it goes."""
+HIGHER_IS_BETTER = (Kpi.VAL_MAP, Kpi.VAL_MAP50)
 COSTS = (Kpi.PARAMETERS, Kpi.LATENCY_MS)
 """KPIs of what a detector costs whoever runs it, for who asks for them (`--costs`)."""
 

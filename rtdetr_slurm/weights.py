@@ -12,6 +12,7 @@ from rtdetr_slurm.encryption import is_encrypted, key_problem
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.records import BadRecord, exists
+from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.artefacts import engine_record
 from rtdetr_slurm.runs.checkpoint_record import (
     WeightsRecord,
@@ -26,14 +27,17 @@ from rtdetr_slurm.runs.checkpoints import (
     verify_model,
     verify_weights,
 )
+from rtdetr_slurm.runs.early_stopping import why_stopped_at
 from rtdetr_slurm.spec import ExperimentConfig
 from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.quantization import opset_has
-from rtdetr_slurm.yaml_source import KeyPath
+from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
 RESUMED = ("train", "resume_training_checkpoint_path")
 _EPOCHS = ("train", "num_epochs")
+_OPTIMIZER = ("train", "optim", "optimizer")
+_PATIENCE = ("engine", "early_stopping", "patience")
 STARTED_WITH = ("train", "pretrained_model_path")
 _BACKBONE = ("model", "pretrained_backbone_path")
 _EXPORTED = ("export", "checkpoint")
@@ -68,6 +72,19 @@ def file_problems(
         yield Problem(at, f"found {path}; {problem}")
     elif ours and holds in _VERIFY:
         yield from weights_are_the_models(experiment, at, path)
+
+
+def _another_optimizer(
+    experiment: ExperimentConfig, record: WeightsRecord, path: Path
+) -> Iterator[Problem]:
+    there, now = value_at(record.spec or {}, dotted(_OPTIMIZER)), experiment.train.optim.optimizer
+    if there not in (None, now):
+        yield Problem(
+            _OPTIMIZER,
+            f"found {show(now)}; {path} trained with {show(there)}; allowed: the same, or a "
+            "training that starts from its weights (train.pretrained_model_path)",
+            also=(RESUMED,),
+        )
 
 
 def _engine_problem(path: Path) -> str | None:
@@ -124,6 +141,11 @@ def weights_are_the_models(
             yield from other_detector(record, path, model, classes, at)
             if problem := nothing_left(path, train.num_epochs):
                 yield Problem(_EPOCHS, problem, also=(at,))
+            yield from _another_optimizer(experiment, record, path)
+            stopping = experiment.engine.early_stopping
+            values = (stopping.monitor, stopping.patience, stopping.min_delta)
+            if problem := why_stopped_at(path, *values):
+                yield Problem(_PATIENCE, f"{path}: {problem}", also=(at,))
     elif train.resume_training_checkpoint_path and at in (STARTED_WITH, _BACKBONE):
         return
     elif at == STARTED_WITH:

@@ -45,6 +45,11 @@ def _step_size(experiment: ExperimentConfig) -> str | None:
     return None if scheduler == "StepLR" else f"train.optim.lr_scheduler is {scheduler}"
 
 
+def _momentum(experiment: ExperimentConfig) -> str | None:
+    optimizer = experiment.train.optim.optimizer
+    return None if optimizer == "SGD" else f"train.optim.optimizer is {optimizer}"
+
+
 def _decay(experiment: ExperimentConfig) -> str | None:
     if why := _decided(experiment):
         return why
@@ -78,6 +83,7 @@ _RULES: Mapping[str, Callable[[ExperimentConfig], str | None]] = {
     "train.ema.every_n_steps": _ema,
     "train.ema.validate_original_weights": _ema,
     "train.ema.cpu_offload": _ema,
+    "train.optim.momentum": _momentum,
     "train.optim.lr_step_size": _step_size,
     "train.optim.lr_decay": _decay,
     "train.optim.lr_backbone": _backbone,

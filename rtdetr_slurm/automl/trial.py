@@ -148,13 +148,15 @@ class TrialStart:
     # --- what it is trained with -----------------------------------------------------------
     def _values(self) -> dict[str, Any]:
         """Fields of the spec, by dotted paths. A checkpoint is written whenever there is a score,
-        for the best epoch counts."""
+        for the best epoch counts, and which of them stay is the search's to say."""
         scored = value_at(self.job.run.spec, _VALIDATIONS)
         every = 1 if self.search.objective.metric == Kpi.TRAIN_LOSS else scored
         return {
             **self.assignment.values,
             EPOCHS_FIELD: self.assignment.epochs,
             _CHECKPOINTS: every,
+            f"{_CHECKPOINTS}_unit": "epoch",
+            "train.checkpointer.enable_topk": False,
         }
 
     def _start_from(self) -> list[Resolved]:

@@ -147,16 +147,18 @@ def check_folders(folders: Mapping[str, Sequence[Path]]) -> None:
                 check_folder(folder, kind)
 
 
-def check_batch_fits(images: int, batch_size: int, ranks: int) -> None:
-    """Refuse a training set that does not fill one batch on every rank.
+def check_batch_fits(images: int, batch_size: int, ranks: int, accumulate: int = 1) -> None:
+    """Refuse a training set that does not fill the batches of one step on every rank.
 
     Raises:
         RequestError: with the numbers.
     """
-    if images < batch_size * ranks:
+    needed = batch_size * accumulate * ranks
+    if images < needed:
+        times = f"engine.accumulate {accumulate} x " if accumulate > 1 else ""
         raise RequestError(
             f"the training set has {images} images, fewer than one batch on every rank: "
-            f"dataset.batch_size {batch_size} x {ranks} ranks = {batch_size * ranks}. Lower the "
+            f"dataset.batch_size {batch_size} x {times}{ranks} ranks = {needed}. Lower the "
             "batch size or use fewer GPUs"
         )
 
@@ -240,7 +242,8 @@ def _check_training_set(
     check_sampling([source.annotations for source in training], experiment.engine.sampling, found)
     if images and checks.ranks is not None:
         with found.about(("dataset", "batch_size")):
-            check_batch_fits(images, experiment.dataset.batch_size, checks.ranks)
+            batch, accumulate = experiment.dataset.batch_size, experiment.engine.accumulate
+            check_batch_fits(images, batch, checks.ranks, accumulate)
 
 
 def _infer_sources(experiment: ExperimentConfig, found: Findings, checks: Checks) -> list[Source]:

@@ -33,6 +33,7 @@ _ZIP = b"PK"
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How torch.save began its files before they were zip archives: a pickled magic number."""
 _EPOCH = re.compile(r"model_epoch_([0-9]{1,9})\.pth")
+_STEP = re.compile(r"model_epoch_([0-9]{1,9})_step_([0-9]{1,12})\.pth")
 _INTERRUPTED = re.compile(r"interrupted_epoch_([0-9]{1,9})_step_([0-9]{1,12})\.pth")
 
 
@@ -123,7 +124,13 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 def is_checkpoint_name(name: str) -> bool:
     """Whether a file's name says that a whole epoch is done, with its validation."""
-    return _EPOCH.fullmatch(name) is not None
+    return epoch_of_name(name) is not None
+
+
+def epoch_of_name(name: str) -> int | None:
+    """The epoch that a file's name says is done, with its validation; None where it says none."""
+    match = _EPOCH.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 def nothing_left(checkpoint: Path, num_epochs: int) -> str | None:
@@ -133,8 +140,8 @@ def nothing_left(checkpoint: Path, num_epochs: int) -> str | None:
     Args:
         num_epochs: that the training has in all.
     """
-    match = _EPOCH.fullmatch(Path(os.path.realpath(checkpoint)).name)
-    if match is None or (done := int(match[1]) + 1) < num_epochs:
+    epoch = epoch_of_name(Path(os.path.realpath(checkpoint)).name)
+    if epoch is None or (done := epoch + 1) < num_epochs:
         return None
     return f"found {num_epochs}; {checkpoint} has {done} epochs done; allowed: more than that"
 
@@ -144,17 +151,25 @@ def list_checkpoints(results_dir: Path) -> list[CheckpointFile]:
     metrics = kpi_by_epoch(results_dir).get(Kpi.VAL_MAP, {})
     found = []
     for name in names_in(results_dir):
-        if match := _EPOCH.fullmatch(name):
-            epoch = int(match[1])
+        if (epoch := epoch_of_name(name)) is not None:
             found.append(CheckpointFile(results_dir / name, epoch, metric=metrics.get(epoch)))
     return sorted(found, key=lambda c: c.epoch)
 
 
 def list_interrupted(results_dir: Path) -> list[CheckpointFile]:
     """The checkpoints that are not (yet) an epoch's, the furthest last."""
+    return _within_epochs(results_dir, _INTERRUPTED)
+
+
+def list_steps(results_dir: Path) -> list[CheckpointFile]:
+    """The checkpoints within epochs that are kept, the furthest last."""
+    return _within_epochs(results_dir, _STEP)
+
+
+def _within_epochs(results_dir: Path, pattern: re.Pattern[str]) -> list[CheckpointFile]:
     found = []
     for name in names_in(results_dir):
-        if match := _INTERRUPTED.fullmatch(name):
+        if match := pattern.fullmatch(name):
             found.append(CheckpointFile(results_dir / name, int(match[1]), step=int(match[2])))
     return sorted(found, key=lambda c: c.progress)
 
@@ -181,7 +196,8 @@ def resume_candidates(results_dir: Path) -> list[CheckpointFile]:
     An interruption's file may still lie beside the epoch that has superseded it, when the process
     ended between writing the one and removing the other; then the epoch is the further one.
     """
-    found = [*list_checkpoints(results_dir), *list_interrupted(results_dir)]
+    within = (*list_steps(results_dir), *list_interrupted(results_dir))
+    found = [*list_checkpoints(results_dir), *within]
     return sorted(found, key=lambda c: c.progress, reverse=True)
 
 
@@ -259,9 +275,9 @@ def thresholds_of(checkpoint: Path) -> dict[str, float] | None:
     Raises:
         BadRecord: the file that says so cannot be read.
     """
-    match = _EPOCH.fullmatch(checkpoint.name)
-    if match is not None:
-        path = checkpoint.with_name(METRICS_PATTERN.format(epoch=int(match[1])))
+    epoch = epoch_of_name(checkpoint.name)
+    if epoch is not None:
+        path = checkpoint.with_name(METRICS_PATTERN.format(epoch=epoch))
     elif checkpoint.name.startswith(QUANTIZED_PATTERN.format(backend="")):
         path = checkpoint.with_name(METRICS_JSON)
     else:

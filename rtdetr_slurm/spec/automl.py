@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from rtdetr_slurm.contract import Algorithm, Direction, Kpi, Retention
+from rtdetr_slurm.contract import HIGHER_IS_BETTER, Algorithm, Direction, Kpi, Retention
 from rtdetr_slurm.spec.fields import Section, field
 
 MULTI_FIDELITY = ("hyperband", "asha", "bohb", "hyperband_es", "pbt", "dehb")
@@ -187,7 +187,7 @@ class AutoMLConfig(Section):
 
 def better(metric: str) -> Direction:
     """Whether more or less of a metric is better, where nobody says."""
-    return "maximize" if metric in (Kpi.VAL_MAP, Kpi.VAL_MAP50) else "minimize"
+    return "maximize" if metric in HIGHER_IS_BETTER else "minimize"
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,18 @@ class EarlyStoppingConfig(Section):
     patience: int = field(
         0,
         ge=0,
-        description="Validations in a row without a better value after which training ends; 0 "
-        "never ends it.",
+        honoured_by=TRAINING,
+        description="Validations in a row (of train_loss: epochs) without a better value after "
+        "which training ends; 0 never ends it.",
     )
     monitor: Literal["val_mAP", "val_mAP50", "val_loss", "train_loss"] = field(
-        "val_mAP", description="Value that has to get better."
+        "val_mAP", honoured_by=TRAINING, description="Value that has to get better."
     )
     min_delta: float = field(
-        0.0, ge=0.0, description="By how much a value has to be better to count as such."
+        0.0,
+        ge=0.0,
+        honoured_by=TRAINING,
+        description="By how much more than this a value has to be better to count as such.",
     )
 
 
@@ -60,6 +64,7 @@ class EngineConfig(Section):
     accumulate: int = field(
         1,
         ge=1,
+        honoured_by=TRAINING,
         description="Batches whose gradients are added up for one optimizer step; the effective "
         "batch is dataset.batch_size times this times the number of GPUs.",
     )

@@ -117,6 +117,11 @@ class ExperimentConfig(Section):
         description="Options of this engine that NVIDIA TAO does not have; all are off by default.",
     )
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of one optimizer step on each rank: the effective batch but for their number."""
+        return self.dataset.batch_size * self.engine.accumulate
+
 
 class SpecFile(ExperimentConfig):
     """What a file may hold: TAO's sections and our own two."""

@@ -10,6 +10,7 @@ from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.resolved_spec import shown_uri
 from rtdetr_slurm.spec.addresses import address_problem
 from rtdetr_slurm.spec.backbones import CONV_WIDTHS, level_layer
+from rtdetr_slurm.spec.checkpointer import monitored_is_known, names_are_sound
 from rtdetr_slurm.spec.datasets import ROOTS
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.export import OPSETS
@@ -67,6 +68,7 @@ def check_chain(
             yield from rule(experiment, action)
         yield from teacher_is_the_model(experiment, actions, index)
     yield from choices_are_used(experiment, actions, job)
+    yield from dry_run_is_not_gone_on_from(experiment, actions)
 
 
 def taken_from(ref: FieldRef, actions: Sequence[str], index: int, parent: str | None) -> str | None:
@@ -111,6 +113,25 @@ def intervals_fit_epochs(experiment: ExperimentConfig, action: str) -> Problems:
                 f"found {interval}; allowed: ≤ {train.num_epochs}, which is train.num_epochs",
                 also=(("train", "num_epochs"),),
             )
+
+
+def dry_run_is_not_gone_on_from(experiment: ExperimentConfig, actions: Sequence[str]) -> Problems:
+    """A dry run leaves no checkpoint that a later action of the chain could take."""
+    if not experiment.train.is_dry_run:
+        return
+    for index, action in enumerate(actions):
+        before = last_that_leaves("checkpoint", actions[:index])
+        takes = any(
+            takes_checkpoint(ref) and not value and taken_from(ref, actions, index, None)
+            for ref, value in visit(experiment)
+        )
+        if before is not None and actions[before] in TRAINING and takes:
+            yield Problem(
+                ("train", "is_dry_run"),
+                f"found true; it leaves no checkpoint, and action '{action}' takes one from "
+                f"'{actions[before]}'; allowed: false, or a dry run alone",
+            )
+            return
 
 
 def models_of(experiment: ExperimentConfig, action: str) -> Iterator[tuple[ModelConfig, KeyPath]]:
@@ -319,6 +340,8 @@ RULES = (
     paths_are_meant,
 )
 OWN_RULES = (
+    names_are_sound,
+    monitored_is_known,
     frozen_names_exist,
     bindings_can_be_bound,
     backend_can_do_it,

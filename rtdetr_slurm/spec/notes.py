@@ -24,6 +24,7 @@ def notes_on_chain(
     yield from given_checkpoints(experiment, actions, parent)
     yield from sizes_never_trained(experiment, actions)
     yield from options_without_effect(experiment, own)
+    yield from momentum_without_effect(experiment, own)
     yield from notes_on_tao(experiment, [action for action in actions if action not in own])
 
 
@@ -50,6 +51,14 @@ def options_without_effect(experiment: ExperimentConfig, actions: Sequence[str])
             chosen.setdefault(reason, []).append(dotted(ref.path))
     for reason, names in chosen.items():
         yield f"{', '.join(names)}: without effect here, as {reason}"
+
+
+def momentum_without_effect(experiment: ExperimentConfig, actions: Sequence[str]) -> Iterator[str]:
+    """AdamW has none."""
+    optim = experiment.train.optim
+    default = type(optim).model_fields["momentum"].default
+    if {*actions} & {*TRAINING} and optim.optimizer == "AdamW" and optim.momentum != default:
+        yield "train.optim.momentum: without effect here, as train.optim.optimizer is AdamW"
 
 
 def sizes_never_trained(experiment: ExperimentConfig, actions: Sequence[str]) -> Iterator[str]:

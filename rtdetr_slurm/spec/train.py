@@ -7,13 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rtdetr_slurm.contract import Infer
+from rtdetr_slurm.spec.checkpointer import CheckpointerConfig
 from rtdetr_slurm.spec.fields import TRAIN, TRAINING, GpuIds, OptionalText, Section, field
 
 
 class OptimConfig(Section):
     """Optimizer and learning rate."""
 
-    optimizer: Literal["AdamW", "SGD"] = field("AdamW", description="Optimizer.")
+    optimizer: Literal["AdamW", "SGD"] = field(
+        "AdamW",
+        honoured_by=TRAINING,
+        description="Optimizer; TAO's RT-DETR has AdamW alone.",
+    )
     lr: float = field(
         1e-4,
         ge=0.0,
@@ -47,8 +52,8 @@ class OptimConfig(Section):
         ge=0.0,
         le=1.0,
         math_cond="> 0.0",
+        honoured_by=TRAINING,
         automl="default_parameter",
-        idle="AdamW has no momentum",
         description="Momentum of SGD; AdamW has none.",
     )
     warmup_steps: int = field(
@@ -91,7 +96,8 @@ class OptimConfig(Section):
     monitor_name: Literal["val_loss", "train_loss"] = field(
         "val_loss",
         idle="neither of the two schedulers watches a value",
-        description="Value a scheduler would watch; neither of the two schedulers watches one.",
+        description="Value a scheduler would watch; neither of the two schedulers watches one, in "
+        "TAO as here.",
     )
 
 
@@ -136,29 +142,6 @@ class CudnnConfig(Section):
     )
 
 
-class CheckpointerConfig(Section):
-    """Checkpoints ranked by a metric."""
-
-    enable_topk: bool = field(False, description="Keep the best checkpoints by a metric as well.")
-    replace_periodic: bool = field(
-        False, description="Keep the best checkpoints instead of one per interval."
-    )
-    save_top_k: int = field(1, ge=1, description="How many of the best to keep.")
-    monitor: OptionalText = field("", description="Metric that ranks them; empty means val_mAP.")
-    mode: Literal["min", "max"] | None = field(
-        None, description="Whether a lower or a higher metric is better; null goes by the metric."
-    )
-    filename: OptionalText = field(
-        "model_best_{epoch:03d}", description="Pattern of their file names."
-    )
-    dirpath: OptionalText = field(
-        "", path="write", description="Folder for them; empty means results_dir."
-    )
-    auto_insert_metric_name: bool = field(
-        False, description="Put the metric's name into the file names."
-    )
-
-
 class TrainConfig(Section):
     """Training."""
 
@@ -198,11 +181,13 @@ class TrainConfig(Section):
         ge=1,
         honoured_by=TRAINING,
         popular=True,
-        description="Epochs between two checkpoints; at most num_epochs. The last epoch is always "
-        "saved.",
+        description="Epochs, or optimizer steps, between two checkpoints; of epochs at most "
+        "num_epochs. The last epoch is always saved.",
     )
     checkpoint_interval_unit: Literal["epoch", "step"] = field(
-        "epoch", description="Unit of checkpoint_interval."
+        "epoch",
+        honoured_by=TRAINING,
+        description="Unit of checkpoint_interval; a step is one of the optimizer.",
     )
     pretrained_model_path: OptionalText = field(
         "",
@@ -280,7 +265,12 @@ class TrainConfig(Section):
         "computes in fp16 on CUDA, as in TAO, and in fp32 on CPU.",
     )
     cudnn: CudnnConfig = field(CudnnConfig, automl="disabled", description="cuDNN's switches.")
-    is_dry_run: bool = field(False, description="Run one batch only, to see whether it works.")
+    is_dry_run: bool = field(
+        False,
+        honoured_by=TRAINING,
+        description="One step of training and one batch of validation, to see whether all works; "
+        "no checkpoint is left.",
+    )
     checkpointer: CheckpointerConfig = field(
         CheckpointerConfig,
         automl="disabled",

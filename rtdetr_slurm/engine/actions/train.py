@@ -12,6 +12,7 @@ import torch
 
 from rtdetr_slurm.contract import Env
 from rtdetr_slurm.engine.datasets.sources import (
+    OpenSource,
     open_sources,
     open_training_data,
     share_evaluation,
@@ -24,6 +25,8 @@ from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.costs import detector_costs
+from rtdetr_slurm.engine.training.dry_run import dry_run
+from rtdetr_slurm.engine.training.early_stopping import stops_early
 from rtdetr_slurm.engine.training.loggers import open_loggers, wandb_mode
 from rtdetr_slurm.engine.training.loop import train_epochs
 from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
@@ -34,7 +37,7 @@ from rtdetr_slurm.engine.training.snapshot import restore
 from rtdetr_slurm.engine.training.state import Training, build_state
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.runs.checkpoints import nothing_left, resume_point
-from rtdetr_slurm.vision.scoring import evaluation_data
+from rtdetr_slurm.vision.scoring import EvaluationData, evaluation_data
 
 
 def train(
@@ -63,7 +66,7 @@ def train(
     seed = choose_seed(cfg.seed, begun)
 
     data = open_training_data(session, sources["train"], seed)
-    scored = [evaluation_data(experiment, table_of(session, [source])) for source in sources["val"]]
+    scored = [to_score(session, source) for source in sources["val"]]
     validation = share_evaluation(session, scored[0]) if scored else None
     del sources  # what the files say is in the tables now
 
@@ -80,20 +83,30 @@ def train(
                 f"goes on from {start}: {state.position.epoch} of {cfg.num_epochs} epochs are "
                 f"done, {state.position.step} steps"
             )
+            if (reason := stops_early(session, state)) and is_elsewhere(start, session):
+                raise RequestError(f"engine.early_stopping.patience: {start}: {reason}")
     del begun  # it is as large as the model and the optimizer together
 
     steps = data.sampler.steps_per_epoch
-    images_per_step = experiment.dataset.batch_size * context.world_size
+    images_per_step = experiment.images_per_step * context.world_size
     with (
         show_progress(cfg.num_epochs, steps, images_per_step, main=context.is_main) as progress,
         open_loggers(session, wandb, resumed=start is not None) as loggers,
     ):
         training = Training(session, data, validation, state, criterion, costs, progress, loggers)
         describe(training)
-        kpi = train_epochs(training)
+        kpi = dry_run(training) if cfg.is_dry_run else train_epochs(training)
     shown = scored[0] if scored else evaluation_data(experiment, data.table)
     write_examples(session, predictor(state.scored_model(session)), shown)
     return kpi
+
+
+def to_score(session: Session, source: OpenSource) -> EvaluationData:
+    """What is validated: all of a source; of a dry run, one batch of each rank."""
+    table = table_of(session, [source])
+    if session.experiment.train.is_dry_run:
+        table = table.spread(session.experiment.dataset.batch_size * session.context.world_size)
+    return evaluation_data(session.experiment, table)
 
 
 def find_start(session: Session) -> Path | None:
@@ -124,8 +137,13 @@ def check_start(start: Path, session: Session) -> None:
     experiment = session.experiment
     refuse_other_detector(start, session.key, experiment.model, experiment.dataset.num_classes)
     problem = nothing_left(start, experiment.train.num_epochs)
-    if problem and start.resolve().parent != session.results_dir.resolve():
+    if problem and is_elsewhere(start, session):
         raise RequestError(f"train.num_epochs: {problem}")
+
+
+def is_elsewhere(start: Path, session: Session) -> bool:
+    """Whether a checkpoint is of another folder, where this training leaves nothing."""
+    return start.resolve().parent != session.results_dir.resolve()
 
 
 def choose_seed(wanted: int, begun: Mapping[str, Any] | None) -> int:

@@ -17,15 +17,11 @@ MIXUP_PROBABILITY = 0.5
 SHARES = (0.45, 0.55)
 
 
-def mix_up(images: Tensor, batch: Batch, seed: int, epoch: int) -> tuple[Tensor, Batch]:
-    """Mix the images of a batch, or leave it as it is: a function of seed, epoch and its images.
-
-    Arguments and result are those of `mix`.
-    """
+def mixing_share(batch: Batch, seed: int, epoch: int) -> float:
+    """What `mix` is to leave of each image of a batch, 1 where it is not mixed: a function of seed,
+    epoch and its images."""
     draw = np.random.default_rng(mix_seed(seed, epoch, *batch.images))
-    if draw.random() >= MIXUP_PROBABILITY:
-        return images, batch
-    return mix(images, batch, draw.uniform(*SHARES))
+    return 1.0 if draw.random() >= MIXUP_PROBABILITY else draw.uniform(*SHARES)
 
 
 def mix(images: Tensor, batch: Batch, share: float) -> tuple[Tensor, Batch]:

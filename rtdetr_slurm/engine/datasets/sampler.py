@@ -18,6 +18,12 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
     DistributedSampler it makes the batches itself, never repeats an image to fill the last ones,
     says with each image which epoch it is for (the augmentation depends on it), and can start in
     the middle of an epoch.
+
+    Args:
+        batch_size: images of an optimizer step, on this rank.
+
+    Attributes:
+        parts: the equal micro-batches that the images of a step are yielded in.
     """
 
     def __init__(
@@ -31,10 +37,10 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         self.length, self.batch_size, self.rank, self.ranks = length, batch_size, rank, ranks
         self.seed, self.weights = seed, weights
-        self.epoch, self.first_step = 0, 0
+        self.epoch, self.first_step, self.parts = 0, 0, 1
 
     def set_position(self, epoch: int, step: int = 0) -> None:
-        """The next iteration is `epoch`, from its batch number `step` on."""
+        """The next iteration is `epoch`, from its optimizer step number `step` on."""
         self.epoch, self.first_step = epoch, step
 
     @property
@@ -42,11 +48,12 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.length // (self.batch_size * self.ranks)
 
     def __len__(self) -> int:
-        return self.steps_per_epoch - self.first_step
+        return (self.steps_per_epoch - self.first_step) * self.parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self.length, self.seed, self.epoch, self.weights)
         order = order[self.rank :: self.ranks]
-        for step in range(self.first_step, self.steps_per_epoch):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, image) for image in batch]
+        size = self.batch_size // self.parts
+        ends = self.first_step * self.batch_size, self.steps_per_epoch * self.batch_size
+        for start in range(*ends, size):
+            yield [(self.epoch, image) for image in order[start : start + size]]

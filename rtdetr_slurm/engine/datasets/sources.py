@@ -137,15 +137,17 @@ def open_training_data(session: Session, sources: Sequence[OpenSource], seed: in
     """The training set: all `sources` together.
 
     Raises:
-        RequestError: it does not fill one batch on every rank.
+        RequestError: it does not fill the batches of one step on every rank.
     """
     cfg, context = session.experiment.dataset, session.context
     table = table_of(session, sources)
-    check_batch_fits(len(table), cfg.batch_size, context.world_size)
+    accumulate, images = session.experiment.engine.accumulate, session.experiment.images_per_step
+    check_batch_fits(len(table), cfg.batch_size, context.world_size, accumulate)
     weights = image_weights(table, session.experiment.engine.sampling)
     sampler = DistributedBatchSampler(
-        len(table), cfg.batch_size, context.rank, context.world_size, seed, weights
+        len(table), images, context.rank, context.world_size, seed, weights
     )
+    sampler.parts = accumulate
     samples = TrainingSet(
         table,
         Augment(cfg.augmentation),

@@ -10,10 +10,12 @@ A checkpoint is a plain dict that loads with weights_only:
     rng                                  per rank: torch's generators
     seed, world_size, batch_size         what the order of samples depends on
     loss_sums                            of the epoch's steps so far, per rank
+    history                              KPI to epoch to value, of the epochs before this one
     classes, spec                        class id to name, the resolved spec
 
 That of a training is written as interrupted_epoch_NNN_step_NNNNNN.pth, also after the last step of
 an epoch, and is renamed to model_epoch_NNN.pth when all of the epoch is done, its validation, too.
+Where checkpoints are due by steps, one within an epoch is model_epoch_NNN_step_NNNNNN.pth.
 One of weights alone, which `rtdetr convert` makes, has the first line, model, ema, epoch (None),
 classes and spec.
 
@@ -33,7 +35,12 @@ from typing import Any, BinaryIO, TypeAlias
 import torch
 
 from rtdetr_slurm.cipher import decrypted, encrypted
-from rtdetr_slurm.contract import CHECKPOINT_PATTERN, CHECKPOINT_VERSION, INTERRUPTED_PATTERN
+from rtdetr_slurm.contract import (
+    CHECKPOINT_PATTERN,
+    CHECKPOINT_VERSION,
+    INTERRUPTED_PATTERN,
+    STEP_PATTERN,
+)
 from rtdetr_slurm.engine.process.failures import writing_error
 from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.files import replace_with, write_new
@@ -163,6 +170,11 @@ def keep_epoch(saved: Path, epoch: int) -> None:
 def interrupted_path(results_dir: Path, epoch: int, step: int) -> Path:
     """Where the state goes of a training that stops after `step` steps of `epoch`."""
     return results_dir / INTERRUPTED_PATTERN.format(epoch=epoch, step=step)
+
+
+def step_path(results_dir: Path, epoch: int, step: int) -> Path:
+    """Where the state is kept after `step` steps of `epoch`."""
+    return results_dir / STEP_PATTERN.format(epoch=epoch, step=step)
 
 
 def remove_interrupted(results_dir: Path, *, but: Path | None = None) -> None:

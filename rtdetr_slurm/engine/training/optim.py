@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 
 from rtdetr_slurm.errors import RequestError
 
@@ -54,9 +54,11 @@ def parameter_groups(
 
 def build_optimizer(
     model: nn.Module, cfg: OptimConfig, auxiliary: nn.Module | None = None
-) -> AdamW:
-    """AdamW in its fused form, one kernel per group."""
+) -> Optimizer:
+    """The spec's optimizer in its fused form, one kernel per group."""
     groups = parameter_groups(model, cfg, auxiliary)
+    if cfg.optimizer == "SGD":
+        return SGD(groups, momentum=cfg.momentum, weight_decay=cfg.weight_decay, fused=True)
     return AdamW(groups, weight_decay=cfg.weight_decay, fused=True)
 
 

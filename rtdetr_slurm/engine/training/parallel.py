@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any, Literal
 
@@ -109,3 +110,13 @@ def local(tensor: Tensor) -> Tensor:
 def copies(module: nn.Module) -> list[Tensor]:
     """The parameters that every rank holds a whole copy of."""
     return [one for one in module.parameters() if not isinstance(one, DTensor)]
+
+
+def synchronised(objective: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """For a forward and a backward pass: whether the ranks' gradients become their mean in it.
+
+    What is split averages them in every one, for it has no room for all of them.
+    """
+    if now or not isinstance(objective, DistributedDataParallel):
+        return nullcontext()
+    return objective.no_sync()

@@ -4,12 +4,13 @@ what is logged."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from rtdetr_slurm.contract import Status
 from rtdetr_slurm.engine.datasets.sources import workers
 from rtdetr_slurm.engine.evaluation import Scores, write_report
+from rtdetr_slurm.engine.training.accumulation import has_batch_statistics
 from rtdetr_slurm.engine.training.precision import training_precision
 from rtdetr_slurm.engine.training.state import Training
 from rtdetr_slurm.errors import RequestError
@@ -42,6 +43,23 @@ def describe(training: Training) -> None:
         f"{len(table)} training images with {len(table.labels)} annotated boxes, validation: "
         f"{scored}; {data.sampler.steps_per_epoch} steps per epoch"
     )
+    if (parts := data.sampler.parts) > 1:
+        session.say(
+            f"a step adds up the gradients of {parts} micro-batches of "
+            f"{data.sampler.batch_size // parts} images per rank"
+        )
+        training.state.training_mode()
+        if has_batch_statistics(training.state.model):
+            session.say(
+                "batch norms take the statistics of each micro-batch, so a step is not quite that "
+                "of one large batch"
+            )
+    steps = cfg.train.num_epochs * data.sampler.steps_per_epoch
+    if cfg.train.checkpoint_interval_unit == "step" and cfg.train.checkpoint_interval > steps:
+        session.warn(
+            f"train.checkpoint_interval: {cfg.train.checkpoint_interval} steps are more than all "
+            f"{steps} of the training; only the last epoch is saved"
+        )
     if workers(session) < cfg.dataset.workers:
         session.say(
             f"{workers(session)} loading processes per rank, not {cfg.dataset.workers} "
@@ -114,13 +132,13 @@ def write_scalars(training: Training, loss: float, rate: float, terms: Mapping[s
     training.loggers.write(step, values | {f"train/{name}": value for name, value in terms.items()})
 
 
-def not_finite(training: Training, batch: Batch, terms: Mapping[str, float]) -> str:
+def not_finite(training: Training, batches: Sequence[Batch], terms: Mapping[str, float]) -> str:
     """The message for a loss that is NaN or infinite."""
     table, position = training.data.table, training.state.position
     shown = shown_epoch(position.epoch, training.session.experiment.train.num_epochs)
     broken = {name: value for name, value in terms.items() if not math.isfinite(value)} or terms
     values = ", ".join(f"{name}={value:g}" for name, value in list(broken.items())[:8])
-    images = ", ".join(table.describe(image) for image in batch.images)
+    images = ", ".join(table.describe(image) for batch in batches for image in batch.images)
     return (
         f"the loss is not finite at step {position.step} (epoch {shown}) on rank "
         f"{training.session.context.rank}: {values}. Images: {images}. No weights were changed by "

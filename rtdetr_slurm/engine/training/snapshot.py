@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from rtdetr_slurm import __version__
 from rtdetr_slurm.engine.process.distributed import gather_objects
@@ -20,7 +20,7 @@ from rtdetr_slurm.engine.training.parallel import split_like, whole
 from rtdetr_slurm.engine.training.state import Position, TrainingState
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.resolved_spec import value_at
-from rtdetr_slurm.runs.checkpoints import is_checkpoint_name
+from rtdetr_slurm.runs.checkpoints import is_checkpoint_name, kpi_by_epoch
 
 
 def capture(
@@ -42,8 +42,9 @@ def capture(
         "rng": gather_objects(_random_state(session.context.device)),
         "seed": state.seed,
         "world_size": session.context.world_size,
-        "batch_size": session.experiment.dataset.batch_size,
+        "batch_size": session.experiment.images_per_step,
         "loss_sums": gather_objects(position.loss_sum),
+        "history": state.history,
         "classes": dict(classes),
         "spec": session.resolved,
     }
@@ -59,6 +60,7 @@ def restore(
         RequestError: it belongs to another model, or has trained other parameters of it; or it
             stands within an epoch, and the samples of this start would come in another order.
     """
+    _check_same_optimizer(checkpoint, path, session)
     _check_same_parameters(checkpoint, path, session)
     done = is_checkpoint_name(path.resolve().name)  # of what a latest.pth leads to
     if not done:
@@ -74,6 +76,7 @@ def restore(
     rank, same_ranks = session.context.rank, checkpoint["world_size"] == session.context.world_size
     if same_ranks:
         _set_random_state(checkpoint["rng"][rank], session.context.device)
+    state.history = history_of(checkpoint, path.resolve(), session)
     if done:
         state.position = Position(epoch=checkpoint["epoch"] + 1, step=checkpoint["step"])
     else:
@@ -89,7 +92,7 @@ def restore(
 def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
     for name, now in (
         ("world_size", session.context.world_size),
-        ("batch_size", session.experiment.dataset.batch_size),
+        ("batch_size", session.experiment.images_per_step),
     ):
         if checkpoint[name] != now:
             raise RequestError(
@@ -98,6 +101,18 @@ def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Sessi
                 f"{checkpoint[name]}; this start has {now}. Use the same, or resume from a "
                 "model_epoch checkpoint"
             )
+
+
+def _check_same_optimizer(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
+    """What one optimizer has gathered says nothing to another."""
+    name = "train.optim.optimizer"
+    there, now = value_at(checkpoint["spec"], name), value_at(session.resolved, name)
+    if there != now:
+        raise RequestError(
+            f"{name}: found {json.dumps(now)}; checkpoint {path} trained with {json.dumps(there)}; "
+            "allowed: the same, or a training that starts from its weights "
+            "(train.pretrained_model_path)"
+        )
 
 
 def _check_same_parameters(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
@@ -152,7 +167,7 @@ def _fill(module: nn.Module, weights: dict[str, Tensor]) -> None:
     module.load_state_dict(filled)
 
 
-def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path) -> None:
+def _load_optimizer(optimizer: Optimizer, checkpoint: TrainingCheckpoint, path: Path) -> None:
     """Moments and step counts; rates and decay stay those of the present spec."""
     stored = checkpoint["optimizer"]
     sizes = [len(group["params"]) for group in optimizer.param_groups]
@@ -177,6 +192,25 @@ def _load_optimizer(optimizer: AdamW, checkpoint: TrainingCheckpoint, path: Path
 
 def _is_moment(name: str, value: Any) -> bool:
     return name != "step" and isinstance(value, Tensor)
+
+
+def history_of(
+    checkpoint: TrainingCheckpoint, path: Path, session: Session
+) -> dict[str, dict[int, float]]:
+    """KPI to epoch to value, of all epochs behind a checkpoint: those that it holds, and for its
+    own epoch, which is scored after it is written, what status.json beside it says."""
+    history = {name: dict(values) for name, values in checkpoint.get("history", {}).items()}
+    if not is_checkpoint_name(path.name):
+        return history
+    try:
+        beside = kpi_by_epoch(path.parent)
+    except RequestError as error:
+        session.warn(f"what epoch {checkpoint['epoch']} has reached is not known: {error}")
+        return history
+    for name, values in beside.items():
+        if (value := values.get(checkpoint["epoch"])) is not None:
+            history.setdefault(name, {})[checkpoint["epoch"]] = value
+    return history
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.datasets.sources import EvaluationShare, TrainingData
@@ -57,6 +58,7 @@ class TrainingState:
         ema: None without averaging. scaler: only for fp16.
         unsplit: where model and ema are split over the ranks (fsdp), such a detector in one piece,
             in host memory and with other weights; else None.
+        history: KPI to epoch to value, of the epochs so far; on rank 0 the scores, too.
     """
 
     model: RTDETR
@@ -64,17 +66,24 @@ class TrainingState:
     auxiliary: nn.Module
     frozen_norms: list[nn.Module]
     plain_norms: list[_BatchNorm]
-    optimizer: AdamW
+    optimizer: Optimizer
     ema: Ema | None
     scaler: torch.amp.GradScaler | None
     seed: int
     unsplit: RTDETR | None = None
     position: Position = field(default_factory=Position)
+    history: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def training_mode(self) -> None:
         self.objective.train()
         for norm in self.frozen_norms:
             norm.eval()
+
+    def remember(self, epoch: int, kpi: Mapping[str, float | None]) -> None:
+        """Put into the history what an epoch has reached; what is no number is left out."""
+        for name, value in kpi.items():
+            if value is not None and math.isfinite(value):
+                self.history.setdefault(name, {})[epoch] = value
 
     def average_norms(self) -> None:
         """Make running statistics those of all ranks; every rank must call it, after every step, so

@@ -43,7 +43,7 @@ def test_what_the_schema_has_by_default_without_what_has_no_effect(tmp_path: Pat
         "train.ema.decay": "train.enable_ema is false",
         "train.optim.lr_decay": "the learning rates do not drop within 10 epochs",
         "train.optim.lr_step_size": "train.optim.lr_scheduler is MultiStep",
-        "train.optim.momentum": "AdamW has no momentum",
+        "train.optim.momentum": "train.optim.optimizer is AdamW",
     }
 
 
@@ -156,7 +156,10 @@ def test_backbones_of_the_same_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("automl.parameters=[train.optim.momentum]", "changes nothing here: AdamW has no momentum"),
+        (
+            "automl.parameters=[train.optim.momentum]",
+            "train.optim.optimizer is AdamW",
+        ),
         ("automl.parameters=[model.hidden_dim]", "allowed: automl.override_disabled: true"),
         ("automl.parameters=[train.num_epochs]", "cannot change: trials are compared"),
         ("automl.parameters=[dataset.num_classes]", "cannot change: all trials are scored alike"),

@@ -254,12 +254,7 @@ def test_only_available_actions_honour_what_they_are_meant_for() -> None:
         "train": {
             "model.frozen_fm.enabled",
             "dataset.dataset_type",
-            "train.is_dry_run",
-            "train.optim.optimizer",
-            "train.optim.momentum",
             "train.optim.monitor_name",
-            "train.checkpoint_interval_unit",
-            "train.checkpointer.save_top_k",
         },
         "evaluate": {"evaluate.trt_engine"},
         "quantize": {"quantize.backend_kwargs"},

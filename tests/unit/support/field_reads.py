@@ -27,10 +27,20 @@ from rtdetr_slurm.vision import timing
 from rtdetr_slurm.yaml_source import dotted, to_yaml
 
 SHORT = ("train.num_epochs=1", "train.checkpoint_interval=1", "train.enable_ema=true")
+WATCHED = (
+    "dataset.val_data_sources=null",
+    "train.optim.lr_scheduler=StepLR",
+    "train.optim.optimizer=SGD",
+    "train.checkpointer.enable_topk=true",
+    "train.checkpointer.monitor=train_loss",
+    "engine.early_stopping.patience=3",
+    "engine.early_stopping.monitor=train_loss",
+)
+"""What else a training reads: it has its eye on a value, and another optimizer."""
 VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (
         SHORT,
-        (*SHORT, "train.optim.lr_scheduler=StepLR", "dataset.val_data_sources=null"),
+        (*SHORT, *WATCHED),
     ),
     "evaluate": ((), ("dataset.eval_class_ids=[1, 2]",)),
     "inference": (("inference.conf_threshold=0",), ()),
@@ -73,8 +83,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
             *SHORT,
             "distill.bindings=[{student_module_name: encoder, teacher_module_name: encoder, "
             "criterion: L1}]",
-            "train.optim.lr_scheduler=StepLR",
-            "dataset.val_data_sources=null",
+            *WATCHED,
         ),
     ),
 }

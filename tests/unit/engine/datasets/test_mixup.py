@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rtdetr_slurm.engine.datasets.mixup import mix, mix_up
+from rtdetr_slurm.engine.datasets.mixup import mix, mixing_share
 from rtdetr_slurm.vision.samples import Batch, Sample, collate
 
 
@@ -38,9 +38,7 @@ def test_an_image_has_the_boxes_of_both() -> None:
 
 
 def test_half_of_the_batches_are_mixed() -> None:
-    batch = batch_of(1, 1)
-    images = batch.pixels.float()
-    shares = [mix_up(images, batch, 0, epoch)[0][1, 0, 0, 0].item() / 10 for epoch in range(400)]
+    shares = [mixing_share(batch_of(1, 1), 0, epoch) for epoch in range(400)]
     mixed = [share for share in shares if share < 1]
     assert len(mixed) / 400 == pytest.approx(0.5, abs=0.1)
     assert min(mixed) == pytest.approx(0.45, abs=0.01)
@@ -48,10 +46,7 @@ def test_half_of_the_batches_are_mixed() -> None:
 
 
 def test_is_a_function_of_seed_epoch_and_images() -> None:
-    def share(seed: int, epoch: int, batch: Batch) -> float:
-        return mix_up(batch.pixels.float(), batch, seed, epoch)[0][1, 0, 0, 0].item()
-
-    one = [share(0, epoch, batch_of(1, 1)) for epoch in range(20)]
+    one = [mixing_share(batch_of(1, 1), 0, epoch) for epoch in range(20)]
     torch.manual_seed(5)
-    assert one == [share(0, epoch, batch_of(1, 1)) for epoch in range(20)]
-    assert one != [share(1, epoch, batch_of(1, 1)) for epoch in range(20)]
+    assert one == [mixing_share(batch_of(1, 1), 0, epoch) for epoch in range(20)]
+    assert one != [mixing_share(batch_of(1, 1), 1, epoch) for epoch in range(20)]
