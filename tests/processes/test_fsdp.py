@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from engine_support import Workspace, session_of, workspace  # noqa: F401
+from model_support import images, small_model
 from ranks import run_ranks
 from torch.distributed.tensor import DTensor
 
@@ -16,6 +17,7 @@ from rtdetr_slurm.engine.actions.train import train
 from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.training import state
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.parallel import split
 from rtdetr_slurm.runs.status import read_status
 from rtdetr_slurm.spec import load_spec
 
@@ -123,3 +125,33 @@ def test_each_rank_holds_a_share(workspace: Workspace, tmp_path: Path) -> None:
     for ours, theirs in zip(one, two, strict=True):
         assert ours + theirs == pytest.approx(1)
         assert 0.45 < ours < 0.6
+
+
+FAMILIES = (
+    "resnet_18",
+    "resnet_18_vd",
+    "convnext_tiny",
+    "convnextv2_atto",
+    "efficientvit_b0",
+    "efficientvit_l0",
+    "edgenext_x_small",
+    "fan_tiny",
+)
+
+
+def backbones_on_rank(context: Context) -> None:
+    """A detector of each family computes in parts what it computes in one piece."""
+    for name in FAMILIES:
+        model = small_model(backbone=name).eval()
+        pixels = images(height=64, width=64)
+        with torch.no_grad():
+            expected = model(pixels)
+            split(model, context)
+            assert all(isinstance(one, DTensor) for one in model.parameters())
+            found = model(pixels)
+        for key in ("pred_logits", "pred_boxes"):
+            torch.testing.assert_close(found[key], expected[key], msg=f"{name} {key}")
+
+
+def test_backbones_of_every_family() -> None:
+    run_ranks(backbones_on_rank, timeout=240)

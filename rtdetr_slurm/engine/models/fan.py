@@ -64,19 +64,17 @@ class ConvStem(nn.Module):
         first = STEM_WIDTHS[0]
         self.stem = nn.Sequential(nn.Conv2d(3, first, 4, stride=4), LayerNorm2d(first))
         widths = (first, *STEM_WIDTHS)
-        self.stages = nn.Sequential(
-            *(
-                ConvNeXtStage(
-                    widths[stage],
-                    widths[stage + 1],
-                    stride=1 if stage == 0 else 2,
-                    depth=depth,
-                    ls_init_value=1e-6,
-                    conv_mlp=True,
-                    norm_layer=LayerNorm2d,
-                )
-                for stage, depth in enumerate(depths)
+        self.stages = nn.ModuleList(
+            ConvNeXtStage(
+                widths[stage],
+                widths[stage + 1],
+                stride=1 if stage == 0 else 2,
+                depth=depth,
+                ls_init_value=1e-6,
+                conv_mlp=True,
+                norm_layer=LayerNorm2d,
             )
+            for stage, depth in enumerate(depths)
         )
 
 

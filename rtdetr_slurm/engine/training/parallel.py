@@ -73,11 +73,18 @@ def split(module: nn.Module, context: Context) -> nn.Module:
 def _blocks(model: RTDETR) -> Iterator[nn.Module]:
     """The parts of a detector that are computed one after the other: the backbone's stages, the
     encoder, the decoder's layers."""
-    for child in model.backbone.children():
-        stages = child.children() if isinstance(child, nn.ModuleList) else [child]
-        yield from (stage for stage in stages if any(True for _ in stage.parameters()))
+    yield from _called(model.backbone)
     yield model.encoder
     yield from model.decoder.decoder.layers
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules inside that are called, and hold parameters; others only hold them."""
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            yield from _called(child)
+        elif any(True for _ in child.parameters()):
+            yield child
 
 
 def whole(state: Any) -> Any:
