@@ -21,8 +21,9 @@ from rtdetr_slurm.engine.process.distributed import Context
 from rtdetr_slurm.engine.process.explain import explain
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
+from rtdetr_slurm.engine.training.accumulation import Gradients
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
-from rtdetr_slurm.engine.training.loop import backward, multi_scale, update
+from rtdetr_slurm.engine.training.loop import multi_scale, update
 from rtdetr_slurm.engine.training.objective import detection_objective
 from rtdetr_slurm.engine.training.state import TrainingState, build_state
 from rtdetr_slurm.runs.checkpoints import resume_point
@@ -60,8 +61,7 @@ class Step:
     def make(self) -> None:
         """A step as the loop makes it, without what looks at its loss."""
         images, boxes = self.images(), torch.tensor(float(self.batch.num_boxes), device=GPU)
-        loss, _ = self.state.objective(images, self.batch.targets(), boxes)
-        backward(self.state, loss)
+        Gradients(self.state, 1, boxes, boxes).add(images, self.batch.targets())
         update(self.state, self.session.experiment.train.clip_grad_norm)
 
 
@@ -142,8 +142,7 @@ def test_a_step_waits_for_the_gpu_once(workspace: Workspace) -> None:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            loss, _ = step.state.objective(images, targets, boxes)
-            backward(step.state, loss)
+            Gradients(step.state, 1, boxes, boxes).add(images, targets)
             update(step.state, 0.1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
