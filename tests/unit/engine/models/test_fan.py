@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from layout_support import State
 from model_support import small_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.fan import FAN, SIZES
 from rtdetr_slurm.engine.models.keymap import load_weights
@@ -105,7 +105,7 @@ def reference(images: Tensor, backbone: FAN, state: State) -> list[Tensor]:
         return y.flatten(2).transpose(1, 2)
 
     stem = backbone.patch_embed.backbone  # timm's stages, compared elsewhere
-    stride_8 = stem.stages(stem.stem(images))
+    stride_8 = nn.Sequential(stem.stem, *stem.stages)(images)
     x = F.conv2d(
         stride_8,
         state["patch_embed.proj.weight"],
