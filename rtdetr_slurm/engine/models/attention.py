@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdetr_slurm.engine.models.functions import (
+    deformable_sampling,
+    sample_levels,
+    written_out,
+)
 from rtdetr_slurm.engine.models.layers import fixed_sizes, project_map
 
 
@@ -93,18 +98,12 @@ class DeformableAttention(nn.Module):
         # grid_sample wants -1..1 and [B * heads, N, P, 2] per level.
         grids = (2 * points - 1).permute(3, 0, 2, 1, 4, 5)
         grids = grids.reshape(self.num_levels, -1, length, self.num_points, 2)
-        sampled = [
-            F.grid_sample(
-                self._value(feature),
-                grid,
-                mode="bilinear",
-                padding_mode="zeros",
-                align_corners=False,
-            )
-            for feature, grid in zip(maps, grids.unbind(0), strict=True)
-        ]
         weights = weights.transpose(1, 2).reshape(-1, 1, length, per_head)
-        mixed = (torch.cat(sampled, dim=-1) * weights).sum(-1)
+        if written_out() and type(self.value_proj) is nn.Linear:
+            mixed = deformable_sampling(self.value_proj, grids, weights, maps)
+        else:
+            values = [self._value(feature) for feature in maps]
+            mixed = (sample_levels(values, grids) * weights).sum(-1)
         out: Tensor = self.output_proj(mixed.reshape(-1, dim, length).transpose(1, 2))
         return out
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.attention import DeformableAttention, SelfAttention
 from rtdetr_slurm.engine.models.denoising import DenoisingQueries, denoising_queries
+from rtdetr_slurm.engine.models.functions import written_out
 from rtdetr_slurm.engine.models.layers import (
     MLP,
     ConvNorm,
@@ -211,8 +212,7 @@ class Decoder(nn.Module):
         box_dtype = torch.promote_types(tokens.dtype, torch.float32)
         anchor_logits, valid = anchors(shapes, box_dtype, tokens.device)
         index = self._best_cells(maps, valid)
-        width = fixed_sizes(tokens)[-1]
-        selected = tokens.gather(1, index[..., None].repeat(1, 1, width))
+        selected = _rows(tokens, index)
         content = self.enc_output(selected * valid[0][index])
         boxes = self.enc_bbox_head(content) + anchor_logits[0][index]
         return content, boxes, self.enc_score_head(content)
@@ -270,6 +270,15 @@ class Decoder(nn.Module):
         outputs["set_logits"] = torch.cat([logits, enc_logits[None]])
         outputs["set_boxes"] = torch.cat([boxes, enc_box_logits.sigmoid()[None]])
         return outputs
+
+
+def _rows(tokens: Tensor, index: Tensor) -> Tensor:
+    """The rows [B, Q, D] of tokens [B, N, D] at index [B, Q]."""
+    if not written_out():
+        return tokens.gather(1, index[..., None].repeat(1, 1, fixed_sizes(tokens)[-1]))
+    # The same, but autograd does not keep all tokens for it.
+    batch = torch.arange(len(index), device=index.device)[:, None]
+    return tokens[batch, index]
 
 
 def _tokens(feature: Tensor) -> Tensor:

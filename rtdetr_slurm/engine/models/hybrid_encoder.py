@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.attention import SelfAttention
+from rtdetr_slurm.engine.models.functions import norm_silu, normalizes, written_out
 from rtdetr_slurm.engine.models.layers import ConvNorm, build_activation, fixed_sizes
 from rtdetr_slurm.engine.models.positions import position_code
 
@@ -23,8 +24,16 @@ class RepVggBlock(nn.Module):
         self.act = build_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(x) if self.conv2 is None else self.conv1(x) + self.conv2(x)
-        out: Tensor = self.act(y)
+        if self.conv2 is None:
+            return self._activated(self.conv1(x))
+        convs = (self.conv1, self.conv2)
+        plain = not all(normalizes(one.norm) for one in convs) or not written_out()
+        if plain or not isinstance(self.act, nn.SiLU):
+            return self._activated(self.conv1(x) + self.conv2(x))
+        return norm_silu(*((one.conv(x), one.norm) for one in convs))
+
+    def _activated(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(x)
         return out
 
 

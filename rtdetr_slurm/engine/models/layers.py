@@ -10,6 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rtdetr_slurm.engine.models.functions import (
+    norm_silu,
+    normalizes,
+    scaled_conv,
+    written_out,
+)
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -92,15 +99,20 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.norm, FrozenBatchNorm2d):
-            # A constant affine map: scaling the kernel is far cheaper than scaling the output, and
-            # autograd keeps no extra copy of the map.
-            scale, shift = self.norm.scale_and_shift()
-            weight = self.conv.weight * scale[:, None, None, None]
-            x = F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+            # A constant affine map: scaling the kernel is far cheaper than scaling the output.
+            x = self._frozen(x, *self.norm.scale_and_shift())
+        elif isinstance(self.act, nn.SiLU) and normalizes(self.norm) and written_out():
+            return norm_silu((self.conv(x), self.norm))
         else:
             x = self.norm(self.conv(x))
         out: Tensor = self.act(x)
         return out
+
+    def _frozen(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        if written_out():
+            return scaled_conv(x, self.conv, scale, shift)
+        weight = self.conv.weight * scale[:, None, None, None]
+        return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
 
 
 class MLP(nn.Module):

@@ -1,0 +1,113 @@
+"""Backward passes that are written out, against autograd's, in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from model_support import images, small_model, targets
+from torch import Tensor, nn
+
+from benchmarks.counters import kept_bytes
+from rtdetr_slurm.engine.models import attention, functions, hybrid_encoder, layers, resnet_vd
+from rtdetr_slurm.engine.models.attention import DeformableAttention
+from rtdetr_slurm.engine.models.functions import max_pool
+from rtdetr_slurm.engine.models.hybrid_encoder import RepVggBlock
+from rtdetr_slurm.engine.models.layers import ConvNorm, FrozenBatchNorm2d
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def use_plain_modules() -> None:
+        for module in (attention, functions, hybrid_encoder, layers, resnet_vd):
+            if hasattr(module, "written_out"):
+                monkeypatch.setattr(module, "written_out", lambda: False)
+
+    return use_plain_modules
+
+
+def values(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def compare(
+    module: nn.Module,
+    inputs: list[Tensor],
+    call: Callable[[nn.Module], Tensor],
+    plainly: Callable[[], None],
+) -> None:
+    """Outputs, gradients of inputs and parameters, and buffers: written out and by autograd."""
+    results = []
+    for prepare in (lambda: None, plainly):
+        prepare()
+        twin = copy.deepcopy(module)
+        for one in inputs:
+            one.grad = None
+        out = call(twin)
+        out.sin().sum().backward()
+        grads = [one.grad for one in (*inputs, *twin.parameters())]
+        results.append(([out.detach(), *grads], dict(twin.named_buffers())))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("kind", ["silu", "frozen", "frozen, stride 2", "repvgg"])
+def test_blocks(kind: str, layout: torch.memory_format, plainly: Callable[[], None]) -> None:
+    torch.manual_seed(0)
+    block: nn.Module = {
+        "silu": lambda: ConvNorm(4, 6, 3, act=nn.SiLU()),
+        "frozen": lambda: ConvNorm(4, 6, 3, act=nn.ReLU(inplace=True)),
+        "frozen, stride 2": lambda: ConvNorm(4, 6, 3, 2, act=nn.SiLU()),
+        "repvgg": lambda: RepVggBlock(4, "silu"),
+    }[kind]()
+    block.double()
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.running_mean)
+    if "frozen" in kind:
+        assert isinstance(block, ConvNorm)
+        block.norm = FrozenBatchNorm2d.from_batch_norm(block.norm)  # type: ignore[arg-type]
+    x = values(2, 4, 6, 8).to(memory_format=layout).requires_grad_()
+    compare(block, [x], lambda twin: twin(x), plainly)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_max_pool(layout: torch.memory_format) -> None:
+    x = values(2, 3, 8, 6).to(memory_format=layout).requires_grad_()
+    found, expected = max_pool(x), F.max_pool2d(x, 3, 2, 1)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad(one.sin().sum(), x)[0] for one in (found, expected)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_deformable_attention(layout: torch.memory_format, plainly: Callable[[], None]) -> None:
+    torch.manual_seed(0)
+    attention = DeformableAttention(16, 4, 2, 3).double()
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    query = values(2, 5, 16).requires_grad_()
+    boxes = values(2, 5, 4).sigmoid().detach().requires_grad_()
+    maps = [values(2, 16, *size).to(memory_format=layout) for size in ((6, 8), (3, 4))]
+    maps = [one.requires_grad_() for one in maps]
+    compare(attention, [query, boxes, *maps], lambda twin: twin(query, boxes, maps), plainly)
+
+
+@pytest.mark.parametrize(("freeze_norm", "share"), [(False, 0.9), (True, 0.5)])
+def test_less_is_kept_for_the_backward_pass(
+    freeze_norm: bool, share: float, plainly: Callable[[], None]
+) -> None:
+    model = small_model(freeze_norm=freeze_norm).train()
+    with kept_bytes(model) as written:
+        model(images(), targets(3, 1))
+    plainly()
+    with kept_bytes(model) as plain:
+        model(images(), targets(3, 1))
+    assert sum(written.values()) < share * sum(plain.values())
