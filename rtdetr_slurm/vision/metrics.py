@@ -79,7 +79,7 @@ def coco_evaluation(
     evaluation.params.cat_ids = sorted(table.classes if class_ids is None else set(class_ids))
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
+    evaluation.summary_lines()  # what `summarize` prints
     return evaluation
 
 

@@ -93,13 +93,14 @@ def test_more_detections_than_count(tmp_path: Path) -> None:
     assert_same_bits(table, detections, None, reference)
 
 
-def test_no_detections(tmp_path: Path) -> None:
+def test_no_detections(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """pycocotools cannot read an empty result at all; there is nothing found, so all are 0."""
     path = tmp_path / "annotations.json"
     write_random_set(path, 0)
     ours = score_detections(load_table(path), np.empty((0, 7)))
     assert ours.summary["mAP"] == ours.summary["mAR_100"] == 0
     assert ours.per_class["class 1"] == {"AP": 0, "AP50": 0}
+    assert capfd.readouterr().out == ""
 
 
 def test_no_boxes(tmp_path: Path) -> None:
