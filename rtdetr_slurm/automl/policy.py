@@ -114,6 +114,7 @@ def space_of(loaded: LoadedSpec, spec: Mapping[str, Any], engine_of: EngineOf) -
         )
     _check_algorithm(loaded)
     _check_costs(loaded, engine_of)
+    _check_run_id(loaded)
     return search_space(loaded, spec, schema, engine_of)
 
 
@@ -232,6 +233,18 @@ def _check_costs(loaded: LoadedSpec, engine_of: EngineOf) -> None:
             ("automl", "objectives"),
             f"found {costs[0]}, which TAO's image does not report; allowed there: metrics of the "
             "detections, and losses",
+        )
+        raise InvalidInput(locate(loaded.source, [problem]))
+
+
+def _check_run_id(loaded: LoadedSpec) -> None:
+    """See that trials do not all log to one run at Weights & Biases."""
+    wandb = loaded.experiment.wandb
+    if wandb.enable and wandb.run_id:
+        problem = Problem(
+            ("wandb", "run_id"),
+            f"found {wandb.run_id!r}; allowed in a search: nothing, for each trial is a run of its "
+            "own; wandb.group keeps them together",
         )
         raise InvalidInput(locate(loaded.source, [problem]))
 

@@ -170,6 +170,7 @@ def test_the_sites_limit_of_trials(tmp_path: Path) -> None:
             "asha: ≤ 1, the epochs after",
         ),
         (["automl.algorithm=pbt", "train.validation_interval=6"], r"≤ 5, .*\(automl.interval\)"),
+        (["wandb.run_id=mine"], r"wandb\.run_id: found 'mine'; allowed in a search: nothing"),
         (["automl.algorithm=hybrid"], "TAO's llm, hybrid, autoresearch ask a language model"),
         (
             ["automl.metric=val_mAP", "automl.objectives=[val_loss]"],
