@@ -293,6 +293,13 @@ def recipe_decides(experiment: ExperimentConfig) -> Problems:
             "found 1; allowed with engine.recipe 'deim': ≥ 2, as it mixes the images of a batch",
             also=also,
         )
+    if experiment.engine.batch == "auto":
+        yield Problem(
+            ("engine", "batch"),
+            "found 'auto'; allowed with engine.recipe 'deim': 'fixed', as it mixes the images of a "
+            "batch, and a part may have one alone",
+            also=also,
+        )
     decided: tuple[tuple[Section, KeyPath, tuple[str, ...]], ...] = (
         (model, ("model",), ("alpha", "gamma")),
         (

@@ -104,6 +104,7 @@ BROKEN = [
      "override 'model.loss_types=[boxes]': model.loss_types: found ['boxes']; allowed with "
      "engine.recipe 'deim': with vfl"),
     ("train", [DEIM, "dataset.batch_size=1"], "dataset.batch_size: found 1; allowed with"),
+    ("train", [DEIM, "engine.batch=auto"], "engine.batch: found 'auto'; allowed with"),
     ("train", [DEIM, "train.optim.lr_scheduler=StepLR"],
      "train.optim.lr_scheduler: found 'StepLR'; allowed with engine.recipe 'deim', which has a "
      "loss and a learning rate of its own: nothing, or the default, 'MultiStep'"),
