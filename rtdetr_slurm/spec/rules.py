@@ -13,8 +13,8 @@ from typing import Any
 from rtdetr_slurm.errors import near
 from rtdetr_slurm.model_check import NEAR, Problem
 from rtdetr_slurm.spec.colours import NAMES, parse_colour
+from rtdetr_slurm.spec.engine_rules import recipe_decides, sampling_weights_differ
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import Section
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
 
@@ -270,74 +270,6 @@ def images_have_colour(experiment: ExperimentConfig) -> Problems:
             ("export", "input_channel"),
             f"found {experiment.export.input_channel}; allowed: 3, as the detector takes RGB "
             "images and has learned from such",
-        )
-
-
-# --- engine ----------------------------------------------------------------------------------
-def recipe_decides(experiment: ExperimentConfig) -> Problems:
-    """What DEIM's recipe puts in the place of other fields, which then have to be left alone."""
-    recipe, model, optim = experiment.engine.recipe, experiment.model, experiment.train.optim
-    if recipe != "deim":
-        return
-    also: tuple[KeyPath, ...] = (("engine", "recipe"),)
-    if "vfl" not in model.loss_types:
-        yield Problem(
-            ("model", "loss_types"),
-            f"found {show(model.loss_types)}; allowed with engine.recipe 'deim': with vfl, which "
-            "its matchability-aware loss takes the place of",
-            also=also,
-        )
-    if experiment.dataset.batch_size < 2:
-        yield Problem(
-            ("dataset", "batch_size"),
-            "found 1; allowed with engine.recipe 'deim': ≥ 2, as it mixes the images of a batch",
-            also=also,
-        )
-    if experiment.engine.batch == "auto":
-        yield Problem(
-            ("engine", "batch"),
-            "found 'auto'; allowed with engine.recipe 'deim': 'fixed', as it mixes the images of a "
-            "batch, and a part may have one alone",
-            also=also,
-        )
-    decided: tuple[tuple[Section, KeyPath, tuple[str, ...]], ...] = (
-        (model, ("model",), ("alpha", "gamma")),
-        (
-            optim,
-            ("train", "optim"),
-            ("lr_scheduler", "lr_steps", "lr_step_size", "lr_decay"),
-        ),
-    )
-    for section, at, names in decided:
-        for name in names:
-            value = getattr(section, name)
-            default = type(section).model_fields[name].get_default(call_default_factory=True)
-            if value != default:
-                yield Problem(
-                    (*at, name),
-                    f"found {show(value)}; allowed with engine.recipe 'deim', which has a loss and "
-                    f"a learning rate of its own: nothing, or the default, {show(default)}",
-                    also=also,
-                )
-
-
-def sampling_weights_differ(experiment: ExperimentConfig) -> Problems:
-    sampling, sources = experiment.engine.sampling, experiment.dataset.train_data_sources
-    at: KeyPath = ("engine", "sampling", "source_weights")
-    weights = sampling.source_weights
-    if weights and sources is not None and len(weights) != len(sources):
-        yield Problem(
-            at,
-            f"found {len(weights)}; allowed: {len(sources)}, one for each of "
-            "dataset.train_data_sources",
-            also=(("dataset", "train_data_sources"),),
-        )
-    elif weights and len(set(weights)) == 1:
-        yield Problem(at, f"found {show(weights)}, which changes nothing; allowed: unequal weights")
-    if sampling.class_weights and set(sampling.class_weights.values()) == {1.0}:
-        yield Problem(
-            ("engine", "sampling", "class_weights"),
-            "found no weight but 1, which every class has; allowed: one that differs",
         )
 
 
