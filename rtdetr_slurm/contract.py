@@ -50,6 +50,8 @@ LAUNCH_VERSION = 2
 """How jobs/controller.zip is called: since 2 with the number of the stage's first start."""
 CLAIM_VERSION = 1
 """claim.json"""
+MICRO_BATCH_VERSION = 1
+"""Of micro_batch.json."""
 PROGRESS_VERSION = 1
 """progress.json"""
 EFFICIENCY_VERSION = 1
@@ -164,6 +166,8 @@ CLAIM_JSON = "claim.json"
 METRICS_JSON = "metrics.json"
 METRICS_PATTERN = "metrics_epoch_{epoch:03d}.json"
 """What metrics.json was after an epoch, beside the epoch's checkpoint."""
+MICRO_BATCH_JSON = "micro_batch.json"
+"""The size of micro-batches that fit the GPU's memory, and what that was found for."""
 EXPORT_JSON = "export.json"
 """What an ONNX file holds, and how far it is from its checkpoint."""
 QUANTIZE_JSON = "quantize.json"

@@ -67,7 +67,7 @@ def _note_on_batch(experiment: ExperimentConfig, memory: float) -> Iterator[str]
         half=train.precision != "fp32",
         checkpointed=train.activation_checkpoint,
     )
-    if batch <= fits:
+    if batch <= fits or experiment.engine.batch == "auto":
         return
     ways = ["lower it"]
     ways += ["set train.precision to bf16"] if train.precision == "fp32" else []

@@ -70,6 +70,7 @@ class EngineConfig(Section):
     )
     batch: Literal["fixed", "auto"] = field(
         "fixed",
+        honoured_by=TRAINING,
         description="auto computes the effective batch in parts of the largest size that fits the "
         "GPU's memory, which is tried out once for each image size and kind of GPU.",
     )

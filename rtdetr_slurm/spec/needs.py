@@ -134,6 +134,17 @@ def dry_run_is_not_gone_on_from(experiment: ExperimentConfig, actions: Sequence[
             return
 
 
+def parts_are_tried_whole(experiment: ExperimentConfig, action: str) -> Problems:
+    """What a step takes is tried out on a model in one piece."""
+    strategy = experiment.train.distributed_strategy
+    if action in TRAINING and experiment.engine.batch == "auto" and strategy == "fsdp":
+        yield Problem(
+            ("engine", "batch"),
+            "found 'auto'; allowed with train.distributed_strategy 'fsdp': 'fixed'",
+            also=(("train", "distributed_strategy"),),
+        )
+
+
 def models_of(experiment: ExperimentConfig, action: str) -> Iterator[tuple[ModelConfig, KeyPath]]:
     """The detectors that an action builds, as far as the spec gives them, and where it does."""
     yield experiment.model, ("model",)
@@ -340,6 +351,7 @@ RULES = (
     paths_are_meant,
 )
 OWN_RULES = (
+    parts_are_tried_whole,
     names_are_sound,
     monitored_is_known,
     frozen_names_exist,

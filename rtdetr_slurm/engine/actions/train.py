@@ -29,6 +29,7 @@ from rtdetr_slurm.engine.training.dry_run import dry_run
 from rtdetr_slurm.engine.training.early_stopping import stops_early
 from rtdetr_slurm.engine.training.loggers import open_loggers, wandb_mode
 from rtdetr_slurm.engine.training.loop import train_epochs
+from rtdetr_slurm.engine.training.micro_batch import choose_micro_batch
 from rtdetr_slurm.engine.training.objective import BuildObjective, detection_objective
 from rtdetr_slurm.engine.training.precision import check_precision, set_cudnn, training_precision
 from rtdetr_slurm.engine.training.progress import show_progress
@@ -76,6 +77,7 @@ def train(
         criterion = build_criterion(experiment.model, experiment.engine.recipe)
         costs = detector_costs(session, model)
         objective = build_objective(session, model, criterion, data.table.classes)
+        choose_micro_batch(session, data, model, objective)
         state = build_state(session, model, objective, seed)
         if begun is not None and start is not None:
             restore(state, begun, start, session)
