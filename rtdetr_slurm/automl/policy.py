@@ -105,6 +105,8 @@ def space_of(loaded: LoadedSpec, spec: Mapping[str, Any], engine_of: EngineOf) -
         NoSearch: nothing tells which trial is better, or there is no schema.
         RequestError: as search_space.
     """
+    if loaded.experiment.train.is_dry_run:
+        raise NoSearch("a dry run (train.is_dry_run) has no scores")
     schema = read_schema(loaded.action)
     without = loaded.experiment.dataset.val_data_sources is None
     if without and {*loaded.automl.directions} - {Kpi.TRAIN_LOSS, *COSTS}:
@@ -154,6 +156,11 @@ def _search(
 ) -> tuple[Search, list[str]]:
     automl, experiment = loaded.automl, loaded.experiment
     trials, notes = _trials(loaded, site)
+    if experiment.train.checkpointer.enable_topk:
+        notes.append(
+            "train.checkpointer: without effect in the trials of a search, which itself keeps the "
+            "best checkpoints of each (automl.retention)"
+        )
     search = Search(
         folder=str(_search_folder(loaded, spec)),
         algorithm=automl.algorithm,
@@ -208,8 +215,17 @@ def _trials(loaded: LoadedSpec, site: Site) -> tuple[int, list[str]]:
 
 
 def _check_algorithm(loaded: LoadedSpec) -> None:
-    """See that what ends trainings early has a score to go by when it does."""
+    """See that what ends trainings early has a score to go by when it does, and does it alone."""
     automl, train = loaded.automl, loaded.experiment.train
+    patience = loaded.experiment.engine.early_stopping.patience
+    if patience and automl.algorithm in MULTI_FIDELITY:
+        problem = Problem(
+            ("engine", "early_stopping", "patience"),
+            f"found {patience}; allowed with automl.algorithm {automl.algorithm}, which ends "
+            "trainings early by itself: 0",
+            also=(("automl", "algorithm"),),
+        )
+        raise InvalidInput(locate(loaded.source, [problem]))
     name = "interval" if automl.algorithm == "pbt" else "min_epochs"
     first, scored = getattr(automl, name), {*automl.directions} - {Kpi.TRAIN_LOSS}
     if first is None or automl.algorithm not in MULTI_FIDELITY or not scored:

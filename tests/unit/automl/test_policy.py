@@ -215,3 +215,22 @@ def test_the_best_is_scored_on_the_test_data_else_on_those_of_training(tmp_path:
     wrong = load(tmp_path, DATA, "evaluate.is_quantized=true", action="train")
     with pytest.raises(RequestError, match=r"evaluate.is_quantized: found true"):
         with_evaluation(wrong, site())
+
+
+def test_a_dry_run_is_none(tmp_path: Path) -> None:
+    assert asked(tmp_path, "train.is_dry_run=true").searching is None
+    with pytest.raises(RequestError, match="a dry run .* has no scores"):
+        asked(tmp_path, "train.is_dry_run=true", "automl.policy=on")
+
+
+def test_one_thing_ends_trainings_early(tmp_path: Path) -> None:
+    """A trial that ends early by itself is a whole one to an algorithm that compares whole ones."""
+    patient = "engine.early_stopping.patience=3"
+    assert asked(tmp_path, patient).searching is not None
+    with pytest.raises(RequestError, match=r"engine\.early_stopping\.patience: found 3; .* asha"):
+        asked(tmp_path, patient, "automl.algorithm=asha")
+
+
+def test_a_search_keeps_checkpoints_by_itself(tmp_path: Path) -> None:
+    found = asked(tmp_path, "train.checkpointer.enable_topk=true")
+    assert any(note.startswith("train.checkpointer: without effect") for note in found.notes)
