@@ -58,7 +58,7 @@ def train(
     session.numbers["epochs"] = cfg.num_epochs
     check_precision(training_precision(cfg, context.device), context.device)
     set_cudnn(cfg.cudnn)
-    wandb = wandb_mode(session)
+    wandb = None if cfg.is_dry_run else wandb_mode(session)
     sources = open_sources(session)
     start = on_main(lambda: find_start(session))
     begun = None if start is None else load_checkpoint(start, session.key)

@@ -8,7 +8,8 @@ A checkpoint is a plain dict that loads with weights_only:
     auxiliary                            state dict of what is trained for the training alone
     optimizer, scaler                    state dicts; scaler only for fp16
     rng                                  per rank: torch's generators
-    seed, world_size, batch_size         what the order of samples depends on
+    seed, world_size, batch_size         what the order of samples depends on; the images of an
+                                         optimizer step on each rank
     loss_sums                            of the epoch's steps so far, per rank
     history                              KPI to epoch to value, of the epochs before this one
     classes, spec                        class id to name, the resolved spec

@@ -219,7 +219,7 @@ def test_the_best_is_scored_on_the_test_data_else_on_those_of_training(tmp_path:
 
 def test_a_dry_run_is_none(tmp_path: Path) -> None:
     assert asked(tmp_path, "train.is_dry_run=true").searching is None
-    with pytest.raises(RequestError, match="a dry run .* has no scores"):
+    with pytest.raises(RequestError, match=r"a dry run .* has no scores"):
         asked(tmp_path, "train.is_dry_run=true", "automl.policy=on")
 
 
