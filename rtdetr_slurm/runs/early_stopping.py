@@ -26,10 +26,10 @@ def why_stopped(history: History, monitor: str, patience: int, min_delta: float)
     waited = without_gain(in_order, min_delta, higher=monitor in HIGHER_IS_BETTER)
     if not patience or waited < patience:
         return None
-    best = in_order[-1 - waited]
+    best, done = in_order[-1 - waited], max(values) + 1
     than = f" by more than {min_delta:g}" if min_delta else ""
     return (
-        f"stops early after epoch {max(values)}: {monitor} was not better than {best:.4f}{than} "
+        f"stops early after epoch {done}: {monitor} was not better than {best:.4f}{than} "
         f"{waited} times in a row (engine.early_stopping.patience {patience})"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.accumulation import Gradients
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.loop import multi_scale, update
+from rtdetr_slurm.engine.training.micro_batch import fits_in_memory
 from rtdetr_slurm.engine.training.objective import detection_objective
 from rtdetr_slurm.engine.training.state import TrainingState, build_state
 from rtdetr_slurm.runs.checkpoints import resume_point
@@ -199,3 +201,26 @@ def test_too_large_a_batch_is_explained(workspace: Workspace) -> None:
     advice = Failure(failure.failure_class, failure.reason).advice
     assert "lower dataset.batch_size" in advice
     del caught
+
+
+def test_memory_that_a_trial_ran_out_of_is_free_again() -> None:
+    held: list[Tensor] = []
+
+    def take(gigabytes: int) -> None:
+        held.append(torch.empty(gigabytes << 30, dtype=torch.uint8, device=GPU))
+        held.clear()
+
+    assert not fits_in_memory(lambda: take(4096), GPU)
+    assert fits_in_memory(lambda: take(1), GPU)
+    assert torch.cuda.memory_reserved(GPU) < 1 << 30
+
+
+def test_micro_batches_are_as_large_as_they_can_be(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of tiny images all four; the next start takes it from the record."""
+    for _ in range(2):
+        train(on_gpu(workspace, "engine.batch=auto", "train.is_dry_run=true"))
+        assert "micro-batches of 4 of the 4 images of a step" in capsys.readouterr().out
+    record = json.loads((workspace.results / "train" / "micro_batch.json").read_text())
+    assert [one["size"] for one in record["found"]] == [4]

@@ -62,7 +62,7 @@ def test_both_end_early_and_keep_the_best(workspace: Workspace, tmp_path: Path) 
     run_ranks(train_on_rank, workspace.spec_file(), overrides, tmp_path)
     folder = workspace.results / "train"
     lines = read_status(folder / "status.json")
-    assert lines[-1]["message"].startswith("stops early after epoch 2: ")
+    assert lines[-1]["message"].startswith("stops early after epoch 3: ")
     losses = {line["epoch"]: line["kpi"]["val_loss"] for line in lines if "epoch" in line}
     assert [*losses] == [0, 1, 2]
     best = max(losses, key=losses.__getitem__)

@@ -51,10 +51,10 @@ class Record(TypedDict):
     found: list[Found]
 
 
-def largest_part(images: int, fits: Callable[[int], bool]) -> int | None:
+def largest_part(images: int, fits: Callable[[int], bool], least: int = 1) -> int | None:
     """The largest number that divides `images` and fits, tried from the largest on; None: not even
-    one image does."""
-    divisors = (size for size in range(images, 0, -1) if images % size == 0)
+    `least` images do."""
+    divisors = (size for size in range(images, least - 1, -1) if images % size == 0)
     return next((size for size in divisors if fits(size)), None)
 
 
@@ -107,12 +107,14 @@ def find_size(
         fails = torch.tensor(float(not fits(size)), device=session.context.device)
         return not sum_over_ranks(fails).item()
 
-    size = largest_part(images, fits_everywhere)
+    mixes = session.experiment.engine.recipe == "deim"  # images of a micro-batch with one another
+    least = 2 if mixes else 1
+    size = largest_part(images, fits_everywhere, least)
     if size is None:
-        shown = " x ".join(map(str, conditions["image_size"]))
+        shown, gpus = " x ".join(map(str, conditions["image_size"])), conditions["gpus"]
         raise ActionError(
-            f"not even one image of {shown} pixels fits the memory of {conditions['gpus']}; train "
-            "at a smaller size, with train.precision bf16, or with a smaller model",
+            f"a micro-batch of {least}, of {shown} pixels, does not fit {', '.join(gpus)}; "
+            "train at a smaller size, with train.precision bf16, or with a smaller model",
             FailureClass.OOM_GPU,
         )
     found = [*known, Found(conditions=conditions, size=size)]
@@ -144,6 +146,7 @@ def conditions_of(session: Session, image_size: tuple[int, int], boxes: int) -> 
         "freeze": train.freeze,
         "model": spec["model"],
         "distill": spec.get("distill") if session.name == "distill" else None,
+        "recipe": session.experiment.engine.recipe,
         "compile": session.experiment.engine.compile,
         "torch": torch.__version__,
     }

@@ -35,7 +35,7 @@ def test_losses_are_to_fall_and_scores_to_rise() -> None:
     assert why_stopped(history, "val_mAP", 0, 0.0) is None
     reason = why_stopped(history, "val_mAP", 2, 0.0)
     assert reason is not None
-    assert "after epoch 4: val_mAP was not better than 0.2000 2 times in a row" in reason
+    assert "after epoch 5: val_mAP was not better than 0.2000 2 times in a row" in reason
     assert why_stopped({}, "val_mAP", 1, 0.0) is None
 
 

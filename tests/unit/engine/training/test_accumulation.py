@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from accumulation_support import BOXES, batch, detection, state_of, step_in_parts, with_fixed_norms
-from engine_support import Workspace, workspace  # noqa: F401
+from engine_support import Workspace, stopping_at, workspace  # noqa: F401
 from model_support import small_config
 from torch import nn
 
 from rtdetr_slurm.engine.actions.train import train
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 from rtdetr_slurm.engine.losses import build_criterion
+from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.accumulation import by_step, has_batch_statistics
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.distillation import Binding, DistillationObjective
@@ -96,6 +97,27 @@ def test_a_training_counts_optimizer_steps(
     assert (saved["step"], saved["ema_updates"], saved["batch_size"]) == (2, 2, 8)
     steps = {int(one["step"]) for one in saved["optimizer"]["state"].values()}
     assert steps == {2}
+
+
+def test_a_step_is_not_interrupted_within(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps of 2 x 2 images; one that is stopped after the second has the same weights."""
+    parted = ("engine.accumulate=2", "dataset.batch_size=2", "train.checkpoint_interval=1")
+    parted = (*parted, "train.num_epochs=1")
+    train(workspace.session(*parted, f"results_dir={workspace.root / 'whole'}"))
+    with pytest.raises(Interrupted):
+        train(stopping_at(workspace.session(*parted), 1))
+    folder = workspace.results / "train"
+    assert [one.name for one in folder.glob("*.pth")] == ["interrupted_epoch_000_step_000002.pth"]
+    monkeypatch.setenv("RTDETR_RESUME", "1")
+    train(workspace.session(*parted))
+    whole, again = (
+        load_checkpoint(root / "train" / "model_epoch_000.pth")
+        for root in (workspace.root / "whole", workspace.results)
+    )
+    for name, tensor in whole["model"].items():
+        assert torch.equal(again["model"][name], tensor), name
 
 
 def test_a_set_smaller_than_a_step(workspace: Workspace) -> None:

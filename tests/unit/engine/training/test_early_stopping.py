@@ -37,12 +37,12 @@ def test_patience_lasts_over_interruptions(
     train(workspace.session(*NEVER_BETTER))
     assert [path.name for path in folder.glob("*.pth")] == ["model_epoch_002.pth"]
     last = workspace.status()[-1]
-    assert last["message"].startswith("stops early after epoch 2: val_mAP was not better than ")
+    assert last["message"].startswith("stops early after epoch 3: val_mAP was not better than ")
     assert "2 times in a row (engine.early_stopping.patience 2)" in capsys.readouterr().out
 
     train(workspace.session(*NEVER_BETTER))
     assert [path.name for path in folder.glob("*.pth")] == ["model_epoch_002.pth"]
-    assert "stops early after epoch 2" in capsys.readouterr().out
+    assert "stops early after epoch 3" in capsys.readouterr().out
 
     monkeypatch.delenv("RTDETR_RESUME")
     check_elsewhere(workspace, folder / "model_epoch_002.pth")

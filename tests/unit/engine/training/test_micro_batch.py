@@ -39,6 +39,7 @@ def test_the_largest_divisor_that_fits(
 
     assert largest_part(images, fits) == size
     assert asked == tried
+    assert largest_part(images, never, least=3) is None
 
 
 def never(_: int) -> bool:
@@ -56,7 +57,7 @@ def test_a_size_is_found_once(workspace: Workspace) -> None:
     assert find_size(session, 8, here, never) == 2
     record = json.loads((session.results_dir / "micro_batch.json").read_text())
     assert [one["size"] for one in record["found"]] == [2, 4]
-    with pytest.raises(ActionError, match="not even one image of 64 x 96 pixels fits") as caught:
+    with pytest.raises(ActionError, match="micro-batch of 1, of 64 x 96 pixels, does") as caught:
         find_size(session, 8, here | {"gpus": ["C"]}, never)
     assert caught.value.failure_class is FailureClass.OOM_GPU
 
