@@ -108,6 +108,16 @@ def test_the_optimizer_is_one_kernel_per_group(workspace: Workspace) -> None:
     assert all(one.device == GPU for one in moments)
 
 
+def test_averaged_weights_may_be_in_host_memory(workspace: Workspace) -> None:
+    for asked, kind in ((True, "cpu"), (False, "cuda")):
+        offload = f"train.ema.cpu_offload={str(asked).lower()}"
+        ema = first_step(on_gpu(workspace, "train.enable_ema=true", offload)).state.ema
+        assert ema is not None
+        ema.update()
+        assert {one.device.type for one in ema.module.parameters()} == {kind}
+        assert next(ema.module_on(GPU).parameters()).device == GPU
+
+
 def test_batches_come_from_pinned_memory(workspace: Workspace) -> None:
     for asked in (True, False):
         session = on_gpu(workspace, f"dataset.pin_memory={str(asked).lower()}")
