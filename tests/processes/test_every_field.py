@@ -252,6 +252,7 @@ ENCRYPTED = "tests/processes/test_encryption.py::test_nobody_sees_it_and_nothing
 QUANTIZED = "tests/processes/test_quantize.py::test_a_checkpoint"
 WANDB_RUN = "tests/processes/test_wandb.py::test_a_training_and_its_continuation"
 WANDB_FILES = "tests/processes/test_wandb.py::test_code_and_tensorboards_file"
+VERBOSE = "tests/unit/engine/actions/test_export.py::test_verbose_prints_the_graph"
 GPU = "tests/gpu/test_training.py"
 SEEN_ELSEWHERE = {
     "dataset.pin_memory": f"{GPU}::test_batches_come_from_pinned_memory",
@@ -270,6 +271,7 @@ SEEN_ELSEWHERE = {
     "evaluate.is_quantized": QUANTIZED,
     "inference.is_quantized": QUANTIZED,
     "export.is_quantized": QUANTIZED,
+    "export.verbose": VERBOSE,
     "evaluate.trt_engine": "tests/deploy/test_scoring.py::test_scores",
     "inference.trt_engine": "tests/deploy/test_scoring.py::test_inference",
 }

@@ -49,6 +49,15 @@ def run(workspace: Workspace, checkpoint: Path, *overrides: str) -> dict[str, An
     return found
 
 
+def test_verbose_prints_the_graph(workspace: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint, alone = trained(workspace), "dataset={num_classes: 4}"
+    for asked in (False, True):
+        capfd.readouterr()
+        run(workspace, checkpoint, f"export.verbose={str(asked).lower()}", alone,
+            f"export.onnx_file={workspace.root / str(asked)}.onnx")  # fmt: skip
+        assert ("graph(" in capfd.readouterr().out) is asked
+
+
 class TestExport:
     def test_everything_at_once(self, workspace: Workspace) -> None:
         """A size that is not the data set's, and names from the checkpoint alone."""
