@@ -38,7 +38,7 @@ from rtdetr_slurm.engine.training.report import (
 from rtdetr_slurm.engine.training.saving import interrupt, is_periodic, is_step_due, save_state
 from rtdetr_slurm.engine.training.schedule import lr_factor, set_learning_rate
 from rtdetr_slurm.engine.training.state import Training, TrainingState
-from rtdetr_slurm.engine.training.topk import is_ranked, keep_best
+from rtdetr_slurm.engine.training.topk import is_ranked, keep_best, settle
 from rtdetr_slurm.errors import ActionError
 from rtdetr_slurm.runs.progress import shown_epoch
 from rtdetr_slurm.vision.preprocess import to_unit_range
@@ -57,6 +57,8 @@ def train_epochs(training: Training) -> dict[str, float]:
     """
     kpi: dict[str, float] = {}
     num_epochs = training.session.experiment.train.num_epochs
+    if training.session.context.is_main:
+        settle(training)
     for epoch in range(training.state.position.epoch, num_epochs):
         if reason := stops_early(training.session, training.state):
             training.session.say(reason)

@@ -55,12 +55,14 @@ def is_periodic(training: Training, epoch: int) -> bool:
     """Whether `train.checkpoint_interval` wants a checkpoint at the end of an epoch.
 
     Args:
-        epoch: the one that training stands at the end of, or one before it.
+        epoch: the one that training stands at the end of, or one before it; between two epochs, one
+            that is done.
     """
     cfg, position = training.session.experiment.train, training.state.position
     if cfg.checkpoint_interval_unit == "epoch":
         return (epoch + 1) % cfg.checkpoint_interval == 0
-    step = position.step - (position.epoch - epoch) * training.data.sampler.steps_per_epoch
+    behind = position.epoch - epoch - (position.step_in_epoch == 0)  # whole epochs after that one
+    step = position.step - behind * training.data.sampler.steps_per_epoch
     return step % cfg.checkpoint_interval == 0
 
 

@@ -37,6 +37,14 @@ def is_ranked(training: Training, epoch: int) -> bool:
     return on_main(lambda: epoch in _ranked(training, epoch))
 
 
+def settle(training: Training) -> None:
+    """On rank 0, when a training goes on: do what an earlier start has had no time for after its
+    last checkpoint."""
+    found = list_checkpoints(training.session.results_dir)
+    if found and found[-1].epoch == training.state.position.epoch - 1:
+        keep_best(training, found[-1].epoch)
+
+
 def keep_best(training: Training, epoch: int) -> None:
     """On rank 0, after the checkpoint of an epoch has its name: give those that rank theirs, and
     remove what is kept no longer.
@@ -109,6 +117,8 @@ def _checkpoint(training: Training, epoch: int) -> Path:
 def _name_too(path: Path, name: Path) -> None:
     """Give a file a second name, or a copy where it can have none; what had the name is replaced,
     and at no moment is there nothing."""
+    if name.exists() and name.samefile(path):
+        return
     beside = name.with_name(f".{name.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:

@@ -67,6 +67,10 @@ def test_the_best_replace_the_periodic(
         assert name.samefile(folder / f"model_epoch_{epoch:03d}.pth")
     assert [path.name for path in kept.iterdir() if path.suffix != ".pth"] == []
 
+    name.unlink()  # as if the training had been killed before it gave it
+    train(workspace.session(*options))
+    assert name.samefile(folder / f"model_epoch_{epoch:03d}.pth")
+
     scores = kpi_by_epoch(folder)["val_mAP"]
     there = {epoch: scores[epoch] for epoch in best | {3}}
     assert best_or_last(folder).path.name == (
