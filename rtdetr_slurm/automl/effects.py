@@ -13,6 +13,7 @@ SAME_FOR_ALL = (
     *("train.num_epochs", "train.validation_interval", "train.is_dry_run"),
     *("train.checkpoint_interval", "train.checkpoint_interval_unit"),
     *("train.num_nodes", "train.num_gpus", "train.gpu_ids", "train.distributed_strategy"),
+    "engine.elastic",
 )
 """What is the same for every trial, for trials are compared epoch by epoch, on the same GPUs."""
 

@@ -76,6 +76,7 @@ class EngineConfig(Section):
     )
     elastic: bool = field(
         False,
+        honoured_by=TRAINING,
         description="Go on from a checkpoint on another number of GPUs, also in the middle of an "
         "epoch, with the same images per epoch and the same effective batch.",
     )

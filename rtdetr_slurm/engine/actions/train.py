@@ -27,6 +27,7 @@ from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
 from rtdetr_slurm.engine.training.costs import detector_costs
 from rtdetr_slurm.engine.training.dry_run import dry_run
 from rtdetr_slurm.engine.training.early_stopping import stops_early
+from rtdetr_slurm.engine.training.elastic import share_of_step
 from rtdetr_slurm.engine.training.loggers import open_loggers, wandb_mode
 from rtdetr_slurm.engine.training.loop import train_epochs
 from rtdetr_slurm.engine.training.micro_batch import choose_micro_batch
@@ -66,7 +67,8 @@ def train(
         check_start(start, session)
     seed = choose_seed(cfg.seed, begun)
 
-    data = open_training_data(session, sources["train"], seed)
+    share = share_of_step(session, begun)
+    data = open_training_data(session, sources["train"], seed, share.images, share.parts)
     scored = [to_score(session, source) for source in sources["val"]]
     validation = share_evaluation(session, scored[0]) if scored else None
     del sources  # what the files say is in the tables now
@@ -80,7 +82,7 @@ def train(
         choose_micro_batch(session, data, model, objective)
         state = build_state(session, model, objective, seed)
         if begun is not None and start is not None:
-            restore(state, begun, start, session)
+            restore(state, begun, start, session, share.images)
             session.say(
                 f"goes on from {start}: {state.position.epoch} of {cfg.num_epochs} epochs are "
                 f"done, {state.position.step} steps"
@@ -90,7 +92,7 @@ def train(
     del begun  # it is as large as the model and the optimizer together
 
     steps = data.sampler.steps_per_epoch
-    images_per_step = experiment.images_per_step * context.world_size
+    images_per_step = share.images * context.world_size
     with (
         show_progress(cfg.num_epochs, steps, images_per_step, main=context.is_main) as progress,
         open_loggers(session, wandb, resumed=start is not None) as loggers,

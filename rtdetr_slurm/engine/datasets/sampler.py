@@ -19,6 +19,9 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
     says with each image which epoch it is for (the augmentation depends on it), and can start in
     the middle of an epoch.
 
+    A step has the next `batch_size` x `ranks` images of the order, whichever rank has which: where
+    that product stays the same, a number of steps is a number of images, on however many ranks.
+
     Args:
         batch_size: images of an optimizer step, on this rank.
 

@@ -133,21 +133,26 @@ def table_of(
     return share_table(session.context, build)
 
 
-def open_training_data(session: Session, sources: Sequence[OpenSource], seed: int) -> TrainingData:
+def open_training_data(
+    session: Session, sources: Sequence[OpenSource], seed: int, images: int, parts: int
+) -> TrainingData:
     """The training set: all `sources` together.
+
+    Args:
+        images: of an optimizer step on this rank.
+        parts: the micro-batches that they come in.
 
     Raises:
         RequestError: it does not fill the batches of one step on every rank.
     """
     cfg, context = session.experiment.dataset, session.context
     table = table_of(session, sources)
-    accumulate, images = session.experiment.engine.accumulate, session.experiment.images_per_step
-    check_batch_fits(len(table), cfg.batch_size, context.world_size, accumulate)
+    check_batch_fits(len(table), images // parts, context.world_size, parts)
     weights = image_weights(table, session.experiment.engine.sampling)
     sampler = DistributedBatchSampler(
         len(table), images, context.rank, context.world_size, seed, weights
     )
-    sampler.parts = accumulate
+    sampler.parts = parts
     samples = TrainingSet(
         table,
         Augment(cfg.augmentation),

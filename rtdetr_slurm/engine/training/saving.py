@@ -32,7 +32,7 @@ def save_state(training: Training, *, keep: bool = False) -> Path:
     """
     session, position = training.session, training.state.position
     with session.phases.during(Phase.SAVING):
-        content = capture(training.state, session, training.data.table.classes)
+        content = capture(training)
         check_equal_weights(training)
         named = step_path if keep else interrupted_path
         path = named(session.results_dir, position.epoch, position.step_in_epoch)

@@ -13,21 +13,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rtdetr_slurm import __version__
+from rtdetr_slurm.engine.datasets.seeds import mix_seed
 from rtdetr_slurm.engine.process.distributed import gather_objects
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import TrainingCheckpoint
 from rtdetr_slurm.engine.training.parallel import split_like, whole
-from rtdetr_slurm.engine.training.state import Position, TrainingState
+from rtdetr_slurm.engine.training.state import Position, Training, TrainingState
 from rtdetr_slurm.errors import RequestError
 from rtdetr_slurm.resolved_spec import value_at
 from rtdetr_slurm.runs.checkpoints import is_checkpoint_name, kpi_by_epoch
 
 
-def capture(
-    state: TrainingState, session: Session, classes: Mapping[int, str]
-) -> TrainingCheckpoint:
+def capture(training: Training) -> TrainingCheckpoint:
     """The checkpoint of this moment; every rank must call it, and rank 0's is the whole one."""
-    position = state.position
+    session, state, position = training.session, training.state, training.state.position
     return {
         "version": __version__,
         "epoch": position.epoch,
@@ -42,19 +41,22 @@ def capture(
         "rng": gather_objects(_random_state(session.context.device)),
         "seed": state.seed,
         "world_size": session.context.world_size,
-        "batch_size": session.experiment.images_per_step,
+        "batch_size": training.data.sampler.batch_size,
         "loss_sums": gather_objects(position.loss_sum),
         "history": state.history,
-        "classes": dict(classes),
+        "classes": dict(training.data.table.classes),
         "spec": session.resolved,
     }
 
 
 def restore(
-    state: TrainingState, checkpoint: TrainingCheckpoint, path: Path, session: Session
+    state: TrainingState, checkpoint: TrainingCheckpoint, path: Path, session: Session, images: int
 ) -> None:
     """Put `checkpoint` into a freshly built state, whose rates, decay and batches are those of the
     present spec.
+
+    Args:
+        images: of an optimizer step on this rank.
 
     Raises:
         RequestError: it belongs to another model, or has trained other parameters of it; or it
@@ -64,7 +66,7 @@ def restore(
     _check_same_parameters(checkpoint, path, session)
     done = is_checkpoint_name(path.resolve().name)  # of what a latest.pth leads to
     if not done:
-        _check_same_order(checkpoint, path, session)
+        _check_same_order(checkpoint, path, session, images)
     _load(state.model, checkpoint["model"], path)
     _load_auxiliary(state.auxiliary, checkpoint.get("auxiliary", {}), path)
     if state.ema is not None:
@@ -76,6 +78,8 @@ def restore(
     rank, same_ranks = session.context.rank, checkpoint["world_size"] == session.context.world_size
     if same_ranks:
         _set_random_state(checkpoint["rng"][rank], session.context.device)
+    else:
+        torch.manual_seed(mix_seed(state.seed, rank, checkpoint["step"]))
     state.history = history_of(checkpoint, path.resolve(), session)
     if done:
         state.position = Position(epoch=checkpoint["epoch"] + 1, step=checkpoint["step"])
@@ -89,17 +93,22 @@ def restore(
         )
 
 
-def _check_same_order(checkpoint: TrainingCheckpoint, path: Path, session: Session) -> None:
-    for name, now in (
-        ("world_size", session.context.world_size),
-        ("batch_size", session.experiment.images_per_step),
-    ):
+def _check_same_order(
+    checkpoint: TrainingCheckpoint, path: Path, session: Session, images: int
+) -> None:
+    """The images of a step are the same, whichever ranks share them, where it has as many."""
+    ranks, elastic = session.context.world_size, session.experiment.engine.elastic
+    together = checkpoint["world_size"] * checkpoint["batch_size"]
+    if elastic and together == ranks * images:
+        return
+    for name, now in (("world_size", ranks), ("batch_size", images)):
         if checkpoint[name] != now:
+            may = "" if elastic else ", or go on with engine.elastic: true"
             raise RequestError(
                 f"checkpoint {path} is not named model_epoch_NNN.pth: it may stand in the middle "
                 f"of epoch {checkpoint['epoch'] + 1}, and was written with {name} "
-                f"{checkpoint[name]}; this start has {now}. Use the same, or resume from a "
-                "model_epoch checkpoint"
+                f"{checkpoint[name]}; this start has {now}. Use the same, resume from a "
+                f"model_epoch checkpoint{may}"
             )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from rtdetr_slurm.engine.datasets.sampler import DistributedBatchSampler
 
 
@@ -29,3 +33,29 @@ class TestSampler:
         whole = self.batches(1, 2, epoch=2)
         assert self.batches(1, 2, epoch=2, first=3) == whole[3:]
         assert self.batches(1, 2, epoch=2, first=4) == []
+
+    @pytest.mark.parametrize(
+        "turns",
+        [[(4, 2), (2, 1), (1, 5)], [(1, 3), (3, 2), (6, 3)], [(2, 0), (12, 8)]],
+    )
+    def test_goes_on_with_other_ranks(self, turns: list[tuple[int, int]]) -> None:
+        """Each turn is of so many ranks and makes so many of the epoch's eight steps of 12 images:
+        each has the same images as with one rank, and the epoch each of them once."""
+        whole = DistributedBatchSampler(101, 12, 0, 1, seed=3)
+        whole.set_position(4)
+        steps: list[set[int]] = []
+        for ranks, number in turns:
+            samplers = [
+                DistributedBatchSampler(101, 12 // ranks, rank, ranks, seed=3)
+                for rank in range(ranks)
+            ]
+            for sampler in samplers:
+                sampler.set_position(4, len(steps))
+                assert sampler.steps_per_epoch == 8
+            of_ranks = zip(*(itertools.islice(one, number) for one in samplers), strict=True)
+            for batches in of_ranks:
+                images = [image for batch in batches for _, image in batch]
+                assert len(images) == 12
+                steps.append(set(images))
+        assert steps == [{image for _, image in batch} for batch in whole]
+        assert len(set().union(*steps)) == 8 * 12

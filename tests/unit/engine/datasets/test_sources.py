@@ -34,7 +34,7 @@ def test_the_count_that_is_shown_is_the_one_that_training_uses(workspace: Worksp
     path.write_text(json.dumps(content))
     session = workspace.session("dataset.workers=1")
     sources = open_sources(session)
-    table = open_training_data(session, sources["train"], seed=0).table
+    table = open_training_data(session, sources["train"], seed=0, images=4, parts=1).table
     used = sum(len(training_boxes(table, image, 80, 80)[0]) for image in range(TRAIN_IMAGES))
     lines = [line["message"] for line in workspace.status()]
     (note,) = [line for line in lines if "are trained on; not:" in line]
@@ -44,7 +44,7 @@ def test_the_count_that_is_shown_is_the_one_that_training_uses(workspace: Worksp
 
 def test_an_image_of_another_size_is_bad(workspace: Workspace) -> None:
     session = workspace.session()
-    data = open_training_data(session, open_sources(session)["train"], seed=0)
+    data = open_training_data(session, open_sources(session)["train"], seed=0, images=4, parts=1)
     data.table.sizes[3] = 160, 80
     assert "is 80 x 80 pixels, but annotated as 160 x 80" in str(open_image(data.table, 3))
     assert "is 80 x 80" in str(data.loader.dataset[0, 3].bad[0])
@@ -68,7 +68,7 @@ def test_ms_coco_ids_mean_the_same_in_every_set(workspace: Workspace) -> None:
     change = ["dataset.remap_mscoco_category=true", "dataset.num_classes=80"]
     session = workspace.session(*change, f"dataset.train_data_sources={json.dumps(given)}")
     sources = open_sources(session)
-    table = open_training_data(session, sources["train"], seed=0).table
+    table = open_training_data(session, sources["train"], seed=0, images=4, parts=1).table
     scored = table_of(session, sources["val"][:1])
     assert table.classes == scored.classes == {0: "circle", 11: "square", 79: "triangle"}
     for image in range(VAL_IMAGES):
