@@ -10,6 +10,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
+def run(module: nn.Module, x: Tensor, *, again: bool) -> Tensor:
+    """`module(x)`, which in training is computed again in the backward pass if `again`."""
+    if again and module.training:
+        return checkpointed(module, x)
+    out: Tensor = module(x)
+    return out
+
+
 def checkpointed(module: nn.Module, x: Tensor) -> Tensor:
     """Run `module(x)`, keep none of its activations, and compute them again in the backward pass.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from torch import nn
 
+from rtdetr_slurm.engine.models.fourier import FourierCode
 from rtdetr_slurm.engine.models.layers import freeze_batch_norm
 from rtdetr_slurm.engine.models.resnet_vd import ResNetVd
 from rtdetr_slurm.engine.models.timm_backbone import STAGES, TimmBackbone
@@ -85,6 +86,9 @@ def _timm_features(name: str, out_indices: Sequence[int]) -> nn.Module:
     features: nn.Module = timm.create_model(
         timm_name, pretrained=False, features_only=True, out_indices=out_indices, **arguments
     )
+    for module in features.modules():
+        if (code := getattr(module, "pos_embd", None)) is not None:  # EdgeNeXt's
+            module.pos_embd = FourierCode(code.token_projection)
     return features
 
 

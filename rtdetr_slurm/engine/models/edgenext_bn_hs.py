@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import torch
 from timm.layers.mlp import Mlp
 from timm.models._features import FeatureListNet
-from timm.models.edgenext import CrossCovarianceAttn, PositionalEncodingFourier
+from timm.models.edgenext import CrossCovarianceAttn
 from torch import Tensor, nn
+
+from rtdetr_slurm.engine.models.fourier import FREQUENCIES, FourierCode
 
 DEPTHS = {"xx_small": (2, 2, 6, 2), "x_small": (3, 3, 9, 3), "small": (3, 3, 9, 3)}
 WIDTHS = {
@@ -60,7 +62,7 @@ class SplitTransposeBlock(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(part, part, 3, padding=1, groups=part) for _ in range(scales - 1)
         )
-        self.pos_embd = PositionalEncodingFourier(dim=width) if has_position else None
+        self.pos_embd = FourierCode(nn.Conv2d(2 * FREQUENCIES, width, 1)) if has_position else None
         self.norm_xca = nn.BatchNorm2d(width)
         self.gamma_xca = nn.Parameter(LAYER_SCALE * torch.ones(width))
         self.xca = CrossCovarianceAttn(width, num_heads=heads, qkv_bias=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,11 @@ from timm.layers.norm import LayerNorm2d
 from timm.models.convnext import ConvNeXtStage
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
+from rtdetr_slurm.engine.models.activation_checkpoint import run
+from rtdetr_slurm.engine.models.fourier import FREQUENCIES, FourierCode
 from rtdetr_slurm.engine.models.layers import fixed_sizes
 from rtdetr_slurm.engine.models.levels import level_layers
+from rtdetr_slurm.spec.backbones import LAST
 
 STEM_WIDTHS = (128, 256)
 LAST_WIDTH = 768
@@ -59,8 +61,9 @@ SIZES = {
 class ConvStem(nn.Module):
     """The first stages of a ConvNeXt: [B, 3, H, W] to maps of stride 4 and 8."""
 
-    def __init__(self, depths: Sequence[int]) -> None:
+    def __init__(self, depths: Sequence[int], activation_checkpoint: bool) -> None:
         super().__init__()
+        self.activation_checkpoint = activation_checkpoint
         first = STEM_WIDTHS[0]
         self.stem = nn.Sequential(nn.Conv2d(3, first, 4, stride=4), LayerNorm2d(first))
         widths = (first, *STEM_WIDTHS)
@@ -77,51 +80,29 @@ class ConvStem(nn.Module):
             for stage, depth in enumerate(depths)
         )
 
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.stem(images)
+        maps = []
+        for stage in self.stages:
+            x = run(stage, x, again=self.activation_checkpoint)
+            maps.append(x)
+        return maps
+
 
 class PatchEmbed(nn.Module):
-    """The stem, and what makes tokens of its last map."""
+    """The stem, and what makes tokens of its last map: [B, 3, H, W] to the stem's maps, and that of
+    the tokens, where there are any."""
 
-    def __init__(self, depths: Sequence[int], width: int | None) -> None:
+    def __init__(
+        self, depths: Sequence[int], width: int | None, activation_checkpoint: bool
+    ) -> None:
         super().__init__()
-        self.backbone = ConvStem(depths)
-        if width is not None:
-            self.proj = nn.Conv2d(STEM_WIDTHS[-1], width, 2, stride=2)
+        self.backbone = ConvStem(depths, activation_checkpoint)
+        self.proj = None if width is None else nn.Conv2d(STEM_WIDTHS[-1], width, 2, stride=2)
 
-
-class PositionCode(nn.Module):
-    """Adds a projected Fourier code of the cells' places to a map [B, C, H, W]."""
-
-    def __init__(self, width: int, frequencies: int = 32) -> None:
-        super().__init__()
-        self.frequencies = frequencies
-        self.token_projection = nn.Conv2d(2 * frequencies, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        _, height, width = fixed_sizes(x)
-        projection = self.token_projection.weight
-        code = fourier_code(height, width, self.frequencies, projection.dtype, projection.device)
-        out: Tensor = x + self.token_projection(code)
-        return out
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is cached must be usable in training later
-@torch.no_grad()
-def fourier_code(
-    height: int, width: int, frequencies: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """[1, 2 * frequencies, height, width]: sine and cosine in turn, of the row, then of the column,
-    both in 0..2π (El-Nouby et al. 2021, arXiv:2106.09681)."""
-    omega = 10000.0 ** (2 * (torch.arange(frequencies) // 2).double() / frequencies)
-
-    def code(size: int) -> Tensor:
-        place = torch.arange(1, size + 1, dtype=torch.float64) / (size + 1e-6) * (2 * math.pi)
-        angle = place[:, None] / omega
-        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
-
-    rows = code(height).T[:, :, None].expand(-1, -1, width)
-    columns = code(width).T[:, None, :].expand(-1, height, -1)
-    return torch.cat([rows, columns])[None].to(device=device, dtype=dtype)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.backbone(images)
+        return maps if self.proj is None else [*maps, self.proj(maps[-1])]
 
 
 class TokenMixing(nn.Module):
@@ -273,14 +254,16 @@ class FAN(nn.Module):
         size = self.size
         has_tokens = last >= 2
         self.patch_embed = PatchEmbed(
-            size.stem_depths[: last + 1], size.width if has_tokens else None
+            size.stem_depths[: last + 1],
+            size.width if has_tokens else None,
+            self.activation_checkpoint,
         )
         if not has_tokens:
             return
-        self.pos_embed = PositionCode(size.width)
-        depth = size.depth if last == 3 else size.read_after + 1
+        self.pos_embed = FourierCode(nn.Conv2d(2 * FREQUENCIES, size.width, 1))
+        depth = size.depth if last == LAST else size.read_after + 1
         self.blocks = nn.ModuleList(FANBlock(size.width, size.heads) for _ in range(depth))
-        if last == 3:
+        if last == LAST:
             self.cls_attn_blocks = nn.ModuleList(ClassAttentionBlock(size.width) for _ in range(2))
             self.learnable_downsample = nn.Conv2d(size.width, LAST_WIDTH, 3, stride=2, padding=1)
 
@@ -295,31 +278,20 @@ class FAN(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         """All maps up to the last one that is returned."""
-        stem = self.patch_embed.backbone
-        x = stem.stem(images)
-        maps = []
-        for stage in stem.stages:
-            x = self._run(stage, x)
-            maps.append(x)
-        last = self.return_indices[-1]
-        if last < 2:
+        maps: list[Tensor] = self.patch_embed(images)
+        if self.patch_embed.proj is None:
             return maps
-        x = self.pos_embed(self.patch_embed.proj(x))
+        *maps, x = maps
+        x = x + self.pos_embed((x.shape[0], *x.shape[2:]))
         for index, block in enumerate(self.blocks):
-            x = self._run(block, x)
+            x = run(block, x, again=self.activation_checkpoint)
             if index == self.size.read_after:
                 maps.append(x)
-        if last == 3:
+        if self.return_indices[-1] == LAST:
             for block in self.cls_attn_blocks:
                 x = block(x)
             maps.append(self.learnable_downsample(x))
         return maps
-
-    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        if self.activation_checkpoint and self.training:
-            return checkpointed(module, x)
-        out: Tensor = module(x)
-        return out
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
+from rtdetr_slurm.engine.models.activation_checkpoint import run
 from rtdetr_slurm.engine.models.functions import max_pool
 from rtdetr_slurm.engine.models.layers import ConvNorm
 
@@ -147,8 +147,7 @@ class ResNetVd(nn.Module):
         x = F.relu(max_pool(self.conv1(images)), inplace=True)
         maps = []
         for index, stage in enumerate(self.res_layers):
-            again = self.activation_checkpoint and self.training
-            x = checkpointed(stage, x) if again else stage(x)
+            x = run(stage, x, again=self.activation_checkpoint)
             if index in self.return_indices:
                 maps.append(x)
         return maps

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.activation_checkpoint import checkpointed
+from rtdetr_slurm.engine.models.activation_checkpoint import run
 from rtdetr_slurm.engine.models.levels import level_layers
 from rtdetr_slurm.spec.backbones import CONV_WIDTHS, LevelLayer
 
@@ -64,8 +64,7 @@ class TimmBackbone(nn.Module):
         maps = []
         for name in self.body:
             module, stage = self.get_submodule(name), self.stage_of.get(name)
-            again = self.activation_checkpoint and self.training and stage is not None
-            x = checkpointed(module, x) if again else module(x)
+            x = run(module, x, again=self.activation_checkpoint and stage is not None)
             if stage in self.returned:
                 maps.append(x if self.levels is None else self.levels[str(stage)](x))
         return maps

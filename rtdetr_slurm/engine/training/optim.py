@@ -13,43 +13,33 @@ from rtdetr_slurm.errors import RequestError
 if TYPE_CHECKING:
     from rtdetr_slurm.spec.train import OptimConfig
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-
 
 def parameter_groups(
     model: nn.Module, cfg: OptimConfig, auxiliary: nn.Module | None = None
 ) -> list[dict[str, Any]]:
-    """Three groups of the trainable parameters; a group without parameters is left out.
+    """Four groups of the trainable parameters; a group without parameters is left out.
 
-    The backbone has its own rate. Biases and norm weights of encoder and decoder have no weight
-    decay. Each group keeps its full rate as `base_lr`.
+    The backbone has its own rate. Biases, norm weights and what else scales a channel have no
+    weight decay, as in the published R18 and R34. Each group keeps its full rate as `base_lr`.
 
     Args:
         auxiliary: what is trained beside the model, at the rate of encoder and decoder.
     """
     beside = auxiliary or nn.Module()
-    no_decay = {
-        id(parameter)
-        for module in (*model.modules(), *beside.modules())
-        for name, parameter in module.named_parameters(recurse=False)
-        if isinstance(module, _NORMS) or name.endswith("bias")
+    no_decay: dict[str, Any] = {"weight_decay": 0.0}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {
+        (True, False): {"name": "backbone", "lr": cfg.lr_backbone},
+        (True, True): {"name": "backbone_no_decay", "lr": cfg.lr_backbone, **no_decay},
+        (False, True): {"name": "no_decay", "lr": cfg.lr, **no_decay},
+        (False, False): {"name": "decay", "lr": cfg.lr},
     }
-    backbone, plain, decayed = [], [], []
+    for group in groups.values():
+        group |= {"params": [], "base_lr": group["lr"]}
     for name, parameter in (*model.named_parameters(), *beside.named_parameters()):
-        if not parameter.requires_grad:
-            continue
-        if name.startswith("backbone."):
-            backbone.append(parameter)
-        elif id(parameter) in no_decay:
-            plain.append(parameter)
-        else:
-            decayed.append(parameter)
-    groups = [
-        {"name": "backbone", "params": backbone, "lr": cfg.lr_backbone},
-        {"name": "no_decay", "params": plain, "lr": cfg.lr, "weight_decay": 0.0},
-        {"name": "decay", "params": decayed, "lr": cfg.lr},
-    ]
-    return [{**group, "base_lr": group["lr"]} for group in groups if group["params"]]
+        if parameter.requires_grad:
+            kind = (name.startswith("backbone."), parameter.dim() <= 1)
+            groups[kind]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 def build_optimizer(

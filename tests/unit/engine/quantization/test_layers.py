@@ -6,10 +6,12 @@ from __future__ import annotations
 import copy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
+from model_support import SMALLEST
 from onnx_support import METADATA, tiny_detector
 from torch import Tensor, nn
 
@@ -51,9 +53,11 @@ def decided(model: nn.Module, layers: dict[str, LayerFormat]) -> dict[str, Decid
     return found
 
 
-def detectors(formats: LayerFormat, pattern: str = "encoder.fpn") -> tuple[RTDETR, RTDETR]:
+def detectors(
+    formats: LayerFormat, pattern: str = "encoder.fpn", **changes: Any
+) -> tuple[RTDETR, RTDETR]:
     """A fused detector, and the same with quantized layers."""
-    model = tiny_detector(4).fuse()
+    model = tiny_detector(4, **changes).fuse()
     layers = {name: formats for name in layers_of(model) if name.startswith(pattern)}
     return model, quantized(model, layers, decided(model, layers))
 
@@ -108,6 +112,15 @@ def test_onnx_computes_the_same(tmp_path: Path, formats: LayerFormat, opset: int
     found = differences_of(other(images), open_onnx(path)(images))
     assert found.quantile(0.9) < 1e-3
     assert movement(model(images), other(images)) > 1e-4
+
+
+@pytest.mark.parametrize("backbone", SMALLEST[4:])
+def test_every_kind_of_backbone(backbone: str) -> None:
+    model, other = detectors(LayerFormat("int8", "int8"), "backbone.", backbone=backbone)
+    assert isinstance(other.backbone, type(model.backbone))
+    assert sum(isinstance(one, Quantized) for one in other.backbone.modules()) > 9
+    images = torch.rand(1, 3, 64, 96)
+    assert 1e-6 < movement(model(images), other(images)) < 10
 
 
 def test_a_checkpoint_builds_the_same_again() -> None:

@@ -56,7 +56,12 @@ class TestGroups:
 
     def test_every_parameter_is_in_one_group(self, model: RTDETR) -> None:
         groups = parameter_groups(model, OptimConfig())
-        assert [group["name"] for group in groups] == ["backbone", "no_decay", "decay"]
+        assert [group["name"] for group in groups] == [
+            "backbone",
+            "backbone_no_decay",
+            "no_decay",
+            "decay",
+        ]
         names = [names_of(model, group) for group in groups]
         assert (
             sum(map(len, names)) == len(set().union(*names)) == len(dict(model.named_parameters()))
@@ -71,6 +76,10 @@ class TestGroups:
         assert "decoder.enc_output.norm.weight" in spared
         assert "decoder.enc_score_head.bias" in spared
         assert not any(name.startswith("backbone.") for name in spared)
+        scaled = names_of(model, groups["backbone_no_decay"])
+        assert "backbone.conv1.conv1_1.norm.weight" in scaled
+        assert groups["backbone_no_decay"]["weight_decay"] == 0
+        assert not any(name.endswith("conv.weight") for name in scaled)
         decayed = names_of(model, groups["decay"])
         assert "decoder.enc_score_head.weight" in decayed
         assert not any(name.endswith("bias") or ".norm." in name for name in decayed)
