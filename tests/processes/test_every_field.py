@@ -267,6 +267,7 @@ SEEN_ELSEWHERE = {
     **{f"wandb.{name}": WANDB_FILES for name in ("run_id", "save_code", "sync_tensorboard")},
     "wandb.enable": "tests/unit/engine/training/test_wandb_login.py::test_off_is_off",
     "train.distributed_strategy": "tests/processes/test_fsdp.py::test_each_rank_holds_a_share",
+    "engine.elastic": "tests/processes/test_elastic.py::test_every_image_once_whoever_has_it",
     "encryption_key": ENCRYPTED,
     "evaluate.is_quantized": QUANTIZED,
     "inference.is_quantized": QUANTIZED,
