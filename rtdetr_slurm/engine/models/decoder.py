@@ -16,7 +16,6 @@ from rtdetr_slurm.engine.models.layers import (
     MLP,
     ConvNorm,
     fixed_sizes,
-    inverse_sigmoid,
     project_map,
 )
 from rtdetr_slurm.engine.models.positions import Shapes, anchors
@@ -26,6 +25,9 @@ from rtdetr_slurm.errors import RequestError
 NUM_HEADS = 8
 NUM_POINTS = 4
 FFN_DIM = 1024
+LIMIT = -math.log(1e-5)
+"""Of a box's logits, before a layer refines them. The published code has probabilities between the
+layers, whose inverse sigmoid has this limit."""
 PRIOR = 0.01
 """Score that a freshly initialised class head gives to everything."""
 
@@ -87,21 +89,22 @@ class TransformerDecoder(nn.Module):
         trains the box head before it ("look forward twice", Zhang et al. 2023, arXiv:2203.03605).
         """
         depth = len(self.layers) if self.training else self.eval_idx + 1
-        start = box_logits.sigmoid()
+        start = box_logits
         previous: Tensor | None = None
         logits, boxes = [], []
         for index in range(depth):
-            x = self.layers[index](x, query_pos_head(start), start, maps, allowed)
+            at = start.sigmoid()
+            x = self.layers[index](x, query_pos_head(at), at, maps, allowed)
             delta = bbox_heads[index](x)
-            refined = (delta + inverse_sigmoid(start)).sigmoid()
+            refined = delta + start.clamp(-LIMIT, LIMIT)
             if self.training or index == depth - 1:
                 logits.append(score_heads[index](x))
                 seen = refined
                 if self.training and previous is not None:
-                    seen = (delta + inverse_sigmoid(previous)).sigmoid()
+                    seen = delta + previous.clamp(-LIMIT, LIMIT)
                 boxes.append(seen)
             previous, start = refined, refined.detach()
-        return torch.stack(logits), torch.stack(boxes)
+        return torch.stack(logits), torch.stack(boxes).sigmoid()
 
 
 class CellContent(nn.Module):

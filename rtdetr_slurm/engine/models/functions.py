@@ -85,7 +85,7 @@ class _NormSilu(Function):
         branches = _in_fives(ctx.saved_tensors)
         total: Tensor | None = None
         for x, weight, bias, mean, inverse_std in branches:
-            var = inverse_std.square().reciprocal_()
+            var = inverse_std.pow(-2)
             y = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, 0.0)[0]
             total = y if total is None else total.add_(y)
         grad = _aten.silu_backward(grad, total)

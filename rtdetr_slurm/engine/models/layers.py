@@ -63,7 +63,7 @@ class FrozenBatchNorm2d(nn.Module):
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """y = x * scale + shift, each [channels]."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
+        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
