@@ -205,7 +205,14 @@ def other_detector(
     """
     try:
         processor = None if num_classes is None else record.processor
-        described = describe(record.shapes, record.spec, record.config, processor, part)
+        described = describe(
+            record.shapes,
+            record.spec,
+            record.config,
+            processor,
+            part,
+            quantized=record.quantization is not None,
+        )
     except RequestError as error:
         yield from (Problem(at, f"{path.parent}/{line}") for line in str(error).splitlines())
         return

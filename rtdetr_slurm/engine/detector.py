@@ -137,7 +137,14 @@ def refuse_other_detector(
         return Described()  # which load_weights then has its say about
     try:
         processor = None if num_classes is None else record.processor
-        described = describe(record.shapes, record.spec, record.config, processor, part)
+        described = describe(
+            record.shapes,
+            record.spec,
+            record.config,
+            processor,
+            part,
+            quantized=record.quantization is not None,
+        )
     except RequestError as error:
         raise RequestError(f"{path}, as the files beside it have it:\n{error}") from error
     problems = [*weights_problems(config, num_classes, described, str(path), at)]

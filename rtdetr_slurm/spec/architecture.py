@@ -57,6 +57,8 @@ def describe(
     config: Mapping[str, Any] | None = None,
     processor: Mapping[str, Any] | None = None,
     part: Part = "detector",
+    *,
+    quantized: bool = False,
 ) -> Described:
     """The detector that a file's weights are of.
 
@@ -66,6 +68,7 @@ def describe(
         config: the config.json beside it, where there is one.
         processor: the preprocessor_config.json there, where the weights are used as they are.
         part: of a detector that the file is needed for.
+        quantized: they are of one that `quantize` has left.
 
     Raises:
         RequestError: config.json or preprocessor_config.json is of what this engine does not have;
@@ -73,6 +76,8 @@ def describe(
     """
     _, names = (backbone_tensor_names if part == "backbone" else own_tensor_names)(shapes)
     own = {name: shapes[theirs] for theirs, name in names.items()}
+    if quantized:  # its batch norms are in convolutions, which have a bias for them, and scales
+        own = {name: shape for name, shape in own.items() if name.endswith(".weight")}
     backbone = dict(_backbone(own))
     if part == "backbone":
         return Described(backbone)

@@ -30,6 +30,9 @@ EVERY = [
     "train.enable_ema=true",
     "train.ema.decay=0.9",
     "train.freeze=[encoder.pan_blocks]",
+    # Adam makes steps of this size of gradients that are nothing but rounding.
+    "train.optim.lr=1e-4",
+    "train.optim.lr_backbone=1e-5",
 ]
 FSDP = "train.distributed_strategy=fsdp"
 
