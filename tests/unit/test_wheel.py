@@ -73,7 +73,7 @@ def test_the_wheel_has_every_module_schema_and_spec(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     data = names("schemas", "*.json") | names("specs", "*.yaml") | names("sbatch", "*")
     assert len(data) > 10
-    sources = names(PACKAGE, "*.py") | names(PACKAGE, "*.cpp")
+    sources = names(PACKAGE, "*.py") | names(PACKAGE, "*.cpp") | names(PACKAGE, "*.json")
     assert held == sources | {f"{PACKAGE}/py.typed"} | {f"{PACKAGE}/{name}" for name in data}
 
 

@@ -2,9 +2,9 @@
 
 Products and what lies between them may. In float32 stay normalisations, softmax and sums, whose
 values leave the range of float16 or add its rounding up, and what computes coordinates: boxes from
-the last product of their heads on, with anchors and inverse sigmoids, and the points at which
-features are sampled, with the sampling itself, for which TensorRT wants one type. Near 1 a step of
-float16 is a third of a pixel in 640.
+the last product of their heads on, with anchors and the logits they are added to, and the points at
+which features are sampled, with the sampling itself, for which TensorRT wants one type. Near 1 a
+step of float16 is a third of a pixel in 640.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def conditions_of(session: Session, image_size: tuple[int, int], boxes: int) -> 
         "optimizer": train.optim.optimizer,
         "freeze": train.freeze,
         "model": spec["model"],
-        "distill": spec.get("distill") if session.name == "distill" else None,
+        "distill": spec.get("distill"),
         "recipe": session.experiment.engine.recipe,
         "compile": session.experiment.engine.compile,
         "torch": torch.__version__,

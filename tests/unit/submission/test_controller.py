@@ -37,6 +37,7 @@ LATER = {
     "automl",
     "data",
     "model_check.py",
+    "runs",
     "slurm",
     "spec",
     "staging",

@@ -233,7 +233,12 @@ class TestResume:
             one["name"]: (one["lr"], one["weight_decay"])
             for one in after["optimizer"]["param_groups"]
         }
-        assert rates == {"backbone": (2e-6, 0.5), "no_decay": (1e-6, 0.0), "decay": (1e-6, 0.5)}
+        assert rates == {
+            "backbone_no_decay": (2e-6, 0.0),
+            "backbone": (2e-6, 0.5),
+            "no_decay": (1e-6, 0.0),
+            "decay": (1e-6, 0.5),
+        }
         steps = {int(one["step"]) for one in after["optimizer"]["state"].values()}
         assert steps == {8}
         for name, _ in detector.named_parameters():  # moved by steps of the new rate
