@@ -29,7 +29,7 @@ from rtdetr_slurm.runs.checkpoints import (
 )
 from rtdetr_slurm.runs.early_stopping import why_stopped_at
 from rtdetr_slurm.spec import ExperimentConfig
-from rtdetr_slurm.spec.architecture import Part, describe, weights_problems
+from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.quantization import opset_has
 from rtdetr_slurm.yaml_source import KeyPath, dotted, show
@@ -186,6 +186,25 @@ def _is_as_said(
         yield from opset_has(formats, experiment.export.opset_version)
 
 
+def detector_of(record: WeightsRecord, num_classes: int | None, part: Part) -> Described:
+    """The detector that a file's weights are of.
+
+    Args:
+        num_classes: of the spec; None where class heads of another size do no harm.
+
+    Raises:
+        RequestError: as `describe`.
+    """
+    return describe(
+        record.shapes,
+        record.spec,
+        record.config,
+        None if num_classes is None else record.processor,
+        part,
+        quantized=record.quantization is not None,
+    )
+
+
 def other_detector(
     record: WeightsRecord,
     path: Path,
@@ -204,15 +223,7 @@ def other_detector(
         model_at: where the spec has the detector.
     """
     try:
-        processor = None if num_classes is None else record.processor
-        described = describe(
-            record.shapes,
-            record.spec,
-            record.config,
-            processor,
-            part,
-            quantized=record.quantization is not None,
-        )
+        described = detector_of(record, num_classes, part)
     except RequestError as error:
         yield from (Problem(at, f"{path.parent}/{line}") for line in str(error).splitlines())
         return

@@ -17,9 +17,10 @@ from rtdetr_slurm.errors import NewerVersion, RequestError
 from rtdetr_slurm.records import BadRecord
 from rtdetr_slurm.runs.checkpoint_record import not_quantized, quantization_of
 from rtdetr_slurm.spec import in_lines
-from rtdetr_slurm.spec.architecture import Described, Part, describe, weights_problems
+from rtdetr_slurm.spec.architecture import Described, Part, weights_problems
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.spec.modules import keeps_pretrained_norms
+from rtdetr_slurm.weights import detector_of
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,7 @@ def refuse_other_detector(
     except BadRecord:
         return Described()  # which load_weights then has its say about
     try:
-        processor = None if num_classes is None else record.processor
-        described = describe(
-            record.shapes,
-            record.spec,
-            record.config,
-            processor,
-            part,
-            quantized=record.quantization is not None,
-        )
+        described = detector_of(record, num_classes, part)
     except RequestError as error:
         raise RequestError(f"{path}, as the files beside it have it:\n{error}") from error
     problems = [*weights_problems(config, num_classes, described, str(path), at)]

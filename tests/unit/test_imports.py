@@ -77,7 +77,7 @@ MAY_IMPORT = {
         *("spec", "staging", "storage", "submission", "yaml_edit"),
     },
     "vision": {"cipher", "data", "runs", "spec"},
-    "engine": {"cipher", "data", "runs", "spec", "vision"},
+    "engine": {"cipher", "data", "runs", "spec", "vision", "weights"},
     "deploy": {"cipher", "data", "engine", "runs", "spec", "vision"},
 }
 LOGIN_SIDE = set(MAY_IMPORT) - {"cipher", "vision", "engine", "deploy"}
