@@ -81,7 +81,7 @@ def test_many_files_go_on(
     assert found == {name.removeprefix("images/"): data for name, data in IMAGES.items()}
     if kind == "archive":
         starts = {int(asked[6:].partition("-")[0]) for asked in faults.of("GET")}
-        # But for its beginning, which says what it is; how many of several at once had come is chance.
+        # But for its beginning, which says what it is. How many pieces had come is chance.
         assert min(starts - {0}) >= 4 * PIECE
     else:
         assert 0 < len(faults.of("GET", "images/")) < before
