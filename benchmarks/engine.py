@@ -14,6 +14,8 @@ calls     ATen calls of a step: as torch.profiler counts them, calls within call
           operators as they are sent on by autograd, without views, which is what a GPU launches
 syncs     how often the host waits for the device in a step of ours
 update    EMA and optimizer, as a share of the step of ours
+compile   `engine.compile`: a step and what it keeps, beside the same without (and how long
+          compiling takes: minutes)
 
 Times are medians of turns that both sides take, in milliseconds; the last number is the median of
 the turns' own ratios, which is steadier on a busy machine (below 1: ours is less).
@@ -34,12 +36,13 @@ from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetCon
 
 from rtdetr_slurm.engine.losses import build_criterion
 from rtdetr_slurm.engine.models import build_model
+from rtdetr_slurm.engine.training.compilation import compile_detector, compiler
 from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.samples import Target
 
-PARTS = ["forward", "step", "kept", "calls", "syncs", "update"]
+PARTS = ["forward", "step", "kept", "calls", "syncs", "update", "compile"]
 NUM_CLASSES = 80
 BOXES_PER_IMAGE = 7  # the average of COCO
 STAGES = ["stage2", "stage3", "stage4"]
@@ -115,13 +118,15 @@ class Trained:
         self.optimizer.zero_grad()
 
 
-def our_training(depth: int, size: int, device: torch.device) -> Trained:
+def our_training(depth: int, size: int, device: torch.device, *, compiled: bool = False) -> Trained:
     images = torch.rand(2, 3, size, size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     targets = random_targets(2, device)
     num_boxes = torch.tensor(2.0 * BOXES_PER_IMAGE, device=device)
     model = build_model(our_config(depth), NUM_CLASSES, freeze_norm=True).train()
     model = model.to(device, memory_format=torch.channels_last)
+    if compiled:
+        compile_detector(model)
     objective = DetectionObjective(model, build_criterion(our_config(depth)), "fp32")
     return Trained(model, lambda: objective(images, targets, num_boxes)[0])
 
@@ -211,6 +216,18 @@ def measure_training(depth: int, args: argparse.Namespace) -> None:
         print(
             f"{name + ' EMA and optimizer, ms':<42}{update:11.0f}   {update / step:.1%} of a step"
         )
+    if "compile" in args.parts:
+        measure_compiled(name, depth, ours, args)
+
+
+def measure_compiled(name: str, depth: int, plain: Trained, args: argparse.Namespace) -> None:
+    with compiler(args.device):
+        torch.manual_seed(0)
+        compiled = our_training(depth, args.size, args.device, compiled=True)
+        took = seconds(compiled.step, args.device)
+        print(f"{name} compiled in {took:.0f} s:{'':<16}   compiled          plain")
+        compare(f"{name} training step, ms", compiled.step, plain.step, args.repeats, args.device)
+        show(f"{name} kept for backward, MB", kept(compiled), kept(plain))
 
 
 def main() -> None:

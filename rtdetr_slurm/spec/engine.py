@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rtdetr_slurm.spec.fields import TRAINING, Section, field
+from rtdetr_slurm.spec.fields import TRAIN, TRAINING, Section, field
 
 Weight = Annotated[float, Field(ge=0.0)]
 RecipeName = Literal["rtdetr", "rtdetrv2", "deim"]
@@ -81,7 +81,10 @@ class EngineConfig(Section):
         "epoch, with the same images per epoch and the same effective batch.",
     )
     compile: bool = field(
-        False, description="Compile the detector with torch.compile: slow to start, then faster."
+        False,
+        honoured_by=TRAIN,
+        description="Compile backbone and encoder with torch.compile: minutes for each image size "
+        "when it first comes; steps take less time and memory from then on.",
     )
     early_stopping: EarlyStoppingConfig = field(
         EarlyStoppingConfig, switch="patience", description="When training ends early."

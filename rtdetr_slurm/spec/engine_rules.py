@@ -1,4 +1,4 @@
-"""What must hold between `engine`'s recipe and sampling and other fields; pure, as rules.py."""
+"""What must hold between `engine` and other fields; pure, as rules.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rtdetr_slurm.model_check import Problem
 from rtdetr_slurm.spec.experiment import ExperimentConfig
-from rtdetr_slurm.spec.fields import Section
+from rtdetr_slurm.spec.fields import TRAIN, TRAINING, Section
 from rtdetr_slurm.yaml_source import KeyPath, show
 
 Problems = Iterator[Problem]
@@ -81,3 +81,31 @@ def sampling_weights_differ(experiment: ExperimentConfig) -> Problems:
             ("engine", "sampling", "class_weights"),
             "found no weight but 1, which every class has; allowed: one that differs",
         )
+
+
+def parts_are_tried_whole(experiment: ExperimentConfig, action: str) -> Problems:
+    """What a step takes is tried out on a model in one piece."""
+    strategy = experiment.train.distributed_strategy
+    if action in TRAINING and experiment.engine.batch == "auto" and strategy == "fsdp":
+        yield Problem(
+            ("engine", "batch"),
+            "found 'auto'; allowed with train.distributed_strategy 'fsdp': 'fixed'",
+            also=(("train", "distributed_strategy"),),
+        )
+
+
+def compiled_in_one_piece(experiment: ExperimentConfig, action: str) -> Problems:
+    """A compiler sees neither modules that are split nor which are to be computed again."""
+    train = experiment.train
+    if action not in TRAIN or not experiment.engine.compile:
+        return
+    for name, value, allowed, why in (
+        ("activation_checkpoint", True, False, "what is compiled decides by itself what it keeps"),
+        ("distributed_strategy", "fsdp", "ddp", "it takes whole modules"),
+    ):
+        if getattr(train, name) == value:
+            yield Problem(
+                ("train", name),
+                f"found {show(value)}; allowed with engine.compile true: {show(allowed)}, as {why}",
+                also=(("engine", "compile"),),
+            )

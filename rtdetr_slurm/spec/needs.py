@@ -12,6 +12,7 @@ from rtdetr_slurm.spec.addresses import address_problem
 from rtdetr_slurm.spec.backbones import CONV_WIDTHS, level_layer
 from rtdetr_slurm.spec.checkpointer import monitored_is_known, names_are_sound
 from rtdetr_slurm.spec.datasets import ROOTS
+from rtdetr_slurm.spec.engine_rules import compiled_in_one_piece, parts_are_tried_whole
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.export import OPSETS
 from rtdetr_slurm.spec.fields import (
@@ -132,17 +133,6 @@ def dry_run_is_not_gone_on_from(experiment: ExperimentConfig, actions: Sequence[
                 f"'{actions[before]}'; allowed: false, or a dry run alone",
             )
             return
-
-
-def parts_are_tried_whole(experiment: ExperimentConfig, action: str) -> Problems:
-    """What a step takes is tried out on a model in one piece."""
-    strategy = experiment.train.distributed_strategy
-    if action in TRAINING and experiment.engine.batch == "auto" and strategy == "fsdp":
-        yield Problem(
-            ("engine", "batch"),
-            "found 'auto'; allowed with train.distributed_strategy 'fsdp': 'fixed'",
-            also=(("train", "distributed_strategy"),),
-        )
 
 
 def models_of(experiment: ExperimentConfig, action: str) -> Iterator[tuple[ModelConfig, KeyPath]]:
@@ -332,10 +322,11 @@ def options_are_honoured(experiment: ExperimentConfig, action: str) -> Problems:
         if inside_list or isinstance(value, Section) or not ignored:
             continue
         if is_chosen(ref, value):
+            others = ", ".join(ref.honoured_by) or "NVIDIA TAO's image alone (engine: tao)"
             yield Problem(
                 ref.path,
-                f"found {show(value)}; this option is not available yet in action '{action}'; "
-                f"allowed: its default, {show(ref.default)}",
+                f"found {show(value)}; action '{action}' does not have this option, which works in "
+                f"{others}; allowed: its default, {show(ref.default)}",
             )
 
 
@@ -352,6 +343,7 @@ RULES = (
 )
 OWN_RULES = (
     parts_are_tried_whole,
+    compiled_in_one_piece,
     names_are_sound,
     monitored_is_known,
     frozen_names_exist,

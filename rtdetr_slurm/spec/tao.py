@@ -13,6 +13,7 @@ from typing import Any
 from rtdetr_slurm.actions import ACTIONS, DEPLOY
 from rtdetr_slurm.contract import ENGINE_SECTION
 from rtdetr_slurm.model_check import Problem
+from rtdetr_slurm.spec.backbones import family
 from rtdetr_slurm.spec.dataset import ARCHIVE_SUFFIXES, LIST_SUFFIX
 from rtdetr_slurm.spec.experiment import ExperimentConfig
 from rtdetr_slurm.spec.fields import EVALUATE, TRAINING, FieldRef, Section, is_chosen, users, visit
@@ -73,6 +74,13 @@ def _square(preserved: Any, experiment: ExperimentConfig) -> str | None:
     return "allowed with TAO's image: true with a square eval_spatial_size; it pads to a square"
 
 
+def _three_of_convnext(levels: Any, experiment: ExperimentConfig) -> str | None:
+    backbone = experiment.model.backbone
+    if family(backbone) not in ("convnext", "convnextv2") or len(levels) == 3:
+        return None
+    return f"allowed with TAO's image and {backbone}: three levels"
+
+
 _NEAREST_BACKBONES = {
     **{f"resnet_{depth}_vd": f"resnet_{depth}" for depth in (18, 34, 50, 101)},
     "fan_tiny": "fan_tiny_8_p4_hybrid",
@@ -86,6 +94,7 @@ REFUSED: Mapping[str, Check] = {
         if name in _NEAREST_BACKBONES
         else None
     ),
+    "model.return_interm_indices": _three_of_convnext,
     "model.expansion": lambda value, _: (
         None if value == int(value) else "allowed with TAO's image: a whole number"
     ),

@@ -24,6 +24,7 @@ from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.process.stop import Interrupted
 from rtdetr_slurm.engine.training.accumulation import Gradients
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.compilation import compile_detector, compiler
 from rtdetr_slurm.engine.training.loop import multi_scale, update
 from rtdetr_slurm.engine.training.micro_batch import fits_in_memory
 from rtdetr_slurm.engine.training.objective import detection_objective
@@ -170,6 +171,18 @@ def test_recomputed_activations_change_no_gradient(workspace: Workspace) -> None
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_compiled_detector_has_the_same_gradients(workspace: Workspace) -> None:
+    given = "train.activation_checkpoint=false"
+    plain = gradients(first_step(on_gpu(workspace, given)))
+    step = first_step(on_gpu(workspace, given))
+    with compiler(GPU):
+        compile_detector(step.state.model)
+        compiled = gradients(step)
+    assert plain.keys() == compiled.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, rtol=1e-2, atol=1e-4, msg=name)
 
 
 def test_it_goes_on_as_if_it_had_not_been_stopped(

@@ -13,4 +13,4 @@ def distill(session: Session) -> dict[str, float]:
     Returns, raises:
         As `train`.
     """
-    return train(session, distillation_objective)
+    return train(session, distillation_objective, may_compile=False)

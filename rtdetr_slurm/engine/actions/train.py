@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rtdetr_slurm.engine.losses import build_criterion
 from rtdetr_slurm.engine.process.distributed import on_main
 from rtdetr_slurm.engine.process.session import Session
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.compilation import compile_detector, compiler
 from rtdetr_slurm.engine.training.costs import detector_costs
 from rtdetr_slurm.engine.training.dry_run import dry_run
 from rtdetr_slurm.engine.training.early_stopping import stops_early
@@ -43,9 +45,16 @@ from rtdetr_slurm.vision.scoring import EvaluationData, evaluation_data
 
 
 def train(
-    session: Session, build_objective: BuildObjective = detection_objective
+    session: Session,
+    build_objective: BuildObjective = detection_objective,
+    *,
+    may_compile: bool = True,
 ) -> dict[str, float]:
     """Train a detector; what is written is described in docs/engine.md.
+
+    Args:
+        may_compile: as `engine.compile` wants it. An objective that looks into the detector with
+            hooks cannot: they are not called in what is compiled.
 
     Returns:
         The KPIs of the last epoch on rank 0; without the validation ones elsewhere.
@@ -54,6 +63,12 @@ def train(
         Interrupted: asked to stop; the state is in a checkpoint of its own.
         UserError: whatever a user can do something about.
     """
+    compiled = may_compile and session.experiment.engine.compile
+    with compiler(session.context.device) if compiled else nullcontext():
+        return _train(session, build_objective, compiled)
+
+
+def _train(session: Session, build_objective: BuildObjective, compiled: bool) -> dict[str, float]:
     experiment, context = session.experiment, session.context
     cfg = experiment.train
     session.numbers["epochs"] = cfg.num_epochs
@@ -76,6 +91,9 @@ def train(
     with session.phases.part("model"):
         torch.manual_seed(seed)  # the same initial weights on all ranks
         model = new_detector(session, pretrained=begun is None)
+        if compiled:
+            compile_detector(model)
+            session.say("backbone and encoder are compiled, for each image size as it comes")
         criterion = build_criterion(experiment.model, experiment.engine.recipe)
         costs = detector_costs(session, model)
         objective = build_objective(session, model, criterion, data.table.classes)

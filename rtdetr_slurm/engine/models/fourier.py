@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+
+from rtdetr_slurm.engine.models.constants import constant
 
 FREQUENCIES = 32
 
@@ -33,9 +34,7 @@ class FourierCode(nn.Module):
         return projected.expand(batch, -1, -1, -1)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is cached must be usable in training later
-@torch.no_grad()
+@constant
 def fourier_code(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[1, 2 * FREQUENCIES, height, width]: sine and cosine in turn, of the row, then of the column,
     both in 0..2π (El-Nouby et al. 2021, arXiv:2106.09681)."""

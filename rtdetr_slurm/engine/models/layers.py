@@ -50,6 +50,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
+        self._made: tuple[list[tuple[int, int]], tuple[Tensor, Tensor]] | None = None
 
     @classmethod
     def from_batch_norm(cls, norm: _BatchNorm) -> FrozenBatchNorm2d:
@@ -64,6 +65,14 @@ class FrozenBatchNorm2d(nn.Module):
         """y = x * scale + shift, each [channels]."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+
+    def kept_scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """As `scale_and_shift`; made anew only where a buffer is another, or was written to."""
+        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
+        state = [(one.data_ptr(), one._version) for one in buffers]
+        if self._made is None or self._made[0] != state:
+            self._made = state, self.scale_and_shift()
+        return self._made[1]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
@@ -100,7 +109,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.norm, FrozenBatchNorm2d):
             # A constant affine map: scaling the kernel is far cheaper than scaling the output.
-            x = self._frozen(x, *self.norm.scale_and_shift())
+            x = self._frozen(x, self.norm)
         elif isinstance(self.act, nn.SiLU) and normalizes(self.norm) and written_out():
             return norm_silu((self.conv(x), self.norm))
         else:
@@ -108,9 +117,10 @@ class ConvNorm(nn.Module):
         out: Tensor = self.act(x)
         return out
 
-    def _frozen(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def _frozen(self, x: Tensor, norm: FrozenBatchNorm2d) -> Tensor:
         if written_out():
-            return scaled_conv(x, self.conv, scale, shift)
+            return scaled_conv(x, self.conv, *norm.kept_scale_and_shift())
+        scale, shift = norm.scale_and_shift()
         weight = self.conv.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
 

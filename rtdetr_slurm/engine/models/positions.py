@@ -1,15 +1,15 @@
 """Position code and anchors of a pyramid of maps: functions of the sizes alone.
 
-They are cached per size, dtype and device and never part of a state dict, so that one checkpoint
+They are kept per size, dtype and device and never part of a state dict, so that one checkpoint
 serves every input size.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from rtdetr_slurm.engine.models.constants import constant
 
 Shapes = tuple[tuple[int, int], ...]
 """(height, width) of each level."""
@@ -23,9 +23,7 @@ OUTSIDE = 1e4
 float16 (the published code has infinity here, which ONNX Runtime and float16 turn into NaN)."""
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is cached must be usable in training later
-@torch.no_grad()
+@constant
 def position_code(
     height: int, width: int, dim: int, temperature: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -48,9 +46,7 @@ def position_code(
     return code.to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-@torch.no_grad()
+@constant
 def anchors(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """One anchor box per cell of every level.
 

@@ -82,12 +82,6 @@ def test_no_other_metric_ranks(tmp_path: Path) -> None:
     assert "allowed: val_mAP, val_mAP50, val_loss, train_loss" in line
 
 
-def test_parts_are_not_tried_out_for_fsdp(tmp_path: Path) -> None:
-    given = ("engine.batch=auto", "train.distributed_strategy=fsdp")
-    found = "\n".join(problems(tmp_path, TRAIN, *given, action="train"))
-    assert "engine.batch: found 'auto'; allowed with train.distributed_strategy 'fsdp'" in found
-
-
 def test_nothing_goes_on_from_a_dry_run(tmp_path: Path) -> None:
     dry = "train.is_dry_run=true"
     load(tmp_path, TRAIN, dry, action="train")

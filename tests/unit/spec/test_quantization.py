@@ -124,7 +124,7 @@ def rule(weights: str, activations: str = "") -> str:
          "backend 'modelopt.onnx': an ONNX file (.onnx)"),
         (["quantize.model_path=/m.onnx"], "model_path: found '/m.onnx'; allowed with backend "
          "'torchao': a checkpoint (.pth)"),
-        (["quantize.backend_kwargs={a: 1}"], "backend_kwargs: found a section with a; this option"),
+        (["quantize.backend_kwargs={a: 1}"], "backend_kwargs: found a section with a; action"),
     ],
 )  # fmt: skip
 def test_what_a_backend_cannot_do_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_what_our_engine_lacks_taos_image_has(tmp_path: Path) -> None:
     load(tmp_path, "model.backbone=fan_tiny_8_p4_hybrid", *NEEDED["export"])
     overrides = [*NEEDED["export"], "export.batch_size=2"]
     load(tmp_path, *overrides, action="export")
+
+
+def test_convnext_has_three_levels_there(tmp_path: Path) -> None:
+    two = ("model.return_interm_indices=[2, 3]", "model.feat_strides=[16, 32]",
+           "model.feat_channels=[256, 256]", "model.num_feature_levels=2",
+           "model.use_encoder_idx=[1]", "model.backbone=convnextv2_atto")  # fmt: skip
+    message = "return_interm_indices: found [2, 3]; allowed with TAO's image and convnextv2_atto"
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        load(tmp_path, *two)
+    load_spec(write(tmp_path, TRAIN), two, "train")
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,8 @@ SEEN_ELSEWHERE = {
     **{f"wandb.{name}": WANDB_FILES for name in ("run_id", "save_code", "sync_tensorboard")},
     "wandb.enable": "tests/unit/engine/training/test_wandb_login.py::test_off_is_off",
     "train.distributed_strategy": "tests/processes/test_fsdp.py::test_each_rank_holds_a_share",
+    "engine.compile": "tests/processes/test_compile.py::"
+    "test_a_compiled_training_is_the_same_but_for_rounding",
     "engine.elastic": "tests/processes/test_elastic.py::test_every_image_once_whoever_has_it",
     "encryption_key": ENCRYPTED,
     "evaluate.is_quantized": QUANTIZED,

@@ -78,6 +78,32 @@ def test_blocks(kind: str, layout: torch.memory_format, plainly: Callable[[], No
     compare(block, [x], lambda twin: twin(x), plainly)
 
 
+def test_what_is_kept_of_a_frozen_norm_follows_its_buffers() -> None:
+    """Loaded, written to, moved to another type, copied."""
+    block = ConvNorm(2, 2, 1)
+    block.norm = norm = FrozenBatchNorm2d(2)
+    x, state = torch.ones(1, 2, 1, 1), norm.state_dict()
+    seen = [block(x)]
+
+    def change(value: float) -> None:
+        norm.load_state_dict(state | {"weight": torch.tensor([value, value])})
+
+    for step in (lambda: change(3.0), lambda: norm.bias.add_(1.0), block.double):
+        step()
+        now = block(x.to(norm.bias.dtype))
+        expected = block.norm(block.conv(x.to(norm.bias.dtype)))
+        torch.testing.assert_close(now, expected)
+        assert not torch.equal(now, seen[-1])
+        seen.append(now)
+    twin = copy.deepcopy(block)
+    assert isinstance(twin.norm, FrozenBatchNorm2d)
+    twin.norm.bias.zero_()
+    assert not torch.equal(twin(x.double()), seen[-1])
+    torch.testing.assert_close(block(x.double()), seen[-1])
+    kept = norm.kept_scale_and_shift()
+    assert norm.kept_scale_and_shift() is kept, "made anew"
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_max_pool(layout: torch.memory_format) -> None:
     x = values(2, 3, 8, 6).to(memory_format=layout).requires_grad_()

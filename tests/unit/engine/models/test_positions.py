@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from model_support import images, small_config, small_model, step, targets
+from model_support import images, small_model
 
 from rtdetr_slurm.engine.models.positions import anchors, position_code
 
@@ -60,13 +60,12 @@ def test_one_model_takes_every_size_and_keeps_none_in_its_state() -> None:
     assert set(model.state_dict()) == names
 
 
-def test_what_inference_mode_cached_is_usable_in_training() -> None:
-    position_code.cache_clear()
-    anchors.cache_clear()
-    model = small_model()
+def test_what_inference_mode_has_made_is_usable_in_training() -> None:
     with torch.inference_mode():
-        model.eval()(images())
-    step(model, targets(2, 1), small_config())
+        code = position_code(3, 7, 16, 10000.0, torch.float64, CPU)
+        made = [code, *anchors(((3, 7),), torch.float64, CPU)]
+    assert not any(one.is_inference() for one in made)
+    assert position_code(3, 7, 16, 10000.0, torch.float64, CPU) is code
 
 
 def test_transposed_image_sees_transposed_positions() -> None:

@@ -1,0 +1,75 @@
+"""`engine.compile`: what a compiled training comes to, and what it says where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from engine_support import Workspace, open_workspace
+
+from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.runs.status import read_status
+
+SMALL = (
+    "dataset.augmentation.multi_scales=[]",
+    "train.activation_checkpoint=false",
+    "train.num_epochs=1",
+    "train.checkpoint_interval=1",
+)
+
+
+def trained(
+    workspace: Workspace, name: str, *overrides: str, cxx: str = "g++"
+) -> tuple[int, str, list[Path]]:
+    """A training by the command: its exit code, what it prints, what it leaves in TMPDIR."""
+    env = os.environ | {"RTDETR_ACCELERATOR": "cpu", "CXX": cxx}
+    env.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    with tempfile.TemporaryDirectory() as scratch:  # a short path, which ranks do not replace
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "rtdetr_slurm.engine.process.entry"),
+                *("train", "-e", str(workspace.spec_file())),
+                *(f"results_dir={workspace.root / name}", *SMALL, *overrides),
+            ],
+            env=env | {"TMPDIR": scratch},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        left = list(Path(scratch).glob("rtdetr-*"))
+    return done.returncode, done.stdout + done.stderr, left
+
+
+def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path) -> None:
+    losses, weights = [], []
+    with open_workspace(tmp_path) as workspace:
+        for name, compiled in (("plain", "false"), ("compiled", "true")):
+            code, output, left = trained(workspace, name, f"engine.compile={compiled}")
+            assert code == 0, output
+            assert not left
+            assert ("encoder are compiled" in output) == (name == "compiled")
+            results = tmp_path / name / "train"
+            lines = read_status(results / "status.json")
+            kpis = [kpi for line in lines if (kpi := line.get("kpi"))]
+            losses.append([(kpi["train_loss"], kpi["val_loss"]) for kpi in kpis])
+            weights.append(load_checkpoint(results / "model_epoch_000.pth")["model"])
+    plain, compiled = weights
+    assert plain.keys() == compiled.keys()
+    different = [name for name, one in plain.items() if not torch.equal(one, compiled[name])]
+    assert different, "nothing was compiled"
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
+
+
+def test_without_a_compiler_nothing_is_trained(tmp_path: Path) -> None:
+    with open_workspace(tmp_path) as workspace:
+        code, output, left = trained(workspace, "none", "engine.compile=true", cxx="no-such-c++")
+    assert code == 2
+    assert "engine.compile: torch.compile does not work here" in output
+    assert "C++ compiler" in output
+    assert "Traceback" not in output
+    assert not left
+    assert not [*(tmp_path / "none" / "train").glob("*.pth")]
