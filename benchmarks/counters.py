@@ -20,6 +20,12 @@ that no operator tells of them."""
 HOST_OPERATORS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
 """Operators whose result, or its size, the host waits for."""
 
+PRODUCTS = (
+    *("mkldnn_convolution", "cudnn_convolution", "convolution_backward"),
+    *("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_"),
+)
+"""Operators whose own time is that of multiplications."""
+
 
 @contextmanager
 def kept_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
@@ -105,6 +111,20 @@ def host_reads(step: Callable[[], object]) -> list[str]:
     asked = host.calls.count("item")  # each is a _local_scalar_dense, too
     found["_local_scalar_dense"] = max(found["_local_scalar_dense"] - asked, 0)
     return host.calls + [name for name, count in found.items() for _ in range(count)]
+
+
+def product_ms(step: Callable[[], object]) -> float:
+    """Milliseconds that a step spends in convolutions and matrix products, which no arrangement of
+    the rest can spare; of the device's own time where there is a GPU."""
+    with_gpu = torch.cuda.is_available()
+    devices = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if with_gpu else [])]
+    with profile(activities=devices) as found:
+        step()
+    spent = 0.0
+    for one in found.key_averages():
+        if one.key.removeprefix("aten::") in PRODUCTS:
+            spent += one.self_device_time_total if with_gpu else one.self_cpu_time_total
+    return spent / 1e3
 
 
 def profiled_calls(step: Callable[[], object]) -> int:

@@ -9,6 +9,7 @@ memory, and infers with the fused copy. The parts:
 
 forward   inference of one image
 step      forward, loss, backward and AdamW of a batch of 2
+products  what of that convolutions and matrix products take by themselves
 kept      megabytes that autograd keeps for the backward pass, without parameters
 calls     ATen calls of a step: as torch.profiler counts them, calls within calls included; and
           operators as they are sent on by autograd, without views, which is what a GPU launches
@@ -30,7 +31,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from counters import Operators, host_reads, kept_bytes, profiled_calls
+from counters import Operators, host_reads, kept_bytes, product_ms, profiled_calls
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
@@ -42,7 +43,7 @@ from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.samples import Target
 
-PARTS = ["forward", "step", "kept", "calls", "syncs", "update", "compile"]
+PARTS = ["forward", "step", "products", "kept", "calls", "syncs", "update", "compile"]
 NUM_CLASSES = 80
 BOXES_PER_IMAGE = 7  # the average of COCO
 STAGES = ["stage2", "stage3", "stage4"]
@@ -199,6 +200,9 @@ def measure_training(depth: int, args: argparse.Namespace) -> None:
         compare(
             f"{name} training step, batch 2, ms", ours.step, theirs.step, args.repeats, args.device
         )
+    if "products" in args.parts:
+        spent = (product_ms(ours.step), product_ms(theirs.step))
+        show(f"{name} its convolutions and products, ms", *spent)
     if "kept" in args.parts:
         show(f"{name} kept for backward, MB", kept(ours), kept(theirs))
     if "calls" in args.parts:
