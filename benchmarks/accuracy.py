@@ -7,8 +7,8 @@ DATA_DIR has `train` and `val`, each with `images` (or `images.tar.gz`) and `ann
 Variants are trained in turns, seed by seed, on the CPU, in this process, at equal epochs:
 
     default         the recipe `rtdetr`
-    published-init  the same from the weights that the published code begins with: PyTorch's own
-                    for the backbone, the decoder's projections and its feed-forward layers
+    fan-out-init    the same from other random weights: normal ones by fan-out (He et al. 2015) for
+                    the backbone, Xavier's for the decoder's projections and feed-forward layers
     rtdetrv2, deim  these recipes
 
 What is printed is the val_mAP after each epoch, of each seed, and its mean and standard deviation.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distill import opened
+from splits import opened, train_and_val
 from torch import nn
 
 from rtdetr_slurm.engine.actions.train import train
@@ -49,29 +49,19 @@ from rtdetr_slurm.spec import load_spec
 
 KEY = ("variant", "seed", "epochs", "size")
 VALUES = ("epoch", "val_mAP", "val_mAP50", "train_loss", "val_loss")
-VARIANTS = ("default", "published-init", "rtdetrv2", "deim")
+VARIANTS = ("default", "fan-out-init", "rtdetrv2", "deim")
 Row = dict[str, Any]
 
 
 def spec_of(
     data: Path, results: Path, variant: str, seed: int, epochs: int, size: int
 ) -> dict[str, Any]:
-    def source(split: str) -> dict[str, str]:
-        folder = data / split
-        return {
-            "image_dir": str(folder / "images"),
-            "json_file": str(folder / "annotations.json"),
-        }
-
-    categories = json.loads((data / "train" / "annotations.json").read_text())["categories"]
     recipe = {"engine": {"recipe": variant}} if variant in ("rtdetrv2", "deim") else {}
     return recipe | {
         "results_dir": str(results),
         "model": {"backbone": "resnet_18_vd", "expansion": 0.5, "dec_layers": 3},
         "dataset": {
-            "train_data_sources": [source("train")],
-            "val_data_sources": source("val"),
-            "num_classes": max(category["id"] for category in categories) + 1,
+            **train_and_val(data),
             "batch_size": 4,
             "workers": 1,
             "augmentation": {
@@ -94,16 +84,20 @@ def spec_of(
     }
 
 
-def as_published(
+def by_fan_out(
     session: Session, detector: RTDETR, criterion: Criterion, classes: Mapping[int, str]
 ) -> DetectionObjective:
-    """The objective of `train`, of a detector that begins as lyuwenyu/RT-DETR's does."""
-    anew: list[nn.Module] = [*detector.backbone.modules(), *detector.decoder.input_proj.modules()]
-    for layer in detector.decoder.decoder.layers:
-        anew += [layer.linear1, layer.linear2]
-    for module in anew:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.reset_parameters()
+    """The objective of `train`, of a detector that begins with other weights."""
+    for module in detector.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    projections = [one.conv for one in detector.decoder.input_proj]
+    layers = detector.decoder.decoder.layers
+    for module in (
+        *projections,
+        *(one for layer in layers for one in (layer.linear1, layer.linear2)),
+    ):
+        nn.init.xavier_uniform_(module.weight)
     return detection_objective(session, detector, criterion, classes)
 
 
@@ -116,7 +110,7 @@ def trained(data: Path, folder: Path, variant: str, seed: int, epochs: int, size
     create_results_folder(results)
     context = Context(0, 1, 0, 1, torch.device("cpu"))
     session = Session("train", loaded.experiment, loaded.resolved(), context, results, StopFlag())
-    objective: BuildObjective = as_published if variant == "published-init" else detection_objective
+    objective: BuildObjective = by_fan_out if variant == "fan-out-init" else detection_objective
     with (folder / "log").open("w") as log, contextlib.redirect_stdout(log):
         train(session, objective)
     key = dict(zip(KEY, (variant, seed, epochs, size), strict=True))

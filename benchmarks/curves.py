@@ -23,6 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from splits import source
+
 from rtdetr_slurm.data.sample import write_sample
 from rtdetr_slurm.resolved_spec import spec_text
 
@@ -62,19 +64,13 @@ def draw(number: int) -> dict[str, Any]:
 def spec_of(
     values: dict[str, Any], data: Path, results: Path, epochs: int, weights: Path | None
 ) -> dict[str, Any]:
-    def source(split: str) -> dict[str, str]:
-        return {
-            "image_dir": str(data / split / "images"),
-            "json_file": str(data / split / "annotations.json"),
-        }
-
     return {
         "results_dir": str(results),
         "dataset": {
             "num_classes": 4,
             "eval_class_ids": [1, 2, 3],
-            "train_data_sources": [source("train")],
-            "val_data_sources": source("val"),
+            "train_data_sources": [source(data / "train")],
+            "val_data_sources": source(data / "val"),
             "batch_size": values["dataset.batch_size"],
             "workers": 1,
             "augmentation": {

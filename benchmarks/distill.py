@@ -17,11 +17,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from splits import opened, train_and_val
 
 SIZE = 96
 SMALL = {
@@ -54,39 +55,14 @@ BINDINGS = [
 ]
 
 
-def opened(data: Path, work: Path) -> Path:
-    """The folder with images that are files."""
-    for archive in data.glob("*/images.tar.gz"):
-        folder = work / "data" / archive.parent.name
-        with tarfile.open(archive) as images:
-            images.extractall(folder, filter="data")
-        found = next(path for path in folder.rglob("*.jp*g")).parent
-        if found != folder / "images":
-            found.rename(folder / "images")
-        (folder / "annotations.json").write_bytes(
-            (archive.parent / "annotations.json").read_bytes()
-        )
-    return work / "data" if (work / "data").is_dir() else data
-
-
 def spec(
     data: Path, results: Path, epochs: int, model: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    def source(split: str) -> dict[str, str]:
-        folder = data / split
-        return {
-            "image_dir": str(folder / "images"),
-            "json_file": str(folder / "annotations.json"),
-        }
-
-    categories = json.loads((data / "train" / "annotations.json").read_text())["categories"]
     return {
         "results_dir": str(results),
         "model": model,
         "dataset": {
-            "train_data_sources": [source("train")],
-            "val_data_sources": source("val"),
-            "num_classes": max(category["id"] for category in categories) + 1,
+            **train_and_val(data),
             "batch_size": 8,
             "workers": 1,
             "augmentation": {

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from distill import opened
 from PIL import Image
+from splits import opened, train_and_val
 
 SIZE = 96
 SMALL = (
@@ -110,20 +110,7 @@ def init_spec(data: Path, path: Path, overrides: list[str]) -> None:
 
 
 def default_spec(data: Path, path: Path) -> None:
-    def source(split: str) -> dict[str, str]:
-        folder = data / split
-        return {
-            "image_dir": str(folder / "images"),
-            "json_file": str(folder / "annotations.json"),
-        }
-
-    categories = json.loads((data / "train" / "annotations.json").read_text())["categories"]
-    dataset = {
-        "train_data_sources": [source("train")],
-        "val_data_sources": source("val"),
-        "num_classes": max(category["id"] for category in categories) + 1,
-    }
-    path.write_text(json.dumps({"dataset": dataset}))
+    path.write_text(json.dumps({"dataset": train_and_val(data)}))
 
 
 def leaves(node: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from splits import source
+
 from rtdetr_slurm.runs.checkpoint_record import read_weights_record
 
 SENSITIVE = ("decoder.*", "encoder.encoder.*")
@@ -42,13 +44,6 @@ VARIANTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (ONNX, "fp8_e4m3fn", "max", ("*",)),
 )
 """Backend, number format, algorithm, and the patterns of the layers."""
-
-
-def source(folder: Path) -> dict[str, str]:
-    return {
-        "image_dir": str(folder / "images"),
-        "json_file": str(folder / "annotations.json"),
-    }
 
 
 def base(checkpoint: Path, data: Path, results: Path) -> dict[str, Any]:

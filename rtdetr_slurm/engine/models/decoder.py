@@ -44,8 +44,6 @@ class DecoderLayer(nn.Module):
         self.linear1 = nn.Linear(dim, FFN_DIM)
         self.linear2 = nn.Linear(FFN_DIM, dim)
         self.norm3 = nn.LayerNorm(dim)
-        nn.init.xavier_uniform_(self.linear1.weight)
-        nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(
         self, x: Tensor, position: Tensor, boxes: Tensor, maps: list[Tensor], allowed: Tensor | None
@@ -170,7 +168,7 @@ class Decoder(nn.Module):
         for bbox_head in (self.enc_bbox_head, *self.dec_bbox_head):
             for parameter in bbox_head.layers[-1].parameters():
                 nn.init.zeros_(parameter)
-        for module in (self.enc_output, self.query_pos_head, self.input_proj):
+        for module in (self.enc_output, self.query_pos_head):
             for parameter in module.parameters():
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)

@@ -130,12 +130,6 @@ class ResNetVd(nn.Module):
             stride = 1 if index == 0 else 2
             self.res_layers.append(Stage(block, in_channels, width, blocks, stride))
             in_channels = width * block.expansion
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem(self) -> list[nn.Module]:
         """The modules before the first stage."""

@@ -111,7 +111,7 @@ def test_onnx_computes_the_same(tmp_path: Path, formats: LayerFormat, opset: int
     images = torch.rand(2, 3, 64, 96)
     found = differences_of(other(images), open_onnx(path)(images))
     assert found.quantile(0.9) < 1e-3
-    assert movement(model(images), other(images)) > 1e-4
+    assert movement(model(images), other(images)) > 1e-5  # of the same detector: 0
 
 
 @pytest.mark.parametrize("backbone", SMALLEST[4:])
