@@ -53,7 +53,7 @@ test-gpu: $(VENV)/.dev ## training and engines on a GPU, where there is one; no 
 	then $(BIN)/pytest tests/gpu; else echo "test-gpu: torch sees no CUDA device; nothing was tested"; fi
 
 test-numerics: $(VENV)/.dev ## the engine against published implementations, in float64
-	$(BIN)/pytest tests/numerics
+	$(BIN)/pytest -n 2 --dist loadfile tests/numerics
 
 test-browser: $(VENV)/.dev ## reports in a real Chromium (root on Debian; skipped elsewhere)
 	$(BIN)/pytest tests/browser

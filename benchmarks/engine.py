@@ -11,6 +11,8 @@ forward   inference of one image
 step      forward, loss, backward and AdamW of a batch of 2
 products  what of that convolutions and matrix products take by themselves
 kept      megabytes that autograd keeps for the backward pass, without parameters
+plain     a step and what it keeps, beside the same without what is computed again in the backward
+          pass
 calls     ATen calls of a step: as torch.profiler counts them, calls within calls included; and
           operators as they are sent on by autograd, without views, which is what a GPU launches
 syncs     how often the host waits for the device in a step of ours
@@ -28,7 +30,9 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
 import torch
 from counters import Operators, host_reads, kept_bytes, product_ms, profiled_calls
@@ -36,14 +40,21 @@ from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
 from rtdetr_slurm.engine.losses import build_criterion
-from rtdetr_slurm.engine.models import build_model
+from rtdetr_slurm.engine.models import (
+    attention,
+    build_model,
+    decoder,
+    functions,
+    hybrid_encoder,
+    layers,
+)
 from rtdetr_slurm.engine.training.compilation import compile_detector, compiler
 from rtdetr_slurm.engine.training.ema import Ema
 from rtdetr_slurm.engine.training.objective import DetectionObjective
 from rtdetr_slurm.spec.model import ModelConfig
 from rtdetr_slurm.vision.samples import Target
 
-PARTS = ["forward", "step", "products", "kept", "calls", "syncs", "update", "compile"]
+PARTS = ["forward", "step", "products", "kept", "plain", "calls", "syncs", "update", "compile"]
 NUM_CLASSES = 80
 BOXES_PER_IMAGE = 7  # the average of COCO
 STAGES = ["stage2", "stage3", "stage4"]
@@ -205,6 +216,8 @@ def measure_training(depth: int, args: argparse.Namespace) -> None:
         show(f"{name} its convolutions and products, ms", *spent)
     if "kept" in args.parts:
         show(f"{name} kept for backward, MB", kept(ours), kept(theirs))
+    if "plain" in args.parts:
+        measure_plain(name, ours, args)
     if "calls" in args.parts:
         for trained in (ours, theirs):
             trained.step()  # the optimizer's state and what is cached are made
@@ -222,6 +235,27 @@ def measure_training(depth: int, args: argparse.Namespace) -> None:
         )
     if "compile" in args.parts:
         measure_compiled(name, depth, ours, args)
+
+
+@contextmanager
+def plain_modules() -> Iterator[None]:
+    """Steps as autograd keeps what it needs."""
+    with ExitStack() as patches:
+        for module in (attention, decoder, functions, hybrid_encoder, layers):
+            patches.enter_context(patch.object(module, "written_out", lambda: False))
+        yield
+
+
+def measure_plain(name: str, ours: Trained, args: argparse.Namespace) -> None:
+    def step() -> None:
+        with plain_modules():
+            ours.step()
+
+    print(f"{'':<42}       ours          plain")
+    compare(f"{name} training step, ms", ours.step, step, args.repeats, args.device)
+    found = kept(ours)
+    with plain_modules():
+        show(f"{name} kept for backward, MB", found, kept(ours))
 
 
 def measure_compiled(name: str, depth: int, plain: Trained, args: argparse.Namespace) -> None:
