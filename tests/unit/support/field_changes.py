@@ -89,7 +89,7 @@ CHANGED: dict[str, Change] = {
     "quantize.backend_kwargs": Change({"a": 1}),
     "train.checkpointer.replace_periodic": Change(True, RANKED),
     "train.checkpointer.save_top_k": Change(2, RANKED),
-    "train.checkpointer.monitor": Change("val_loss", RANKED),
+    "train.checkpointer.monitor": Change("val_loss", {**RANKED, "train.checkpointer.mode": "max"}),
     "train.checkpointer.mode": Change("max", {**RANKED, "train.checkpointer.monitor": "val_loss"}),
     "train.checkpointer.filename": Change("other_{epoch:03d}", RANKED),
     "train.checkpointer.dirpath": Change("{root}/elsewhere", RANKED),
