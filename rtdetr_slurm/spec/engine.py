@@ -83,8 +83,8 @@ class EngineConfig(Section):
     compile: bool = field(
         False,
         honoured_by=TRAIN,
-        description="Compile backbone and encoder with torch.compile: minutes for each image size "
-        "when it first comes; steps take less time and memory from then on.",
+        description="Compile backbone and encoder with torch.compile, which takes minutes for each "
+        "image size when it first comes.",
     )
     early_stopping: EarlyStoppingConfig = field(
         EarlyStoppingConfig, switch="patience", description="When training ends early."

@@ -99,9 +99,10 @@ def test_what_is_left(workspace: Workspace, source: Path, folder: Path, capsys: 
     assert detector.metadata == METADATA
     images = torch.rand(3, 3, *SIZE)
     found, expected = detector(images), open_detector(source, None, CPU)(images)
-    # In FP16 two queries of an untrained detector may change places.
-    off = (found["pred_boxes"] - expected["pred_boxes"]).abs()
-    assert off.quantile(0.85) < 0.05
+    # Every box is there; in FP16 two queries of an untrained detector may change places.
+    apart = torch.cdist(found["pred_boxes"], expected["pred_boxes"], p=torch.inf)
+    assert apart.amin(1).max() < 0.05
+    assert apart.amin(2).max() < 0.05
     with pytest.raises(RequestError, match=r"rtdetr\.engine\.json exists already, and is not over"):
         gen_trt_engine(session_of(workspace, source, folder, half))
 

@@ -18,8 +18,8 @@ from rtdetr_slurm.engine.models.constants import CONSTANTS
 from rtdetr_slurm.errors import RequestError
 
 MOST_SHAPES = 64
-"""Of a module that are compiled: image sizes times sizes of parts of a batch. With more, PyTorch
-would go on without compiling, and without a word."""
+"""Of a module that are compiled: image sizes times sizes of parts of a batch. With more a run ends;
+PyTorch by itself would go on without compiling, and without a word."""
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
