@@ -140,7 +140,7 @@ def feature_called(name: str, model: ModelConfig, tree: Tree) -> Feature | str:
     if name in ("backbone", "encoder"):
         return Feature("maps", model.num_feature_levels)
     if part == "backbone":
-        return _feature_of_backbone(name, inside, model, tree)
+        return _feature_of_backbone(name, model)
     if last in _LISTS or name == "encoder.encoder":
         return f"which is a list without an output of its own; allowed: one of it, {name}.0"
     if name.startswith("encoder.encoder.") and ".layers." in name:
@@ -149,17 +149,12 @@ def feature_called(name: str, model: ModelConfig, tree: Tree) -> Feature | str:
     return Feature("map")
 
 
-def _feature_of_backbone(name: str, inside: Tree, model: ModelConfig, tree: Tree) -> Feature | str:
+def _feature_of_backbone(name: str, model: ModelConfig) -> Feature | str:
     around = name.rpartition(".")[0]
     if not puts_out_map(model.backbone, name.partition(".")[2]):
         return (
             "which puts out no map of the image; allowed: a module of the DETECTOR that does, such "
             f"as {_nearest_map(around, model)}"
-        )
-    if model.backbone.endswith("_vd") and _is_merged(name, inside, tree):
-        return (
-            "which is merged with its neighbour, as the backbone's batch norms are constants; "
-            f"allowed: {around}"
         )
     return Feature("map")
 
@@ -169,15 +164,6 @@ def _nearest_map(name: str, model: ModelConfig) -> str:
     while name != "backbone" and not puts_out_map(model.backbone, name.partition(".")[2]):
         name = name.rpartition(".")[0]
     return name
-
-
-def _is_merged(name: str, inside: Tree, tree: Tree) -> bool:
-    """Whether a convolution or norm of ResNet-vd computes as one with the other."""
-    around, _, last = name.rpartition(".")
-    if last not in ("conv", "norm") or (last == "conv" and "weight" not in inside):
-        return False
-    _, module = find(tree, around)
-    return module is not None and module.get("norm") == {}
 
 
 def _differ(teacher: ModelConfig) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,11 +23,16 @@ def captured(model: nn.Module, names: Iterable[str]) -> Iterator[Features]:
 
     Of a module that runs several times its last output counts. What is noted is a copy: some of the
     modules that follow work in place. The hooks are gone afterwards, so that neither copies of the
-    model nor the second pass of activation checkpointing meet them.
+    model nor the second pass of activation checkpointing meet them; that the modules around are
+    computed in parts stays, as that pass is to be the same as the first.
     """
     found: dict[str, tuple[Tensor, ...]] = {}
     with ExitStack() as hooks:
         for name in dict.fromkeys(names):
+            for around in accumulate(name.split(".")[:-1], "{}.{}".format):
+                module: Any = model.get_submodule(around)
+                if hasattr(module, "in_parts"):
+                    module.in_parts = True
             note = partial(_note, found, name)
             hooks.callback(model.get_submodule(name).register_forward_hook(note).remove)
         yield found

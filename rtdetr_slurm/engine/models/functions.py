@@ -39,23 +39,25 @@ def normalizes(norm: nn.Module) -> bool:
     return type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
 
 
-def norm_silu(*branches: tuple[Tensor, nn.Module]) -> Tensor:
+def norm_silu(*branches: tuple[Tensor, nn.Module, Tensor | None]) -> Tensor:
     """SiLU of the sum of batch norms, each of a map [B, C, H, W] of its own.
 
-    Of the maps only those that come in are kept; what is normalised and summed is computed again.
+    What is normalised and summed is not kept, but computed again in the backward pass.
 
     Args:
-        branches: maps and the norms of which `normalizes` is true.
+        branches: maps, the norms of which `normalizes` is true, and kernels [C, C', 1, 1]: with
+            one, what is normalised is a convolution of the map, which is not kept either.
     """
-    tensors: list[Tensor] = []
+    tensors: list[Tensor | None] = []
     settings = []
-    for x, norm in branches:
+    for x, norm, kernel in branches:
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         if norm.num_batches_tracked is not None:  # it is while activations are computed again
             norm.num_batches_tracked.add_(1)
-        tensors += [x, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+        map_ = x if kernel is None else autocast_to(x)
+        tensors += [map_, kernel, norm.weight, norm.bias, norm.running_mean, norm.running_var]
         settings.append((norm.momentum, norm.eps))
     out: Tensor = _NormSilu.apply(settings, *tensors)
     return out
@@ -63,17 +65,17 @@ def norm_silu(*branches: tuple[Tensor, nn.Module]) -> Tensor:
 
 class _NormSilu(Function):
     @staticmethod
-    def forward(ctx: Any, settings: list[tuple[float, float]], *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, settings: list[tuple[float, float]], *tensors: Any) -> Tensor:
         total: Tensor | None = None
-        kept: list[Tensor] = []
-        for (momentum, eps), (x, weight, bias, mean, var) in zip(
-            settings, _in_fives(tensors), strict=True
+        kept: list[Tensor | None] = []
+        for (momentum, eps), (x, kernel, weight, bias, mean, var) in zip(
+            settings, _in_sixes(tensors), strict=True
         ):
             y, batch_mean, inverse_std = torch.native_batch_norm(
-                x, weight, bias, mean, var, True, momentum, eps
+                _pointwise(x, kernel), weight, bias, mean, var, True, momentum, eps
             )
             total = y if total is None else total.add_(y)
-            kept += [x, weight, bias, batch_mean, inverse_std]
+            kept += [x, kernel, weight, bias, batch_mean, inverse_std]
         ctx.save_for_backward(*kept)
         ctx.eps = [eps for _, eps in settings]
         assert total is not None
@@ -82,70 +84,123 @@ class _NormSilu(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        branches = _in_fives(ctx.saved_tensors)
+        branches = _in_sixes(ctx.saved_tensors)
+        maps = [_pointwise(x, kernel) for x, kernel, *_ in branches]
         total: Tensor | None = None
-        for x, weight, bias, mean, inverse_std in branches:
+        for one, (_, _, weight, bias, mean, inverse_std) in zip(maps, branches, strict=True):
             var = inverse_std.pow(-2)
-            y = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, 0.0)[0]
+            y = torch.native_batch_norm(one, weight, bias, mean, var, False, 0.0, 0.0)[0]
             total = y if total is None else total.add_(y)
         grad = _aten.silu_backward(grad, total)
         grads: list[Tensor | None] = [None]
-        for (x, weight, _, mean, inverse_std), eps in zip(branches, ctx.eps, strict=True):
-            of_branch = _aten.native_batch_norm_backward(
-                grad, x, weight, None, None, mean, inverse_std, True, eps, [True, True, True]
+        for one, (x, kernel, weight, _, mean, inverse_std), eps in zip(
+            maps, branches, ctx.eps, strict=True
+        ):
+            of_x, of_weight, of_bias = _aten.native_batch_norm_backward(
+                grad, one, weight, None, None, mean, inverse_std, True, eps, [True, True, True]
             )
-            grads += [*of_branch, None, None]
+            of_kernel = None
+            if kernel is not None:
+                of_x, of_kernel = _conv_backward(of_x, x, kernel.to(x.dtype), (1, 1), (0, 0))
+                of_kernel = of_kernel.to(kernel.dtype)
+            grads += [of_x, of_kernel, of_weight, of_bias, None, None]
         return tuple(grads)
 
 
-def _in_fives(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    return [tensors[i : i + 5] for i in range(0, len(tensors), 5)]
+def _in_sixes(tensors: Sequence[Any]) -> list[Sequence[Any]]:
+    return [tensors[i : i + 6] for i in range(0, len(tensors), 6)]
 
 
-def scaled_conv(x: Tensor, conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> Tensor:
-    """conv(x) * scale + shift for constants [C']; the scaled kernel is not kept."""
-    out: Tensor = _ScaledConv.apply(
-        autocast_to(x), conv.weight, scale, shift, conv.stride, conv.padding
+def _pointwise(x: Tensor, kernel: Tensor | None) -> Tensor:
+    return x if kernel is None else F.conv2d(x, kernel.to(x.dtype))
+
+
+def _conv_backward(
+    grad: Any,
+    x: Tensor,
+    kernel: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    wanted: tuple[bool, bool] = (True, True),
+) -> tuple[Any, Any]:
+    """Gradients of a convolution's input and kernel; None for one that is not wanted."""
+    found = _aten.convolution_backward(
+        grad, x, kernel, None, stride, padding, (1, 1), False, (0, 0), 1, (*wanted, False)
     )
+    return found[0], found[1]
+
+
+ScaledConv: TypeAlias = tuple[nn.Conv2d, Tensor, Tensor]
+"""conv(x) * scale + shift, for constants [C']."""
+
+
+def scaled_convs(x: Tensor, *convs: ScaledConv, pooled: bool = False) -> Tensor:
+    """Convolutions, with ReLU between them, of x, or of the averages of its 2x2 cells.
+
+    Neither the scaled kernels are kept for the backward pass, nor the averages, nor, of several
+    convolutions, what is between them: to be used where all but the last one cost little.
+    """
+    geometries = [(conv.stride, conv.padding) for conv, _, _ in convs]
+    tensors = [one for conv, *constants in convs for one in (conv.weight, *constants)]
+    out: Tensor = _ScaledConvs.apply(geometries, pooled, autocast_to(x), *tensors)
     return out
 
 
-class _ScaledConv(Function):
+class _ScaledConvs(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
+        ctx: Any, geometries: list[Any], pooled: bool, x: Tensor, *tensors: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, scale)
-        ctx.stride, ctx.padding = stride, padding
-        kernel = (weight * scale[:, None, None, None]).to(x.dtype)
-        return F.conv2d(x, kernel, shift.to(x.dtype), stride, padding)
+        ctx.save_for_backward(x, *tensors)
+        ctx.geometries, ctx.pooled = geometries, pooled
+        convs = list(zip(_in_threes(tensors), geometries, strict=True))
+        return _scaled_conv(_scaled_inputs(x, pooled, convs)[-1], *convs[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, weight, scale = ctx.saved_tensors
-        scale = scale[:, None, None, None]
-        of_x, of_kernel, _ = _aten.convolution_backward(
-            grad,
-            x,
-            (weight * scale).to(x.dtype),
-            None,
-            ctx.stride,
-            ctx.padding,
-            (1, 1),
-            False,
-            (0, 0),
-            1,
-            (*ctx.needs_input_grad[:2], False),
-        )
-        of_weight = None if of_kernel is None else of_kernel.to(weight.dtype).mul_(scale)
-        return of_x, of_weight, None, None, None, None
+        x, *tensors = ctx.saved_tensors
+        convs = list(zip(_in_threes(tensors), ctx.geometries, strict=True))
+        inputs = _scaled_inputs(x, ctx.pooled, convs)
+        grads: list[Tensor | None] = []
+        of: Tensor | None = grad
+        for index in reversed(range(len(convs))):
+            (weight, scale, _), (stride, padding) = convs[index]
+            kernel = _scaled(weight, scale).to(x.dtype)
+            wanted = (index > 0 or ctx.needs_input_grad[2], ctx.needs_input_grad[3 + 3 * index])
+            of, of_kernel = _conv_backward(of, inputs[index], kernel, stride, padding, wanted)
+            of_weight = None if of_kernel is None else _scaled(of_kernel.to(weight.dtype), scale)
+            grads = [of_weight, None, None, *grads]
+            if index > 0:
+                of = _aten.threshold_backward(of, inputs[index], 0)
+        if ctx.pooled and of is not None:
+            of = _aten.avg_pool2d_backward(of, x, (2, 2), (2, 2), (0, 0), False, True, None)
+        return None, None, of, *grads
+
+
+_Conv: TypeAlias = tuple[Sequence[Tensor], Any]
+"""Weight, scale and shift; stride and padding."""
+
+
+def _scaled_inputs(x: Tensor, pooled: bool, convs: Sequence[_Conv]) -> list[Tensor]:
+    """What goes into each convolution."""
+    inputs = [F.avg_pool2d(x, 2) if pooled else x]
+    for each in convs[:-1]:
+        inputs.append(_scaled_conv(inputs[-1], *each).relu_())
+    return inputs
+
+
+def _in_threes(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
+
+
+def _scaled_conv(x: Tensor, tensors: Sequence[Tensor], geometry: Any) -> Tensor:
+    weight, scale, shift = tensors
+    return F.conv2d(x, _scaled(weight, scale).to(x.dtype), shift.to(x.dtype), *geometry)
+
+
+def _scaled(kernel: Tensor, scale: Tensor) -> Tensor:
+    return kernel * scale[:, None, None, None]
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -214,17 +269,17 @@ class _DeformableSampling(Function):
     def forward(
         ctx: Any, weight: Tensor, bias: Tensor, grids: Tensor, mix: Tensor, *maps: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(weight, bias, grids, mix, *maps)
         values = _values(weight, bias, maps, grids.dtype, len(mix))
+        ctx.save_for_backward(weight, grids, mix, *maps, *values)
         return (sample_levels(values, grids) * mix).sum(-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        weight, bias, grids, mix, *maps = ctx.saved_tensors
+        weight, grids, mix, *kept = ctx.saved_tensors
+        maps, values = kept[: len(grids)], kept[len(grids) :]
         batch, dtype = len(maps[0]), maps[0].dtype
         kernel = weight.to(dtype).expand(batch, -1, -1)
-        values = _values(weight, bias, maps, grids.dtype, len(mix))
         grad = grad[..., None]
         of_mix = (sample_levels(values, grids) * grad).sum(1, keepdim=True)
         of_samples = (grad * mix).split(grids.shape[3], dim=-1)

@@ -15,7 +15,13 @@ from rtdetr_slurm.engine.models.positions import position_code
 
 
 class RepVggBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side; `fuse` makes them one 3x3 (conv2 is None then)."""
+    """A 3x3 and a 1x1 convolution side by side; `fuse` makes them one 3x3 (conv2 is None then).
+
+    Attributes:
+        in_parts: as ConvNorm's.
+    """
+
+    in_parts = False
 
     def __init__(self, channels: int, act: str) -> None:
         super().__init__()
@@ -26,11 +32,12 @@ class RepVggBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.conv2 is None:
             return self._activated(self.conv1(x))
-        convs = (self.conv1, self.conv2)
-        plain = not all(normalizes(one.norm) for one in convs) or not written_out()
+        norms = (self.conv1.norm, self.conv2.norm)
+        plain = self.in_parts or not all(map(normalizes, norms)) or not written_out()
         if plain or not isinstance(self.act, nn.SiLU):
             return self._activated(self.conv1(x) + self.conv2(x))
-        return norm_silu(*((one.conv(x), one.norm) for one in convs))
+        wide, narrow = self.conv1.conv, self.conv2.conv
+        return norm_silu((wide(x), norms[0], None), (x, norms[1], narrow.weight))
 
     def _activated(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(x)

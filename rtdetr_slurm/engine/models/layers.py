@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtdetr_slurm.engine.models.functions import (
+    ScaledConv,
     norm_silu,
     normalizes,
-    scaled_conv,
+    scaled_convs,
     written_out,
 )
 
@@ -90,7 +91,14 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, activation; [B, C, H, W] to [B, C', H/s, W/s]."""
+    """Convolution without bias, batch norm, activation; [B, C, H, W] to [B, C', H/s, W/s].
+
+    Attributes:
+        in_parts: call them one by one, as someone looks at what one of them puts out; else they
+            may be computed as one.
+    """
+
+    in_parts = False
 
     def __init__(
         self,
@@ -107,22 +115,40 @@ class ConvNorm(nn.Module):
         self.act = nn.Identity() if act is None else act
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.norm, FrozenBatchNorm2d):
+        if self.in_parts:
+            x = self.norm(self.conv(x))
+        elif isinstance(self.norm, FrozenBatchNorm2d):
             # A constant affine map: scaling the kernel is far cheaper than scaling the output.
             x = self._frozen(x, self.norm)
         elif isinstance(self.act, nn.SiLU) and normalizes(self.norm) and written_out():
-            return norm_silu((self.conv(x), self.norm))
+            if _costs_little(self.conv):
+                return norm_silu((x, self.norm, self.conv.weight))
+            return norm_silu((self.conv(x), self.norm, None))
         else:
             x = self.norm(self.conv(x))
         out: Tensor = self.act(x)
         return out
 
+    def scaled(self) -> ScaledConv | None:
+        """Convolution and norm in one, for a backward pass that is written out."""
+        if self.in_parts or not isinstance(self.norm, FrozenBatchNorm2d) or not written_out():
+            return None
+        return self.conv, *self.norm.kept_scale_and_shift()
+
     def _frozen(self, x: Tensor, norm: FrozenBatchNorm2d) -> Tensor:
-        if written_out():
-            return scaled_conv(x, self.conv, *norm.kept_scale_and_shift())
+        scaled = self.scaled()
+        if scaled is not None:
+            return scaled_convs(x, scaled)
         scale, shift = norm.scale_and_shift()
         weight = self.conv.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+
+
+def _costs_little(conv: nn.Conv2d) -> bool:
+    """Whether to compute a map again rather than to keep it: one multiplication per channel and
+    value, and what is spared is at least half of what is kept anyway."""
+    pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1)
+    return pointwise and conv.in_channels <= 2 * conv.out_channels
 
 
 class MLP(nn.Module):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetr_slurm.engine.models.activation_checkpoint import run
-from rtdetr_slurm.engine.models.functions import max_pool
+from rtdetr_slurm.engine.models.functions import max_pool, scaled_convs
 from rtdetr_slurm.engine.models.layers import ConvNorm
 
 STAGE_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -27,9 +27,28 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1:
         return ConvNorm(in_channels, out_channels, 1)
     # The input is a multiple of 32 pixels, so the pooled sizes are even: no ceil_mode needed.
-    return nn.Sequential(
+    return PooledShortcut(
         OrderedDict(pool=nn.AvgPool2d(2, 2), conv=ConvNorm(in_channels, out_channels, 1))
     )
+
+
+class PooledShortcut(nn.Sequential):
+    """Average pooling and a 1x1 convolution.
+
+    Attributes:
+        in_parts: as ConvNorm's.
+    """
+
+    in_parts = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.get_submodule("conv")
+        assert isinstance(conv, ConvNorm)
+        scaled = None if self.in_parts else conv.scaled()
+        if scaled is not None:
+            return scaled_convs(x, scaled, pooled=True)
+        out: Tensor = conv(self.get_submodule("pool")(x))
+        return out
 
 
 class BasicBlock(nn.Module):
@@ -52,9 +71,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (the one that strides), 1x1 convolutions and a shortcut."""
+    """1x1, 3x3 (the one that strides), 1x1 convolutions and a shortcut.
+
+    Attributes:
+        in_parts: as ConvNorm's.
+    """
 
     expansion = 4
+    in_parts = False
 
     def __init__(self, in_channels: int, width: int, stride: int, first: bool) -> None:
         super().__init__()
@@ -66,10 +90,20 @@ class Bottleneck(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.branch2c(self.branch2b(self.branch2a(x)))
+        y = self.branch2c(self._narrow(x))
         y += self.short(x)
         out: Tensor = self.act(y)
         return out
+
+    def _narrow(self, x: Tensor) -> Tensor:
+        """The first two convolutions; what is between them costs little to compute again."""
+        first, second = self.branch2a.scaled(), self.branch2b.scaled()
+        narrow: Tensor
+        if self.in_parts or first is None or second is None:
+            narrow = self.branch2b(self.branch2a(x))
+        else:
+            narrow = self.branch2b.act(scaled_convs(x, first, second))
+        return narrow
 
 
 class Stage(nn.Module):

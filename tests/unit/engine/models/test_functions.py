@@ -16,7 +16,8 @@ from rtdetr_slurm.engine.models import attention, functions, hybrid_encoder, lay
 from rtdetr_slurm.engine.models.attention import DeformableAttention
 from rtdetr_slurm.engine.models.functions import max_pool
 from rtdetr_slurm.engine.models.hybrid_encoder import RepVggBlock
-from rtdetr_slurm.engine.models.layers import ConvNorm, FrozenBatchNorm2d
+from rtdetr_slurm.engine.models.layers import ConvNorm, FrozenBatchNorm2d, freeze_batch_norm
+from rtdetr_slurm.engine.models.resnet_vd import Bottleneck
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -57,14 +58,19 @@ def compare(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("kind", ["silu", "frozen", "frozen, stride 2", "repvgg"])
+@pytest.mark.parametrize(
+    "kind", ["silu", "silu, 1x1", "frozen", "frozen, stride 2", "repvgg", "bottleneck"]
+)
 def test_blocks(kind: str, layout: torch.memory_format, plainly: Callable[[], None]) -> None:
     torch.manual_seed(0)
     block: nn.Module = {
         "silu": lambda: ConvNorm(4, 6, 3, act=nn.SiLU()),
+        "silu, 1x1": lambda: ConvNorm(4, 6, 1, act=nn.SiLU()),
         "frozen": lambda: ConvNorm(4, 6, 3, act=nn.ReLU(inplace=True)),
         "frozen, stride 2": lambda: ConvNorm(4, 6, 3, 2, act=nn.SiLU()),
         "repvgg": lambda: RepVggBlock(4, "silu"),
+        # With a pooled shortcut.
+        "bottleneck": lambda: Bottleneck(4, 3, 2, first=True),
     }[kind]()
     block.double()
     for module in block.modules():
@@ -74,8 +80,33 @@ def test_blocks(kind: str, layout: torch.memory_format, plainly: Callable[[], No
     if "frozen" in kind:
         assert isinstance(block, ConvNorm)
         block.norm = FrozenBatchNorm2d.from_batch_norm(block.norm)  # type: ignore[arg-type]
+    elif kind == "bottleneck":
+        freeze_batch_norm(block)
     x = values(2, 4, 6, 8).to(memory_format=layout).requires_grad_()
     compare(block, [x], lambda twin: twin(x), plainly)
+
+
+def test_what_costs_little_is_not_kept() -> None:
+    """Neither what a bottleneck's first convolution puts out, nor what its shortcut averages, nor
+    what a RepVGG block's narrow branch puts out, nor other 1x1 convolutions that are normalised;
+    small constants are left out of account."""
+    bottleneck, repvgg = Bottleneck(16, 4, 2, first=True), RepVggBlock(16, "silu")
+    single, narrowing = (ConvNorm(16, width, 1, act=nn.SiLU()) for width in (8, 4))
+    freeze_batch_norm(bottleneck)
+    x = torch.randn(2, 16, 8, 8).requires_grad_()
+    assert x.nbytes == 8192
+    for block, call, kept in (
+        (bottleneck, bottleneck.short, x.nbytes),
+        # A quarter of the channels and of the cells, before the last convolution.
+        (bottleneck, lambda x: bottleneck.branch2c(bottleneck._narrow(x)), x.nbytes * 17 // 16),
+        (repvgg, repvgg, 2 * x.nbytes),  # and the wide branch's
+        (single, single, x.nbytes),
+        (narrowing, narrowing, x.nbytes * 5 // 4),
+    ):
+        with kept_bytes(block) as found:
+            call(x)
+        large = [size for size in found.values() if size > 256]
+        assert sum(large) == kept
 
 
 def test_what_is_kept_of_a_frozen_norm_follows_its_buffers() -> None:

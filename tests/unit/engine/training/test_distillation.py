@@ -112,6 +112,36 @@ def test_a_feature_is_what_the_module_has_put_out() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("freeze_norm", [False, True])
+def test_in_training_every_module_has_an_output(freeze_norm: bool) -> None:
+    """Also those that are computed as one with others where nobody looks."""
+    model = small_model(backbone="resnet_50_vd", freeze_norm=freeze_norm).train()
+    named = [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(("backbone.", "encoder."))
+        and not isinstance(module, torch.nn.ModuleList)
+        and name not in ("encoder.encoder.0.layers", "backbone.res_layers")
+    ]
+    with captured(model, named) as found:
+        model(images(), targets(3, 1))
+    assert [name for name in named if name not in found] == []
+
+
+def test_modules_looked_into_are_computed_again_as_before() -> None:
+    """Activation checkpointing's second pass meets no hooks, and keeps what the first has kept."""
+    model = build_model(
+        small_config(backbone="resnet_50_vd"),
+        NUM_CLASSES,
+        freeze_norm=True,
+        activation_checkpoint=True,
+    )
+    with captured(model.train(), ["backbone.res_layers.1.blocks.1.branch2a"]) as found:
+        outputs = model(images(), targets(3, 1))
+    (outputs["pred_boxes"].sum() + found.popitem()[1][0].sum()).backward()
+    assert all(one.grad is not None for one in model.backbone.parameters())
+
+
 def test_what_nothing_trained_leads_to_is_refused() -> None:
     objective = objective_of(bound("backbone", "L2"))
     objective.detector.backbone.requires_grad_(False)
