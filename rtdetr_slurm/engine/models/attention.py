@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtdetr_slurm.engine.models.functions import (
-    deformable_sampling,
-    sample_levels,
-    written_out,
-)
+from rtdetr_slurm.engine.models.functions import written_out
 from rtdetr_slurm.engine.models.layers import fixed_sizes, project_map
+from rtdetr_slurm.engine.models.sampling import deformable_sampling, sample_levels
 
 
 class SelfAttention(nn.Module):
