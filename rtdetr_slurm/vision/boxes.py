@@ -11,7 +11,8 @@ EPS = 1e-12
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """[..., 4] centre and size to the two corners."""
-    centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
+    centre, extent = boxes.split(2, dim=-1)
+    half = extent * 0.5
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
@@ -37,14 +38,15 @@ def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         IoU in 0..1 and GIoU in -1..1, both [...].
     """
-    ax0, ay0, ax1, ay1 = a.unbind(-1)
-    bx0, by0, bx1, by1 = b.unbind(-1)
-    width = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0)
-    height = (torch.minimum(ay1, by1) - torch.maximum(ay0, by0)).clamp(min=0)
-    intersection = width * height
-    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - intersection
-    hull = (torch.maximum(ax1, bx1) - torch.minimum(ax0, bx0)) * (
-        torch.maximum(ay1, by1) - torch.minimum(ay0, by0)
-    )
+    (a_low, a_high), (b_low, b_high) = a.split(2, dim=-1), b.split(2, dim=-1)
+    intersection = _area((torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0))
+    union = _area(a_high - a_low) + _area(b_high - b_low) - intersection
+    hull = _area(torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low))
     iou = intersection / union.clamp(min=EPS)
     return iou, iou - (hull - union) / hull.clamp(min=EPS)
+
+
+def _area(extent: Tensor) -> Tensor:
+    """Of width and height [..., 2]."""
+    width, height = extent.unbind(-1)
+    return width * height

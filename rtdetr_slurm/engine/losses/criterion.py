@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -23,6 +24,32 @@ MAL_GAMMA = 1.5
 
 Terms: TypeAlias = dict[str, Tensor]
 """Loss name to [S], one value per prediction set."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sets of predictions, and queries of them beside the targets that they are matched with.
+
+    Attributes:
+        logits: [S, B, N, C], of all queries.
+        target_logits: [S, ...], of the matched queries at their target's class.
+        boxes: [S, ..., 4], of the matched queries.
+        target_boxes: broadcasts to `boxes`.
+        matched: bool [S, ...], False where there is no pair after all.
+        num_boxes: what the sums are divided by.
+    """
+
+    logits: Tensor
+    target_logits: Tensor
+    boxes: Tensor
+    target_boxes: Tensor
+    matched: Tensor
+    num_boxes: Tensor
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums [S] over the pairs that there are, of values of all in one row."""
+        there = torch.where(self.matched, values.view(self.matched.shape), 0)
+        return there.flatten(1).sum(1)
 
 
 class Criterion(nn.Module):
@@ -75,16 +102,19 @@ class Criterion(nn.Module):
             layers = len(logits) - 1
             names = [f"_aux_{i}" for i in range(layers - 1)] + ["", "_enc"]
             kept = range(len(names)) if self.aux_loss else (layers - 1, layers)
-            losses = _named(self._set_terms(logits, boxes, padded, num_boxes), names, kept)
+            parts = [self._set_pairs(logits, boxes, padded, num_boxes)]
             unused = 0 * (logits.sum() + boxes.sum())
             if "dn_logits" in outputs:
                 logits, boxes = _full(outputs["dn_logits"]), _full(outputs["dn_boxes"])
+                unused = unused + 0 * (logits.sum() + boxes.sum())
                 if "dn_slots" in outputs:
                     padded = padded.take(outputs["dn_slots"])
-                terms = self._dn_terms(logits, boxes, outputs["dn_groups"], padded, num_boxes)
+                parts.append(_dn_pairs(logits, boxes, outputs["dn_groups"], padded, num_boxes))
+            terms, *dn_terms = self._terms(*parts)
+            losses = _named(terms, names, kept)
+            for terms in dn_terms:
                 names = [f"_dn_{i}" for i in range(layers)]
                 losses |= _named(terms, names, range(layers) if self.aux_loss else (layers - 1,))
-                unused = unused + 0 * (logits.sum() + boxes.sum())
             first = next(iter(losses))
             return losses | {first: losses[first] + unused}
 
@@ -96,92 +126,84 @@ class Criterion(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits, boxes = _full(logits)[None], _full(boxes)[None]
             padded = PaddedTargets.from_list(targets, boxes.dtype)
-            terms = self._set_terms(logits, boxes, padded, num_boxes)
+            (terms,) = self._terms(self._set_pairs(logits, boxes, padded, num_boxes))
             return {name: term[0] for name, term in terms.items()}
 
-    def _set_terms(
+    def _set_pairs(
         self, logits: Tensor, boxes: Tensor, targets: PaddedTargets, num_boxes: Tensor
-    ) -> Terms:
-        """Terms of the Hungarian-matched sets: logits [S, B, Q, C], boxes [S, B, Q, 4]."""
+    ) -> Pairs:
+        """The pairs of Hungarian matching: logits [S, B, Q, C], boxes [S, B, Q, 4]."""
         query = self.matcher(logits, boxes, targets)  # [S, B, T]
         matched = query >= 0
         query = query.clamp(min=0)
         boxes = boxes.gather(2, query[..., None].expand(-1, -1, -1, 4))
         at_target = query * logits.shape[-1] + targets.labels
         target_logits = logits.flatten(2).gather(2, at_target)
-        return self._terms(logits, target_logits, boxes, targets.boxes, matched, num_boxes)
+        return Pairs(logits, target_logits, boxes, targets.boxes, matched, num_boxes)
 
-    def _dn_terms(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        groups: int,
-        targets: PaddedTargets,
-        num_boxes: Tensor,
-    ) -> Terms:
-        """Terms of the denoising queries, whose targets are known: the positives of every group.
+    def _terms(self, *parts: Pairs) -> list[Terms]:
+        """The weighted terms of each part, one value per set."""
+        sizes = [part.matched.numel() for part in parts]
+        terms: list[Terms] = [{} for _ in parts]
+        for name, values in self._values(parts).items():
+            for part, found, row in zip(parts, terms, values.split(sizes), strict=True):
+                total = part.total(row)
+                if name in ("loss_vfl", "loss_mal"):
+                    total = total + self._negative(part.logits).flatten(1).sum(1)
+                found[name] = total * (self.weights[name] / part.num_boxes)
+        return terms
 
-        Without any box there is one padded slot, whose terms are zero.
-        """
-        sets, batch, _, classes = logits.shape
-        if targets.size == 0:
-            empty = 0 * logits.sum(dim=(1, 2, 3))
-            return dict.fromkeys(self.weights, empty)
-        slots = (sets, batch, groups, 2, targets.size)
-        labels = targets.labels[:, None, :].expand(-1, groups, -1)
-        index = labels[None, ..., None].expand(sets, -1, -1, -1, 1)
-        target_logits = logits.view(*slots, classes)[:, :, :, 0].gather(-1, index)[..., 0]
-        return self._terms(
-            logits,
-            target_logits,
-            boxes.view(*slots, 4)[:, :, :, 0],
-            targets.boxes[:, None],
-            targets.valid[:, None].expand(sets, batch, groups, -1),
-            num_boxes * groups,
+    def _values(self, parts: Sequence[Pairs]) -> dict[str, Tensor]:
+        """Loss name to a value per pair, of all parts in one row: for few pairs the number of
+        operations counts, not their size."""
+        boxes = torch.cat([part.boxes.flatten(0, -2) for part in parts])
+        target_boxes = torch.cat(
+            [part.target_boxes.expand_as(part.boxes).flatten(0, -2) for part in parts]
         )
-
-    def _terms(
-        self,
-        logits: Tensor,
-        target_logits: Tensor,
-        boxes: Tensor,
-        target_boxes: Tensor,
-        matched: Tensor,
-        num_boxes: Tensor,
-    ) -> Terms:
-        """Weighted terms, one value per set.
-
-        Args:
-            logits: [S, B, N, C], of all queries.
-            target_logits: [S, ...], of the matched queries at their target's class.
-            boxes: [S, ..., 4], of the matched queries.
-            target_boxes: broadcasts to `boxes`.
-            matched: bool [S, ...], False where there is no pair after all.
-            num_boxes: what the sums are divided by.
-        """
+        logits = torch.cat([part.target_logits.flatten() for part in parts])
         iou, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
-        terms = {}
+        values = {}
         if "loss_vfl" in self.weights:
-            terms["loss_vfl"] = self._varifocal(logits, target_logits, iou.detach(), matched)
+            values["loss_vfl"] = _varifocal(logits, iou.detach()) - self._negative(logits)
         if "loss_mal" in self.weights:
-            terms["loss_mal"] = _matchability(logits, target_logits, iou.detach(), matched)
+            values["loss_mal"] = _matchability(logits, iou.detach()) - self._negative(logits)
         if "loss_bbox" in self.weights:
-            distance = (boxes - target_boxes).abs().sum(-1)
-            terms["loss_bbox"] = _sum_where(matched, distance)
+            values["loss_bbox"] = (boxes - target_boxes).abs().sum(-1)
         if "loss_giou" in self.weights:
-            terms["loss_giou"] = _sum_where(matched, 1 - giou)
-        return {name: term * (self.weights[name] / num_boxes) for name, term in terms.items()}
+            values["loss_giou"] = 1 - giou
+        return values
 
-    def _varifocal(self, logits: Tensor, positive: Tensor, iou: Tensor, matched: Tensor) -> Tensor:
-        """Varifocal loss (Zhang et al. 2021, arXiv:2008.13367), summed per set.
+    def _negative(self, logits: Tensor) -> Tensor:
+        """alpha p^gamma BCE(p, 0), of which the power has no gradient.
 
-        Every logit counts as a negative, alpha p^gamma BCE(p, 0); where it is matched, that is
-        replaced by iou BCE(p, iou). This needs no tensor of dense targets.
+        Every logit counts as one; where it is matched, it is replaced, which needs no tensor of
+        dense targets.
         """
-        as_positive = iou * (F.softplus(positive) - iou * positive)
-        correction = as_positive - _negative(positive, self.gamma, self.alpha)
-        negatives = _negative(logits, self.gamma, self.alpha)
-        return negatives.flatten(1).sum(1) + _sum_where(matched, correction)
+        alpha, gamma = (self.alpha, self.gamma) if "loss_vfl" in self.weights else (1.0, MAL_GAMMA)
+        return alpha * logits.detach().sigmoid() ** gamma * F.softplus(logits)
+
+
+def _dn_pairs(
+    logits: Tensor, boxes: Tensor, groups: int, targets: PaddedTargets, num_boxes: Tensor
+) -> Pairs:
+    """The denoising queries, whose targets are known: the positives of every group.
+
+    Without any box there is one padded slot, which does not count.
+    """
+    if targets.size == 0:
+        logits, boxes = logits[:, :, :0], boxes[:, :, :0]
+    sets, batch, _, classes = logits.shape
+    slots = (sets, batch, groups, 2, targets.size)
+    labels = targets.labels[:, None, :].expand(-1, groups, -1)
+    index = labels[None, ..., None].expand(sets, -1, -1, -1, 1)
+    return Pairs(
+        logits,
+        logits.view(*slots, classes)[:, :, :, 0].gather(-1, index)[..., 0],
+        boxes.view(*slots, 4)[:, :, :, 0],
+        targets.boxes[:, None],
+        targets.valid[:, None].expand(sets, batch, groups, -1),
+        num_boxes * groups,
+    )
 
 
 def build_criterion(cfg: ModelConfig, recipe: RecipeName = "rtdetr") -> Criterion:
@@ -196,29 +218,19 @@ def build_criterion(cfg: ModelConfig, recipe: RecipeName = "rtdetr") -> Criterio
     return Criterion(matcher, weights, cfg.alpha, cfg.gamma, cfg.aux_loss)
 
 
-def _matchability(logits: Tensor, positive: Tensor, iou: Tensor, matched: Tensor) -> Tensor:
-    """Matchability-aware loss (Huang et al. 2025, arXiv:2412.04234), summed per set.
-
-    Every logit counts as a negative, p^gamma BCE(p, 0); where it is matched, that is replaced by
-    BCE(p, iou^gamma), which also a match of a low IoU has its full weight in.
-    """
-    as_positive = F.softplus(positive) - iou**MAL_GAMMA * positive
-    correction = as_positive - _negative(positive, MAL_GAMMA)
-    return _negative(logits, MAL_GAMMA).flatten(1).sum(1) + _sum_where(matched, correction)
+def _varifocal(logits: Tensor, iou: Tensor) -> Tensor:
+    """iou BCE(p, iou): varifocal loss (Zhang et al. 2021, arXiv:2008.13367) of what is matched."""
+    return iou * (F.softplus(logits) - iou * logits)
 
 
-def _negative(logits: Tensor, gamma: float, alpha: float = 1.0) -> Tensor:
-    """alpha p^gamma BCE(p, 0), of which the power has no gradient."""
-    return alpha * logits.detach().sigmoid() ** gamma * F.softplus(logits)
+def _matchability(logits: Tensor, iou: Tensor) -> Tensor:
+    """BCE(p, iou^gamma): matchability-aware loss (Huang et al. 2025, arXiv:2412.04234) of what is
+    matched, which also a match of a low IoU has its full weight in."""
+    return F.softplus(logits) - iou**MAL_GAMMA * logits
 
 
 def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
-    """Sum of the values where the mask holds, over everything but the first dimension."""
-    return torch.where(mask, values, 0).flatten(1).sum(1)
 
 
 def _named(terms: Terms, suffixes: Sequence[str], kept: Sequence[int]) -> dict[str, Tensor]:

@@ -32,9 +32,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, position: Tensor, allowed: Tensor | None = None) -> Tensor:
         """x and position [B, N, D]; allowed: bool [N, N], True where row may attend to column."""
         length, dim = fixed_sizes(x)
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        qk = F.linear(x + position, weight[: 2 * dim], bias[: 2 * dim])
-        v = F.linear(x, weight[2 * dim :], bias[2 * dim :])
+        parts = (2 * dim, dim)
+        (qk_weight, v_weight), (qk_bias, v_bias) = (
+            packed.split(parts) for packed in (self.in_proj_weight, self.in_proj_bias)
+        )
+        qk = F.linear(x + position, qk_weight, qk_bias)
+        v = F.linear(x, v_weight, v_bias)
         width = dim // self.num_heads
         heads = (-1, length, self.num_heads, width)
         q, k = (t.reshape(heads).transpose(1, 2) for t in qk.split(dim, dim=-1))

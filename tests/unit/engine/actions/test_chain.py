@@ -80,7 +80,8 @@ def test_training_sizes_are_height_and_width(
     seen.clear()
     workspace.results = workspace.root / "one-size"
     sizes = "dataset.augmentation={train_spatial_size: [64, 128], multi_scales: []}"
-    train(workspace.session(*REMAPPED, sizes, "dataset.val_data_sources=null"))
+    once = ("train.num_epochs=1", "train.checkpoint_interval=1")
+    train(workspace.session(*REMAPPED, sizes, "dataset.val_data_sources=null", *once))
     assert {size for training, size in seen if training} == {(64, 128)}
     workspace.results = workspace.root / "results"
 

@@ -259,9 +259,9 @@ def test_activation_checkpointing_changes_nothing(backbone: str) -> None:
     for again in (False, True):
         torch.manual_seed(0)
         cfg = small_config(backbone=backbone)
-        model = build_model(cfg, NUM_CLASSES, activation_checkpoint=again).double()
+        model = build_model(cfg, NUM_CLASSES, activation_checkpoint=again)
         torch.manual_seed(7)
-        outputs = model.train()(images().double())
+        outputs = model.train()(images())
         outputs["set_logits"].square().sum().backward()
         grads = {name: p.grad for name, p in model.named_parameters()}
         results.append((outputs["set_logits"].detach(), model.state_dict(), grads))
