@@ -10,16 +10,42 @@ from pathlib import Path
 
 import torch
 from engine_support import Workspace, open_workspace
+from model_support import images, small_model, targets
 
 from rtdetr_slurm.engine.training.checkpoint import load_checkpoint
+from rtdetr_slurm.engine.training.compilation import configure
 from rtdetr_slurm.runs.status import read_status
 
 SMALL = (
+    # Of one level, so that there is less to compile.
+    "model.num_feature_levels=1",
+    "model.return_interm_indices=[0]",
+    "model.feat_strides=[4]",
+    "model.feat_channels=[32]",
+    "model.use_encoder_idx=[0]",
     "dataset.augmentation.multi_scales=[]",
     "train.activation_checkpoint=false",
     "train.num_epochs=1",
     "train.checkpoint_interval=1",
 )
+
+
+def test_backbone_and_encoder_are_one_graph_each() -> None:
+    """Of all levels: nothing in them makes the compiler give up, and what it traces computes the
+    same."""
+    configure()
+    results = []
+    for compiled in (False, True):
+        model = small_model(backbone="resnet_18_vd", freeze_norm=True).double().train()
+        if compiled:
+            for part in (model.backbone, model.encoder):
+                part.compile(dynamic=False, fullgraph=True, backend="aot_eager")
+        torch.manual_seed(7)
+        outputs = model(images().double(), targets(3, 1))
+        outputs["set_logits"].square().sum().backward()
+        gradients = {name: one.grad for name, one in model.named_parameters()}
+        results.append((outputs["set_logits"].detach(), gradients, dict(model.named_buffers())))
+    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
 
 
 def quick_compiler(folder: Path) -> str:

@@ -36,7 +36,7 @@ def compiler(device: torch.device) -> Iterator[None]:
         given = os.environ.get(CACHE)
         os.environ.setdefault(CACHE, private)
         try:
-            _configure()
+            configure()
             _try_compiler(device)
             yield
         finally:
@@ -44,7 +44,7 @@ def compiler(device: torch.device) -> Iterator[None]:
                 del os.environ[CACHE]
 
 
-def _configure() -> None:
+def configure() -> None:
     import torch._dynamo.config
     import torch._inductor.config
 
