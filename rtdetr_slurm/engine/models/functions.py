@@ -39,28 +39,35 @@ def normalizes(norm: nn.Module) -> bool:
     return type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None
 
 
-def norm_silu(*branches: tuple[Tensor, nn.Module, Tensor | None]) -> Tensor:
-    """SiLU of the sum of batch norms, each of a map [B, C, H, W] of its own.
+def norm_silu(x: Tensor, *branches: tuple[nn.Conv2d, nn.Module]) -> Tensor:
+    """SiLU of the sum of normalised convolutions of x, [B, C, H, W].
 
-    What is normalised and summed is not kept, but computed again in the backward pass.
+    What is normalised and summed is not kept, but computed again in the backward pass, and so are
+    convolutions that cost little.
 
     Args:
-        branches: maps, the norms of which `normalizes` is true, and kernels [C, C', 1, 1]: with
-            one, what is normalised is a convolution of the map, which is not kept either.
+        branches: convolutions without bias, and norms of which `normalizes` is true.
     """
     tensors: list[Tensor | None] = []
     settings = []
-    for x, norm, kernel in branches:
+    for conv, norm in branches:
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         if norm.num_batches_tracked is not None:  # it is while activations are computed again
             norm.num_batches_tracked.add_(1)
-        x = x if kernel is None else autocast_to(x)
-        tensors += [x, kernel, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+        tensors += [autocast_to(x), conv.weight] if _costs_little(conv) else [conv(x), None]
+        tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         settings.append((norm.momentum, norm.eps))
     out: Tensor = _NormSilu.apply(settings, *tensors)
     return out
+
+
+def _costs_little(conv: nn.Conv2d) -> bool:
+    """Whether to compute a map again rather than to keep it: one multiplication per channel and
+    value, and what is spared is at least half of what is kept anyway."""
+    pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1)
+    return pointwise and conv.in_channels <= 2 * conv.out_channels
 
 
 class _NormSilu(Function):

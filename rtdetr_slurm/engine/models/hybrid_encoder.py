@@ -32,12 +32,12 @@ class RepVggBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.conv2 is None:
             return self._activated(self.conv1(x))
-        norms = (self.conv1.norm, self.conv2.norm)
-        plain = self.in_parts or not all(map(normalizes, norms)) or not written_out()
+        convs = (self.conv1, self.conv2)
+        normal = all(normalizes(one.norm) for one in convs)
+        plain = self.in_parts or not normal or not written_out()
         if plain or not isinstance(self.act, nn.SiLU):
             return self._activated(self.conv1(x) + self.conv2(x))
-        wide, narrow = self.conv1.conv, self.conv2.conv
-        return norm_silu((wide(x), norms[0], None), (x, norms[1], narrow.weight))
+        return norm_silu(x, *((one.conv, one.norm) for one in convs))
 
     def _activated(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(x)

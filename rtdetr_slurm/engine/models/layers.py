@@ -121,9 +121,7 @@ class ConvNorm(nn.Module):
             # A constant affine map: scaling the kernel is far cheaper than scaling the output.
             x = self._frozen(x, self.norm)
         elif isinstance(self.act, nn.SiLU) and normalizes(self.norm) and written_out():
-            if _costs_little(self.conv):
-                return norm_silu((x, self.norm, self.conv.weight))
-            return norm_silu((self.conv(x), self.norm, None))
+            return norm_silu(x, (self.conv, self.norm))
         else:
             x = self.norm(self.conv(x))
         out: Tensor = self.act(x)
@@ -142,13 +140,6 @@ class ConvNorm(nn.Module):
         scale, shift = norm.scale_and_shift()
         weight = self.conv.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
-
-
-def _costs_little(conv: nn.Conv2d) -> bool:
-    """Whether to compute a map again rather than to keep it: one multiplication per channel and
-    value, and what is spared is at least half of what is kept anyway."""
-    pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1)
-    return pointwise and conv.in_channels <= 2 * conv.out_channels
 
 
 class MLP(nn.Module):
