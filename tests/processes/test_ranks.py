@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from engine_support import LAUNCH
@@ -20,14 +21,16 @@ from rtdetr_slurm.actions import ACTIONS
 from rtdetr_slurm.contract import FailureClass
 from rtdetr_slurm.engine.process import ranks
 from rtdetr_slurm.engine.process.ranks import (
+    Cancelled,
     end_ranks,
     exit_code,
     kernel_kills,
     killed,
     rank_variables,
+    run_ranks,
     torchrun_command,
 )
-from rtdetr_slurm.engine.process.rendezvous import read_rendezvous
+from rtdetr_slurm.engine.process.rendezvous import Rendezvous, read_rendezvous
 from rtdetr_slurm.spec import Topology
 
 RENDEZVOUS = read_rendezvous(LAUNCH, ACTIONS["train"], Topology(2, 4, (0, 1, 2, 3)))
@@ -137,6 +140,38 @@ class TestSignals:
                 f"stopped by {number.name}",
             )
         gone(ranks)
+
+
+class Polled(subprocess.Popen[bytes]):
+    """A process of which the first look is disturbed, by two ctrl-C."""
+
+    looks: ClassVar[list[str]] = []
+
+    def poll(self) -> int | None:
+        if not self.looks:
+            self.looks.append("begun")
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            self.looks.append("ended")
+        return super().poll()
+
+
+def test_no_signal_cuts_a_look_at_a_rank_short(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Popen.poll takes a lock: cut short, it would keep it, and the rank be waited for in vain."""
+    monkeypatch.setattr(ranks, "rank_command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(ranks.subprocess, "Popen", Polled)
+    alone = Rendezvous(1, 0, 1, "127.0.0.1", 20000, launched=False)
+    # It is ignored by what a script's & starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Cancelled, match="stopped by SIGINT"):
+            run_ranks(alone, [], os.environ)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Polled.looks == ["begun", "ended"]
+    assert "ctrl-C once more ends it at once" in capfd.readouterr().out
 
 
 class Held(subprocess.Popen[bytes]):

@@ -5,7 +5,6 @@ torchrun's own agent would hold torch, half a gigabyte, on every node for as lon
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -15,8 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rtdetr_slurm.contract import ExitCode, FailureClass
 from rtdetr_slurm.engine.process.failures import RankFailure
@@ -112,7 +109,7 @@ def run_ranks(
     out_of_memory = kernel_kills()
     first = rendezvous.node_rank * rendezvous.processes_per_node
     try:
-        with _cancelling_signals():
+        with _cancelling_signals() as from_terminal:
             line = torchrun_command(rendezvous, arguments, module)
             print(f"rtdetr: starts its ranks like {line}", flush=True)
             # It kills who does not expect it, as a rank that only begins.
@@ -130,7 +127,7 @@ def run_ranks(
                     )
                 )
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            codes = _wait(ranks, watch)
+            codes = _wait(ranks, watch, from_terminal)
             if codes is None and watch is not None:
                 return RanksEnd(ExitCode.FAILED, watch.explain(_living(ranks)), hung=True)
     finally:
@@ -149,16 +146,30 @@ def _living(ranks: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
 
 
 def _wait(
-    ranks: Sequence[subprocess.Popen[bytes]], watch: HangWatch | None
+    ranks: Sequence[subprocess.Popen[bytes]],
+    watch: HangWatch | None,
+    from_terminal: list[signal.Signals],
 ) -> dict[int, int] | None:
     """The exit codes, by local rank, of the ranks that ended by themselves: all, unless one fails.
     None when they hang.
 
-    Every stop signal that this process gets goes to all ranks as SIGUSR2.
+    Every stop signal that this process gets goes to all ranks as SIGUSR2. So does the first
+    ctrl-C; the second one cancels, as a lost terminal does.
+
+    Raises:
+        Cancelled: by one of these.
     """
     deadline: float | None = None
+    asked = False
     while True:
-        if signal.sigtimedwait(STOP_SIGNALS, _POLL_SECONDS) is not None:
+        stop = signal.sigtimedwait(STOP_SIGNALS, _POLL_SECONDS) is not None
+        while from_terminal:
+            number = from_terminal.pop(0)
+            if asked or number != signal.SIGINT:
+                raise Cancelled(f"stopped by {number.name}")
+            asked = stop = True
+            print("rtdetr: stops at the next step; ctrl-C once more ends it at once", flush=True)
+        if stop:
             for rank in ranks:
                 rank.send_signal(signal.SIGUSR2)
         codes = {n: code for n, rank in enumerate(ranks) if (code := rank.poll()) is not None}
@@ -183,26 +194,20 @@ def end_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def _cancelling_signals() -> Iterator[None]:
-    """A lost terminal cancels, and so does the second ctrl-C; the first is a request to stop. What
-    was to be ignored (nohup) is."""
+def _cancelling_signals() -> Iterator[list[signal.Signals]]:
+    """What a terminal sends, as it comes; what was to be ignored (nohup) is.
 
-    def cancel(number: int, _frame: FrameType | None) -> NoReturn:
-        raise Cancelled(f"stopped by {signal.Signals(number).name}")
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, cancel)
-        print("rtdetr: stops at the next step; ctrl-C once more ends it at once", flush=True)
-        os.kill(os.getpid(), signal.SIGUSR2)
-
-    handlers = {signal.SIGHUP: cancel, signal.SIGQUIT: cancel, signal.SIGINT: ask}
+    They are acted on between two looks at the ranks: a handler that raised could do so within
+    Popen.poll, which would then hold its lock for ever.
+    """
+    come: list[signal.Signals] = []
     before = {
-        number: signal.signal(number, handler)
-        for number, handler in handlers.items()
+        number: signal.signal(number, lambda number, _frame: come.append(signal.Signals(number)))
+        for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield
+        yield come
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
