@@ -75,8 +75,11 @@ def coco_evaluation(
     """COCO's evaluation, done: its `stats`, and in `eval` precision, recall and scores, equal to
     pycocotools' to the last bit. Arguments as those of `score_detections`."""
     truth = _ground_truth(table)
+    scored = sorted(table.classes if class_ids is None else set(class_ids))
+    # Detections of other classes count for nothing, and hotcoco warns of those it does not know.
+    detections = detections[np.isin(detections[:, 6], scored)]
     evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
-    evaluation.params.cat_ids = sorted(table.classes if class_ids is None else set(class_ids))
+    evaluation.params.cat_ids = scored
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summary_lines()  # what `summarize` prints

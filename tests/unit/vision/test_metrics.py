@@ -114,3 +114,18 @@ def test_no_boxes(tmp_path: Path) -> None:
     ours = score_detections(load_table(path), np.array([[0, 1.0, 1, 5, 5, 0.9, 1]]))
     assert math.isnan(ours.summary["mAP"])
     assert ours.curves == {}
+
+
+def test_a_class_of_no_category(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A detector has an output for every id up to num_classes; what it finds of one that no
+    category has counts for nothing, and is nothing to warn of after every epoch."""
+    path = tmp_path / "annotations.json"
+    write_random_set(path, 3)
+    table = load_table(path)
+    detections = random_detections(table, 3)
+    detections[::5, 6] = 0
+    assert 0 not in table.classes
+    capfd.readouterr()
+    ours = score_detections(table, detections)
+    assert "".join(capfd.readouterr()) == ""
+    assert_equal(ours, pycocotools_scores(path, detections, None))
