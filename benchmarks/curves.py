@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -119,7 +120,7 @@ def train(
     spec = spec_of(values, data, folder / "results", epochs, weights)
     (folder / "spec.yaml").write_text(spec_text(spec))
     done = subprocess.run(
-        ["rtdetr", "train", "-e", "spec.yaml"],
+        [str(Path(sys.executable).with_name("rtdetr")), "train", "-e", "spec.yaml"],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
