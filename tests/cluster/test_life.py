@@ -161,7 +161,7 @@ def test_a_node_that_refuses_and_a_rank_that_hangs(
     cli = Cli({**cli_env, "RTDETR_SLURM_SITE": str(tmp_path / "site.yaml")}, tmp_path)
     spec = train_spec(few, num_nodes=2, num_gpus=2, gpu_ids=[0, 1], num_epochs=10)
     spec["train"] |= {"validation_interval": 10, "checkpoint_interval": 10}
-    chain = submit_chain(cli, cluster, spec, "job.hang_minutes=0.3")
+    chain = submit_chain(cli, cluster, spec, "job.hang_minutes=0.5")
     chain.is_back(0)
     (tmp_path / "node1").mkdir()
     chain.trains(1)
