@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAL_GAMMA = 1.5
 """Of the matchability-aware loss, as DEIM trains RT-DETRv2."""
 
+CLASSIFICATION = frozenset({"loss_vfl", "loss_mal"})
+"""The losses in which every logit counts, matched or not."""
+
 Terms: TypeAlias = dict[str, Tensor]
 """Loss name to [S], one value per prediction set."""
 
@@ -148,8 +151,8 @@ class Criterion(nn.Module):
         for name, values in self._values(parts).items():
             for part, found, row in zip(parts, terms, values.split(sizes), strict=True):
                 total = part.total(row)
-                if name in ("loss_vfl", "loss_mal"):
-                    total = total + self._negative(part.logits).flatten(1).sum(1)
+                if name in CLASSIFICATION:
+                    total = total + self._negative(name, part.logits).flatten(1).sum(1)
                 found[name] = total * (self.weights[name] / part.num_boxes)
         return terms
 
@@ -164,22 +167,24 @@ class Criterion(nn.Module):
         iou, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
         values = {}
         if "loss_vfl" in self.weights:
-            values["loss_vfl"] = _varifocal(logits, iou.detach()) - self._negative(logits)
+            values["loss_vfl"] = _varifocal(logits, iou.detach())
         if "loss_mal" in self.weights:
-            values["loss_mal"] = _matchability(logits, iou.detach()) - self._negative(logits)
+            values["loss_mal"] = _matchability(logits, iou.detach())
         if "loss_bbox" in self.weights:
             values["loss_bbox"] = (boxes - target_boxes).abs().sum(-1)
         if "loss_giou" in self.weights:
             values["loss_giou"] = 1 - giou
+        for name in CLASSIFICATION & values.keys():
+            values[name] = values[name] - self._negative(name, logits)
         return values
 
-    def _negative(self, logits: Tensor) -> Tensor:
+    def _negative(self, name: str, logits: Tensor) -> Tensor:
         """alpha p^gamma BCE(p, 0), of which the power has no gradient.
 
         Every logit counts as one; where it is matched, it is replaced, which needs no tensor of
         dense targets.
         """
-        alpha, gamma = (self.alpha, self.gamma) if "loss_vfl" in self.weights else (1.0, MAL_GAMMA)
+        alpha, gamma = (self.alpha, self.gamma) if name == "loss_vfl" else (1.0, MAL_GAMMA)
         return alpha * logits.detach().sigmoid() ** gamma * F.softplus(logits)
 
 

@@ -109,7 +109,7 @@ def run_ranks(
     out_of_memory = kernel_kills()
     first = rendezvous.node_rank * rendezvous.processes_per_node
     try:
-        with _cancelling_signals() as from_terminal:
+        with _terminal_signals() as from_terminal:
             line = torchrun_command(rendezvous, arguments, module)
             print(f"rtdetr: starts its ranks like {line}", flush=True)
             # It kills who does not expect it, as a rank that only begins.
@@ -194,7 +194,7 @@ def end_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def _cancelling_signals() -> Iterator[list[signal.Signals]]:
+def _terminal_signals() -> Iterator[list[signal.Signals]]:
     """What a terminal sends, as it comes; what was to be ignored (nohup) is.
 
     They are acted on between two looks at the ranks: a handler that raised could do so within
